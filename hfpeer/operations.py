@@ -1,0 +1,201 @@
+"""What a node can do: the one interface that the in-process node and the control client both implement.
+
+Requests and answers are plain frozen values that cross the control socket as JSON unchanged. Nothing here does
+any work.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hfpeer.names import FilePath, RepoId, Revision
+from hfpeer.transfer.events import Finished, Listener
+
+
+@dataclass(frozen=True)
+class AddRequest:
+    """Bring files of a repo at a revision into the cache.
+
+    Empty `files` and `include` mean the whole repo. Globs are fnmatch patterns over paths in which `*` crosses
+    `/`, and a trailing `/` means all below, as in huggingface_hub. `is_local_only` asks nobody but the cache;
+    `uses_peers` False asks upstreams only. `trusts_peers` accepts a listing from a peer without proof.
+    """
+
+    repo: RepoId
+    revision: Revision = Revision("main")
+    files: tuple[FilePath, ...] = ()
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    is_local_only: bool = False
+    uses_peers: bool = True
+    trusts_peers: bool = False
+    token: str | None = None
+
+
+@dataclass(frozen=True)
+class CachedFile:
+    """One file of a cached revision."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    is_present: bool
+
+
+@dataclass(frozen=True)
+class CachedRevision:
+    """A revision in the cache: what of it is here, and whether peers may have it.
+
+    `visibility` is public, gated, private or unknown; `is_shared` is the verdict after the owner's override;
+    `is_complete` is None while the listing is not known; `used_at` is seconds since the epoch.
+    """
+
+    repo: str
+    type: str
+    commit: str
+    refs: tuple[str, ...]
+    files: int
+    size_bytes: int
+    is_complete: bool | None
+    is_proved: bool
+    visibility: str
+    is_shared: bool
+    used_at: float
+    snapshot: str
+    listing: tuple[CachedFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What `remove` took away. `freed_bytes` counts blobs that no other revision needs."""
+
+    repo: str
+    commits: tuple[str, ...]
+    files: int
+    freed_bytes: int
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """A peer as this node sees it. `state` is known, alive or gone; `origin` is static, mdns or gossip."""
+
+    node_id: str
+    name: str
+    address: str
+    state: str
+    origin: str
+    version: str = ""
+    revisions: int = 0
+    last_seen_seconds_ago: float | None = None
+    received_bytes: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A peer's answer to `search`: how much of a revision it has. `path` is empty for a whole revision."""
+
+    peer: str
+    address: str
+    repo: str
+    commit: str
+    refs: tuple[str, ...]
+    is_complete: bool
+    path: str = ""
+    size_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """The node in one picture. Bytes received are since the catalogue was made, by kind of source."""
+
+    node_id: str
+    name: str
+    version: str
+    pid: int
+    home: str
+    cache: str
+    started_at: float
+    listeners: dict[str, str]
+    upstreams: dict[str, str]
+    peers: tuple[PeerStatus, ...]
+    received_bytes: dict[str, int]
+    sent_bytes: int
+    revisions: int
+    files: int
+    size_bytes: int
+    unverified_files: int
+    transfers: tuple[str, ...] = ()
+    is_daemon: bool = True
+
+
+@dataclass(frozen=True)
+class Published:
+    """A local folder that became a revision."""
+
+    repo: str
+    commit: str
+    snapshot: str
+    files: int
+    size_bytes: int
+    lfs_files: tuple[str, ...] = field(default_factory=tuple)
+
+
+class Operations(Protocol):
+    """A node, in this process or behind the control socket. Every method may raise the errors of `errors`."""
+
+    async def add(self, request: AddRequest, on_event: Listener) -> Finished:
+        """Resolve, prove, fetch, verify, publish. Cancelling it stops the fetch and keeps what came."""
+        ...
+
+    async def list_revisions(
+        self, repo: RepoId | None = None, revision: Revision | None = None
+    ) -> list[CachedRevision]:
+        """The cached revisions; with a repo only its own, with a revision that one with its listing."""
+        ...
+
+    async def remove(
+        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+    ) -> Removed:
+        """Take a repo, one revision or some of its files out of the cache. Raises NotFound if it is not there."""
+        ...
+
+    async def search(
+        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+    ) -> list[Holding]:
+        """Which peers have it."""
+        ...
+
+    async def publish(self, folder: str, repo: RepoId) -> Published:
+        """Make a commit of a folder and put it into the cache, shared."""
+        ...
+
+    async def add_peer(self, address: str) -> PeerStatus:
+        """Remember a static peer, `HOST` or `HOST:PORT`, and say whether it answers."""
+        ...
+
+    async def remove_peer(self, address: str) -> None:
+        """Forget a static peer. Raises NotFound if there is none."""
+        ...
+
+    async def list_peers(self) -> list[PeerStatus]: ...
+
+    async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
+        """Set (or with None take back) the owner's word on whether peers may have a repo."""
+        ...
+
+    async def status(self) -> NodeStatus: ...
+
+
+__all__ = [
+    "AddRequest",
+    "CachedFile",
+    "CachedRevision",
+    "Holding",
+    "NodeStatus",
+    "Operations",
+    "PeerStatus",
+    "Published",
+    "Removed",
+]

@@ -1,0 +1,1 @@
+"""Picking and moving bytes: which piece of which blob from which source, until every blob is verified."""
