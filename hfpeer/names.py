@@ -124,7 +124,9 @@ class Revision(str):
             _REVISION.fullmatch(text) is None
             or ".." in text
             or "@{" in text
-            or any(not part or part.startswith((".", "-")) or part.endswith((".lock", ".")) for part in segments)
+            or any(
+                not part or part.startswith((".", "-")) or part.endswith((".lock", ".")) for part in segments
+            )
         ):
             raise InvalidName(
                 f"{text!r} is not a revision.",
@@ -178,7 +180,10 @@ class FilePath(str):
             or "\x00" in text
             or "\\" in text
             or _DRIVE.match(text)
-            or any(part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in segments)
+            or any(
+                part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255
+                for part in segments
+            )
             or _has_surrogate(text)
         ):
             raise InvalidName(
@@ -210,7 +215,9 @@ class Digest:
         algorithm, _, hex = text.partition(":")
         if _HEX_LENGTH.get(algorithm) != len(hex) or re.fullmatch("[0-9a-f]+", hex) is None:
             raise InvalidName(
-                f"{text!r} is not a digest.", hint="A digest is sha256:<64 hex> or git-sha1:<40 hex>.", digest=text
+                f"{text!r} is not a digest.",
+                hint="A digest is sha256:<64 hex> or git-sha1:<40 hex>.",
+                digest=text,
             )
         return cls(algorithm, hex)
 

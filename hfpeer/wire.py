@@ -1,0 +1,252 @@
+"""What nodes say to each other: messages, path templates, headers, and what a body from any source is.
+
+The LAN door speaks HTTP/1.1, GET and HEAD only. JSON for what is small, raw bytes for blobs. Messages are parsed
+here into values whose names are safe. No input or output.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from hfpeer.errors import CorruptData, InvalidName
+from hfpeer.names import Commit, Digest, RepoId, Revision
+
+PROTOCOL_VERSION = 1
+DEFAULT_LAN_PORT = 9437
+DEFAULT_ENDPOINT_PORT = 9438
+SERVICE_TYPE = "_hfpeer._tcp.local."
+
+NODE_HEADER = "X-Hfpeer-Node"
+"""The sender's node id; marks a request as coming from a node, so that it is never forwarded."""
+PROTOCOL_HEADER = "X-Hfpeer-Protocol"
+
+NODE_PATH = "/v1/node"
+CATALOGUE_PATH = "/v1/catalogue"
+PEERS_PATH = "/v1/peers"
+BATCH_PATH = "/v1/batch"
+BLOBS_PREFIX = "/v1/blobs/"
+MANIFESTS_PREFIX = "/v1/manifests/"
+REFS_PREFIX = "/v1/refs/"
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""No JSON message from a peer may be larger: a listing of 100,000 files is about 20 MB."""
+MAX_BATCH_BLOBS = 64
+MAX_BATCH_BLOB_BYTES = 256 * 1024
+"""A blob up to this size may travel in a batch: one request, many blobs, each checked against its digest."""
+
+
+def blob_path(digest: Digest) -> str:
+    return f"{BLOBS_PREFIX}{digest}"
+
+
+def pieces_path(digest: Digest) -> str:
+    return f"{BLOBS_PREFIX}{digest}/pieces"
+
+
+def manifest_path(repo: RepoId, commit: Commit) -> str:
+    return f"{MANIFESTS_PREFIX}{repo.api_path}/{commit}"
+
+
+def ref_path(repo: RepoId, revision: Revision) -> str:
+    return f"{REFS_PREFIX}{repo.api_path}/{quote(revision, safe='')}"
+
+
+class Body(Protocol):
+    """The bytes `[start, stop)` of a blob as they come from a source. Blocking: for a worker thread."""
+
+    def readinto(self, view: memoryview) -> int:
+        """Fills the front of `view`; 0 at the end. Raises SourceFault when the source breaks off early."""
+        ...
+
+    def close(self) -> None:
+        """Gives the connection back if it was read to its end, else closes it."""
+        ...
+
+    def abort(self) -> None:
+        """Makes a `readinto` that blocks in another thread fail at once. Thread-safe."""
+        ...
+
+
+class SourceFault(Exception):
+    """A source did not give what was asked. A fact for the picker, never shown to a person as it is.
+
+    `is_permanent` says that this source can never give this blob; `retry_after_seconds` that it asked for rest.
+    """
+
+    def __init__(
+        self, reason: str, *, is_permanent: bool = False, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.is_permanent = is_permanent
+        self.retry_after_seconds = retry_after_seconds
+
+
+@dataclass(frozen=True)
+class NodeMessage:
+    """`GET /v1/node`: who answers here."""
+
+    node_id: str
+    name: str
+    version: str
+    protocol: int
+    generation: int
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> NodeMessage:
+        with _reading("node message"):
+            return cls(
+                node_id=_text(document["node_id"], 64),
+                name=_text(document["name"], 255),
+                version=_text(document["version"], 64),
+                protocol=_whole(document["protocol"]),
+                generation=_whole(document["generation"]),
+            )
+
+
+@dataclass(frozen=True)
+class RevisionMessage:
+    """One revision of a catalogue. `refs` maps a ref's name to when it was resolved (seconds since the epoch)."""
+
+    repo: RepoId
+    commit: Commit
+    is_complete: bool
+    files: int
+    size_bytes: int
+    refs: Mapping[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "repo": self.repo.api_path,
+            "commit": self.commit,
+            "is_complete": self.is_complete,
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "refs": dict(self.refs),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RevisionMessage:
+        with _reading("revision"):
+            return cls(
+                repo=RepoId.from_api_path(document["repo"]),
+                commit=Commit.parse(document["commit"]),
+                is_complete=document["is_complete"] is True,
+                files=_whole(document["files"]),
+                size_bytes=_whole(document["size_bytes"]),
+                refs={Revision.parse(name): float(when) for name, when in dict(document["refs"]).items()},
+            )
+
+
+@dataclass(frozen=True)
+class CatalogueMessage:
+    """`GET /v1/catalogue`: the shared revisions of a node. Its etag is the generation."""
+
+    generation: int
+    revisions: tuple[RevisionMessage, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "generation": self.generation,
+            "revisions": [revision.to_json() for revision in self.revisions],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> CatalogueMessage:
+        with _reading("catalogue"):
+            return cls(
+                _whole(document["generation"]),
+                tuple(RevisionMessage.from_json(revision) for revision in document["revisions"]),
+            )
+
+
+@dataclass(frozen=True)
+class RefMessage:
+    """`GET /v1/refs/…`: what a node last knew a mutable revision to be, and since when."""
+
+    commit: Commit
+    resolved_at: float
+    answered_by: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> RefMessage:
+        with _reading("ref"):
+            return cls(
+                Commit.parse(document["commit"]),
+                float(document["resolved_at"]),
+                _text(document["answered_by"], 255),
+            )
+
+
+@dataclass(frozen=True)
+class PieceMap:
+    """`GET /v1/blobs/{digest}/pieces`: which pieces of a blob a node can give now.
+
+    `bits` has one bit a piece, least significant first, and is None when the blob is whole. `version` grows with
+    every change; asking with `?after=version&wait=seconds` waits for a newer one.
+    """
+
+    size_bytes: int
+    piece_size_bytes: int
+    version: int
+    bits: bytes | None
+
+    def has(self, piece: int) -> bool:
+        """Whether the node has piece number `piece`."""
+        if self.bits is None:
+            return True
+        index = piece >> 3
+        return index < len(self.bits) and bool(self.bits[index] >> (piece & 7) & 1)
+
+    def to_json(self) -> dict[str, Any]:
+        bits = None if self.bits is None else base64.b64encode(self.bits).decode()
+        return {**asdict(self), "bits": bits}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PieceMap:
+        with _reading("piece map"):
+            bits = document["bits"]
+            return cls(
+                _whole(document["size_bytes"]),
+                max(1, _whole(document["piece_size_bytes"])),
+                _whole(document["version"]),
+                None if bits is None else base64.b64decode(bits, validate=True),
+            )
+
+
+class _reading:
+    """Turns whatever goes wrong while a message is read into CorruptData that names the message."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, cls: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (KeyError, TypeError, ValueError, AttributeError, InvalidName, OverflowError)):
+            raise CorruptData(
+                f"A peer sent something that is not a {self._what}: {error}.", hint="Is it the same version?"
+            ) from error
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError(f"{value!r} is not a count")
+    return value
+
+
+def _text(value: object, limit: int) -> str:
+    if not isinstance(value, str) or len(value) > limit or not value.isprintable():
+        raise ValueError(f"{value!r:.80} is not a short text")
+    return value
