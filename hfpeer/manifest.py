@@ -155,9 +155,7 @@ def _file_from_json(document: dict[str, Any]) -> ManifestFile:
         raise ValueError(f"{mode!r} is not the mode of a file")
     digest = Digest.parse(document["digest"])
     blob_id = _object_id(document["blob_id"]) if digest.algorithm == "sha256" else digest.hex
-    return ManifestFile(
-        FilePath.parse(document["path"]), size, digest, mode, blob_id, _decode(document.get("pointer"))
-    )
+    return ManifestFile(FilePath.parse(document["path"]), size, digest, mode, blob_id, _decode(document.get("pointer")))
 
 
 def _object_id(text: str) -> str:

@@ -124,9 +124,7 @@ class Revision(str):
             _REVISION.fullmatch(text) is None
             or ".." in text
             or "@{" in text
-            or any(
-                not part or part.startswith((".", "-")) or part.endswith((".lock", ".")) for part in segments
-            )
+            or any(not part or part.startswith((".", "-")) or part.endswith((".lock", ".")) for part in segments)
         ):
             raise InvalidName(
                 f"{text!r} is not a revision.",
@@ -151,9 +149,7 @@ class Commit(str):
     def parse(cls, text: str) -> Commit:
         """Raises InvalidName unless `text` is 40 lower-case hex digits."""
         if _COMMIT.fullmatch(text) is None:
-            raise InvalidName(
-                f"{text!r} is not a full commit id.", hint="A commit id has 40 hex digits.", commit=text
-            )
+            raise InvalidName(f"{text!r} is not a full commit id.", hint="A commit id has 40 hex digits.", commit=text)
         return cls(text)
 
     @property
@@ -180,10 +176,7 @@ class FilePath(str):
             or "\x00" in text
             or "\\" in text
             or _DRIVE.match(text)
-            or any(
-                part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255
-                for part in segments
-            )
+            or any(part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in segments)
             or _has_surrogate(text)
         ):
             raise InvalidName(

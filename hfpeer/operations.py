@@ -9,8 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from hfpeer.names import FilePath, RepoId, Revision
+from hfpeer.manifest import Manifest
+from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
+from hfpeer.ranges import RangeSet
 from hfpeer.transfer.events import Finished, Listener
+from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, RefMessage
+
+
+MAIN = Revision("main")
 
 
 @dataclass(frozen=True)
@@ -23,7 +29,7 @@ class AddRequest:
     """
 
     repo: RepoId
-    revision: Revision = Revision("main")
+    revision: Revision = MAIN
     files: tuple[FilePath, ...] = ()
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
@@ -155,9 +161,7 @@ class Operations(Protocol):
         """The cached revisions; with a repo only its own, with a revision that one with its listing."""
         ...
 
-    async def remove(
-        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
-    ) -> Removed:
+    async def remove(self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()) -> Removed:
         """Take a repo, one revision or some of its files out of the cache. Raises NotFound if it is not there."""
         ...
 
@@ -188,14 +192,46 @@ class Operations(Protocol):
     async def status(self) -> NodeStatus: ...
 
 
-__all__ = [
-    "AddRequest",
-    "CachedFile",
-    "CachedRevision",
-    "Holding",
-    "NodeStatus",
-    "Operations",
-    "PeerStatus",
-    "Published",
-    "Removed",
-]
+class SharedBlob(Protocol):
+    """An open blob that peers may have: whole, or still being fetched. The holder must close it.
+
+    Its file stays readable through `fd` after a rename or a removal.
+    """
+
+    fd: int
+    size_bytes: int
+
+    def present(self) -> RangeSet | None:
+        """The bytes that can be sent now; None when the blob is whole and verified."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Holdings(Protocol):
+    """What a node shows to its peers: only what is shared, never anything that changes state."""
+
+    @property
+    def identity(self) -> NodeMessage: ...
+
+    async def catalogue(self) -> CatalogueMessage: ...
+
+    async def peer_addresses(self) -> list[str]:
+        """`HOST:PORT` of the peers that are alive."""
+        ...
+
+    async def shared_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None: ...
+
+    async def shared_ref(self, repo: RepoId, revision: Revision) -> RefMessage | None: ...
+
+    def open_shared(self, digest: Digest) -> SharedBlob | None:
+        """Blocking; for a worker thread."""
+        ...
+
+    async def piece_map(self, digest: Digest, after: int, wait_seconds: float) -> PieceMap | None:
+        """The map once its version is newer than `after`, or as it is after the wait; None if not shared."""
+        ...
+
+    def note_sent(self, size_bytes: int) -> None:
+        """Count bytes that went to a peer. Thread-safe."""
+        ...

@@ -77,9 +77,7 @@ class SourceFault(Exception):
     `is_permanent` says that this source can never give this blob; `retry_after_seconds` that it asked for rest.
     """
 
-    def __init__(
-        self, reason: str, *, is_permanent: bool = False, retry_after_seconds: float | None = None
-    ) -> None:
+    def __init__(self, reason: str, *, is_permanent: bool = False, retry_after_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
         self.is_permanent = is_permanent
