@@ -7,6 +7,7 @@ is safe as part of a path below the cache.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from enum import Enum
@@ -223,3 +224,60 @@ class Digest:
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
+
+
+LAN_PORT = 9437
+ENDPOINT_PORT = 9438
+_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?")
+
+
+@dataclass(frozen=True, order=True)
+class Address:
+    """A host (name, IPv4 or IPv6 without brackets) and a TCP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str, default_port: int | None = LAN_PORT) -> Address:
+        """Reads `HOST`, `HOST:PORT`, `[IPv6]` or `[IPv6]:PORT`; no default port means that one is required.
+
+        Raises InvalidName.
+        """
+        match = re.fullmatch(
+            r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+)|(?P<bare>[0-9A-Fa-f:.]+))(?::(?P<port>\d{1,5}))?", text
+        )
+        host = (match["v6"] or match["host"] or match["bare"]) if match else ""
+        port = int(match["port"]) if match and match["port"] else default_port
+        if port is None or port > 65535 or not _is_host(host, is_v6=bool(match and not match["host"])):
+            raise InvalidName(
+                f"{text!r} is not an address.",
+                hint="An address is HOST or HOST:PORT, such as 192.168.1.20:9437, gpu-3.local or [fd00::2]:9437; "
+                "a port is a number from 1 to 65535.",
+                address=text,
+            )
+        return cls(host, port)
+
+    @property
+    def url(self) -> str:
+        """`http://host:port`."""
+        return f"http://{self}"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_host(host: str, *, is_v6: bool) -> bool:
+    address, _, scope = host.partition("%")
+    if is_v6:
+        return _is_ip(address, 6) and (not scope or scope.isalnum())
+    if re.fullmatch(r"[0-9.]+", host):
+        return _is_ip(host, 4)
+    return len(host) <= 253 and _HOST.fullmatch(host) is not None
+
+
+def _is_ip(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False

@@ -15,7 +15,6 @@ from hfpeer.ranges import RangeSet
 from hfpeer.transfer.events import Finished, Listener
 from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, RefMessage
 
-
 MAIN = Revision("main")
 
 

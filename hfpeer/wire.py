@@ -16,8 +16,6 @@ from hfpeer.errors import CorruptData, InvalidName
 from hfpeer.names import Commit, Digest, RepoId, Revision
 
 PROTOCOL_VERSION = 1
-DEFAULT_LAN_PORT = 9437
-DEFAULT_ENDPOINT_PORT = 9438
 SERVICE_TYPE = "_hfpeer._tcp.local."
 
 NODE_HEADER = "X-Hfpeer-Node"

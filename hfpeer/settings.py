@@ -1,0 +1,304 @@
+"""What can be set, from where it was read, and how it is written back.
+
+Settings are one frozen object, read once where a process starts: defaults, then the file, then the environment
+`HFPEER_*`, each overriding the one before. The file is TOML and keeps its comments when a key is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
+
+from hfpeer.errors import BrokenCache, InvalidName
+from hfpeer.names import ENDPOINT_PORT, LAN_PORT, Address
+from hfpeer.paths import Places, chosen_cache, default_cache, default_home
+
+if TYPE_CHECKING:
+    import tomlkit
+
+UpstreamKind: TypeAlias = Literal["mirror", "origin"]
+DEFAULT_UPSTREAMS = "mirror=https://hf-mirror.com,origin=https://huggingface.co"
+
+
+@dataclass(frozen=True)
+class UpstreamSetting:
+    """An HTTP hub: `kind` decides the order and whether it may see a token; `url` has no trailing slash."""
+
+    kind: UpstreamKind
+    url: str
+
+    @property
+    def name(self) -> str:
+        """What people see: the host, with the port where there is one."""
+        return urlsplit(self.url).netloc
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.url}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything that can be set, read once. `origins` says for each key where its value came from."""
+
+    places: Places
+    name: str
+    lan_listen: Address
+    endpoint_listen: Address
+    upstreams: tuple[UpstreamSetting, ...]
+    sends_token_to_mirrors: bool
+    uses_mdns: bool
+    peers: tuple[Address, ...]
+    trusts_attested: bool
+    log_level: str
+    origins: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Key:
+    """One setting: its dotted name, its default as text, what it does, and how its text is read."""
+
+    name: str
+    default: str
+    summary: str
+    parse: Callable[[str], Any]
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that overrides the file."""
+        return "HFPEER_" + self.name.upper().replace(".", "_")
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() in ("1", "true", "yes", "on"):
+        return True
+    if text.lower() in ("0", "false", "no", "off"):
+        return False
+    raise InvalidName(f"{text!r} is neither true nor false.", hint="Use true or false.", value=text)
+
+
+def _upstreams(text: str) -> tuple[UpstreamSetting, ...]:
+    return tuple(_upstream(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _upstream(text: str) -> UpstreamSetting:
+    kind, _, url = text.partition("=")
+    parts = urlsplit(url)
+    if kind not in ("mirror", "origin") or parts.scheme not in ("http", "https") or not parts.hostname:
+        raise InvalidName(
+            f"{text!r} is not an upstream.",
+            hint="Write mirror=URL or origin=URL, separated by commas, in the order in which they are asked; "
+            "empty means none.",
+            value=text,
+        )
+    return UpstreamSetting("mirror" if kind == "mirror" else "origin", url.rstrip("/"))
+
+
+def _addresses(text: str) -> tuple[Address, ...]:
+    return tuple(Address.parse(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _node_name(text: str) -> str:
+    if not re.fullmatch(r"[\w.-]{1,63}", text):
+        raise InvalidName(
+            f"{text!r} is not a name for a node.", hint="Letters, digits, '.', '-', '_'; at most 63.", value=text
+        )
+    return text
+
+
+def _log_level(text: str) -> str:
+    if text.lower() not in ("debug", "info", "warning", "error"):
+        raise InvalidName(f"{text!r} is not a log level.", hint="debug, info, warning or error.", value=text)
+    return text.lower()
+
+
+def _folder(text: str) -> Path:
+    path = Path(os.path.expandvars(text)).expanduser()
+    if not path.is_absolute():
+        raise InvalidName(f"{text!r} is not an absolute path.", hint="Give the whole path of the folder.", value=text)
+    return path
+
+
+def _host_name() -> str:
+    return re.sub(r"[^\w.-]", "-", socket.gethostname().split(".")[0])[:63] or "node"
+
+
+KEYS: tuple[Key, ...] = (
+    Key("name", "", "what other nodes call this one; empty means the host's name", _node_name),
+    Key("cache", "", "the Hugging Face hub cache; empty means where huggingface_hub has it", _folder),
+    Key("lan.listen", f"0.0.0.0:{LAN_PORT}", "where peers reach this node", lambda text: Address.parse(text, LAN_PORT)),
+    Key(
+        "endpoint.listen",
+        f"127.0.0.1:{ENDPOINT_PORT}",
+        "where local tools reach this node",
+        lambda text: Address.parse(text, ENDPOINT_PORT),
+    ),
+    Key("upstreams", DEFAULT_UPSTREAMS, "the hubs to ask after the peers, in order", _upstreams),
+    Key("mirror.send_token", "false", "whether mirrors may see your Hugging Face token", _boolean),
+    Key("mdns", "true", "whether to announce this node and find others by mDNS", _boolean),
+    Key("peers", "", "static peers, HOST[:PORT], separated by commas", _addresses),
+    Key("trust.attested", "false", "whether to take listings without proof from peers", _boolean),
+    Key("log.level", "info", "debug, info, warning or error", _log_level),
+)
+BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
+
+
+def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Settings:
+    """Reads the settings: defaults, the file below home, the environment.
+
+    An empty environment variable counts as set for `upstreams` and `peers` (none), as unset for the others.
+    Raises InvalidName, naming the key and where its value came from.
+    """
+    home = home or default_home(environ)
+    file_values = _read_file(home / "settings.toml")
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key in KEYS:
+        text, origin = _text_of(key, file_values, environ)
+        origins[key.name] = origin
+        values[key.name] = _parse(key, text, origin)
+    cache, origins["cache"] = _cache(values["cache"], origins["cache"], environ)
+    return Settings(
+        places=Places(home, cache),
+        name=values["name"] or _host_name(),
+        lan_listen=values["lan.listen"],
+        endpoint_listen=values["endpoint.listen"],
+        upstreams=values["upstreams"],
+        sends_token_to_mirrors=values["mirror.send_token"],
+        uses_mdns=values["mdns"],
+        peers=values["peers"],
+        trusts_attested=values["trust.attested"],
+        log_level=values["log.level"],
+        origins=origins,
+    )
+
+
+def setting_text(settings: Settings, name: str) -> str:
+    """The value in force of one key, as text that `write_setting` takes. Raises InvalidName for an unknown key."""
+    value: Any = {
+        "name": settings.name,
+        "cache": settings.places.cache,
+        "lan.listen": settings.lan_listen,
+        "endpoint.listen": settings.endpoint_listen,
+        "upstreams": settings.upstreams,
+        "mirror.send_token": settings.sends_token_to_mirrors,
+        "mdns": settings.uses_mdns,
+        "peers": settings.peers,
+        "trust.attested": settings.trusts_attested,
+        "log.level": settings.log_level,
+    }[find_key(name).name]
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def find_key(name: str) -> Key:
+    """The key called `name`. Raises InvalidName that lists the keys there are."""
+    if name not in BY_NAME:
+        raise InvalidName(f"There is no setting {name!r}.", hint=f"The settings are: {', '.join(BY_NAME)}.", key=name)
+    return BY_NAME[name]
+
+
+def write_setting(home: Path, name: str, text: str | None) -> None:
+    """Sets one key in the file below `home`, or takes it out (None). Comments and order in the file stay.
+
+    Raises InvalidName for an unknown key or a bad value, BrokenCache when the file cannot be written.
+    """
+    key = find_key(name)
+    if text:
+        _parse(key, text, "the command line")
+    path = home / "settings.toml"
+    document = _load(path)
+    *tables, last = name.split(".")
+    table: Any = document
+    for part in tables:
+        table = table.setdefault(part, {})
+    if text is None:
+        table.pop(last, None)
+    else:
+        table[last] = text
+    _replace(path, document)
+
+
+def _text_of(key: Key, file_values: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str]:
+    overriding = environ.get(key.variable)
+    if overriding or (overriding is not None and key.name in ("upstreams", "peers")):
+        return overriding, f"environment {key.variable}"
+    if key.name in file_values:
+        return file_values[key.name], "file"
+    return key.default, "default"
+
+
+def _parse(key: Key, text: str, origin: str) -> Any:
+    if not text and not key.default:
+        return key.parse("") if key.name == "peers" else None
+    try:
+        return key.parse(text)
+    except InvalidName as error:
+        raise InvalidName(
+            f"The setting {key.name} (from {origin}): {error.message}", hint=error.hint, key=key.name, **error.facts
+        ) from error
+
+
+def _cache(from_settings: Path | None, origin: str, environ: Mapping[str, str]) -> tuple[Path, str]:
+    from_environment = chosen_cache(environ)
+    if from_environment is not None:
+        return from_environment, "environment"
+    return (from_settings, origin) if from_settings else (default_cache(environ), "default")
+
+
+def _read_file(path: Path) -> dict[str, str]:
+    flat: dict[str, str] = {}
+
+    def walk(prefix: str, table: Mapping[str, Any]) -> None:
+        for name, value in table.items():
+            dotted = f"{prefix}{name}"
+            if isinstance(value, Mapping):
+                walk(f"{dotted}.", value)
+            elif dotted not in BY_NAME:
+                raise InvalidName(
+                    f"{path} sets {dotted!r}, which is no setting.", hint=f"The settings are: {', '.join(BY_NAME)}."
+                )
+            else:
+                flat[dotted] = ",".join(map(str, value)) if isinstance(value, list) else _as_text(value)
+
+    if path.exists():
+        walk("", _load(path).unwrap())
+    return flat
+
+
+def _as_text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _load(path: Path) -> tomlkit.TOMLDocument:
+    import tomlkit
+    import tomlkit.exceptions
+
+    try:
+        return tomlkit.parse(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return tomlkit.document()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BrokenCache(
+            f"The settings file {path} cannot be read: {error}.", hint="Check its permissions."
+        ) from error
+    except tomlkit.exceptions.ParseError as error:
+        raise InvalidName(f"The settings file {path} is not TOML: {error}.", hint="Mend it, or delete it.") from error
+
+
+def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:
+    import tomlkit
+
+    fresh = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(tomlkit.dumps(document), encoding="utf-8")
+        fresh.replace(path)
+    except OSError as error:
+        raise BrokenCache(f"The settings file {path} cannot be written: {error}.", hint="Check the folder.") from error
