@@ -151,7 +151,11 @@ def upload_pack(git_dir: Path, protocol: str, allows_filter: bool, request: byte
     """The answer to a `git-upload-pack` request, as it is made."""
     command = _upload_pack(git_dir, allows_filter)
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=_protocol(protocol)
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=_protocol(protocol),
     ) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdin.write(request)

@@ -21,7 +21,6 @@ from .wire import (
     Body,
     ConnectionCut,
     FileSlice,
-    Piece,
     Request,
     Response,
     body_bytes,
@@ -40,7 +39,9 @@ Answer = Callable[[Request], Response]
 class Listener:
     """One origin: a port, the function that answers on it, and its live connections."""
 
-    def __init__(self, name: str, answer: Answer, log: RequestLog, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, name: str, answer: Answer, log: RequestLog, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.name = name
         self.host = host
         self.port = port
@@ -105,7 +106,9 @@ class Listener:
 
     def _start(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        thread = threading.Thread(target=self._serve, args=(connection,), name=f"hub-{self.name}-c", daemon=True)
+        thread = threading.Thread(
+            target=self._serve, args=(connection,), name=f"hub-{self.name}-c", daemon=True
+        )
         with self._lock:
             self.connections_accepted += 1
             self._connections[connection] = thread
@@ -161,7 +164,9 @@ def _cut(connection: socket.socket, reset: bool) -> None:
 class Delivery:
     """Sends one answer, running its marks and its pace on the way, and counts what left."""
 
-    def __init__(self, connection: socket.socket, log: RequestLog, record: RecordedRequest, response: Response):
+    def __init__(
+        self, connection: socket.socket, log: RequestLog, record: RecordedRequest, response: Response
+    ):
         self._connection = connection
         self._log = log
         self._record = record
@@ -249,6 +254,3 @@ class _Counted:
     def __exit__(self, *_: object) -> None:
         if self.sent != self._planned:
             self._log.sent(self._record, self.sent - self._planned)
-
-
-__all__ = ["Answer", "Delivery", "Listener", "Piece"]

@@ -71,7 +71,9 @@ class Request:
         return self.query_value(name).lower() in ("true", "1")
 
     def without_header(self, name: str) -> Request:
-        return replace(self, headers={key: value for key, value in self.headers.items() if key != name.lower()})
+        return replace(
+            self, headers={key: value for key, value in self.headers.items() if key != name.lower()}
+        )
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,9 @@ class Response:
 
 def text_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     """A plain text answer."""
-    return Response(status, {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}, (text.encode(),))
+    return Response(
+        status, {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}, (text.encode(),)
+    )
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

@@ -1,0 +1,271 @@
+"""The simulator: three origins (hub, CDN, CAS) over one storage, with faults and a log.
+
+Owns starting, stopping and routing. Must never hold a route's logic.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from . import api, cas, gitweb, resolve
+from .access import Address, Answered, api_address, file_address, refusal
+from .content import Content
+from .faults import Fault, Faults, InjectedFault
+from .listener import Listener
+from .record import RecordedRequest, RequestLog
+from .repo import Repo
+from .site import Behaviour, Site
+from .storage import BAD_TOKEN, OWNER, STRANGER, Storage
+from .wire import Request, Response
+
+RATE_WINDOW_SECONDS = 300
+RATE_QUOTAS = {"api": 500, "resolvers": 3000, "pages": 100}
+
+
+class HubSimulator:
+    """A Hugging Face Hub on loopback.
+
+    Use as a context manager. `storage` shares the repositories of another simulator, as a mirror does; this one
+    then has its own ports, behaviour, faults and log. `port` is the hub's; the CDN and CAS take ephemeral ones.
+    """
+
+    valid_token = OWNER.token
+    foreign_token = STRANGER.token
+    bad_token = BAD_TOKEN
+
+    def __init__(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        storage: Storage | None = None,
+        mirror_of: HubSimulator | None = None,
+        behaviour: Behaviour | None = None,
+    ) -> None:
+        shared = mirror_of.storage if mirror_of else storage
+        self._owns_storage = shared is None
+        self.storage = shared or Storage()
+        self.behaviour = behaviour or Behaviour()
+        self.faults = Faults()
+        self.log = RequestLog()
+        self._site = Site(self.storage, self.behaviour)
+        self._request_ids = itertools.count(1)
+        self._used: dict[str, int] = dict.fromkeys(RATE_QUOTAS, 0)
+        self._lock = threading.Lock()
+        self._listeners = {
+            "hub": Listener("hub", self.faults.around(self._answer_hub), self.log, host, port),
+            "cdn": Listener("cdn", self.faults.around(self._answer_cdn), self.log, host),
+            "cas": Listener("cas", self.faults.around(self._answer_cas), self.log, host),
+        }
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> HubSimulator:
+        """Listen on all origins."""
+        self.come_back()
+        self._site.endpoint = self.endpoint
+        self._site.cdn_endpoint = self.cdn_endpoint
+        self._site.cas_endpoint = self.cas_endpoint
+        return self
+
+    def stop(self) -> None:
+        """End everything, and remove a storage of one's own."""
+        self.faults.clear()
+        self.go_down()
+        if self._owns_storage:
+            self.storage.close()
+
+    def __enter__(self) -> HubSimulator:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def go_down(self, *names: str) -> None:
+        """Refuse connections from now on and cut the live ones, on these origins (all)."""
+        for name in names or self._listeners:
+            self._listeners[name].close()
+
+    def come_back(self, *names: str) -> None:
+        """Listen again, on the same ports."""
+        for name in names or self._listeners:
+            self._listeners[name].open()
+
+    @contextmanager
+    def down(self, *names: str) -> Iterator[None]:
+        """Down while the block runs."""
+        self.go_down(*names)
+        try:
+            yield
+        finally:
+            self.come_back(*names)
+
+    def cut_connections(self) -> None:
+        """End every live connection; new ones are accepted."""
+        for listener in self._listeners.values():
+            listener.cut_connections()
+
+    @property
+    def endpoint(self) -> str:
+        return self._listeners["hub"].endpoint
+
+    @property
+    def cdn_endpoint(self) -> str:
+        return self._listeners["cdn"].endpoint
+
+    @property
+    def cas_endpoint(self) -> str:
+        return self._listeners["cas"].endpoint
+
+    # --- content ------------------------------------------------------------------------------------------------
+
+    def put_repo(self, repo_type: str, repo_id: str, files: Mapping[str, Content], **options: Any) -> str:
+        """Storage.put_repo: these files, exactly, as a new commit; its id."""
+        return self.storage.put_repo(repo_type, repo_id, files, **options)
+
+    def repo(self, repo_type: str, repo_id: str) -> Repo:
+        """The repository, for more commits, branches, tags and refs. Raises KeyError."""
+        return self.storage.repo(repo_type, repo_id)
+
+    # --- faults -------------------------------------------------------------------------------------------------
+
+    def inject(
+        self,
+        fault: Fault,
+        *,
+        method: str | None = None,
+        path: str = "*",
+        listener: str | None = None,
+        times: int | None = None,
+    ) -> InjectedFault:
+        """Break answers to matching requests: `times` of them, or all until removed.
+
+        `path` is a glob over the encoded or decoded path, `listener` hub, cdn or cas.
+        """
+        return self.faults.inject(InjectedFault(fault, method, path, listener, times))
+
+    # --- what was asked -----------------------------------------------------------------------------------------
+
+    @property
+    def requests(self) -> list[RecordedRequest]:
+        """All recorded requests, in order of arrival."""
+        return self.log.select()
+
+    def requests_for(
+        self, path: str = "*", method: str | None = None, listener: str | None = None
+    ) -> list[RecordedRequest]:
+        """Those that match."""
+        return self.log.select(method, path, listener)
+
+    def requests_with_token(self, token: str | None = None) -> list[RecordedRequest]:
+        """Those that carry any Authorization, or this token anywhere in their head."""
+        if token is None:
+            return [record for record in self.requests if record.authorization is not None]
+        return [
+            record for record in self.requests if token in f"{record.request.target} {record.request.headers}"
+        ]
+
+    def body_bytes_sent(
+        self, path: str = "*", method: str | None = "GET", listener: str | None = None
+    ) -> int:
+        """Bytes of bodies that left, of matching requests."""
+        return sum(record.body_bytes_sent for record in self.log.select(method, path, listener))
+
+    def wait_for_request(
+        self, path: str = "*", method: str | None = None, *, count: int = 1, timeout_seconds: float = 10
+    ) -> list[RecordedRequest]:
+        """Return once so many matching requests have come. Raises TimeoutError with those that did."""
+        self.log.wait_until(lambda: len(self.log.select(method, path)) >= count, timeout_seconds)
+        return self.log.select(method, path)
+
+    def wait_for_body_bytes(self, size_bytes: int, path: str = "*", timeout_seconds: float = 10) -> None:
+        """Return once so many bytes of matching GET bodies have left. Raises TimeoutError."""
+        self.log.wait_until(lambda: self.body_bytes_sent(path) >= size_bytes, timeout_seconds)
+
+    def clear(self) -> None:
+        """Forget the requests so far."""
+        self.log.clear()
+
+    @property
+    def connections_accepted(self) -> int:
+        """TCP connections since the start, all origins."""
+        return sum(listener.connections_accepted for listener in self._listeners.values())
+
+    # --- answering ----------------------------------------------------------------------------------------------
+
+    def _answer_hub(self, request: Request) -> Response:
+        return self._with_standing_headers(request, _answered(lambda: self._route(request)))
+
+    def _answer_cdn(self, request: Request) -> Response:
+        return resolve.cdn_object(self._site, request)
+
+    def _answer_cas(self, request: Request) -> Response:
+        return cas.cas_route(self._site, request)
+
+    def _with_standing_headers(self, request: Request, response: Response) -> Response:
+        bucket = _bucket(request.path)
+        quota = RATE_QUOTAS[bucket]
+        with self._lock:
+            self._used[bucket] += 1
+            left = max(1, quota - self._used[bucket])
+        standing = {
+            "RateLimit": f'"{bucket}";r={left};t={RATE_WINDOW_SECONDS}',
+            "RateLimit-Policy": f'"fixed window";"{bucket}";q={quota};w={RATE_WINDOW_SECONDS}',
+            "X-Request-Id": f"Root=1-simulated-{next(self._request_ids)}",
+        }
+        for name, value in standing.items():
+            response = response.with_header(name, value)
+        return response
+
+    def _route(self, request: Request) -> Response:
+        parts = request.path.strip("/").split("/")
+        if parts[0] == "api":
+            return self._route_api(request, parts[1:])
+        address = file_address(request)
+        if address is not None:
+            verb = address.rest[0]
+            if verb in ("resolve", "raw") and len(address.rest) > 2:
+                route = resolve.resolve if verb == "resolve" else resolve.raw
+                return route(self._site, request, address)
+            if verb in ("info", "git-upload-pack", "git-receive-pack"):
+                return gitweb.git_route(self._site, request, address)
+        raise refusal(request, 404, "Not found")
+
+    def _route_api(self, request: Request, parts: list[str]) -> Response:
+        if parts == ["whoami-v2"]:
+            return api.whoami(self._site, request)
+        if parts == ["agent-harnesses"]:
+            return api.agent_harnesses(self._site, request)
+        if len(parts) == 1 and parts[0] in ("models", "datasets", "spaces"):
+            return api.repo_listing(self._site, request, parts[0][:-1])
+        if parts[0] == "resolve-cache" and len(parts) > 4:
+            return resolve.resolve_cache(self._site, request, _cache_address(parts[1:]))
+        address = api_address(request)
+        if address is None:
+            raise refusal(request, 404, "Sorry, we can't find the page you are looking for.")
+        return api.repo_route(self._site, request, address)
+
+
+def _answered(route: Callable[[], Response]) -> Response:
+    try:
+        return route()
+    except Answered as answered:
+        return answered.response
+
+
+def _bucket(path: str) -> str:
+    if path.startswith("/api/") and not path.startswith("/api/resolve-cache/"):
+        return "api"
+    return "resolvers" if "/resolve" in path else "pages"
+
+
+def _cache_address(parts: list[str]) -> Address:
+    """`{type}s/{id}/{commit}/{path}` read as a resolve address."""
+    kind, names = parts[0], parts[1:]
+    length = 1 if len(names[1]) == 40 else 2
+    prefix = f"api/resolve-cache/{kind}"
+    return Address(prefix, kind[:-1], "/".join(names[:length]), ("", *names[length:]))
