@@ -7,7 +7,9 @@ here into values whose names are safe. No input or output.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -32,6 +34,8 @@ REFS_PREFIX = "/v1/refs/"
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """No JSON message from a peer may be larger: a listing of 100,000 files is about 20 MB."""
+MAX_TOLD_PEERS = 64
+"""How many peers one node tells another of, and how many of them are read."""
 MAX_BATCH_BLOBS = 64
 MAX_BATCH_BLOB_BYTES = 256 * 1024
 """A blob up to this size may travel in a batch: one request, many blobs, each checked against its digest."""
@@ -51,6 +55,48 @@ def manifest_path(repo: RepoId, commit: Commit) -> str:
 
 def ref_path(repo: RepoId, revision: Revision) -> str:
     return f"{REFS_PREFIX}{repo.api_path}/{quote(revision, safe='')}"
+
+
+def batch_path(digests: Iterable[Digest]) -> str:
+    """`/v1/batch?digests=a,b,c`. The answer has a Content-Length and, for each digest in the order asked, one line
+    of `encode_batch_header`, followed by the blob's bytes if it has any."""
+    return f"{BATCH_PATH}?digests={','.join(map(str, digests))}"
+
+
+def parse_batch_digests(text: str) -> tuple[Digest, ...]:
+    """The value of `digests` in a batch's query, each digest once. Raises InvalidName for none or too many."""
+    digests = tuple(dict.fromkeys(Digest.parse(part) for part in text.split(",", MAX_BATCH_BLOBS)))
+    if not 1 <= len(digests) <= MAX_BATCH_BLOBS:
+        raise InvalidName(f"A batch has 1 to {MAX_BATCH_BLOBS} blobs.", digests=text[:200])
+    return digests
+
+
+def encode_batch_header(digest: Digest, size_bytes: int | None) -> bytes:
+    """`<digest> <size>\\n`, or `<digest> -\\n` for a blob that the node does not share or that is too large."""
+    return f"{digest} {'-' if size_bytes is None else size_bytes}\n".encode()
+
+
+MAX_BATCH_HEADER_BYTES = 128
+
+
+def parse_batch_header(line: bytes) -> tuple[Digest, int | None]:
+    """The inverse of `encode_batch_header`. Raises CorruptData for anything else, and for a size above the limit."""
+    with _reading("batch header"):
+        found = _BATCH_HEADER.fullmatch(line.decode("ascii"))
+        if found is None:
+            raise ValueError(repr(line[:MAX_BATCH_HEADER_BYTES]))
+        size_bytes = None if found[2] == "-" else int(found[2])
+        if size_bytes is not None and size_bytes > MAX_BATCH_BLOB_BYTES:
+            raise ValueError(f"{size_bytes} bytes are too many for a batch")
+        return Digest.parse(found[1]), size_bytes
+
+
+_BATCH_HEADER = re.compile(r"(\S+) (-|[0-9]{1,12})\n")
+
+
+def generation_etag(generation: int) -> str:
+    """The etag of a catalogue, for `ETag` and `If-None-Match`."""
+    return f'"{generation}"'
 
 
 class Body(Protocol):
@@ -137,7 +183,7 @@ class RevisionMessage:
                 is_complete=document["is_complete"] is True,
                 files=_whole(document["files"]),
                 size_bytes=_whole(document["size_bytes"]),
-                refs={Revision.parse(name): float(when) for name, when in dict(document["refs"]).items()},
+                refs={Revision.parse(name): _moment(when) for name, when in dict(document["refs"]).items()},
             )
 
 
@@ -179,9 +225,24 @@ class RefMessage:
         with _reading("ref"):
             return cls(
                 Commit.parse(document["commit"]),
-                float(document["resolved_at"]),
+                _moment(document["resolved_at"]),
                 _text(document["answered_by"], 255),
             )
+
+
+@dataclass(frozen=True)
+class PeersMessage:
+    """`GET /v1/peers`: `HOST:PORT` of the peers that a node finds alive. Hearsay; each is to be asked itself."""
+
+    addresses: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"peers": list(self.addresses)}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PeersMessage:
+        with _reading("list of peers"):
+            return cls(tuple(_text(address, 255) for address in list(document["peers"])[:MAX_TOLD_PEERS]))
 
 
 @dataclass(frozen=True)
@@ -240,6 +301,12 @@ def _whole(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise ValueError(f"{value!r} is not a count")
     return value
+
+
+def _moment(value: object) -> float:
+    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
+        raise ValueError(f"{value!r} is not a time")
+    return float(value)
 
 
 def _text(value: object, limit: int) -> str:
