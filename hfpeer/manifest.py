@@ -108,7 +108,6 @@ class Manifest:
                 "files": [_file_to_json(file) for file in self.files],
                 "opaque": [[entry.path, entry.mode, entry.object_id] for entry in self.opaque],
             },
-            ensure_ascii=False,
             separators=(",", ":"),
         )
 
