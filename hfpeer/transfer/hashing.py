@@ -1,0 +1,76 @@
+"""The buffers between the receivers of a blob and the one thread that hashes it in order.
+
+Receivers fill fixed buffers, write them to the partial file and hand them over; the hashing thread takes them in
+file order while they are warm and reads back from the page cache what came out of order. The fixed number of
+buffers is the back pressure: receivers never run far ahead of the hash. When the hash itself waits for a byte
+that is missing, the buffer furthest ahead is taken back, so one slow source stops nobody.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from hfpeer.ranges import PIECE_SIZE_BYTES, RangeSet
+
+
+class BufferPool:
+    """`count` buffers of one piece each, and those that wait to be hashed, by offset."""
+
+    def __init__(self, count: int, changed: threading.Condition) -> None:
+        """`changed` is the fetch's condition; all methods must be called with it held, and may wait on it."""
+        self._changed = changed
+        self._unmade = count
+        self._idle: list[bytearray] = []
+        self._waiting: dict[int, tuple[bytearray, int]] = {}
+        self.is_hash_starving = False
+        self.is_closed = False
+
+    def acquire(self) -> bytearray | None:
+        """A buffer to fill; waits for one. None once the pool is closed."""
+        while not self.is_closed:
+            if self._idle:
+                return self._idle.pop()
+            if self._unmade:
+                self._unmade -= 1
+                return bytearray(PIECE_SIZE_BYTES)
+            if self.is_hash_starving and self._waiting:
+                buffer, _ = self._waiting.pop(max(self._waiting))
+                return buffer
+            self._changed.wait()
+        return None
+
+    def hand_over(self, offset: int, buffer: bytearray, size_bytes: int) -> None:
+        """A filled and written buffer, for the hash."""
+        replaced = self._waiting.pop(offset, None)
+        self._waiting[offset] = (buffer, size_bytes)
+        if replaced is not None:
+            self._idle.append(replaced[0])
+
+    def give_back(self, buffer: bytearray) -> None:
+        self._idle.append(buffer)
+
+    def take(self, offset: int) -> tuple[bytearray, int] | None:
+        """The waiting buffer that starts at `offset`."""
+        return self._waiting.pop(offset, None)
+
+    def drop_before(self, offset: int) -> None:
+        """Frees waiting buffers the hash has already passed by reading back."""
+        for start in [start for start in self._waiting if start < offset]:
+            self._idle.append(self._waiting.pop(start)[0])
+
+    def next_waiting(self, offset: int) -> int | None:
+        """The first offset at or after `offset` at which a buffer waits."""
+        return min((start for start in self._waiting if start >= offset), default=None)
+
+    def clear(self) -> None:
+        self._idle.extend(buffer for buffer, _ in self._waiting.values())
+        self._waiting.clear()
+
+
+def readable_stop(present: RangeSet, position: int, pool: BufferPool) -> int:
+    """How far the hash may read back from `position`: to the end of what is present, the next waiting buffer, or a
+    piece, whichever comes first; `position` itself when nothing is there."""
+    stop = next(iter(present.gaps(position, position + PIECE_SIZE_BYTES)), None)
+    limit = position + PIECE_SIZE_BYTES if stop is None else stop.start
+    waiting = pool.next_waiting(position)
+    return limit if waiting is None else min(limit, waiting)
