@@ -31,9 +31,7 @@ def main() -> None:
     parser.add_argument("--repo-dir", type=Path, help="the folder to serve; without it the zoo is served")
     parser.add_argument("--as", dest="repo_id", default="acme/local", metavar="NS/NAME", help="its name")
     parser.add_argument("--type", dest="repo_type", default="model", choices=("model", "dataset", "space"))
-    parser.add_argument(
-        "--mode", default="hub", choices=("hub", "pinned", "direct"), help="how files are resolved"
-    )
+    parser.add_argument("--mode", default="hub", choices=("hub", "pinned", "direct"), help="how files are resolved")
     options = parser.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

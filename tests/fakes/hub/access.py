@@ -17,9 +17,9 @@ from .storage import User
 from .wire import Request, Response, json_response, text_response
 
 API_VERBS = frozenset(
-    "revision tree paths-info refs commits auth-check xet-read-token discussions treesize compare".split()
+    ["revision", "tree", "paths-info", "refs", "commits", "auth-check", "xet-read-token", "discussions"]
 )
-FILE_VERBS = frozenset("resolve raw blob info git-upload-pack git-receive-pack".split())
+FILE_VERBS = frozenset(["resolve", "raw", "info", "git-upload-pack", "git-receive-pack"])
 REALM = {"WWW-Authenticate": 'Bearer realm="Authentication required", charset="UTF-8"'}
 
 
@@ -104,9 +104,7 @@ def visible_repo(site: Site, request: Request, address: Address) -> Repo:
     if repo.repo_id != address.repo_id:
         query = f"?{request.query_string}" if request.query_string else ""
         location = address.path_for(repo.repo_id) + query
-        raise Answered(
-            text_response(307, f"Temporary Redirect. Redirecting to {location}", {"Location": location})
-        )
+        raise Answered(text_response(307, f"Temporary Redirect. Redirecting to {location}", {"Location": location}))
     if repo.is_disabled:
         raise refusal(request, 403, "Access to this resource is disabled.")
     return repo
@@ -129,9 +127,7 @@ def readable_repo(site: Site, request: Request, address: Address) -> Repo:
     if user is None:
         message = f"{sentence}. You must have access to it and be authenticated to access it. Please log in."
         raise refusal(request, 401, message, "GatedRepo", REALM)
-    message = (
-        f"{sentence} and you are not in the authorized list. Visit {site.endpoint}/{repo.repo_id} to ask."
-    )
+    message = f"{sentence} and you are not in the authorized list. Visit {site.endpoint}/{repo.repo_id} to ask."
     raise refusal(request, 403, message, "GatedRepo")
 
 

@@ -139,9 +139,7 @@ def _page(
     if start + length >= len(entries):
         return entries[start:], {}
     cursor = base64.urlsafe_b64encode(json.dumps({"offset": start + length}).encode()).decode()
-    return entries[start : start + length], _next_link(
-        site, request, {"limit": str(length), "cursor": cursor}
-    )
+    return entries[start : start + length], _next_link(site, request, {"limit": str(length), "cursor": cursor})
 
 
 def _cursor_offset(cursor: str) -> int:
@@ -161,7 +159,7 @@ def _tree_entry(site: Site, snapshot: Snapshot, entry: Entry, is_expanded: bool)
         size, pointer_size = entry.size_bytes, entry.pointer_size_bytes
         shown["lfs"] = {"oid": entry.sha256, "size": size, "pointerSize": pointer_size}
         if site.behaviour.xet_trees:
-            shown["xetHash"] = "*" * 64 if site.behaviour.xet_hashes_redacted else xet_hash(entry.oid)
+            shown["xetHash"] = "*" * 64 if site.behaviour.xet_hashes_redacted else xet_hash(entry.sha256)
     if is_expanded:
         facts = snapshot.facts
         shown["lastCommit"] = {"id": facts.commit, "title": facts.title, "date": facts.date}
@@ -176,9 +174,7 @@ def paths_info(site: Site, request: Request, address: Address) -> Response:
     snapshot = snapshot_at(request, repo, _revision(address))
     paths, is_expanded = _wanted_paths(request)
     found = [snapshot.entries[path] for path in paths if path in snapshot.entries]
-    shown = [
-        _tree_entry(site, snapshot, entry, is_expanded) for entry in found if entry.is_file or entry.is_folder
-    ]
+    shown = [_tree_entry(site, snapshot, entry, is_expanded) for entry in found if entry.is_file or entry.is_folder]
     return json_response(shown)
 
 

@@ -115,8 +115,9 @@ class Faults:
         """The answer function with the faults applied."""
 
         def answer_with_faults(request: Request) -> Response:
-            faulty = answer
-            for fault in self._struck(request):
+            struck = self._struck(request)
+            faulty = _settled(answer) if struck else answer
+            for fault in struck:
                 faulty = _wrap(fault, faulty)
             return faulty(request)
 
@@ -132,6 +133,10 @@ class Faults:
 
 def _wrap(fault: Fault, answer: Answer) -> Answer:
     return lambda request: fault(request, answer)
+
+
+def _settled(answer: Answer) -> Answer:
+    return lambda request: answer(request).settled()
 
 
 def _altered(alter: Callable[[Response], Response]) -> Fault:
@@ -323,9 +328,7 @@ def shortened(by_bytes: int = 1) -> Fault:
 def lengthened(by_bytes: int = 1) -> Fault:
     """A body with bytes too many, with a Content-Length to match."""
     return _altered(
-        lambda response: replace(
-            response.without_header("content-length"), body=(*response.body, b"\0" * by_bytes)
-        )
+        lambda response: replace(response.without_header("content-length"), body=(*response.body, b"\0" * by_bytes))
     )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,7 +88,7 @@ def list_refs(git_dir: Path) -> dict[str, str]:
     """Full ref name -> commit, annotated tags peeled."""
     wanted = "%(refname) %(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end)"
     lines = run_git(git_dir, "for-each-ref", f"--format={wanted}").decode().splitlines()
-    return dict(line.split(" ", 1) for line in lines)  # type: ignore[misc]
+    return dict(line.split(" ", 1) for line in lines)
 
 
 @dataclass
@@ -147,7 +147,7 @@ def advertise_refs(git_dir: Path, protocol: str, allows_filter: bool) -> bytes:
     return greeting + done.stdout
 
 
-def upload_pack(git_dir: Path, protocol: str, allows_filter: bool, request: bytes) -> Iterator[bytes]:
+def upload_pack(git_dir: Path, protocol: str, allows_filter: bool, request: bytes) -> Generator[bytes, None, None]:
     """The answer to a `git-upload-pack` request, as it is made."""
     command = _upload_pack(git_dir, allows_filter)
     with subprocess.Popen(

@@ -11,9 +11,8 @@ import select
 import socket
 import struct
 import threading
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, suppress
 
 from .record import RecordedRequest, RequestLog
 from .wire import (
@@ -27,7 +26,6 @@ from .wire import (
     body_length,
     cut_body,
     read_request,
-    text_response,
 )
 
 SMALL_BODY_BYTES = 64 * 1024
@@ -39,9 +37,7 @@ Answer = Callable[[Request], Response]
 class Listener:
     """One origin: a port, the function that answers on it, and its live connections."""
 
-    def __init__(
-        self, name: str, answer: Answer, log: RequestLog, host: str = "127.0.0.1", port: int = 0
-    ) -> None:
+    def __init__(self, name: str, answer: Answer, log: RequestLog, host: str = "127.0.0.1", port: int = 0) -> None:
         self.name = name
         self.host = host
         self.port = port
@@ -106,9 +102,7 @@ class Listener:
 
     def _start(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        thread = threading.Thread(
-            target=self._serve, args=(connection,), name=f"hub-{self.name}-c", daemon=True
-        )
+        thread = threading.Thread(target=self._serve, args=(connection,), name=f"hub-{self.name}-c", daemon=True)
         with self._lock:
             self.connections_accepted += 1
             self._connections[connection] = thread
@@ -118,7 +112,7 @@ class Listener:
         try:
             with connection, connection.makefile("rb") as reader:
                 invite = lambda: connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")  # noqa: E731
-                with suppress(OSError, BadRequest, ValueError):
+                with suppress(ConnectionError, BadRequest):
                     while request := read_request(reader, self.name, invite):
                         if not self._exchange(connection, request):
                             break
@@ -133,7 +127,7 @@ class Listener:
         record = self._log.open(request)
         was_cut = True
         try:
-            response = self._answer_or_500(request)
+            response = self._answer(request)
             self._log.answered(record, response.status)
             Delivery(connection, self._log, record, response).run()
             was_cut = False
@@ -142,16 +136,6 @@ class Listener:
         finally:
             self._log.finished(record, was_cut)
         return request.keeps_alive and not was_cut
-
-    def _answer_or_500(self, request: Request) -> Response:
-        try:
-            return self._answer(request)
-        except ConnectionCut:
-            raise
-        except Exception:
-            trace = traceback.format_exc()
-            print(f"hub simulator: {request.method} {request.target}\n{trace}", flush=True)
-            return text_response(500, trace)
 
 
 def _cut(connection: socket.socket, reset: bool) -> None:
@@ -164,9 +148,7 @@ def _cut(connection: socket.socket, reset: bool) -> None:
 class Delivery:
     """Sends one answer, running its marks and its pace on the way, and counts what left."""
 
-    def __init__(
-        self, connection: socket.socket, log: RequestLog, record: RecordedRequest, response: Response
-    ):
+    def __init__(self, connection: socket.socket, log: RequestLog, record: RecordedRequest, response: Response):
         self._connection = connection
         self._log = log
         self._record = record
@@ -226,11 +208,12 @@ class Delivery:
                     raise ConnectionCut
                 offset += count.sent
 
-    def _send_stream(self, stream: Iterator[bytes]) -> None:
-        for chunk in stream:
-            self._connection.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
-            self._log.sent(self._record, len(chunk))
-        self._connection.sendall(b"0\r\n\r\n")
+    def _send_stream(self, stream: Generator[bytes, None, None]) -> None:
+        with closing(stream):
+            for chunk in stream:
+                self._connection.sendall(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+                self._log.sent(self._record, len(chunk))
+            self._connection.sendall(b"0\r\n\r\n")
 
     def _pace(self, size: int) -> None:
         if self._response.pace is not None:

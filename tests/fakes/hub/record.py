@@ -45,16 +45,10 @@ class RecordedRequest:
 
     def matches(self, method: str | None = None, path: str = "*", listener: str | None = None) -> bool:
         """Whether it is of that method and listener, and its encoded or decoded path fits the glob."""
-        return (
-            method in (None, self.method)
-            and listener in (None, self.listener)
-            and path_matches(self.request, path)
-        )
+        return method in (None, self.method) and listener in (None, self.listener) and path_matches(self.request, path)
 
     def __str__(self) -> str:
-        return (
-            f"{self.listener} {self.method} {self.request.target} -> {self.status}, {self.body_bytes_sent} B"
-        )
+        return f"{self.listener} {self.method} {self.request.target} -> {self.status}, {self.body_bytes_sent} B"
 
 
 def path_matches(request: Request, pattern: str) -> bool:
@@ -95,9 +89,7 @@ class RequestLog:
         with self._changed:
             self._records = []
 
-    def select(
-        self, method: str | None = None, path: str = "*", listener: str | None = None
-    ) -> list[RecordedRequest]:
+    def select(self, method: str | None = None, path: str = "*", listener: str | None = None) -> list[RecordedRequest]:
         with self._changed:
             return [record for record in self._records if record.matches(method, path, listener)]
 

@@ -116,9 +116,7 @@ class Repo:
         with self._lock:
             ref = revision if revision.startswith("refs/") else f"refs/heads/{revision}"
             epoch = FIRST_COMMIT_EPOCH_SECONDS + SECONDS_BETWEEN_COMMITS * self._commits_made
-            draft = git.CommitDraft(
-                ref, parent or self.refs().get(ref), message, "simulator", epoch, replaces_all
-            )
+            draft = git.CommitDraft(ref, parent or self.refs().get(ref), message, "simulator", epoch, replaces_all)
             for path, content in files.items():
                 draft.files[path] = self._git_content(path, content, lfs_patterns, lfs_threshold_bytes)
             self._commits_made += 1
@@ -183,9 +181,7 @@ class Repo:
 
     def log(self, commit: str) -> list[CommitFacts]:
         """The commits that lead to one, newest first."""
-        output = git.run_git(
-            self.git_dir, "log", "-z", "--format=%H%x01%an%x01%ct%x01%s%x01%b", commit
-        ).decode()
+        output = git.run_git(self.git_dir, "log", "-z", "--format=%H%x01%an%x01%ct%x01%s%x01%b", commit).decode()
         return [_commit_facts(line) for line in output.split("\0") if line]
 
     def content_path(self, entry: Entry) -> Path:

@@ -5,6 +5,7 @@ Owns the headers clients read metadata from. Must never hold content in memory.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from urllib.parse import quote, unquote
 
 from .access import Address, readable_repo, refusal, snapshot_at
@@ -24,13 +25,9 @@ def resolve(site: Site, request: Request, address: Address) -> Response:
     if mode == "hub":
         return _hub_redirect(site, request, repo, snapshot, entry, headers)
     if mode == "pinned" and revision != snapshot.commit:
-        return _redirect(
-            307,
-            address.path_for(repo.repo_id).replace(
-                f"/resolve/{address.rest[1]}/", f"/resolve/{snapshot.commit}/", 1
-            ),
-            headers,
-        )
+        pinned = replace(address, rest=("resolve", snapshot.commit, *address.rest[2:]))
+        size = {"X-Linked-Size": str(entry.size_bytes)}
+        return _redirect(307, pinned.path_for(repo.repo_id), {**headers, **size})
     return _file(request, repo, entry, headers)
 
 
@@ -42,7 +39,7 @@ def resolve_cache(site: Site, request: Request, address: Address) -> Response:
 
 def raw(site: Site, request: Request, address: Address) -> Response:
     """`/{id}/raw/{revision}/{path}`: the git blob itself, the pointer of an LFS file."""
-    repo, snapshot, entry = _find_file(site, request, address)
+    _, snapshot, entry = _find_file(site, request, address)
     path = site.storage.objects.blob_path(entry.oid)
     headers = {
         "X-Repo-Commit": snapshot.commit,
@@ -73,12 +70,12 @@ def _metadata(site: Site, repo: Repo, snapshot: Snapshot, entry: Entry) -> dict[
     }
     if entry.sha256:
         headers |= {"X-Linked-Size": str(entry.size_bytes)}
-        headers |= _xet_headers(site, repo, snapshot, entry) if site.behaviour.xet_headers else {}
+        headers |= _xet_headers(site, repo, snapshot, entry.sha256) if site.behaviour.xet_headers else {}
     return headers
 
 
-def _xet_headers(site: Site, repo: Repo, snapshot: Snapshot, entry: Entry) -> dict[str, str]:
-    xet = xet_hash(entry.oid)
+def _xet_headers(site: Site, repo: Repo, snapshot: Snapshot, sha256: str) -> dict[str, str]:
+    xet = xet_hash(sha256)
     token_url = f"{site.endpoint}/api/{repo.repo_type}s/{repo.repo_id}/xet-read-token/{snapshot.commit}"
     rebuild_url = f"{site.cas_endpoint}/v1/reconstructions/{xet}"
     link = f'<{token_url}>; rel="xet-auth", <{rebuild_url}>; rel="xet-reconstruction-info"'

@@ -46,13 +46,12 @@ class HubSimulator:
         mirror_of: HubSimulator | None = None,
         behaviour: Behaviour | None = None,
     ) -> None:
-        shared = mirror_of.storage if mirror_of else storage
+        shared: Storage | None = mirror_of.storage if mirror_of else storage
         self._owns_storage = shared is None
-        self.storage = shared or Storage()
-        self.behaviour = behaviour or Behaviour()
+        self.storage: Storage = shared or Storage()
         self.faults = Faults()
         self.log = RequestLog()
-        self._site = Site(self.storage, self.behaviour)
+        self._site = Site(self.storage, behaviour or Behaviour())
         self._request_ids = itertools.count(1)
         self._used: dict[str, int] = dict.fromkeys(RATE_QUOTAS, 0)
         self._lock = threading.Lock()
@@ -110,6 +109,11 @@ class HubSimulator:
             listener.cut_connections()
 
     @property
+    def behaviour(self) -> Behaviour:
+        """How it answers when nothing is broken; change its fields at any time."""
+        return self._site.behaviour
+
+    @property
     def endpoint(self) -> str:
         return self._listeners["hub"].endpoint
 
@@ -165,13 +169,9 @@ class HubSimulator:
         """Those that carry any Authorization, or this token anywhere in their head."""
         if token is None:
             return [record for record in self.requests if record.authorization is not None]
-        return [
-            record for record in self.requests if token in f"{record.request.target} {record.request.headers}"
-        ]
+        return [record for record in self.requests if token in f"{record.request.target} {record.request.headers}"]
 
-    def body_bytes_sent(
-        self, path: str = "*", method: str | None = "GET", listener: str | None = None
-    ) -> int:
+    def body_bytes_sent(self, path: str = "*", method: str | None = "GET", listener: str | None = None) -> int:
         """Bytes of bodies that left, of matching requests."""
         return sum(record.body_bytes_sent for record in self.log.select(method, path, listener))
 
@@ -198,7 +198,7 @@ class HubSimulator:
     # --- answering ----------------------------------------------------------------------------------------------
 
     def _answer_hub(self, request: Request) -> Response:
-        return self._with_standing_headers(request, _answered(lambda: self._route(request)))
+        return self._with_standing_headers(request, _answered(request, lambda: self._route(request)))
 
     def _answer_cdn(self, request: Request) -> Response:
         return resolve.cdn_object(self._site, request)
@@ -250,11 +250,13 @@ class HubSimulator:
         return api.repo_route(self._site, request, address)
 
 
-def _answered(route: Callable[[], Response]) -> Response:
+def _answered(request: Request, route: Callable[[], Response]) -> Response:
     try:
         return route()
     except Answered as answered:
         return answered.response
+    except ValueError as error:
+        return refusal(request, 400, f"Bad request: {type(error).__name__}").response
 
 
 def _bucket(path: str) -> str:

@@ -76,6 +76,6 @@ def content_disposition(file_name: str) -> str:
     return f"inline; filename*=UTF-8''{quote(file_name, safe='')}; filename=\"{plain}\";"
 
 
-def xet_hash(oid: str) -> str:
-    """A made-up Xet hash: 64 hex digits that are not the sha256."""
-    return hashlib.sha256(f"xet {oid}".encode()).hexdigest()
+def xet_hash(sha256: str) -> str:
+    """A made-up Xet hash of an LFS object: 64 hex digits that are not its sha256, and lead back to it."""
+    return sha256[::-1]

@@ -96,9 +96,7 @@ class Storage:
         if (repo_type, repo_id) in self.repos:
             return self.repos[repo_type, repo_id]
         wanted = (repo_type, repo_id.lower())
-        return next(
-            (repo for (kind, name), repo in self.repos.items() if (kind, name.lower()) == wanted), None
-        )
+        return next((repo for (kind, name), repo in self.repos.items() if (kind, name.lower()) == wanted), None)
 
     def rename_repo(self, repo_type: str, old_id: str, new_id: str) -> None:
         """Give a repository another name; the old one is redirected from now on."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import gzip
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+import zlib
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from io import BufferedReader
@@ -71,9 +72,7 @@ class Request:
         return self.query_value(name).lower() in ("true", "1")
 
     def without_header(self, name: str) -> Request:
-        return replace(
-            self, headers={key: value for key, value in self.headers.items() if key != name.lower()}
-        )
+        return replace(self, headers={key: value for key, value in self.headers.items() if key != name.lower()})
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ class Response:
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body = ()
-    stream: Iterator[bytes] | None = None
+    stream: Generator[bytes, None, None] | None = None
     marks: tuple[tuple[int, Callable[[], None]], ...] = ()
     pace: Callable[[int], None] | None = None
     chunk_bytes: int = 1024 * 1024
@@ -148,6 +147,10 @@ class Response:
         kept = {key: value for key, value in self.headers.items() if key.lower() != name.lower()}
         return replace(self, headers=kept)
 
+    def settled(self) -> Response:
+        """The same answer with its whole body at hand."""
+        return self if self.stream is None else replace(self, body=(b"".join(self.stream),), stream=None)
+
     def head(self, keeps_alive: bool) -> bytes:
         """The status line and header block."""
         headers = dict(self.headers)
@@ -156,16 +159,14 @@ class Response:
         elif self.header("content-length") is None and self.status not in (204, 304):
             headers["Content-Length"] = str(body_length(self.body))
         headers["Connection"] = "keep-alive" if keeps_alive else "close"
-        phrase = HTTPStatus(self.status).phrase
+        phrase = HTTPStatus(self.status).phrase if self.status in HTTPStatus._value2member_map_ else "Odd"
         lines = [f"HTTP/1.1 {self.status} {phrase}", *(f"{key}: {value}" for key, value in headers.items())]
         return ("\r\n".join(lines) + "\r\n\r\n").encode("utf-8")
 
 
 def text_response(status: int, text: str, headers: Mapping[str, str] | None = None) -> Response:
     """A plain text answer."""
-    return Response(
-        status, {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}, (text.encode(),)
-    )
+    return Response(status, {"Content-Type": "text/plain; charset=utf-8", **(headers or {})}, (text.encode(),))
 
 
 def json_response(value: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -177,7 +178,7 @@ def json_response(value: object, status: int = 200, headers: Mapping[str, str] |
 def file_response(request: Request, path: Path, size_bytes: int, headers: Mapping[str, str]) -> Response:
     """200, or 206 / 416 for a single range; `If-Range` with another validator gives 200."""
     headers = {"Accept-Ranges": "bytes", "Content-Type": "application/octet-stream", **headers}
-    wanted = _wanted_range(request, size_bytes, headers.get("ETag"))
+    wanted = wanted_range(request, size_bytes, headers.get("ETag"))
     if wanted is None:
         return Response(200, headers, (FileSlice(path, 0, size_bytes),))
     start, stop = wanted
@@ -187,7 +188,8 @@ def file_response(request: Request, path: Path, size_bytes: int, headers: Mappin
     return Response(206, {**headers, "Content-Range": content_range}, (FileSlice(path, start, stop),))
 
 
-def _wanted_range(request: Request, size_bytes: int, etag: str | None) -> tuple[int, int] | None:
+def wanted_range(request: Request, size_bytes: int, etag: str | None = None) -> tuple[int, int] | None:
+    """The single range asked for as [start, stop), empty if unsatisfiable; None when the whole is to be sent."""
     if request.headers.get("if-range", etag) != etag:
         return None
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("range", "").replace(" ", ""))
@@ -213,7 +215,10 @@ def read_request(reader: BufferedReader, listener: str, invite_body: Callable[[]
     headers = _read_headers(reader)
     if headers.get("expect", "").lower() == "100-continue":
         invite_body()
-    body = _read_body(reader, headers)
+    try:
+        body = _read_body(reader, headers)
+    except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise BadRequest(f"not a body: {error}") from error
     asks_close = headers.get("connection", "").lower() == "close" or words[2] == "HTTP/1.0"
     return Request(listener, words[0], _origin_form(words[1]), headers, body, not asks_close)
 

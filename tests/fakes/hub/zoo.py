@@ -28,7 +28,7 @@ ZOO_FILES: dict[str, Content] = {
     "nested/weights/part-00001.safetensors": Lfs(noise(70_000, "part")),
     "odd names/100% #1.txt": b"percent, hash and space\n",
     "odd names/a b+c&d=e?.txt": b"the query's own characters\n",
-    "unicode/naïve-模型-🤗.txt": "names in UTF-8\n".encode(),
+    "unicode/naïve-模型-🤗.txt": b"names in UTF-8\n",
     "run.sh": Executable(b"#!/bin/sh\necho zoo\n"),
     "link.txt": Symlink("README.md"),
     "vendored/lib": Submodule(),
@@ -38,18 +38,14 @@ MANY_FILES: dict[str, Content] = {
 }
 
 
-def put_zoo(
-    storage: Storage, repo_type: str = "model", repo_id: str = "acme/zoo", visibility: str = "public"
-) -> str:
+def put_zoo(storage: Storage, repo_type: str = "model", repo_id: str = "acme/zoo", visibility: str = "public") -> str:
     """The zoo on `main`, with a tag, a branch with a slash, a pull request and a conversion; the commit of main."""
     storage.put_repo(repo_type, repo_id, {"README.md": b"# Not yet a zoo\n"}, visibility=visibility)
     first = storage.repo(repo_type, repo_id).refs()["refs/heads/main"]
     commit = storage.put_repo(repo_type, repo_id, ZOO_FILES, visibility=visibility, message="Open the zoo")
     repo = storage.repo(repo_type, repo_id)
     repo.create_tag("v1.0", first)
-    repo.commit(
-        {"config.json": b'{"model_type": "experiment"}\n'}, "dev/exp", parent=commit, message="Try it"
-    )
+    repo.commit({"config.json": b'{"model_type": "experiment"}\n'}, "dev/exp", parent=commit, message="Try it")
     repo.commit({"proposal.md": b"# More animals\n"}, "refs/pr/1", parent=commit, message="Propose")
     repo.commit({"data.parquet": Lfs(b"PAR1")}, "refs/convert/parquet", message="Convert")
     return commit
