@@ -34,6 +34,17 @@ class RepoType(str, Enum):
         return f"{self.value}s"
 
 
+class Visibility(str, Enum):
+    """Who may see a repo at its hub, as an upstream said when it was asked without a token."""
+
+    PUBLIC = "public"
+    GATED = "gated"
+    PRIVATE = "private"
+    """Private or missing: a hub does not tell the two apart."""
+    UNKNOWN = "unknown"
+    """Found in the cache and never asked about."""
+
+
 @dataclass(frozen=True, order=True)
 class RepoId:
     """A repo: its type, its namespace (None for legacy ids such as `gpt2`) and its name."""
@@ -228,35 +239,48 @@ class Digest:
 
 LAN_PORT = 9437
 ENDPOINT_PORT = 9438
-_HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*\.?")
+IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
+_SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
+_LOOKS_NUMERIC = re.compile(r"[0-9.]+|0[xX][0-9a-fA-F]+")
 
 
 @dataclass(frozen=True, order=True)
 class Address:
-    """A host (name, IPv4 or IPv6 without brackets) and a TCP port."""
+    """A host (a name, an IPv4 or an IPv6 address, the latter with its `%scope` if it has one) and a TCP port."""
 
     host: str
-    port: int
+    port: int = LAN_PORT
 
     @classmethod
-    def parse(cls, text: str, default_port: int | None = LAN_PORT) -> Address:
-        """Reads `HOST`, `HOST:PORT`, `[IPv6]` or `[IPv6]:PORT`; no default port means that one is required.
+    def parse(cls, text: str, default_port: int = LAN_PORT, *, is_listener: bool = False) -> Address:
+        """Reads `HOST`, `HOST:PORT`, `IPV6` or `[IPV6]:PORT`. A listener's port may be 0: any that is free.
 
         Raises InvalidName.
         """
-        match = re.fullmatch(
-            r"(?:\[(?P<v6>[^\]]+)\]|(?P<host>[^:\[\]]+)|(?P<bare>[0-9A-Fa-f:.]+))(?::(?P<port>\d{1,5}))?", text
-        )
-        host = (match["v6"] or match["host"] or match["bare"]) if match else ""
-        port = int(match["port"]) if match and match["port"] else default_port
-        if port is None or port > 65535 or not _is_host(host, is_v6=bool(match and not match["host"])):
+        host, port = _split_address(text.strip())
+        number = default_port if port is None else _parse_port(port, 0 if is_listener else 1)
+        if number is None or not (_is_ip(host) or _is_host_name(host)):
             raise InvalidName(
                 f"{text!r} is not an address.",
                 hint="An address is HOST or HOST:PORT, such as 192.168.1.20:9437, gpu-3.local or [fd00::2]:9437; "
                 "a port is a number from 1 to 65535.",
                 address=text,
             )
-        return cls(host, port)
+        return cls(host if "%" in host else host.lower(), number)
+
+    @property
+    def ip(self) -> IP | None:
+        """The host as an IP address, without its scope; None for a name. `::ffff:1.2.3.4` is `1.2.3.4`."""
+        try:
+            found = ipaddress.ip_address(self.host.partition("%")[0])
+        except ValueError:
+            return None
+        return getattr(found, "ipv4_mapped", None) or found
+
+    @property
+    def is_loopback(self) -> bool:
+        return self.host == "localhost" if self.ip is None else self.ip.is_loopback
 
     @property
     def url(self) -> str:
@@ -267,17 +291,31 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def _is_host(host: str, *, is_v6: bool) -> bool:
-    address, _, scope = host.partition("%")
-    if is_v6:
-        return _is_ip(address, 6) and (not scope or scope.isalnum())
-    if re.fullmatch(r"[0-9.]+", host):
-        return _is_ip(host, 4)
-    return len(host) <= 253 and _HOST.fullmatch(host) is not None
+def _split_address(text: str) -> tuple[str, str | None]:
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        is_v6 = bracket == "]" and ":" in host and (rest == "" or rest.startswith(":"))
+        return (host, rest[1:] if rest else None) if is_v6 else ("", None)
+    if text.count(":") > 1:
+        return text, None
+    host, colon, port = text.partition(":")
+    return host, port if colon else None
 
 
-def _is_ip(text: str, version: int) -> bool:
+def _parse_port(text: str, lowest: int) -> int | None:
+    is_number = text.isascii() and text.isdigit() and len(text) <= 5
+    return int(text) if is_number and lowest <= int(text) <= 65535 else None
+
+
+def _is_ip(host: str) -> bool:
+    bare, percent, scope = host.partition("%")
     try:
-        return ipaddress.ip_address(text).version == version
+        ip = ipaddress.ip_address(bare)
     except ValueError:
         return False
+    return not percent or (ip.version == 6 and _SCOPE.fullmatch(scope) is not None)
+
+
+def _is_host_name(host: str) -> bool:
+    """Whether it is a host name; `256.1.1.1` and `0x7f000001` are none, though resolvers would take them."""
+    return _HOST_NAME.fullmatch(host) is not None and _LOOKS_NUMERIC.fullmatch(host.rpartition(".")[2] or host) is None

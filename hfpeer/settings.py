@@ -131,12 +131,17 @@ def _host_name() -> str:
 KEYS: tuple[Key, ...] = (
     Key("name", "", "what other nodes call this one; empty means the host's name", _node_name),
     Key("cache", "", "the Hugging Face hub cache; empty means where huggingface_hub has it", _folder),
-    Key("lan.listen", f"0.0.0.0:{LAN_PORT}", "where peers reach this node", lambda text: Address.parse(text, LAN_PORT)),
+    Key(
+        "lan.listen",
+        f"0.0.0.0:{LAN_PORT}",
+        "where peers reach this node",
+        lambda text: Address.parse(text, LAN_PORT, is_listener=True),
+    ),
     Key(
         "endpoint.listen",
         f"127.0.0.1:{ENDPOINT_PORT}",
         "where local tools reach this node",
-        lambda text: Address.parse(text, ENDPOINT_PORT),
+        lambda text: Address.parse(text, ENDPOINT_PORT, is_listener=True),
     ),
     Key("upstreams", DEFAULT_UPSTREAMS, "the hubs to ask after the peers, in order", _upstreams),
     Key("mirror.send_token", "false", "whether mirrors may see your Hugging Face token", _boolean),
