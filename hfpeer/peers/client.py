@@ -38,6 +38,7 @@ from hfpeer.wire import (
 )
 
 SMALL_MESSAGE_BYTES = 64 * 1024
+MAX_CATALOGUE_BYTES = 16 * 1024 * 1024
 MAX_PIECE_MAP_BYTES = 4 * 1024 * 1024
 MESSAGE_SECONDS = 60.0
 """No message may take longer as a whole, however steadily it trickles."""
@@ -95,7 +96,7 @@ class PeerClient:
     async def catalogue(self, after_generation: int | None = None) -> CatalogueMessage | None:
         """What the peer shares; None if that is still the generation `after_generation`."""
         known = {} if after_generation is None else {"If-None-Match": generation_etag(after_generation)}
-        return await self._get(CATALOGUE_PATH, CatalogueMessage.from_json, MAX_MESSAGE_BYTES, (304,), headers=known)
+        return await self._get(CATALOGUE_PATH, CatalogueMessage.from_json, MAX_CATALOGUE_BYTES, (304,), headers=known)
 
     async def peers(self) -> tuple[str, ...]:
         """The addresses of the peers it finds alive: hearsay, as text, for `PeerTable.told`."""
