@@ -11,7 +11,8 @@ It stands alone: git and the standard library are all it needs.
 
 from . import faults
 from .content import Content, Executable, Lfs, LocalFile, SparseFile, Submodule, Symlink, pointer_text
-from .faults import Fault, InjectedFault
+from .faults import Fault
+from .injection import InjectedFault
 from .record import RecordedRequest
 from .repo import Entry, Repo, Snapshot
 from .simulator import HubSimulator

@@ -1,6 +1,7 @@
 """Serve a local folder as a repository of a simulated hub: `python -m fakes.hub --repo-dir DIR --as ns/name`.
 
-Prints one line of JSON with the addresses and the commit once it listens, and serves until interrupted.
+Prints one line of JSON with the addresses and the commit once it listens, serves until interrupted, and then
+prints another that counts the requests and the bytes of bodies sent by each origin.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 from pathlib import Path
 
 from .content import Content, LocalFile
+from .faults import throttle
 from .simulator import HubSimulator
 from .site import Behaviour
 from .zoo import put_many, put_zoo
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--as", dest="repo_id", default="acme/local", metavar="NS/NAME", help="its name")
     parser.add_argument("--type", dest="repo_type", default="model", choices=("model", "dataset", "space"))
     parser.add_argument("--mode", default="hub", choices=("hub", "pinned", "direct"), help="how files are resolved")
+    parser.add_argument("--throttle", type=float, metavar="BYTES", help="bytes per second for all downloads together")
     options = parser.parse_args()
     stopped = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -43,9 +46,13 @@ def main() -> None:
         else:
             put_many(hub.storage)
             commit, repo_id = put_zoo(hub.storage), "acme/zoo"
+        if options.throttle:
+            hub.inject(throttle(options.throttle, is_shared=True), method="GET")
         address = {"endpoint": hub.endpoint, "cdn": hub.cdn_endpoint, "repo": repo_id, "commit": commit}
         print(json.dumps(address), flush=True)
         stopped.wait()
+        sent = {name: hub.body_bytes_sent(listener=name) for name in ("hub", "cdn", "cas")}
+        print(json.dumps({"requests": len(hub.requests), "body_bytes_sent": sent}), flush=True)
 
 
 if __name__ == "__main__":

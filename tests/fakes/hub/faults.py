@@ -1,7 +1,7 @@
 """Everything that can go wrong between a client and a hub, as wrappers around the right answer.
 
-A fault takes the request and a function that gives the right answer, and returns what is sent instead; `Faults`
-decides which request meets which fault. Owns breaking. Must never know a route.
+A fault takes the request and a function that gives the right answer, and returns what is sent instead. Owns
+breaking. Must never know a route, nor choose whom to strike.
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
-from .record import path_matches
 from .wire import (
     ConnectionCut,
     Request,
@@ -42,101 +41,6 @@ class Pause:
 
     def release(self) -> None:
         self._released.set()
-
-
-@dataclass
-class InjectedFault:
-    """A fault in place. `remaining` is how often it will still strike, None for always."""
-
-    fault: Fault
-    method: str | None
-    path: str
-    listener: str | None
-    remaining: int | None
-    hits: int = 0
-    was_hit: threading.Event = field(default_factory=threading.Event)
-
-    def matches(self, request: Request) -> bool:
-        return (
-            self.remaining != 0
-            and self.method in (None, request.method)
-            and self.listener in (None, request.listener)
-            and path_matches(request, self.path)
-        )
-
-    def strike(self) -> None:
-        self.hits += 1
-        self.remaining = None if self.remaining is None else self.remaining - 1
-        self.was_hit.set()
-
-    def remove(self) -> None:
-        """Strike no more; those who wait in it go on."""
-        self.remaining = 0
-        self.release()
-
-    def release(self) -> None:
-        """Let go on those who wait in a pause, now and later."""
-        pause = getattr(self.fault, "pause", None)
-        if pause is not None:
-            pause.release()
-
-    def wait_hit(self, timeout_seconds: float = 10) -> None:
-        """Return once a request has met it. Raises TimeoutError."""
-        if not self.was_hit.wait(timeout_seconds):
-            raise TimeoutError(f"no request met the fault on {self.method} {self.path}")
-
-    def __enter__(self) -> InjectedFault:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.remove()
-
-
-class Faults:
-    """The faults in place, asked in the order of injection: every one that matches strikes."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._injected: list[InjectedFault] = []
-
-    def inject(self, injected: InjectedFault) -> InjectedFault:
-        with self._lock:
-            self._injected.append(injected)
-        return injected
-
-    def clear(self) -> None:
-        """Remove them all."""
-        with self._lock:
-            injected, self._injected = self._injected, []
-        for one in injected:
-            one.remove()
-
-    def around(self, answer: Answer) -> Answer:
-        """The answer function with the faults applied."""
-
-        def answer_with_faults(request: Request) -> Response:
-            struck = self._struck(request)
-            faulty = _settled(answer) if struck else answer
-            for fault in struck:
-                faulty = _wrap(fault, faulty)
-            return faulty(request)
-
-        return answer_with_faults
-
-    def _struck(self, request: Request) -> list[Fault]:
-        with self._lock:
-            struck = [injected for injected in self._injected if injected.matches(request)]
-            for injected in struck:
-                injected.strike()
-            return [injected.fault for injected in struck]
-
-
-def _wrap(fault: Fault, answer: Answer) -> Answer:
-    return lambda request: fault(request, answer)
-
-
-def _settled(answer: Answer) -> Answer:
-    return lambda request: answer(request).settled()
 
 
 def _altered(alter: Callable[[Response], Response]) -> Fault:
@@ -191,7 +95,7 @@ def stall_after(size_bytes: int, seconds: float | None = None) -> Fault:
 def throttle(bytes_per_second: float, is_shared: bool = False) -> Fault:
     """Send bodies at that rate: each, or all of them together."""
     shared = _Pacer(bytes_per_second)
-    chunk_bytes = int(min(max(bytes_per_second / 50, 1024), 256 * 1024))
+    chunk_bytes = int(min(max(bytes_per_second / 50, 1), 256 * 1024))
 
     def slow_down(response: Response) -> Response:
         pacer = shared if is_shared else _Pacer(bytes_per_second)

@@ -13,6 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing, suppress
+from io import BufferedReader
 
 from .record import RecordedRequest, RequestLog
 from .wire import (
@@ -26,10 +27,12 @@ from .wire import (
     body_length,
     cut_body,
     read_request,
+    text_response,
 )
 
 SMALL_BODY_BYTES = 64 * 1024
 JOIN_SECONDS = 5
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Answer = Callable[[Request], Response]
 
@@ -83,13 +86,16 @@ class Listener:
     def cut_connections(self) -> None:
         """End every live connection now, whatever it is doing."""
         with self._lock:
-            live = list(self._connections.items())
-            for connection, _ in live:
+            for connection in self._connections:
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-        for _, thread in live:
-            if thread is not threading.current_thread():
-                thread.join(JOIN_SECONDS)
+
+    def join(self) -> None:
+        """Wait, within limits, for the threads of cut connections."""
+        with self._lock:
+            threads = list(self._connections.values())
+        for thread in threads:
+            thread.join(JOIN_SECONDS)
 
     def _accept(self, server: socket.socket, wakened: socket.socket) -> None:
         with server, wakened:
@@ -111,16 +117,22 @@ class Listener:
     def _serve(self, connection: socket.socket) -> None:
         try:
             with connection, connection.makefile("rb") as reader:
-                invite = lambda: connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")  # noqa: E731
-                with suppress(ConnectionError, BadRequest):
-                    while request := read_request(reader, self.name, invite):
-                        if not self._exchange(connection, request):
-                            break
+                with suppress(ConnectionError):
+                    self._converse(connection, reader)
                 with suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
         finally:
             with self._lock:
                 self._connections.pop(connection, None)
+
+    def _converse(self, connection: socket.socket, reader: BufferedReader) -> None:
+        try:
+            while request := read_request(reader, self.name, lambda: connection.sendall(CONTINUE)):
+                if not self._exchange(connection, request):
+                    return
+        except BadRequest as problem:
+            response = text_response(400, str(problem))
+            connection.sendall(response.head(keeps_alive=False) + body_bytes(response.body))
 
     def _exchange(self, connection: socket.socket, request: Request) -> bool:
         """Answer one request; False when the connection is to be closed."""

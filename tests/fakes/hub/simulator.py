@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from . import api, cas, gitweb, resolve
 from .access import Address, Answered, api_address, file_address, refusal
 from .content import Content
-from .faults import Fault, Faults, InjectedFault
+from .faults import Answer, Fault
+from .injection import Faults, InjectedFault
 from .listener import Listener
 from .record import RecordedRequest, RequestLog
 from .repo import Repo
@@ -55,10 +56,10 @@ class HubSimulator:
         self._request_ids = itertools.count(1)
         self._used: dict[str, int] = dict.fromkeys(RATE_QUOTAS, 0)
         self._lock = threading.Lock()
+        answers = {"hub": self._answer_hub, "cdn": self._answer_cdn, "cas": self._answer_cas}
         self._listeners = {
-            "hub": Listener("hub", self.faults.around(self._answer_hub), self.log, host, port),
-            "cdn": Listener("cdn", self.faults.around(self._answer_cdn), self.log, host),
-            "cas": Listener("cas", self.faults.around(self._answer_cas), self.log, host),
+            name: Listener(name, self.faults.around(_answering(answer)), self.log, host, port if name == "hub" else 0)
+            for name, answer in answers.items()
         }
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -75,6 +76,8 @@ class HubSimulator:
         """End everything, and remove a storage of one's own."""
         self.faults.clear()
         self.go_down()
+        for listener in self._listeners.values():
+            listener.join()
         if self._owns_storage:
             self.storage.close()
 
@@ -186,6 +189,10 @@ class HubSimulator:
         """Return once so many bytes of matching GET bodies have left. Raises TimeoutError."""
         self.log.wait_until(lambda: self.body_bytes_sent(path) >= size_bytes, timeout_seconds)
 
+    def wait_until_quiet(self, timeout_seconds: float = 10) -> None:
+        """Return once every request so far is finished, sent whole or cut. Raises TimeoutError."""
+        self.log.wait_until(lambda: all(record.is_finished for record in self.requests), timeout_seconds)
+
     def clear(self) -> None:
         """Forget the requests so far."""
         self.log.clear()
@@ -198,7 +205,7 @@ class HubSimulator:
     # --- answering ----------------------------------------------------------------------------------------------
 
     def _answer_hub(self, request: Request) -> Response:
-        return self._with_standing_headers(request, _answered(request, lambda: self._route(request)))
+        return self._with_standing_headers(request, _answering(self._route)(request))
 
     def _answer_cdn(self, request: Request) -> Response:
         return resolve.cdn_object(self._site, request)
@@ -250,13 +257,18 @@ class HubSimulator:
         return api.repo_route(self._site, request, address)
 
 
-def _answered(request: Request, route: Callable[[], Response]) -> Response:
-    try:
-        return route()
-    except Answered as answered:
-        return answered.response
-    except ValueError as error:
-        return refusal(request, 400, f"Bad request: {type(error).__name__}").response
+def _answering(route: Answer) -> Answer:
+    """The route, with its early answers and what it could not parse turned into answers."""
+
+    def answer(request: Request) -> Response:
+        try:
+            return route(request)
+        except Answered as answered:
+            return answered.response
+        except ValueError as error:
+            return refusal(request, 400, f"Bad request: {type(error).__name__}").response
+
+    return answer
 
 
 def _bucket(path: str) -> str:

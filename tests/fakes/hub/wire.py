@@ -209,7 +209,7 @@ def read_request(reader: BufferedReader, listener: str, invite_body: Callable[[]
     line = reader.readline(MAX_LINE_BYTES)
     if not line:
         return None
-    words = line.decode("latin-1").split()
+    words = line.decode("latin-1").split(" ")
     if len(words) != 3 or not words[2].startswith("HTTP/1."):
         raise BadRequest(f"not a request line: {line[:100]!r}")
     headers = _read_headers(reader)
@@ -219,7 +219,7 @@ def read_request(reader: BufferedReader, listener: str, invite_body: Callable[[]
         body = _read_body(reader, headers)
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadRequest(f"not a body: {error}") from error
-    asks_close = headers.get("connection", "").lower() == "close" or words[2] == "HTTP/1.0"
+    asks_close = headers.get("connection", "").lower() == "close" or words[2].strip() == "HTTP/1.0"
     return Request(listener, words[0], _origin_form(words[1]), headers, body, not asks_close)
 
 
