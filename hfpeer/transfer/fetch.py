@@ -72,6 +72,7 @@ class BlobFetch:
         self._bodies: dict[int, Body] = {}
         self._aborted: dict[int, str] = {}
         self._pool = BufferPool(MAX_WORKERS + 4, self._changed)
+        self._conductor: threading.Thread | None = None
         self._workers: list[threading.Thread] = []
         self._unsynced_bytes = 0
         self._progressed_at = clock()
@@ -83,9 +84,14 @@ class BlobFetch:
     # For the owner
 
     def add_source(self, source: Source, pieces: PieceMap | None = None) -> None:
-        """A source joins, or has a new piece map. One with a map of another size is turned away."""
-        if pieces is not None and pieces.size_bytes != self.blob.size_bytes:
+        """A source joins, or has a new piece map (None: the whole blob). One with another grid is turned away."""
+        if pieces is not None and (pieces.size_bytes, pieces.piece_size_bytes) != (
+            self.blob.size_bytes,
+            PIECE_SIZE_BYTES,
+        ):
             return
+        if pieces is not None and pieces.bits is None:
+            pieces = None
         with self._changed:
             self._sources.setdefault(source.name, source)
             self.report.kinds[source.name] = source.kind
@@ -100,14 +106,17 @@ class BlobFetch:
 
     def start(self) -> None:
         """Begins; returns at once."""
-        threading.Thread(target=self._conduct, name=f"fetch {self.blob.path}", daemon=True).start()
+        self._conductor = threading.Thread(target=self._conduct, name=f"fetch {self.blob.path}", daemon=True)
+        self._conductor.start()
 
-    def cancel(self) -> None:
-        """Ends the fetch soon; what came stays in the partial. `result` is cancelled. Thread-safe."""
+    def stop(self) -> None:
+        """Ends the fetch and waits until no thread of it touches the partial any more. What came stays there."""
         with self._changed:
             self._is_over = True
             self._abort_all()
             self._changed.notify_all()
+        if self._conductor is not None:
+            self._conductor.join()
 
     def present(self) -> RangeSet:
         """What is on disk now."""
@@ -128,16 +137,13 @@ class BlobFetch:
     def _conduct(self) -> None:
         try:
             verified = self._hash_until_right()
-        except HfpeerError as error:
+        except BaseException as error:  # an unforeseen one must reach whoever waits, too
             self._end()
-            self.result.set_exception(error)
-        except BaseException as error:
-            self._end()
-            self.result.set_exception(error)
-            raise
+            if self.result.set_running_or_notify_cancel():
+                self.result.set_exception(error)
         else:
             self._end()
-            if verified:
+            if verified and self.result.set_running_or_notify_cancel():
                 self.result.set_result(self.report)
             else:
                 self.result.cancel()
@@ -442,7 +448,9 @@ class BlobFetch:
             if any(self._digest(span) != digest for span, digest in suspect.given.items()):
                 self.report.liars.append(suspect.name)
                 self._listener(
-                    SourceFailed(suspect.name, str(self.blob.path), "gave bytes that are not the file's", was_lying=True)
+                    SourceFailed(
+                        suspect.name, str(self.blob.path), "gave bytes that are not the file's", was_lying=True
+                    )
                 )
 
     def _wrong_everywhere(self) -> HfpeerError:

@@ -139,8 +139,12 @@ class Picker:
 
     def next_order(self, now: float) -> Order | None:
         """The next range to ask of the best source, or None when nothing can be asked now."""
-        ready = [source for source in self.sources.values() if source.is_usable(now) and source.in_flight < source.limit]
-        ready.sort(key=lambda source: (source.tier, source.slow_until > now, source.in_flight / source.limit, -source.rate))
+        ready = [
+            source for source in self.sources.values() if source.is_usable(now) and source.in_flight < source.limit
+        ]
+        ready.sort(
+            key=lambda source: (source.tier, source.slow_until > now, source.in_flight / source.limit, -source.rate)
+        )
         for source in ready:
             span = self._span_for(source, now)
             if span is not None:

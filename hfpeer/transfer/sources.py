@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer.peers.bodies import PeerBodies
+from hfpeer.peers.client import PeerClient
 from hfpeer.upstream.hub import Upstream
 from hfpeer.wire import Body
 
@@ -50,15 +50,16 @@ class PeerSource:
     """A peer: asked by digest, over the LAN."""
 
     name: str
-    bodies: PeerBodies
+    node_id: str
+    client: PeerClient
     kind: SourceKind = "peer"
 
     def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
-        return self.bodies.open_range(blob.digest, start, stop, size_bytes=blob.size_bytes)
+        return self.client.open_range(blob.digest, start, stop, size_bytes=blob.size_bytes)
 
     def open_batch(self, digests: list[Digest]) -> Iterator[tuple[Digest, bytes | None]]:
         """Many small blobs in one answer; None for what the peer does not have. Raises SourceFault."""
-        return self.bodies.open_batch(digests)
+        return self.client.open_batch(digests)
 
 
 @dataclass(frozen=True)
