@@ -137,7 +137,7 @@ class BlobFetch:
     def _conduct(self) -> None:
         try:
             verified = self._hash_until_right()
-        except BaseException as error:  # an unforeseen one must reach whoever waits, too
+        except BaseException as error:  # noqa: BLE001  an unforeseen one must reach whoever waits, too
             self._end()
             if self.result.set_running_or_notify_cancel():
                 self.result.set_exception(error)
@@ -213,12 +213,10 @@ class BlobFetch:
             if body is not None and order.number not in self._aborted:
                 self._aborted[order.number] = reason
                 body.abort()
-        if self._picker.is_complete or self._picker.orders:
-            self._progressed_at = max(self._progressed_at, now if self._picker.is_complete else self._progressed_at)
-        elif self._picker.is_stuck(now):
-            raise self._no_source_left()
-        elif now - self._progressed_at > self._patience_seconds:
-            raise self._no_source_left()
+        if not self._picker.is_complete and not self._picker.orders:
+            is_patience_over = now - self._progressed_at > self._patience_seconds
+            if is_patience_over or self._picker.is_stuck(now):
+                raise self._no_source_left()
         self._hire()
 
     def _hire(self) -> None:

@@ -58,7 +58,7 @@ class SmallBlobs:
         self._cancelled.set()
 
     def run(self, peers: Sequence[PeerSource], upstreams: Sequence[UpstreamSource]) -> FetchReport:
-        """Fetches everything, from peers first. Raises NoSourceLeft for what nobody could give, once the rest is kept."""
+        """Fetches everything, from peers first. Raises NoSourceLeft for what nobody could give; the rest is kept."""
         for source in (*peers, *upstreams):
             self.report.kinds[source.name] = source.kind
         self._ask_peers(peers)
