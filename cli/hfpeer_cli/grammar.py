@@ -1,0 +1,146 @@
+"""How the command line reads: nouns, verbs, their help, and the words that are parsed before any work begins.
+
+Every noun and verb prints its examples and the exit codes with `-h`, and takes `--json` wherever a user puts it.
+A malformed word raises InvalidName here, so that nothing has been read, written or asked when it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+import click
+
+from hfpeer.errors import InvalidName
+from hfpeer.names import Address, FilePath, RepoId, RepoType, Revision
+from hfpeer_cli.invocation import Invocation
+
+Parsed = TypeVar("Parsed")
+
+EXIT_CODES: dict[int, str] = {
+    0: "done",
+    1: "failed for another reason than these",
+    2: "malformed input; nothing was asked or changed",
+    4: "no such repo, revision, file or peer",
+    5: "access denied: a token is missing or refused",
+    6: "nobody reachable; a later run continues",
+    7: "wrong bytes, and nobody had better ones",
+    8: "disk full, cache broken or locked",
+    9: "the daemon does not run, start or understand",
+    70: "a bug in hfpeer, with its traceback",
+    130: "interrupted; a later run continues",
+}
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class Verb(click.Command):
+    """A command that does something: its help ends with examples and exit codes; it takes `--json`."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.params.extend(global_options(is_hidden=True))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_epilog(formatter, self.examples)
+
+
+class Noun(click.Group):
+    """A word that groups verbs."""
+
+    command_class = Verb
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+        self.params.extend(global_options(is_hidden=True))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_epilog(formatter, self.examples)
+
+
+def write_epilog(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:
+    """Writes the examples and the exit codes below a command's options."""
+    if examples:
+        with formatter.section("Examples"):
+            for example in examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+    with formatter.section("Exit codes"):
+        formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+
+def global_options(*, is_hidden: bool) -> list[click.Parameter]:
+    """`--json` and `--log-level`: the root shows them, and every noun and verb takes them too."""
+    return [
+        click.Option(
+            ["--json"],
+            is_flag=True,
+            expose_value=False,
+            callback=_remember_json,
+            help="Print the result, or the problem, as JSON.",
+        ),
+        click.Option(
+            ["--log-level"],
+            type=click.Choice(LOG_LEVELS),
+            expose_value=False,
+            callback=_remember_log_level,
+            hidden=is_hidden,
+            help="How much to log on stderr; `warning` if not given.",
+        ),
+    ]
+
+
+def _remember_json(ctx: click.Context, option: click.Parameter, is_json: bool) -> None:
+    if is_json:
+        ctx.ensure_object(Invocation).is_json = True
+
+
+def _remember_log_level(ctx: click.Context, option: click.Parameter, level: str | None) -> None:
+    if level:
+        ctx.ensure_object(Invocation).log_level = level
+
+
+class Word(click.ParamType, Generic[Parsed]):  # type: ignore[type-arg] # generic itself only since click 8.4
+    """A word of the command line that is parsed into a value. The parser raises InvalidName."""
+
+    def __init__(self, name: str, parse: Callable[[str], Parsed]) -> None:
+        self.name = name
+        self._parse = parse
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return self._parse(value) if isinstance(value, str) else value
+
+
+class RepoWord(Word[RepoId]):
+    """A repo of one type; completes to the repos of that type in the cache."""
+
+    def __init__(self, repo_type: RepoType) -> None:
+        super().__init__("repo", lambda text: RepoId.parse(text, repo_type))
+        self._type = repo_type
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        from click.shell_completion import CompletionItem
+
+        return [CompletionItem(name) for name in _cached_names(ctx, self._type) if name.startswith(incomplete)]
+
+
+def _cached_names(ctx: click.Context, repo_type: RepoType) -> list[str]:
+    cache = ctx.ensure_object(Invocation).settings.places.cache
+    prefix = f"{repo_type.plural}--"
+    return sorted(folder.name.removeprefix(prefix).replace("--", "/") for folder in cache.glob(f"{prefix}*"))
+
+
+def peer_address(text: str) -> Address:
+    """An address that can be called: `HOST[:PORT]`, the port above 0. Raises InvalidName."""
+    address = Address.parse(text)
+    if not address.port:
+        raise InvalidName(f"{text!r} has no usable port.", hint="A port is a number from 1 to 65535.", address=text)
+    return address
+
+
+REVISION = Word("revision", Revision.parse)
+FILE = Word("path", FilePath.parse)
+ADDRESS = Word("address", peer_address)
+PORT = click.IntRange(1, 65535)
+
+pass_invocation = click.make_pass_decorator(Invocation, ensure=True)

@@ -1,0 +1,61 @@
+"""A command line over a stub node, run as `hfpeer` runs it but in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.stub_node import StubNode
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.main import main
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command line left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def problem(self) -> Any:
+        return json.loads(self.err)
+
+
+Run = Callable[..., Ran]
+
+
+@pytest.fixture
+def environ(tmp_path: Path) -> dict[str, str]:
+    """An environment in which everything hfpeer owns lies in a temporary folder."""
+    return {"HFPEER_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(tmp_path / "hub")}
+
+
+@pytest.fixture
+def node() -> StubNode:
+    return StubNode()
+
+
+@pytest.fixture
+def hfpeer(node: StubNode, environ: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
+    """`hfpeer("model", "ls")`: runs the command line in this process over the stub node."""
+
+    def run(*words: str) -> Ran:
+        invocation = Invocation(environ=environ, open_session=node.session)
+        with pytest.raises(SystemExit) as exit:
+            main(words, invocation)
+        out, err = capsys.readouterr()
+        assert isinstance(exit.value.code, int)
+        return Ran(exit.value.code, out, err)
+
+    return run

@@ -1,0 +1,164 @@
+"""model, dataset, space: what a user types and what comes out where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.stub_node import COMMIT, TINY, StubNode
+from hfpeer.names import RepoId
+from hfpeer.operations import MAIN, AddRequest, Holding
+from hfpeer.transfer.events import FileProgress, Planned, Progressed, Resolved, SourceFailed
+
+Run = Callable[..., Any]
+
+
+def test_add_prints_only_the_snapshot_on_stdout(hfpeer: Run) -> None:
+    ran = hfpeer("model", "add", "-r", "acme/tiny")
+    assert (ran.code, ran.out) == (0, f"{TINY.snapshot}\n")
+
+
+def test_add_without_a_revision_takes_main_and_prints_the_commit_it_pinned(hfpeer: Run, node: StubNode) -> None:
+    node.events = [Resolved("acme/tiny", "main", COMMIT, "origin")]
+    ran = hfpeer("model", "add", "-r", "acme/tiny")
+    assert COMMIT in ran.err
+    assert "No revision given" in ran.err
+    assert node.asked == [("add", AddRequest(RepoId.parse("acme/tiny"), MAIN))]
+
+
+def test_an_old_answer_about_a_revision_says_its_age(hfpeer: Run, node: StubNode) -> None:
+    node.events = [Resolved("acme/tiny", "v1", COMMIT, "pegasus", age_seconds=7200)]
+    assert "pegasus said so 2 h ago" in hfpeer("model", "add", "-r", "acme/tiny", "-v", "v1").err
+
+
+def test_add_sums_up_what_came_from_where_and_what_the_wan_was_spared(hfpeer: Run) -> None:
+    err = hfpeer("model", "add", "-r", "acme/tiny").err
+    assert "900.0 kB" in err
+    assert "pegasus 900.0 kB, hf-mirror.com 100.0 kB" in err
+    assert "WAN saved: 1.1 MB of 1.2 MB (92%)" in err
+
+
+def test_add_that_finds_everything_here_says_so(hfpeer: Run, node: StubNode) -> None:
+    node.finished = replace(node.finished, bytes_by_source={}, bytes_by_kind={}, reused_bytes=1_200_000)
+    assert "all of it was here already" in hfpeer("model", "add", "-r", "acme/tiny").err
+
+
+def test_nothing_is_drawn_when_stderr_is_no_terminal(hfpeer: Run, node: StubNode) -> None:
+    before = hfpeer("model", "add", "-r", "acme/tiny").err
+    files = (FileProgress("w.bin", 1, 2),)
+    node.events = [
+        Planned("acme/tiny", COMMIT, 2, 10, 1, 5, "origin", True),
+        Progressed(5, 10, 1.0, {"origin": 5}, {"origin": 1.0}, files, 1, 2),
+        SourceFailed("origin", "w.bin", "closed the connection"),
+    ]
+    assert hfpeer("model", "add", "-r", "acme/tiny").err == before
+
+
+def test_a_lie_is_told_of_even_when_nothing_is_drawn(hfpeer: Run, node: StubNode) -> None:
+    node.events = [SourceFailed("orion", "w.bin", "1 piece was wrong.", was_lying=True)]
+    assert "orion gave wrong bytes of w.bin" in hfpeer("model", "add", "-r", "acme/tiny").err
+
+
+def test_add_passes_on_all_that_was_asked(hfpeer: Run, node: StubNode, environ: dict[str, str]) -> None:
+    environ["HF_TOKEN"] = " hf_secret\n"
+    words = ["-f", "a.json", "-f", "b/c.bin", "--include", "*.json", "--exclude", "x/*", "--no-peers", "--trust-peers"]
+    ran = hfpeer("dataset", "add", "-r", "squad", "-v", "refs/pr/1", *words)
+    (asked,) = node.asked
+    request = asked[1]
+    assert ran.code == 0
+    assert (str(request.repo), request.revision) == ("datasets/squad", "refs/pr/1")
+    assert (request.files, request.include, request.exclude) == (("a.json", "b/c.bin"), ("*.json",), ("x/*",))
+    assert (request.uses_peers, request.trusts_peers, request.is_local_only) == (False, True, False)
+    assert request.token == "hf_secret"
+
+
+def test_add_as_json_gives_one_document_and_a_silent_stderr(hfpeer: Run, node: StubNode) -> None:
+    node.events = [Resolved("acme/tiny", "main", COMMIT, "origin")]
+    ran = hfpeer("model", "add", "-r", "acme/tiny", "--json")
+    assert ran.document["snapshot"] == TINY.snapshot
+    assert ran.document["wan_saved_bytes"] == 1_100_000
+    assert ran.document["bytes_by_kind"] == {"peer": 900_000, "mirror": 100_000}
+    assert ran.err == ""
+
+
+@pytest.mark.parametrize("words", [("--json", "model", "ls"), ("model", "--json", "ls"), ("model", "ls", "--json")])
+def test_json_is_understood_wherever_it_stands(hfpeer: Run, words: tuple[str, ...]) -> None:
+    assert [revision["repo"] for revision in hfpeer(*words).document] == ["acme/tiny"]
+
+
+def test_local_only_and_no_peers_exclude_each_other(hfpeer: Run, node: StubNode) -> None:
+    ran = hfpeer("model", "add", "-r", "acme/tiny", "--local-only", "--no-peers")
+    assert (ran.code, node.sessions) == (2, 0)
+
+
+def test_ls_lists_the_repos_of_its_type_only(hfpeer: Run, node: StubNode) -> None:
+    node.revisions = [TINY, replace(TINY, repo="datasets/acme/rows", type="dataset")]
+    ran = hfpeer("model", "ls")
+    assert "acme/tiny" in ran.out
+    assert "acme/rows" not in ran.out
+    assert [revision["repo"] for revision in hfpeer("dataset", "ls", "--json").document] == ["datasets/acme/rows"]
+
+
+def test_ls_of_an_empty_cache_says_so_on_stderr(hfpeer: Run, node: StubNode) -> None:
+    node.revisions = []
+    ran = hfpeer("space", "ls")
+    assert (ran.code, ran.out) == (0, "")
+    assert "No space is in the cache" in ran.err
+    assert hfpeer("space", "ls", "--json").document == []
+
+
+def test_ls_of_a_revision_lists_its_files_and_which_are_missing(hfpeer: Run) -> None:
+    ran = hfpeer("model", "ls", "-r", "acme/tiny", "-v", "main")
+    lines = ran.out.splitlines()
+    assert lines[1].split() == ["config.json", "20", "B"]
+    assert lines[2].split() == ["w.bin", "5", "B", "missing"]
+    assert "1 of 2 files here; proved by its commit" in ran.err
+
+
+def test_ls_says_why_a_repo_is_not_shared(hfpeer: Run, node: StubNode) -> None:
+    node.revisions = [replace(TINY, visibility="gated", is_shared=False)]
+    assert "no, gated" in hfpeer("model", "ls").out
+
+
+def test_rm_says_what_became_free(hfpeer: Run, node: StubNode) -> None:
+    ran = hfpeer("model", "rm", "-r", "acme/tiny", "-v", "main", "-f", "w.bin")
+    assert "1.2 MB are free again" in ran.out
+    assert node.asked == [("remove", RepoId.parse("acme/tiny"), "main", ("w.bin",))]
+
+
+def test_search_names_the_peers_that_have_it(hfpeer: Run, node: StubNode) -> None:
+    node.holdings = [Holding("pegasus", "192.168.1.20:9437", "acme/tiny", COMMIT, ("main",), True)]
+    assert "pegasus" in hfpeer("model", "search", "-r", "acme/tiny").out
+
+
+def test_a_search_that_finds_nothing_says_so_and_is_no_failure(hfpeer: Run) -> None:
+    ran = hfpeer("model", "search", "-r", "acme/tiny", "-v", "v9")
+    assert (ran.code, ran.out) == (0, "")
+    assert "No peer that answers has acme/tiny at v9" in ran.err
+
+
+def test_publish_prints_the_commit_and_how_to_add_it_elsewhere(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:
+    ran = hfpeer("model", "publish", str(tmp_path), "--as", "lab/mine")
+    assert ran.out == f"{COMMIT}\n"
+    assert f"hfpeer model add -r lab/mine -v {COMMIT}" in ran.err
+    assert node.asked == [("publish", str(tmp_path), RepoId.parse("lab/mine"))]
+
+
+def test_publish_of_a_folder_that_is_not_there_asks_nobody(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:
+    ran = hfpeer("model", "publish", str(tmp_path / "nowhere"), "--as", "lab/mine")
+    assert (ran.code, node.sessions) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("words", "word"),
+    [(("share",), True), (("share", "--automatic"), None), (("unshare",), False)],
+)
+def test_the_owner_has_the_last_word_on_sharing(
+    hfpeer: Run, node: StubNode, words: tuple[str, ...], word: bool | None
+) -> None:
+    assert hfpeer("model", *words, "-r", "acme/tiny").code == 0
+    assert node.asked == [("share", RepoId.parse("acme/tiny"), word)]
