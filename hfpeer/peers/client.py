@@ -64,8 +64,8 @@ class PeerClient:
         silence_timeout_seconds: float = 10.0,
     ) -> None:
         self.address = address
+        self._connect_timeout_seconds = connect_timeout_seconds
         self._silence_timeout_seconds = silence_timeout_seconds
-        self._timeout = httpx.Timeout(silence_timeout_seconds, connect=connect_timeout_seconds)
         self._http = httpx.AsyncClient(
             base_url=address.url,
             headers={
@@ -118,9 +118,13 @@ class PeerClient:
         """The piece map of a blob, once it is newer than version `after` or `wait_seconds` are over; None if the
         peer neither has nor fetches the blob."""
         query = {} if after is None else {"after": after, "wait": wait_seconds}
-        patience = httpx.Timeout(self._timeout, read=self._silence_timeout_seconds + wait_seconds)
         return await self._get(
-            pieces_path(digest), PieceMap.from_json, MAX_PIECE_MAP_BYTES, (404,), params=query, timeout=patience
+            pieces_path(digest),
+            PieceMap.from_json,
+            MAX_PIECE_MAP_BYTES,
+            (404,),
+            params=query,
+            wait_seconds=wait_seconds,
         )
 
     def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> SocketBody:
@@ -151,14 +155,16 @@ class PeerClient:
         *,
         headers: Mapping[str, str] | None = None,
         params: Mapping[str, float] | None = None,
-        timeout: httpx.Timeout | None = None,
+        wait_seconds: float = 0.0,
     ) -> Message | None:
-        timeout = timeout or self._timeout
+        silence = self._silence_timeout_seconds
+        timeout = httpx.Timeout(
+            connect=self._connect_timeout_seconds, read=silence + wait_seconds, write=silence, pool=silence
+        )
         request = self._http.build_request("GET", path, headers=headers, params=params, timeout=timeout)
         try:
-            raw = await asyncio.wait_for(
-                self._read(request, limit_bytes, absent), MESSAGE_SECONDS + (timeout.read or 0)
-            )
+            reading = self._read(request, limit_bytes, absent)
+            raw = await asyncio.wait_for(reading, MESSAGE_SECONDS + wait_seconds)
             return None if raw is None else await _parse(raw, parse)
         except (httpx.HTTPError, asyncio.TimeoutError) as error:
             raise self._unreachable(f"does not answer: {error or type(error).__name__}") from error
