@@ -407,6 +407,7 @@ def test_an_lfs_file_is_a_302_to_a_signed_address_whose_etag_is_not_the_digest(h
     served = ask(head.headers["Location"])
     assert (served.status, served.body) == (200, model)
     assert served.headers["ETag"] != digest
+    assert served.headers["Accept-Ranges"] == head.headers["Accept-Ranges"] == "bytes"
 
 
 def test_a_signed_address_expires_and_cannot_be_forged(hub: HubSimulator) -> None:
@@ -449,6 +450,13 @@ def test_ranges(hub: HubSimulator, asked: str, status: int, content_range: str |
     reply = follow(hub.endpoint + WEIGHTS, Range=asked)
     assert (reply.status, reply.headers["Content-Range"]) == (status, content_range)
     assert reply.body == zoo_content("model.safetensors")[slice(*span)]
+
+
+def test_if_range_gives_the_whole_file_when_it_is_another(hub: HubSimulator) -> None:
+    hub.behaviour.resolve_mode = "direct"
+    etag = ask(hub.endpoint + PLAIN, "HEAD").headers["ETag"]
+    assert ask(hub.endpoint + PLAIN, Range="bytes=1-2", If_Range=etag).status == 206
+    assert ask(hub.endpoint + PLAIN, Range="bytes=1-2", If_Range='"other"').status == 200
 
 
 def test_refusals_carry_the_hubs_own_codes(hub: HubSimulator) -> None:
@@ -599,6 +607,24 @@ print(json.dumps([name(hf_hub_download, "acme/zoo", file) for file in files]))""
 def test_nonsense_is_refused_without_breaking_the_hub(hub: HubSimulator, target: str) -> None:
     assert 400 <= ask(hub.endpoint + target).status < 500
     assert ask(f"{hub.endpoint}{target}", Range="bytes=" + "9" * 5000 + "-").status < 500
+
+
+def test_faults_and_the_log_know_a_path_encoded_and_decoded(hub: HubSimulator) -> None:
+    hub.inject(faults.status(503), path="*/odd names/100% #1.txt")
+    path = "/acme/zoo/resolve/main/odd%20names/100%25%20%231.txt"
+    assert ask(hub.endpoint + path).status == 503
+    assert hub.requests_for("*odd names*") == hub.requests_for("*odd%20names*") == hub.requests
+
+
+def test_a_client_that_leaves_in_the_middle_is_seen_to(hub: HubSimulator) -> None:
+    url = ask(f"{hub.endpoint}/acme/big/resolve/main/big.bin", "HEAD").headers["Location"]
+    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)
+    connection.request("GET", url.removeprefix(hub.cdn_endpoint))
+    connection.getresponse().read(1000)
+    connection.close()
+    hub.wait_until_quiet()
+    (left,) = hub.requests_for(listener="cdn")
+    assert left.was_cut and 1000 <= left.body_bytes_sent < BIG_BYTES
 
 
 def test_no_answer_at_all(hub: HubSimulator) -> None:
