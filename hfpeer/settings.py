@@ -55,6 +55,7 @@ class Settings:
     uses_mdns: bool
     peers: tuple[Address, ...]
     trusts_attested: bool
+    patience_seconds: float
     log_level: str
     origins: Mapping[str, str]
 
@@ -117,6 +118,16 @@ def _log_level(text: str) -> str:
     return text.lower()
 
 
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 86400:
+        raise InvalidName(f"{text!r} is not a time.", hint="Give seconds, more than 0, at most 86400.", value=text)
+    return seconds
+
+
 def _folder(text: str) -> Path:
     path = Path(os.path.expandvars(text)).expanduser()
     if not path.is_absolute():
@@ -148,6 +159,7 @@ KEYS: tuple[Key, ...] = (
     Key("mdns", "true", "whether to announce this node and find others by mDNS", _boolean),
     Key("peers", "", "static peers, HOST[:PORT], separated by commas", _addresses),
     Key("trust.attested", "false", "whether to take listings without proof from peers", _boolean),
+    Key("patience", "60", "seconds without a byte from anybody after which an add gives up", _seconds),
     Key("log.level", "info", "debug, info, warning or error", _log_level),
 )
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
@@ -178,6 +190,7 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         uses_mdns=values["mdns"],
         peers=values["peers"],
         trusts_attested=values["trust.attested"],
+        patience_seconds=values["patience"],
         log_level=values["log.level"],
         origins=origins,
     )
@@ -195,6 +208,7 @@ def setting_text(settings: Settings, name: str) -> str:
         "mdns": settings.uses_mdns,
         "peers": settings.peers,
         "trust.attested": settings.trusts_attested,
+        "patience": settings.patience_seconds,
         "log.level": settings.log_level,
     }[find_key(name).name]
     if isinstance(value, tuple):

@@ -43,6 +43,7 @@ class Neighbourhood:
         self._probing: dict[str, asyncio.Task[bool]] = {}
         self._slots = asyncio.Semaphore(MAX_PROBES)
         self._looking: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
         for address in static:
             self.table.add_static(address, clock())
 
@@ -123,6 +124,20 @@ class Neighbourhood:
         """Ask a peer who it is and what it has. Whether it answered; it is in the table either way."""
         return await asyncio.shield(self._begin_probe(peer))
 
+    async def settle(self, commit: Commit | None, seconds: float) -> None:
+        """Waits until everyone who is due has been probed, and at most `seconds` for a peer that names `commit`."""
+        await self.probe_all()
+        deadline = self._clock() + seconds
+        while not any(commit is None or peer.may_have(commit) for peer in self.candidates(commit)):
+            remaining = deadline - self._clock()
+            if remaining <= 0:
+                return
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), remaining)
+            except asyncio.TimeoutError:
+                return
+
     async def probe_all(self) -> None:
         """Probe everyone who is due, and wait for the answers."""
         await asyncio.gather(*(self._begin_probe(peer) for peer in self.table.due(self._clock())))
@@ -155,6 +170,7 @@ class Neighbourhood:
             except HfpeerError as error:
                 self.table.failed(peer.key, self._clock(), error.message)
                 return False
+        self._changed.set()
         return answered is not None
 
     async def _read_catalogue(self, client: PeerClient, peer: Peer) -> None:

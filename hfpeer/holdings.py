@@ -1,0 +1,140 @@
+"""What this node shows to its peers: shared revisions, their manifests and refs, and the bytes of their blobs.
+
+Everything here reads; nothing changes state but the count of what was sent. Only what the store says is shared is
+shown, and of a blob that is still being fetched only what is on disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Callable
+
+from hfpeer.cache.store import Store
+from hfpeer.manifest import Manifest
+from hfpeer.names import Commit, Digest, RepoId, Revision
+from hfpeer.operations import CachedRevision, SharedBlob
+from hfpeer.ranges import PIECE_SIZE_BYTES, PieceGrid, RangeSet
+from hfpeer.transfer.fetches import Fetches
+from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, RefMessage, RevisionMessage
+
+MAP_POLL_SECONDS = 0.05
+MAX_WAIT_SECONDS = 30.0
+
+
+class OpenBlob:
+    """A SharedBlob: an open file, and where it is still partial a way to ask what of it is present."""
+
+    def __init__(self, fd: int, size_bytes: int, present: Callable[[], RangeSet | None]) -> None:
+        self.fd = fd
+        self.size_bytes = size_bytes
+        self._present = present
+
+    def present(self) -> RangeSet | None:
+        return self._present()
+
+    def close(self) -> None:
+        os.close(self.fd)
+
+
+class NodeHoldings:
+    """Implements `operations.Holdings` over the store and the fetches under way."""
+
+    def __init__(
+        self,
+        store: Store,
+        fetches: Fetches,
+        identity: Callable[[], NodeMessage],
+        alive_addresses: Callable[[], list[str]],
+    ) -> None:
+        self._store = store
+        self._fetches = fetches
+        self._identity = identity
+        self._alive_addresses = alive_addresses
+
+    @property
+    def identity(self) -> NodeMessage:
+        return self._identity()
+
+    async def catalogue(self) -> CatalogueMessage:
+        generation = self._store.generation
+        revisions = await asyncio.to_thread(self._store.revisions)
+        return CatalogueMessage(generation, tuple(self._to_message(r) for r in revisions if r.is_shared))
+
+    async def peer_addresses(self) -> list[str]:
+        return self._alive_addresses()
+
+    async def shared_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
+        def load() -> Manifest | None:
+            return self._store.load_manifest(repo, commit) if self._store.is_shared(repo) else None
+
+        return await asyncio.to_thread(load)
+
+    async def shared_ref(self, repo: RepoId, revision: Revision) -> RefMessage | None:
+        def read() -> RefMessage | None:
+            known = self._store.read_ref(repo, revision) if self._store.is_shared(repo) else None
+            return known and RefMessage(*known)
+
+        return await asyncio.to_thread(read)
+
+    def open_shared(self, digest: Digest) -> SharedBlob | None:
+        whole = self._store.shared_blob(digest)
+        if whole is not None:
+            return _open(whole.path, whole.size_bytes, lambda: None)
+        fetch = self._fetches.find(digest)
+        if fetch is None or not self._store.is_shared(fetch.blob.repo):
+            return None
+        return _open(fetch.partial.path, fetch.blob.size_bytes, fetch.present)
+
+    async def piece_map(self, digest: Digest, after: int, wait_seconds: float) -> PieceMap | None:
+        deadline = time.monotonic() + min(wait_seconds, MAX_WAIT_SECONDS)
+        while True:
+            now = await self._piece_map(digest)
+            if now is None or now.version != after or time.monotonic() >= deadline:
+                return now
+            await asyncio.sleep(MAP_POLL_SECONDS)
+
+    async def _piece_map(self, digest: Digest) -> PieceMap | None:
+        """A map's version is the number of its pieces, one more when the blob is whole: whatever changes it shows."""
+        fetch = self._fetches.find(digest)
+        if fetch is None:
+            whole = await asyncio.to_thread(self._store.shared_blob, digest)
+            if whole is None:
+                return None
+            return PieceMap(whole.size_bytes, PIECE_SIZE_BYTES, PieceGrid(whole.size_bytes).count + 1, None)
+        if not await asyncio.to_thread(self._store.is_shared, fetch.blob.repo):
+            return None
+        grid = PieceGrid(fetch.blob.size_bytes)
+        bits, pieces = bytearray(-(-grid.count // 8)), 0
+        for start, stop in fetch.present():
+            for piece in grid.pieces_inside(start, stop):
+                bits[piece >> 3] |= 1 << (piece & 7)
+                pieces += 1
+        return PieceMap(fetch.blob.size_bytes, PIECE_SIZE_BYTES, pieces, bytes(bits))
+
+    def note_sent(self, size_bytes: int) -> None:
+        self._store.note_sent(size_bytes)
+
+    def _to_message(self, revision: CachedRevision) -> RevisionMessage:
+        repo = RepoId.parse(revision.repo, revision.type)
+        refs = {}
+        for name in revision.refs:
+            known = self._store.read_ref(repo, Revision(name))
+            if known is not None:
+                refs[name] = known[1]
+        return RevisionMessage(
+            repo=repo,
+            commit=Commit(revision.commit),
+            is_complete=revision.is_complete is True,
+            files=revision.files,
+            size_bytes=revision.size_bytes,
+            refs=refs,
+        )
+
+
+def _open(path: os.PathLike[str], size_bytes: int, present: Callable[[], RangeSet | None]) -> SharedBlob | None:
+    try:
+        return OpenBlob(os.open(path, os.O_RDONLY | os.O_CLOEXEC), size_bytes, present)
+    except OSError:
+        return None

@@ -1,0 +1,509 @@
+"""The node: everything wired together in one place, and what it can do.
+
+`Node` implements `Operations` and, once started as a daemon, holds the parts that peers see. A node in a command's
+own process is the same thing without peers and without upkeep. All wiring is in `__init__`, `start` and `stop`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hfpeer import __version__
+from hfpeer.cache.folder import read_folder
+from hfpeer.cache.store import Store
+from hfpeer.errors import AccessDenied, BrokenCache, HfpeerError, NotFound
+from hfpeer.holdings import NodeHoldings
+from hfpeer.manifest import Manifest, ManifestFile
+from hfpeer.names import Address, Commit, FilePath, RepoId, Revision, Visibility
+from hfpeer.operations import (
+    MAIN,
+    AddRequest,
+    CachedRevision,
+    Holding,
+    NodeStatus,
+    PeerStatus,
+    Published,
+    Removed,
+)
+from hfpeer.paths import Places
+from hfpeer.peers.discovery import Discovery
+from hfpeer.peers.neighbourhood import Neighbourhood
+from hfpeer.peers.table import Peer
+from hfpeer.resolving import Listing, Resolver
+from hfpeer.settings import Settings, write_setting
+from hfpeer.transfer.events import Finished, Listener, Planned, Resolved
+from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.scout import Scout
+from hfpeer.transfer.snapshot import SnapshotTransfer
+from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
+from hfpeer.upkeep import Upkeep
+from hfpeer.upstream.hub import stored_token
+from hfpeer.upstream.hubs import Hubs
+from hfpeer.wire import PROTOCOL_VERSION, NodeMessage
+
+MAX_SOURCE_PEERS = 16
+GREETING_SECONDS = 2.5
+"""How long after its start a node waits for peers to be found before it goes to the WAN."""
+
+
+class Node:
+    """One node over one home and one cache. Belongs to the event loop on which it is started."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Opens the cache and the catalogue. Raises BrokenCache when they cannot be used."""
+        self._settings = settings
+        self._places = settings.places
+        self.node_id = _node_id(self._places)
+        self.store = Store(self._places.cache, self._places.home)
+        self._fetches = Fetches(self.store, patience_seconds=settings.patience_seconds)
+        self._hubs = self._make_hubs(None)
+        self._neighbourhood: Neighbourhood | None = None
+        self._discovery: Discovery | None = None
+        self._upkeep: Upkeep | None = None
+        self._resolver = Resolver(self.store, None)
+        self._started_at = time.time()
+        self._adding: dict[int, str] = {}
+        self.listeners: dict[str, str] = {}
+        self.holdings = NodeHoldings(self.store, self._fetches, self._identity, self._alive_addresses)
+
+    async def start(self, lan_address: Address | None) -> None:
+        """Joins the LAN: `lan_address` is where the LAN door really listens; None stays alone."""
+        if lan_address is None:
+            return
+        self._neighbourhood = Neighbourhood(self.node_id, self._settings.peers)
+        self._resolver = Resolver(self.store, self._neighbourhood)
+        await self._neighbourhood.start()
+        if self._settings.uses_mdns:
+            self._discovery = Discovery(self.node_id, self._settings.name, lan_address)
+            await self._discovery.start(self._neighbourhood.found, self._neighbourhood.left)
+        self._upkeep = Upkeep(self.store, self._hubs, self._announce)
+        self._upkeep.start()
+
+    async def stop(self) -> None:
+        """Leaves the LAN and closes everything; adds under way must have been cancelled before."""
+        for part in (self._upkeep, self._discovery, self._neighbourhood):
+            if part is not None:
+                await part.stop()
+        await self._hubs.aclose()
+        await asyncio.to_thread(self.store.close)
+
+    # Adding
+
+    async def add(self, request: AddRequest, on_event: Listener) -> Finished:
+        began_at = time.monotonic()
+        ticket = id(request)
+        self._adding[ticket] = f"{request.repo} {request.revision}"
+        hubs = self._hubs if request.token is None else self._make_hubs(request.token)
+        try:
+            finished = await self._add(request, hubs, on_event)
+        finally:
+            del self._adding[ticket]
+            if hubs is not self._hubs:
+                await hubs.aclose()
+        finished = replace(finished, seconds=time.monotonic() - began_at)
+        on_event(finished)
+        return finished
+
+    async def _add(self, request: AddRequest, hubs: Hubs, on_event: Listener) -> Finished:
+        asks_peers = request.uses_peers and self._neighbourhood is not None and not request.is_local_only
+        if self._upkeep is not None:
+            await self._upkeep.scanned()
+        else:
+            await asyncio.to_thread(self.store.scan)
+        if asks_peers:
+            await self._greet(request)
+        listing = await self._list(request, hubs, on_event, asks_peers=asks_peers)
+        manifest, repo = listing.manifest, request.repo
+        files = select(manifest, request)
+        missing = await asyncio.to_thread(self.store.missing, files)
+        on_event(_planned(listing, files, missing))
+        if request.is_local_only and missing:
+            raise _not_all_here(manifest, missing)
+        transfer = SnapshotTransfer(
+            self.store,
+            self._fetches,
+            Scout(self._source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams]),
+            manifest,
+            files,
+            on_event,
+            asks_peers=asks_peers,
+            patience_seconds=self._settings.patience_seconds,
+        )
+        learning = asyncio.create_task(self._learn_visibility(listing, hubs))
+        try:
+            await transfer.run(missing)
+        finally:
+            await asyncio.to_thread(self._settle_accounts, transfer)
+            learning.cancel() if request.is_local_only else None
+            await asyncio.gather(learning, return_exceptions=True)
+        if not request.revision.is_commit:
+            await asyncio.to_thread(self.store.write_ref, repo, request.revision, manifest.commit, listing.given_by)
+        size_bytes, missing_bytes = _size(files), _size(missing)
+        return Finished(
+            repo=repo.full_name,
+            commit=manifest.commit,
+            snapshot=str(self.store.snapshot_path(repo, manifest.commit)),
+            files=len(files),
+            size_bytes=size_bytes,
+            reused_bytes=size_bytes - missing_bytes,
+            bytes_by_source=transfer.tally.bytes_by_source,
+            bytes_by_kind=transfer.tally.bytes_by_kind,
+            refetched_bytes=transfer.tally.refetched_bytes,
+        )
+
+    async def _list(self, request: AddRequest, hubs: Hubs, on_event: Listener, *, asks_peers: bool) -> Listing:
+        repo, revision = request.repo, request.revision
+        if request.is_local_only:
+            resolution = await self._resolver.local_commit(repo, revision)
+        else:
+            resolution = await self._resolver.commit(repo, revision, hubs, asks_peers=asks_peers)
+        on_event(Resolved(repo.full_name, revision, resolution.commit, resolution.answered_by, resolution.age_seconds))
+        if request.is_local_only:
+            return await self._local_listing(repo, resolution.commit)
+        return await self._resolver.listing(
+            repo,
+            resolution.commit,
+            hubs,
+            on_event,
+            asks_peers=asks_peers,
+            trusts_peers=request.trusts_peers or self._settings.trusts_attested,
+        )
+
+    async def _local_listing(self, repo: RepoId, commit: Commit) -> Listing:
+        manifest = await asyncio.to_thread(self.store.load_manifest, repo, commit)
+        if manifest is None:
+            raise NotFound(
+                f"The cache has no listing of {repo} at {commit.short}.",
+                hint="Run it once without --local-only.",
+                repo=str(repo),
+                commit=str(commit),
+            )
+        return Listing(manifest, "cache")
+
+    async def _greet(self, request: AddRequest) -> None:
+        """Right after the start peers may not have been found yet; a commit they have need not cross the WAN."""
+        assert self._neighbourhood is not None
+        commit = Commit(request.revision) if request.revision.is_commit else None
+        deadline = self._started_at + GREETING_SECONDS if self._discovery is not None else self._started_at
+        await self._neighbourhood.settle(commit, max(0.0, deadline - time.time()))
+
+    async def _learn_visibility(self, listing: Listing, hubs: Hubs) -> None:
+        """What an upstream lists anonymously is public; what a peer shares is public on this LAN already."""
+        repo = listing.manifest.repo
+        if await asyncio.to_thread(self.store.visibility, repo) is not Visibility.UNKNOWN:
+            return
+        try:
+            visibility = await hubs.visibility(repo)
+        except HfpeerError:
+            if listing.from_peer is None:
+                return
+            visibility = Visibility.PUBLIC
+        await asyncio.to_thread(self.store.set_visibility, repo, visibility)
+
+    def _settle_accounts(self, transfer: SnapshotTransfer) -> None:
+        tally = transfer.tally
+        for name, size_bytes in tally.bytes_by_source.items():
+            self.store.note_received(tally.kinds[name], name, size_bytes)
+        if self._neighbourhood is not None:
+            for peer in self._source_peers(None):
+                if peer.name in tally.liars:
+                    self._neighbourhood.lied(peer.node_id)
+
+    def _source_peers(self, blob: WantedBlob | None) -> Sequence[PeerSource]:
+        if self._neighbourhood is None:
+            return ()
+        peers = self._neighbourhood.candidates(blob.commit if blob else None)[:MAX_SOURCE_PEERS]
+        names = [peer.name for peer in peers]
+        return [PeerSource(_unique_name(peer, names), peer.key, self._neighbourhood.client(peer)) for peer in peers]
+
+    # The cache
+
+    async def list_revisions(
+        self, repo: RepoId | None = None, revision: Revision | None = None
+    ) -> list[CachedRevision]:
+        await self._look_at_cache()
+        if repo is None:
+            return await asyncio.to_thread(self.store.revisions)
+        if revision is None:
+            return await asyncio.to_thread(self.store.revisions, repo)
+        resolution = await self._resolver.local_commit(repo, revision)
+        found = await asyncio.to_thread(self.store.revision, repo, resolution.commit)
+        if found is None:
+            raise NotFound(
+                f"{repo} at {resolution.commit.short} is not in the cache.",
+                hint=f"`hfpeer {repo.type.value} add -r {repo.full_name} -v {revision}` brings it.",
+            )
+        return [found]
+
+    async def remove(self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()) -> Removed:
+        await self._look_at_cache()
+        commit = None if revision is None else (await self._resolver.local_commit(repo, revision)).commit
+        return await asyncio.to_thread(self.store.remove, repo, commit, files)
+
+    async def publish(self, folder: str, repo: RepoId) -> Published:
+        await self._look_at_cache()
+        if await asyncio.to_thread(self._is_somebody_elses, repo):
+            raise AccessDenied(
+                f"{repo} is in the cache already and is not shared; publishing would share all of it.",
+                hint="Publish under another name, or share it first with `hfpeer "
+                f"{repo.type.value} share -r {repo.full_name}`.",
+                repo=str(repo),
+            )
+        return await asyncio.to_thread(self._publish, Path(folder), repo)
+
+    def _is_somebody_elses(self, repo: RepoId) -> bool:
+        return bool(self.store.revisions(repo)) and not self.store.is_shared(repo)
+
+    def _publish(self, folder: Path, repo: RepoId) -> Published:
+        made = read_folder(folder, repo)
+        manifest = made.manifest
+        for digest, path in made.paths.items():
+            self.store.adopt_blob(path, digest, repo)
+        self.store.save_manifest(manifest)
+        snapshot = self.store.install(repo, manifest.commit, manifest.files)
+        self.store.set_share(repo, True)
+        self.store.write_ref(repo, MAIN, manifest.commit, self._settings.name)
+        return Published(
+            repo=repo.full_name,
+            commit=manifest.commit,
+            snapshot=str(snapshot),
+            files=len(manifest.files),
+            size_bytes=manifest.size_bytes,
+            lfs_files=tuple(file.path for file in manifest.files if file.is_lfs),
+        )
+
+    async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
+        await self._look_at_cache()
+        revisions = await asyncio.to_thread(self.store.revisions, repo)
+        if not revisions:
+            raise NotFound(f"{repo} is not in the cache.", hint=f"`hfpeer {repo.type.value} ls` lists what is.")
+        await asyncio.to_thread(self.store.set_share, repo, is_shared)
+        return await asyncio.to_thread(self.store.revisions, repo)
+
+    async def _look_at_cache(self) -> None:
+        """A daemon knows its cache; a node in a command's process has to look once."""
+        if self._upkeep is None:
+            await asyncio.to_thread(self.store.scan)
+        else:
+            await self._upkeep.scanned()
+
+    # Peers
+
+    async def search(
+        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+    ) -> list[Holding]:
+        if self._neighbourhood is None:
+            return []
+        await self._neighbourhood.probe_all()
+        found = []
+        for peer in self._neighbourhood.candidates():
+            catalogue = self._neighbourhood.catalogue(peer)
+            for held in catalogue.revisions if catalogue else ():
+                is_asked = revision is None or held.commit.startswith(revision) or revision in held.refs
+                if held.repo == repo and is_asked:
+                    holding = Holding(
+                        peer=peer.name,
+                        address=str(peer.address),
+                        repo=repo.full_name,
+                        commit=held.commit,
+                        refs=tuple(held.refs),
+                        is_complete=held.is_complete,
+                        size_bytes=held.size_bytes,
+                    )
+                    found += await self._holding_files(peer, holding, repo, files) if files else [holding]
+        return found
+
+    async def _holding_files(
+        self, peer: Peer, holding: Holding, repo: RepoId, files: Sequence[FilePath]
+    ) -> list[Holding]:
+        """Which of `files` a peer really has, by digest."""
+        assert self._neighbourhood is not None
+        client = self._neighbourhood.client(peer)
+        commit = Commit(holding.commit)
+        held = []
+        try:
+            manifest = await asyncio.to_thread(self.store.load_manifest, repo, commit)
+            manifest = manifest or await client.manifest(repo, commit)
+            for path in files:
+                file = manifest.by_path.get(path) if manifest else None
+                pieces = await client.pieces(file.digest) if file else None
+                if file is not None and pieces is not None:
+                    is_whole = pieces.bits is None
+                    held.append(replace(holding, path=path, size_bytes=file.size_bytes, is_complete=is_whole))
+        except HfpeerError:
+            pass
+        return held
+
+    async def add_peer(self, address: str) -> PeerStatus:
+        parsed = Address.parse(address)
+        peers = self._settings.peers if parsed in self._settings.peers else (*self._settings.peers, parsed)
+        await self._keep_peers(peers)
+        if self._neighbourhood is None:
+            return PeerStatus("", "", str(parsed), "known", "static", note="no daemon is running")
+        peer = self._neighbourhood.add_static(parsed)
+        await self._neighbourhood.probe(peer)
+        found = self._neighbourhood.table.get(str(parsed))
+        return self._peer_status(found or peer)
+
+    async def remove_peer(self, address: str) -> None:
+        parsed = Address.parse(address)
+        is_kept = parsed in self._settings.peers
+        if is_kept:
+            await self._keep_peers(tuple(peer for peer in self._settings.peers if peer != parsed))
+        if self._neighbourhood is not None:
+            self._neighbourhood.remove_static(parsed)
+        elif not is_kept:
+            raise NotFound(f"{parsed} is not one of the peers that were added.", hint="`hfpeer peer ls` shows them.")
+
+    async def _keep_peers(self, peers: tuple[Address, ...]) -> None:
+        text = ",".join(map(str, peers)) or None
+        await asyncio.to_thread(write_setting, self._places.home, "peers", text)
+        self._settings = replace(self._settings, peers=peers)
+
+    async def list_peers(self) -> list[PeerStatus]:
+        if self._neighbourhood is None:
+            return [PeerStatus("", "", str(peer), "known", "static") for peer in self._settings.peers]
+        return [self._peer_status(peer) for peer in self._neighbourhood.table.all()]
+
+    def _peer_status(self, peer: Peer) -> PeerStatus:
+        assert self._neighbourhood is not None
+        catalogue = self._neighbourhood.catalogue(peer)
+        return PeerStatus(
+            node_id=peer.node_id or "",
+            name=peer.name,
+            address=str(peer.address),
+            state=self._neighbourhood.state(peer).value,
+            origin=peer.origin.value,
+            version=peer.version,
+            revisions=len(catalogue.revisions) if catalogue else 0,
+            last_seen_seconds_ago=self._neighbourhood.seconds_since_answer(peer),
+            note="gave wrong bytes" if peer.lies else peer.last_failure if peer.failures else "",
+        )
+
+    # Status
+
+    async def status(self) -> NodeStatus:
+        totals = await asyncio.to_thread(self.store.totals)
+        return NodeStatus(
+            node_id=self.node_id,
+            name=self._settings.name,
+            version=__version__,
+            pid=os.getpid(),
+            home=str(self._places.home),
+            cache=str(self._places.cache),
+            started_at=self._started_at,
+            listeners=dict(self.listeners),
+            upstreams={upstream.name: upstream.url for upstream in self._settings.upstreams},
+            peers=tuple(await self.list_peers()),
+            received_bytes=totals.received_bytes,
+            sent_bytes=totals.sent_bytes,
+            revisions=totals.revisions,
+            files=totals.files,
+            size_bytes=totals.size_bytes,
+            unverified_files=totals.unverified_files,
+            transfers=tuple(self._adding.values()),
+            is_daemon=self._neighbourhood is not None,
+        )
+
+    def _identity(self) -> NodeMessage:
+        return NodeMessage(self.node_id, self._settings.name, __version__, PROTOCOL_VERSION, self.store.generation)
+
+    def _alive_addresses(self) -> list[str]:
+        return [] if self._neighbourhood is None else [str(a) for a in self._neighbourhood.alive_addresses()]
+
+    async def _announce(self, generation: int) -> None:
+        if self._discovery is not None:
+            revisions = await asyncio.to_thread(self.store.revisions)
+            shared = sorted((r for r in revisions if r.is_shared), key=lambda r: r.used_at, reverse=True)
+            await self._discovery.announce(generation, [Commit(revision.commit) for revision in shared])
+
+    def _make_hubs(self, token: str | None) -> Hubs:
+        return Hubs.of(
+            self._settings.upstreams,
+            token=stored_token if token is None else lambda: token,
+            sends_token_to_mirrors=self._settings.sends_token_to_mirrors,
+        )
+
+
+def select(manifest: Manifest, request: AddRequest) -> list[ManifestFile]:
+    """The files of a manifest that a request asks for. Raises EntryNotFound for a named file that is not there.
+
+    Globs match as huggingface_hub's `filter_repo_objects` does: fnmatch, `*` crosses `/`, `dir/` means `dir/*`.
+    """
+    for path in request.files:
+        manifest.file(path)
+    include, exclude = _globs(request.include), _globs(request.exclude)
+
+    def is_wanted(file: ManifestFile) -> bool:
+        if request.files and file.path not in request.files and not include:
+            return False
+        if include and file.path not in request.files and not _matches(file.path, include):
+            return False
+        return not _matches(file.path, exclude)
+
+    return [file for file in manifest.files if is_wanted(file)]
+
+
+def _globs(patterns: Sequence[str]) -> list[str]:
+    return [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns]
+
+
+def _matches(path: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, glob) for glob in globs)
+
+
+def _size(files: Sequence[ManifestFile]) -> int:
+    return sum({file.digest: file.size_bytes for file in files}.values())
+
+
+def _planned(listing: Listing, files: Sequence[ManifestFile], missing: Sequence[ManifestFile]) -> Planned:
+    return Planned(
+        repo=listing.manifest.repo.full_name,
+        commit=listing.manifest.commit,
+        files=len(files),
+        size_bytes=_size(files),
+        missing_files=len(missing),
+        missing_bytes=_size(missing),
+        manifest_from=listing.given_by,
+        is_proved=not listing.manifest.is_attested,
+    )
+
+
+def _not_all_here(manifest: Manifest, missing: Sequence[ManifestFile]) -> NotFound:
+    names = ", ".join(file.path for file in missing[:3]) + (" …" if len(missing) > 3 else "")
+    return NotFound(
+        f"{len(missing)} files of {manifest.repo} at {manifest.commit.short} are not in the cache: {names}.",
+        hint="Run it without --local-only to fetch them.",
+        repo=str(manifest.repo),
+        commit=str(manifest.commit),
+    )
+
+
+def _unique_name(peer: Peer, names: Sequence[str]) -> str:
+    if peer.name and names.count(peer.name) == 1:
+        return peer.name
+    return f"{peer.name}@{peer.address}" if peer.name else str(peer.address)
+
+
+def _node_id(places: Places) -> str:
+    """The id of the node at this home, made at its first start."""
+    path = places.node_id_file
+    try:
+        places.home.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            fresh = path.with_name(f"{path.name}.{os.getpid()}")
+            fresh.write_text(secrets.token_hex(16))
+            fresh.rename(path)
+        return path.read_text().strip()
+    except OSError as error:
+        raise BrokenCache(
+            f"hfpeer's home {places.home} cannot be written: {error.strerror}.",
+            hint="Mend its permissions, or set HFPEER_HOME to another folder.",
+        ) from error
