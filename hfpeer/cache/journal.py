@@ -1,0 +1,193 @@
+"""The journal of a partial blob: which bytes are there, who gave them, and what of it outlives a power cut.
+
+A file of fixed records, each with its own check, appended in single writes. It owns the record format and what a
+journal cut off at any byte means; it never touches the blob's data. The first record names the blob, `BOOT` marks a
+new boot of the machine, `HAVE` adds a range, `DROP` takes one out; `MARK` is written before the data is synced and
+`SYNC` after it: what was there at the `MARK` is then on the disk. Within one boot every whole record counts, as the
+page cache outlives a killed process. Of an earlier boot only what was synced does, less what was dropped since.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hfpeer.names import Digest
+from hfpeer.ranges import RangeSet
+
+RECORD_BYTES = 128
+_BODY = struct.Struct("<BBH Q Q 104s")
+_CHECK = struct.Struct("<I")
+_VERSION = 1
+_HEAD, _BOOT, _HAVE, _DROP, _MARK, _SYNC = range(1, 7)
+MAX_SOURCE_BYTES = 104
+"""A longer name of a source is cut off in the journal."""
+_END = 1 << 63
+
+
+class Sources:
+    """Which source gave which bytes: the last one to write a byte is the one to blame for it."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[str, RangeSet] = {}
+
+    def give(self, start: int, stop: int, source: str) -> None:
+        self.drop(start, stop)
+        self._ranges.setdefault(source, RangeSet()).add(start, stop)
+
+    def drop(self, start: int, stop: int) -> None:
+        for ranges in self._ranges.values():
+            ranges.discard(start, stop)
+
+    def inside(self, start: int, stop: int) -> list[tuple[int, int, str]]:
+        """The parts of `[start, stop)` that a source gave, in order."""
+        found = []
+        for source, ranges in self._ranges.items():
+            given = RangeSet([(start, stop)])
+            for gap in ranges.gaps(start, stop):
+                given.discard(*gap)
+            found += [(first, last, source) for first, last in given]
+        return sorted(found)
+
+    def __iter__(self) -> Iterator[tuple[int, int, str]]:
+        return iter(sorted((start, stop, source) for source, ranges in self._ranges.items() for start, stop in ranges))
+
+
+@dataclass
+class Replay:
+    """What a journal says: the bytes that are there and their sources. `good_bytes` is how far it can be read."""
+
+    present: RangeSet = field(default_factory=RangeSet)
+    sources: Sources = field(default_factory=Sources)
+    good_bytes: int = 0
+    boot: str | None = None
+    _marked: RangeSet = field(default_factory=RangeSet)
+    _synced: RangeSet = field(default_factory=RangeSet)
+
+    def enter(self, boot: str) -> None:
+        """A boot begins; of another boot before it only what was synced is left. "" is never the same boot."""
+        if self.boot is not None and (boot != self.boot or not boot):
+            self.present = self._synced.copy()
+            for gap in self.present.gaps(0, _END):
+                self.sources.drop(*gap)
+        self.boot = boot
+
+    def apply(self, kind: int, start: int, stop: int, text: str) -> None:
+        """Takes one record into account."""
+        if kind == _BOOT:
+            self.enter(text)
+        elif kind == _HAVE:
+            self.present.add(start, stop)
+            self.sources.give(start, stop, text)
+        elif kind == _DROP:
+            for ranges in (self.present, self._marked, self._synced):
+                ranges.discard(start, stop)
+            self.sources.drop(start, stop)
+        elif kind == _MARK:
+            self._marked = self.present.copy()
+        elif kind == _SYNC:
+            self._synced = self._marked.copy()
+
+
+def have(parts: Iterable[tuple[int, int, str]]) -> bytes:
+    """The records that add `(start, stop, source)` each."""
+    return b"".join(_record(_HAVE, start, stop, source) for start, stop, source in parts)
+
+
+def drop(start: int, stop: int) -> bytes:
+    return _record(_DROP, start, stop)
+
+
+def mark() -> bytes:
+    """Written before the data is synced."""
+    return _record(_MARK)
+
+
+def synced() -> bytes:
+    """Written after the data was synced: what was there at the last `mark` is on the disk."""
+    return _record(_SYNC)
+
+
+def booted(boot: str) -> bytes:
+    return _record(_BOOT, text=boot)
+
+
+def head(digest: Digest, size_bytes: int) -> bytes:
+    return _record(_HEAD, _VERSION, size_bytes, str(digest))
+
+
+def replay(journal: bytes, digest: Digest, size_bytes: int, boot: str) -> Replay:
+    """Reads a journal up to the first record that is torn or foreign, as seen in boot `boot`.
+
+    A journal of another blob, another size or another version says nothing: `good_bytes` is 0.
+    """
+    result = Replay()
+    if journal[:RECORD_BYTES] != head(digest, size_bytes):
+        return result
+    for kind, start, stop, text in _records(journal):
+        if kind != _HEAD and not _makes_sense(start, stop, size_bytes):
+            break
+        result.apply(kind, start, stop, text)
+        result.good_bytes += RECORD_BYTES
+    result.enter(boot)
+    return result
+
+
+def _makes_sense(start: int, stop: int, size_bytes: int) -> bool:
+    return start <= stop <= size_bytes
+
+
+def _record(kind: int, start: int = 0, stop: int = 0, text: str = "") -> bytes:
+    encoded = text.encode()[:MAX_SOURCE_BYTES]
+    body = _BODY.pack(kind, 0, len(encoded), start, stop, encoded)
+    return body + _CHECK.pack(zlib.crc32(body))
+
+
+def _records(journal: bytes) -> Iterator[tuple[int, int, int, str]]:
+    for at in range(0, len(journal) - RECORD_BYTES + 1, RECORD_BYTES):
+        body = journal[at : at + _BODY.size]
+        (check,) = _CHECK.unpack_from(journal, at + _BODY.size)
+        kind, _, length, start, stop, text = _BODY.unpack(body)
+        if check != zlib.crc32(body) or not _HEAD <= kind <= _SYNC:
+            return
+        yield kind, start, stop, text[:length].decode("utf-8", "replace")
+
+
+def boot_id() -> str:
+    """Names the current boot of this machine; "" where it cannot be known, which counts as a boot of its own."""
+    if sys.platform == "linux":
+        try:
+            return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except OSError:
+            return ""
+    return _boot_time()
+
+
+def _boot_time() -> str:
+    """The kernel's boot time where it tells one: the BSDs and macOS, by `sysctl kern.boottime`."""
+    import subprocess
+
+    try:
+        answer = subprocess.run(["/usr/sbin/sysctl", "-n", "kern.boottime"], capture_output=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return answer.stdout.decode(errors="replace").strip()[: MAX_SOURCE_BYTES - 8]
+
+
+def append(fd: int, records: bytes) -> None:
+    """Puts whole records at the end of a journal opened with O_APPEND. Raises OSError.
+
+    A write that the disk cuts short is taken back, so that what comes later stays readable.
+    """
+    written = os.write(fd, records)
+    if written == len(records):
+        return
+    end = os.lseek(fd, 0, os.SEEK_END)
+    os.ftruncate(fd, end - written)
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -1,0 +1,46 @@
+"""The manifests this node knows, as JSON files below its home: `manifests/<repo folder>/<commit>.json`.
+
+They are kept with their proof so that the node can convince others. A file that cannot be read is as good as none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+from hfpeer.cache.snapshots import write_file
+from hfpeer.errors import CorruptData
+from hfpeer.manifest import Manifest
+from hfpeer.names import Commit, RepoId
+
+
+class Manifests:
+    """Manifests on disk. Thread-safe."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def path(self, repo: RepoId, commit: Commit) -> Path:
+        return self._folder / repo.folder / f"{commit}.json"
+
+    def save(self, manifest: Manifest) -> None:
+        """Keeps a manifest; one that has no proof never replaces one that has."""
+        if manifest.is_attested:
+            known = self.load(manifest.repo, manifest.commit)
+            if known is not None and not known.is_attested:
+                return
+        write_file(self.path(manifest.repo, manifest.commit), manifest.to_json())
+
+    def load(self, repo: RepoId, commit: Commit) -> Manifest | None:
+        """The manifest, or None if there is none that can be read."""
+        try:
+            manifest = Manifest.from_json(self.path(repo, commit).read_bytes())
+        except (OSError, CorruptData):
+            return None
+        return manifest if (manifest.repo, manifest.commit) == (repo, commit) else None
+
+    def remove(self, repo: RepoId, commit: Commit) -> None:
+        path = self.path(repo, commit)
+        with contextlib.suppress(OSError):
+            path.unlink(missing_ok=True)
+            path.parent.rmdir()
