@@ -1,0 +1,226 @@
+"""Blob bytes for peers: single ranges of shared blobs, whole or still being fetched, and batches of small ones.
+
+A pure ASGI handler, because a body must pass no middleware. Owns what is answered to GET and HEAD of a blob; never
+sends a byte that the node does not hold and share, and never changes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+from urllib.parse import parse_qs
+
+from hfpeer.errors import NotFound
+from hfpeer.names import Digest
+from hfpeer.operations import Holdings, SharedBlob
+from hfpeer.ranges import MIB, ByteRange
+from hfpeer.wire import BLOBS_PREFIX, MAX_BATCH_BLOB_BYTES, encode_batch_header, parse_batch_digests
+from hfpeer_daemon.responses import (
+    UNSATISFIABLE,
+    Receive,
+    Scope,
+    Send,
+    Unsatisfiable,
+    allows_range,
+    content_range,
+    header,
+    header_lines,
+    names_etag,
+    parse_range,
+    send_whole,
+)
+from hfpeer_daemon.uploads import UploadLine
+from hfpeer_daemon.zero_copy import EXTENSION, SendBroken
+
+READ_BYTES = MIB
+MESSAGE_BYTES = 64 * MIB
+"""At most this much is sent, and counted, in one message."""
+
+_NOTHING = ByteRange(0, 0)
+
+_log = logging.getLogger(__name__)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What to answer: the status, the headers, and which bytes follow (none for 304 and 416)."""
+
+    status: int
+    headers: dict[str, str | int]
+    part: ByteRange = _NOTHING
+
+
+class BlobDoor:
+    """Answers GET and HEAD of `/v1/blobs/{digest}` and `/v1/batch`. Raises errors for `problems` before it answers.
+
+    `threads` opens, reads and (through the zero-copy protocol) sends; it wants a few more threads than the lines have
+    places. `line` bounds the uploads, `batches` the batches, which are built in memory (16 MiB at most).
+    """
+
+    def __init__(self, holdings: Holdings, threads: Executor, line: UploadLine, batches: UploadLine) -> None:
+        self._holdings = holdings
+        self._threads = threads
+        self._line = line
+        self._batches = batches
+
+    async def blob(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One blob, or one range of it."""
+        digest = Digest.parse(scope["path"].removeprefix(BLOBS_PREFIX))
+        if scope["method"] == "HEAD" or header(scope, b"if-none-match") is not None:
+            answered = await self._answer_without_bytes(digest, scope, send)
+            if answered:
+                return
+        async with self._line.turn():
+            await self._answer_with_bytes(digest, scope, receive, send)
+
+    async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Many small blobs in one answer, each behind a line that names it."""
+        query = parse_qs(scope["query_string"].decode("latin-1"))
+        digests = parse_batch_digests(",".join(query.get("digests", [])))
+        async with self._batches.turn():
+            body = await self._run(_read_batch, self._holdings, digests)
+            await send_whole(send, 200, body, {"Content-Type": "application/octet-stream"}.items())
+            if scope["method"] == "GET":
+                self._holdings.note_sent(len(body))
+
+    async def _answer_without_bytes(self, digest: Digest, scope: Scope, send: Send) -> bool:
+        """Answers HEAD, and GET where nothing has changed; False when bytes must follow."""
+        blob = await self._open(digest)
+        try:
+            answer = _decide(digest, blob, scope)
+        finally:
+            self._close(blob)
+        if scope["method"] == "GET" and answer.status != 304:
+            return False
+        await _start(send, answer)
+        await send({"type": "http.response.body", "body": b""})
+        return True
+
+    async def _answer_with_bytes(self, digest: Digest, scope: Scope, receive: Receive, send: Send) -> None:
+        blob = await self._open(digest)
+        try:
+            answer = _decide(digest, blob, scope)
+            await _start(send, answer)
+            await self._send_part(blob.fd, answer.part, scope, receive, send)
+        except SendBroken as error:
+            self._holdings.note_sent(error.sent_bytes)
+            _log.debug("%s of %s: the peer %s", scope["client"], digest, error)
+        finally:
+            self._close(blob)
+
+    async def _send_part(self, fd: int, part: ByteRange, scope: Scope, receive: Receive, send: Send) -> None:
+        if not part.size_bytes:
+            await send({"type": "http.response.body", "body": b""})
+        elif EXTENSION in scope.get("extensions", {}):
+            await self._send_file(fd, part, send)
+        else:
+            await self._send_reads(fd, part, receive, send)
+
+    async def _send_file(self, fd: int, part: ByteRange, send: Send) -> None:
+        for start in range(part.start, part.stop, MESSAGE_BYTES):
+            stop = min(part.stop, start + MESSAGE_BYTES)
+            await send(
+                {"type": EXTENSION, "file": fd, "offset": start, "count": stop - start, "more_body": stop < part.stop}
+            )
+            self._holdings.note_sent(stop - start)
+
+    async def _send_reads(self, fd: int, part: ByteRange, receive: Receive, send: Send) -> None:
+        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        try:
+            start = part.start
+            while start < part.stop and not gone.done():
+                chunk = await self._run(os.pread, fd, min(READ_BYTES, part.stop - start), start)
+                if not chunk:
+                    raise SendBroken("was cut off: the file ended early")
+                start += len(chunk)
+                await send({"type": "http.response.body", "body": chunk, "more_body": start < part.stop})
+                self._holdings.note_sent(len(chunk))
+        finally:
+            gone.cancel()
+
+    async def _open(self, digest: Digest) -> SharedBlob:
+        """Raises NotFound unless the node shares it; who asks learns no more than that."""
+        blob = await self._run(self._holdings.open_shared, digest)
+        if blob is None:
+            raise NotFound(f"This node does not share {digest}.", digest=str(digest))
+        return blob
+
+    def _close(self, blob: SharedBlob) -> None:
+        """In a thread, and nobody waits: closing the last descriptor of a large removed file takes its time."""
+        self._threads.submit(blob.close)
+
+    async def _run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+
+def _decide(digest: Digest, blob: SharedBlob, scope: Scope) -> _Answer:
+    """The answer to a GET or HEAD of an open blob. Raises NotFound where the bytes asked for are not here."""
+    etag = f'"{digest.hex}"'
+    headers: dict[str, str | int] = {"ETag": etag, "Accept-Ranges": "bytes"}
+    if names_etag(header(scope, b"if-none-match"), etag):
+        return _Answer(304, headers)
+    asked = _asked_part(scope, etag, blob.size_bytes)
+    part = asked if isinstance(asked, Unsatisfiable) else _present_part(blob, asked)
+    if isinstance(part, Unsatisfiable):
+        return _Answer(416, {**headers, "Content-Range": f"bytes */{blob.size_bytes}", "Content-Length": 0})
+    headers |= {"Content-Type": "application/octet-stream", "Content-Length": part.size_bytes}
+    if asked is None:
+        return _Answer(200, headers, part)
+    return _Answer(206, {**headers, "Content-Range": content_range(part, blob.size_bytes)}, part)
+
+
+def _asked_part(scope: Scope, etag: str, size_bytes: int) -> ByteRange | Unsatisfiable | None:
+    if scope["method"] == "HEAD" or not allows_range(header(scope, b"if-range"), etag):
+        return None
+    return parse_range(header(scope, b"range"), size_bytes)
+
+
+def _present_part(blob: SharedBlob, asked: ByteRange | None) -> ByteRange | Unsatisfiable:
+    """What of the range can be sent now: from its start as far as the bytes are here without a gap."""
+    start, stop = asked or (0, blob.size_bytes)
+    present = blob.present()
+    gap = None if present is None else next(present.gaps(start, stop), None)
+    if gap is None:
+        return ByteRange(start, stop)
+    if asked is None:
+        raise NotFound("This node has only parts of this blob.", hint="Ask for ranges; /pieces says which.")
+    return UNSATISFIABLE if gap.start == start else ByteRange(start, gap.start)
+
+
+async def _start(send: Send, answer: _Answer) -> None:
+    await send({"type": "http.response.start", "status": answer.status, "headers": header_lines(answer.headers)})
+
+
+async def _wait_until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _read_batch(holdings: Holdings, digests: Sequence[Digest]) -> bytes:
+    """Blocking: the body of a batch."""
+    body = bytearray()
+    for digest in digests:
+        content = _read_small(holdings, digest)
+        body += encode_batch_header(digest, None if content is None else len(content))
+        body += content or b""
+    return bytes(body)
+
+
+def _read_small(holdings: Holdings, digest: Digest) -> bytes | None:
+    """A whole shared blob, or None if it is not here, not whole, or too large for a batch."""
+    blob = holdings.open_shared(digest)
+    if blob is None:
+        return None
+    try:
+        if blob.present() is not None or blob.size_bytes > MAX_BATCH_BLOB_BYTES:
+            return None
+        content = os.pread(blob.fd, blob.size_bytes, 0)
+        return content if len(content) == blob.size_bytes else None
+    finally:
+        blob.close()

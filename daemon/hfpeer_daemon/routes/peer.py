@@ -1,0 +1,114 @@
+"""The LAN door's small messages: who is here, what it shares, and which pieces of a blob it has. GET and HEAD only.
+
+Everything is a question to `Holdings`, which shows only what is shared; nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any, TypeVar
+from urllib.parse import unquote
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from hfpeer.errors import InvalidName, NotFound
+from hfpeer.names import Commit, Digest, RepoId, Revision
+from hfpeer.operations import Holdings
+from hfpeer.wire import (
+    BLOBS_PREFIX,
+    CATALOGUE_PATH,
+    MANIFESTS_PREFIX,
+    NODE_PATH,
+    PEERS_PATH,
+    REFS_PREFIX,
+    PeersMessage,
+    generation_etag,
+)
+from hfpeer_daemon.responses import json_bytes, names_etag
+
+MAX_WAIT_SECONDS = 30.0
+READ_ONLY = ["GET", "HEAD"]
+
+_Result = TypeVar("_Result")
+
+
+def peer_routes(holdings: Holdings, stopping: asyncio.Event) -> APIRouter:
+    """The routes over one node. `stopping` ends the long polls."""
+    router = APIRouter()
+
+    @router.api_route(NODE_PATH, methods=READ_ONLY)
+    async def node() -> Response:
+        return _json(holdings.identity.to_json())
+
+    @router.api_route(CATALOGUE_PATH, methods=READ_ONLY)
+    async def catalogue(request: Request) -> Response:
+        known = request.headers.get("if-none-match")
+        if names_etag(known, etag := generation_etag(holdings.identity.generation)):
+            return Response(status_code=304, headers={"ETag": etag})
+        message = await holdings.catalogue()
+        body = await asyncio.to_thread(lambda: json_bytes(message.to_json()))
+        return _json_bytes(body, ETag=generation_etag(message.generation))
+
+    @router.api_route(PEERS_PATH, methods=READ_ONLY)
+    async def peers() -> Response:
+        return _json(PeersMessage(tuple(await holdings.peer_addresses())).to_json())
+
+    @router.api_route(MANIFESTS_PREFIX + "{name:path}", methods=READ_ONLY)
+    async def manifest(request: Request) -> Response:
+        repo_path, commit = _last_apart(request, MANIFESTS_PREFIX)
+        repo = RepoId.from_api_path(repo_path)
+        found = await holdings.shared_manifest(repo, Commit.parse(commit))
+        if found is None:
+            raise NotFound(f"This node does not share {repo} at {commit}.", repo=str(repo), commit=commit)
+        return _json_bytes(await asyncio.to_thread(lambda: found.to_json().encode()))
+
+    @router.api_route(REFS_PREFIX + "{name:path}", methods=READ_ONLY)
+    async def ref(request: Request) -> Response:
+        repo_path, revision = _last_apart(request, REFS_PREFIX)
+        repo = RepoId.from_api_path(repo_path)
+        found = await holdings.shared_ref(repo, Revision.parse(revision))
+        if found is None:
+            raise NotFound(f"This node does not know {revision} of {repo}.", repo=str(repo), revision=revision)
+        return _json(found.to_json())
+
+    @router.api_route(BLOBS_PREFIX + "{digest}/pieces", methods=READ_ONLY)
+    async def pieces(digest: str, after: int = -1, wait: float = 0.0) -> Response:
+        blob = Digest.parse(digest)
+        wait_seconds = min(max(wait, 0.0), MAX_WAIT_SECONDS)
+        found = await _unless(stopping, holdings.piece_map(blob, after, wait_seconds))
+        if found is None:
+            raise NotFound(f"This node does not share {blob}.", digest=digest)
+        return _json(found.to_json())
+
+    return router
+
+
+def _last_apart(request: Request, prefix: str) -> tuple[str, str]:
+    """What follows the prefix, and its last segment apart, decoded: a revision there may have slashes of its own."""
+    raw = request.scope["raw_path"].decode("latin-1").partition(prefix)[2]
+    head, slash, last = raw.rpartition("/")
+    if not slash:
+        raise InvalidName("This address names no repo and revision.")
+    return unquote(head), unquote(last)
+
+
+def _json(document: Any) -> Response:
+    return _json_bytes(json_bytes(document))
+
+
+def _json_bytes(body: bytes, **headers: str) -> Response:
+    return Response(body, media_type="application/json", headers=headers)
+
+
+async def _unless(stopping: asyncio.Event, work: Awaitable[_Result | None]) -> _Result | None:
+    """The result of `work`, or None as soon as the node stops."""
+    doing = asyncio.ensure_future(work)
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((doing, stop), return_when=asyncio.FIRST_COMPLETED)
+        return doing.result() if doing.done() else None
+    finally:
+        doing.cancel()
+        stop.cancel()

@@ -1,0 +1,233 @@
+"""A node in memory: Operations and Holdings with nothing behind them but what a test puts in."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hfpeer.errors import NotFound
+from hfpeer.manifest import Manifest
+from hfpeer.names import Address, Commit, Digest, FilePath, RepoId, Revision
+from hfpeer.operations import (
+    AddRequest,
+    CachedFile,
+    CachedRevision,
+    Holding,
+    NodeStatus,
+    PeerStatus,
+    Published,
+    Removed,
+)
+from hfpeer.ranges import MIB, PieceGrid, RangeSet
+from hfpeer.transfer.events import Event, Finished, Listener
+from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, RefMessage, RevisionMessage
+
+COMMIT = Commit("ab" * 20)
+
+
+class MemoryBlob:
+    """An open file, whole or with gaps."""
+
+    def __init__(self, path: Path, ranges: RangeSet | None, on_close: Callable[[], None]) -> None:
+        self.fd = os.open(path, os.O_RDONLY)
+        self.size_bytes = os.fstat(self.fd).st_size
+        self._ranges = ranges
+        self._on_close = on_close
+
+    def present(self) -> RangeSet | None:
+        return self._ranges
+
+    def close(self) -> None:
+        os.close(self.fd)
+        self._on_close()
+
+
+class MemoryNode:
+    """`put` shares a file, `partial` limits a shared blob to what is here; `cached`, `found`, `peers` are what the
+    operations answer. An `add` tells `events`, waits for `gate` if there is one, then raises `failure` or finishes.
+    Every operation is remembered in `calls` as (name, arguments)."""
+
+    def __init__(self, name: str = "memory") -> None:
+        self.name = name
+        self.blobs: dict[Digest, Path] = {}
+        self.partial: dict[Digest, RangeSet] = {}
+        self.manifests: dict[tuple[RepoId, Commit], Manifest] = {}
+        self.refs: dict[tuple[RepoId, Revision], RefMessage] = {}
+        self.cached: list[CachedRevision] = []
+        self.found: list[Holding] = []
+        self.listeners: dict[str, str] = {}
+        self.peers: dict[str, PeerStatus] = {}
+        self.events: list[Event] = []
+        self.gate: asyncio.Event | None = None
+        self.failure: Exception | None = None
+        self.generation = 1
+        self.piece_version = 1
+        self.pieces_changed = asyncio.Event()
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.sent_bytes = 0
+        self.open_blobs = 0
+        self.running_adds = 0
+        self.add_ended = asyncio.Event()
+        self.is_started = False
+
+    def put(self, path: Path) -> Digest:
+        """Makes a file a shared blob."""
+        digest = Digest("sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+        self.blobs[digest] = path
+        return digest
+
+    async def start(self, lan_address: Address | None) -> None:
+        self.calls.append(("start", {"lan_address": lan_address}))
+        self.is_started = True
+
+    async def stop(self) -> None:
+        self.is_started = False
+
+    # Operations
+
+    async def add(self, request: AddRequest, on_event: Listener) -> Finished:
+        self.calls.append(("add", {"request": request}))
+        self.running_adds += 1
+        try:
+            for event in self.events:
+                on_event(event)
+            if self.gate is not None:
+                await self.gate.wait()
+            if self.failure is not None:
+                raise self.failure
+            return Finished(str(request.repo), COMMIT, f"/cache/{request.repo.folder}/{COMMIT}", 1, 2, 0, {"peer": 2})
+        finally:
+            self.running_adds -= 1
+            self.add_ended.set()
+
+    async def list_revisions(
+        self, repo: RepoId | None = None, revision: Revision | None = None
+    ) -> list[CachedRevision]:
+        self._record("list_revisions", repo=repo, revision=revision)
+        found = [row for row in self.cached if repo is None or row.repo == str(repo)]
+        if repo is not None and not found:
+            raise NotFound(f"{repo} is not in the cache.", repo=str(repo))
+        return found
+
+    async def remove(self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()) -> Removed:
+        self._record("remove", repo=repo, revision=revision, files=files)
+        return Removed(str(repo), (COMMIT,), len(files), 10)
+
+    async def search(
+        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+    ) -> list[Holding]:
+        self._record("search", repo=repo, revision=revision, files=files)
+        return self.found
+
+    async def publish(self, folder: str, repo: RepoId) -> Published:
+        self._record("publish", folder=folder, repo=repo)
+        return Published(str(repo), COMMIT, f"/cache/{repo.folder}", 2, 20, ("model.safetensors",))
+
+    async def add_peer(self, address: str) -> PeerStatus:
+        self._record("add_peer", address=address)
+        peer = PeerStatus("id", "peer", str(Address.parse(address)), "alive", "static", last_seen_seconds_ago=0.5)
+        self.peers[address] = peer
+        return peer
+
+    async def remove_peer(self, address: str) -> None:
+        self._record("remove_peer", address=address)
+        if self.peers.pop(address, None) is None:
+            raise NotFound(f"There is no static peer {address}.", address=address)
+
+    async def list_peers(self) -> list[PeerStatus]:
+        self._record("list_peers")
+        return list(self.peers.values())
+
+    async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
+        self._record("share", repo=repo, is_shared=is_shared)
+        return [replace(row, is_shared=bool(is_shared)) for row in self.cached]
+
+    async def status(self) -> NodeStatus:
+        return NodeStatus(
+            node_id="00" * 8,
+            name=self.name,
+            version="0",
+            pid=os.getpid(),
+            home="/home",
+            cache="/cache",
+            started_at=1.0,
+            listeners=dict(self.listeners),
+            upstreams={"huggingface.co": "origin"},
+            peers=tuple(self.peers.values()),
+            received_bytes={"peer": 5, "origin": 7},
+            sent_bytes=self.sent_bytes,
+            revisions=len(self.cached),
+            files=3,
+            size_bytes=11,
+            unverified_files=0,
+            is_daemon=False,
+        )
+
+    # Holdings
+
+    @property
+    def holdings(self) -> MemoryNode:
+        return self
+
+    @property
+    def identity(self) -> NodeMessage:
+        return NodeMessage("00" * 8, self.name, "0", 1, self.generation)
+
+    async def catalogue(self) -> CatalogueMessage:
+        rows = [RevisionMessage(repo, commit, True, 1, 2, {"main": 1.0}) for repo, commit in self.manifests]
+        return CatalogueMessage(self.generation, tuple(rows))
+
+    async def peer_addresses(self) -> list[str]:
+        return [peer.address for peer in self.peers.values() if peer.state == "alive"]
+
+    async def shared_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
+        return self.manifests.get((repo, commit))
+
+    async def shared_ref(self, repo: RepoId, revision: Revision) -> RefMessage | None:
+        return self.refs.get((repo, revision))
+
+    def open_shared(self, digest: Digest) -> MemoryBlob | None:
+        if digest not in self.blobs:
+            return None
+        self.open_blobs += 1
+        return MemoryBlob(self.blobs[digest], self.partial.get(digest), self._closed)
+
+    async def piece_map(self, digest: Digest, after: int, wait_seconds: float) -> PieceMap | None:
+        if digest not in self.blobs:
+            return None
+        if after >= self.piece_version and wait_seconds:
+            await asyncio.wait([asyncio.ensure_future(self.pieces_changed.wait())], timeout=wait_seconds)
+        size_bytes = self.blobs[digest].stat().st_size
+        return PieceMap(size_bytes, MIB, self.piece_version, self._bits(digest, size_bytes))
+
+    def note_sent(self, size_bytes: int) -> None:
+        self.sent_bytes += size_bytes
+
+    def _bits(self, digest: Digest, size_bytes: int) -> bytes | None:
+        present = self.partial.get(digest)
+        if present is None:
+            return None
+        grid = PieceGrid(size_bytes)
+        bits = bytearray(-(-grid.count // 8))
+        for piece in (piece for part in present for piece in grid.pieces_inside(*part)):
+            bits[piece >> 3] |= 1 << (piece & 7)
+        return bytes(bits)
+
+    def _closed(self) -> None:
+        self.open_blobs -= 1
+
+    def _record(self, name: str, **arguments: Any) -> None:
+        self.calls.append((name, arguments))
+
+
+def cached_revision(repo: str = "org/name", type: str = "model") -> CachedRevision:
+    """A row as `ls` shows it, with a listing of one file."""
+    listing = (CachedFile("config.json", 2, f"git-sha1:{'cd' * 20}", True),)
+    return CachedRevision(
+        repo, type, COMMIT, ("main",), 1, 2, True, True, "public", True, 1.5, f"/cache/{repo}", listing
+    )
