@@ -12,8 +12,10 @@ import os
 import secrets
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hfpeer import __version__
 from hfpeer.cache.folder import read_folder
@@ -33,22 +35,25 @@ from hfpeer.operations import (
     Removed,
 )
 from hfpeer.paths import Places
-from hfpeer.peers.discovery import Discovery
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.table import Peer
 from hfpeer.resolving import Listing, Resolver
 from hfpeer.settings import Settings, write_setting
-from hfpeer.transfer.events import Finished, Listener, Planned, Resolved
+from hfpeer.transfer.events import CheckBegan, Finished, Listener, Planned, Resolved
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.scout import Scout
 from hfpeer.transfer.snapshot import SnapshotTransfer
 from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
 from hfpeer.upkeep import Upkeep
-from hfpeer.upstream.hub import stored_token
+from hfpeer.upstream.hub import Upstream, stored_token
 from hfpeer.upstream.hubs import Hubs
 from hfpeer.wire import PROTOCOL_VERSION, NodeMessage
 
+if TYPE_CHECKING:
+    from hfpeer.peers.discovery import Discovery
+
 MAX_SOURCE_PEERS = 16
+HASHING_THREADS = 2
 GREETING_SECONDS = 2.5
 """How long after its start a node waits for peers to be found before it goes to the WAN."""
 
@@ -63,7 +68,7 @@ class Node:
         self.node_id = _node_id(self._places)
         self.store = Store(self._places.cache, self._places.home)
         self._fetches = Fetches(self.store, patience_seconds=settings.patience_seconds)
-        self._hubs = self._make_hubs(None)
+        self._hubs = _make_hubs(settings)
         self._neighbourhood: Neighbourhood | None = None
         self._discovery: Discovery | None = None
         self._upkeep: Upkeep | None = None
@@ -73,7 +78,7 @@ class Node:
         self.listeners: dict[str, str] = {}
         self.holdings = NodeHoldings(self.store, self._fetches, self._identity, self._alive_addresses)
 
-    async def start(self, lan_address: Address | None) -> None:
+    async def start(self, lan_address: tuple[str, int] | None) -> None:
         """Joins the LAN: `lan_address` is where the LAN door really listens; None stays alone."""
         if lan_address is None:
             return
@@ -81,7 +86,9 @@ class Node:
         self._resolver = Resolver(self.store, self._neighbourhood)
         await self._neighbourhood.start()
         if self._settings.uses_mdns:
-            self._discovery = Discovery(self.node_id, self._settings.name, lan_address)
+            from hfpeer.peers.discovery import Discovery
+
+            self._discovery = Discovery(self.node_id, self._settings.name, Address(*lan_address))
             await self._discovery.start(self._neighbourhood.found, self._neighbourhood.left)
         self._upkeep = Upkeep(self.store, self._hubs, self._announce)
         self._upkeep.start()
@@ -100,29 +107,25 @@ class Node:
         began_at = time.monotonic()
         ticket = id(request)
         self._adding[ticket] = f"{request.repo} {request.revision}"
-        hubs = self._hubs if request.token is None else self._make_hubs(request.token)
+        hubs = self._hubs if request.token is None else self._hubs.acting_for(request.token)
         try:
             finished = await self._add(request, hubs, on_event)
         finally:
             del self._adding[ticket]
-            if hubs is not self._hubs:
-                await hubs.aclose()
         finished = replace(finished, seconds=time.monotonic() - began_at)
         on_event(finished)
         return finished
 
     async def _add(self, request: AddRequest, hubs: Hubs, on_event: Listener) -> Finished:
         asks_peers = request.uses_peers and self._neighbourhood is not None and not request.is_local_only
-        if self._upkeep is not None:
-            await self._upkeep.scanned()
-        else:
-            await asyncio.to_thread(self.store.scan)
+        await self._look_at_cache()
+        await asyncio.to_thread(self.store.scan_repo, request.repo)
         if asks_peers:
             await self._greet(request)
         listing = await self._list(request, hubs, on_event, asks_peers=asks_peers)
         manifest, repo = listing.manifest, request.repo
         files = select(manifest, request)
-        missing = await asyncio.to_thread(self.store.missing, files)
+        missing = await asyncio.to_thread(self._missing, files, on_event)
         on_event(_planned(listing, files, missing))
         if request.is_local_only and missing:
             raise _not_all_here(manifest, missing)
@@ -136,12 +139,11 @@ class Node:
             asks_peers=asks_peers,
             patience_seconds=self._settings.patience_seconds,
         )
-        learning = asyncio.create_task(self._learn_visibility(listing, hubs))
+        learning = asyncio.create_task(self._learn_visibility(listing, hubs, request))
         try:
             await transfer.run(missing)
         finally:
             await asyncio.to_thread(self._settle_accounts, transfer)
-            learning.cancel() if request.is_local_only else None
             await asyncio.gather(learning, return_exceptions=True)
         if not request.revision.is_commit:
             await asyncio.to_thread(self.store.write_ref, repo, request.revision, manifest.commit, listing.given_by)
@@ -194,18 +196,30 @@ class Node:
         deadline = self._started_at + GREETING_SECONDS if self._discovery is not None else self._started_at
         await self._neighbourhood.settle(commit, max(0.0, deadline - time.time()))
 
-    async def _learn_visibility(self, listing: Listing, hubs: Hubs) -> None:
+    async def _learn_visibility(self, listing: Listing, hubs: Hubs, request: AddRequest) -> None:
         """What an upstream lists anonymously is public; what a peer shares is public on this LAN already."""
         repo = listing.manifest.repo
-        if await asyncio.to_thread(self.store.visibility, repo) is not Visibility.UNKNOWN:
+        if request.is_local_only or await asyncio.to_thread(self.store.visibility, repo) is not Visibility.UNKNOWN:
             return
         try:
-            visibility = await hubs.visibility(repo)
+            visibility, _ = await hubs.visibility(repo)
         except HfpeerError:
             if listing.from_peer is None:
                 return
             visibility = Visibility.PUBLIC
         await asyncio.to_thread(self.store.set_visibility, repo, visibility)
+
+    def _missing(self, files: Sequence[ManifestFile], on_event: Listener) -> list[ManifestFile]:
+        """What has to be fetched. What other tools put there is hashed first, once: wrong bytes count as missing."""
+        absent = {file.digest for file in self.store.missing(files)}
+        here = {file.digest: file for file in files if file.digest not in absent}
+        found = {digest: self.store.find_blob(digest) for digest in here}
+        unverified = [blob for blob in found.values() if blob is not None and not blob.is_verified]
+        if unverified:
+            on_event(CheckBegan(len(unverified), sum(blob.size_bytes for blob in unverified)))
+            with ThreadPoolExecutor(HASHING_THREADS) as pool:
+                list(pool.map(self.store.verify, unverified))
+        return self.store.missing(files)
 
     def _settle_accounts(self, transfer: SnapshotTransfer) -> None:
         tally = transfer.tally
@@ -264,10 +278,13 @@ class Node:
     def _publish(self, folder: Path, repo: RepoId) -> Published:
         made = read_folder(folder, repo)
         manifest = made.manifest
-        for digest, path in made.paths.items():
+        for digest, path in made.sources.items():
             self.store.adopt_blob(path, digest, repo)
+        for digest, text in made.texts.items():
+            self.store.publish_bytes(digest, text, repo)
         self.store.save_manifest(manifest)
         snapshot = self.store.install(repo, manifest.commit, manifest.files)
+        self.store.note_published(repo)
         self.store.set_share(repo, True)
         self.store.write_ref(repo, MAIN, manifest.commit, self._settings.name)
         return Published(
@@ -402,12 +419,12 @@ class Node:
             listeners=dict(self.listeners),
             upstreams={upstream.name: upstream.url for upstream in self._settings.upstreams},
             peers=tuple(await self.list_peers()),
-            received_bytes=totals.received_bytes,
-            sent_bytes=totals.sent_bytes,
-            revisions=totals.revisions,
-            files=totals.files,
-            size_bytes=totals.size_bytes,
-            unverified_files=totals.unverified_files,
+            received_bytes=totals["received_bytes"],
+            sent_bytes=totals["sent_bytes"],
+            revisions=totals["revisions"],
+            files=totals["files"],
+            size_bytes=totals["size_bytes"],
+            unverified_files=totals["unverified_files"],
             transfers=tuple(self._adding.values()),
             is_daemon=self._neighbourhood is not None,
         )
@@ -424,12 +441,20 @@ class Node:
             shared = sorted((r for r in revisions if r.is_shared), key=lambda r: r.used_at, reverse=True)
             await self._discovery.announce(generation, [Commit(revision.commit) for revision in shared])
 
-    def _make_hubs(self, token: str | None) -> Hubs:
-        return Hubs.of(
-            self._settings.upstreams,
-            token=stored_token if token is None else lambda: token,
-            sends_token_to_mirrors=self._settings.sends_token_to_mirrors,
-        )
+
+def _make_hubs(settings: Settings) -> Hubs:
+    return Hubs(
+        [
+            Upstream(
+                upstream.name,
+                upstream.kind,
+                upstream.url,
+                token=stored_token,
+                sends_token=upstream.kind == "origin" or settings.sends_token_to_mirrors,
+            )
+            for upstream in settings.upstreams
+        ]
+    )
 
 
 def select(manifest: Manifest, request: AddRequest) -> list[ManifestFile]:

@@ -175,8 +175,10 @@ class Resolver:
                 answer = await asyncio.wait_for(client.ref(repo, revision), PEER_ANSWER_SECONDS)
             except (Unreachable, CorruptData, asyncio.TimeoutError):
                 return None
+            if answer is None:
+                return None
             # A peer may not claim to know the future: its answer would win for ever.
-            return answer and (min(answer.resolved_at, time.time()), answer.commit, peer.name or str(peer.address))
+            return min(answer.resolved_at, time.time()), answer.commit, peer.name or str(peer.address)
 
         answers = await asyncio.gather(*(ask(peer) for peer in self._peers()))
         return [answer for answer in answers if answer]

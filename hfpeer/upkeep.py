@@ -35,7 +35,6 @@ class Upkeep:
         self._announced: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._scanned = asyncio.Event()
-        self._asked: set[RepoId] = set()
 
     def start(self) -> None:
         duties = (
@@ -86,15 +85,20 @@ class Upkeep:
     async def _ask_visibility(self) -> None:
         await self._scanned.wait()
         for repo in await self._repos():
-            if await asyncio.to_thread(self._store.visibility, repo) is Visibility.UNKNOWN:
-                await asyncio.to_thread(self._store.set_visibility, repo, await self._hubs.visibility(repo))
+            if await asyncio.to_thread(self._is_unknown, repo):
+                visibility, _ = await self._hubs.visibility(repo)
+                await asyncio.to_thread(self._store.set_visibility, repo, visibility)
+
+    def _is_unknown(self, repo: RepoId) -> bool:
+        return self._store.visibility(repo) is Visibility.UNKNOWN and not self._store.is_published(repo)
 
     async def _prove(self) -> None:
         """Fetches the manifest, with proof, of shared revisions that other tools downloaded, so that peers believe."""
         await self._scanned.wait()
         for revision in await asyncio.to_thread(self._store.revisions):
             repo, commit = RepoId.parse(revision.repo, revision.type), Commit(revision.commit)
-            if not revision.is_shared or await asyncio.to_thread(self._store.load_manifest, repo, commit):
+            known = await asyncio.to_thread(self._store.load_manifest, repo, commit)
+            if not revision.is_shared or known is not None:
                 continue
             try:
                 manifest, _ = await self._hubs.manifest(repo, commit)

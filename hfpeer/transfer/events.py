@@ -34,6 +34,15 @@ class Resolved(Event):
 
 
 @dataclass(frozen=True)
+class CheckBegan(Event):
+    """Files that other tools put into the cache are being hashed before they count as present."""
+
+    kind: ClassVar[str] = "check_began"
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Planned(Event):
     """The manifest is known: what there is and what has to be fetched."""
 
@@ -118,13 +127,13 @@ Listener: TypeAlias = Callable[[Event], None]
 """Called with each event, from any thread; it must return at once and not raise."""
 
 KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Resolved, Planned, Progressed, SourceFailed, FileFinished, Finished)
+    cls.kind: cls for cls in (Resolved, CheckBegan, Planned, Progressed, SourceFailed, FileFinished, Finished)
 }
 
 
 def from_json(document: dict[str, Any]) -> Event:
     """The event that `to_json` wrote. Raises KeyError or TypeError for anything else."""
     fields = {name: value for name, value in document.items() if name != "event"}
-    if "files" in fields and isinstance(fields["files"], list):
+    if isinstance(fields.get("files"), list):
         fields["files"] = tuple(FileProgress(**file) for file in fields["files"])
     return KINDS[document["event"]](**fields)

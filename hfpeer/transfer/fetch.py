@@ -16,7 +16,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from hfpeer.cache.blobs import BlobHash, PartialBlob
-from hfpeer.errors import CorruptData, HfpeerError, NoSourceLeft
+from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, NoSourceLeft
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.transfer.hashing import BufferPool, readable_stop
@@ -77,6 +77,7 @@ class BlobFetch:
         self._unsynced_bytes = 0
         self._progressed_at = clock()
         self._failure: HfpeerError | None = None
+        self._refusal: AccessDenied | None = None
         self._is_over = False
         self._suspects: list[_Suspect] = []
         self._innocent: set[str] = set()
@@ -235,6 +236,8 @@ class BlobFetch:
             source.name: source.out_because or source.last_reason or "has not got it"
             for source in self._picker.sources.values()
         }
+        if self._refusal is not None:
+            return self._refusal
         said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no source knows it"
         if self.report.liars or self._suspects:
             return CorruptData(
@@ -300,6 +303,8 @@ class BlobFetch:
 
     def _settle(self, order: Order, fault: SourceFault | None) -> None:
         overdue = self._aborted_reason(order)
+        if fault is not None and isinstance(fault.__cause__, AccessDenied):
+            self._refusal = fault.__cause__
         if order.position >= order.stop:
             self._picker.finished(order)
         elif fault is None and overdue is None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from hfpeer.cache.blobs import BlobHash
-from hfpeer.errors import HfpeerError, NoSourceLeft
+from hfpeer.errors import AccessDenied, HfpeerError, NoSourceLeft
 from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.transfer.fetch import FetchReport
 from hfpeer.transfer.retry import backoff_seconds
@@ -50,6 +50,7 @@ class SmallBlobs:
         self._lock = threading.Lock()
         self._reasons: dict[str, str] = {}
         self._failure: HfpeerError | None = None
+        self._refusal: AccessDenied | None = None
         self._cancelled = threading.Event()
         self.report = FetchReport()
 
@@ -59,7 +60,8 @@ class SmallBlobs:
 
     def run(self, peers: Sequence[PeerSource], upstreams: Sequence[UpstreamSource]) -> FetchReport:
         """Fetches everything, from peers first. Raises NoSourceLeft for what nobody could give; the rest is kept."""
-        for source in (*peers, *upstreams):
+        sources: list[Source] = [*peers, *upstreams]
+        for source in sources:
             self.report.kinds[source.name] = source.kind
         self._ask_peers(peers)
         for upstream in upstreams:
@@ -92,7 +94,7 @@ class SmallBlobs:
             try:
                 is_honest = self._take_batch(peer, batch)
             except SourceFault as fault:
-                self._give_up(peer, batch[0], fault.reason)
+                self._give_up(peer, batch[0], fault)
                 return
             except HfpeerError as error:
                 self._failure = error
@@ -156,7 +158,7 @@ class SmallBlobs:
             except SourceFault as fault:
                 rest = backoff_seconds(attempt) if fault.retry_after_seconds is None else fault.retry_after_seconds
                 if fault.is_permanent or attempt == MAX_TRIES or time.monotonic() + rest > deadline:
-                    self._give_up(upstream, blob, fault.reason)
+                    self._give_up(upstream, blob, fault)
                     return
                 self._cancelled.wait(rest)
                 continue
@@ -188,12 +190,16 @@ class SmallBlobs:
             self._reasons[source.name] = "gave wrong bytes"
         self._listener(SourceFailed(source.name, str(blob.path), "gave bytes that are not the file's", was_lying=True))
 
-    def _give_up(self, source: Source, blob: WantedBlob, reason: str) -> None:
+    def _give_up(self, source: Source, blob: WantedBlob, fault: SourceFault) -> None:
         with self._lock:
-            self._reasons[source.name] = reason
-        self._listener(SourceFailed(source.name, str(blob.path), reason))
+            self._reasons[source.name] = fault.reason
+            if isinstance(fault.__cause__, AccessDenied):
+                self._refusal = fault.__cause__
+        self._listener(SourceFailed(source.name, str(blob.path), fault.reason))
 
-    def _no_source_left(self) -> NoSourceLeft:
+    def _no_source_left(self) -> HfpeerError:
+        if self._refusal is not None:
+            return self._refusal
         first = next(iter(self._todo.values()))
         others = f" and {len(self._todo) - 1} more small files" if len(self._todo) > 1 else ""
         said = "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items()) or "no source has got it"

@@ -140,7 +140,8 @@ class SnapshotTransfer:
             self.tally.add(small.report)
 
     def _keep_small(self, blobs: Sequence[tuple[WantedBlob, bytes]]) -> None:
-        self._store.publish_small(self._manifest.repo, [(blob.digest, data) for blob, data in blobs])
+        for blob, data in blobs:
+            self._store.publish_bytes(blob.digest, data, self._manifest.repo)
         self._install_now([blob.digest for blob, _ in blobs])
 
     async def _install(self, digests: Sequence[Digest]) -> None:
