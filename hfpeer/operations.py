@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hfpeer.cache.records import CachedFile as CachedFile
+from hfpeer.cache.records import CachedRevision as CachedRevision
+from hfpeer.cache.records import Removed as Removed
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.ranges import RangeSet
@@ -24,7 +27,8 @@ class AddRequest:
 
     Empty `files` and `include` mean the whole repo. Globs are fnmatch patterns over paths in which `*` crosses
     `/`, and a trailing `/` means all below, as in huggingface_hub. `is_local_only` asks nobody but the cache;
-    `uses_peers` False asks upstreams only. `trusts_peers` accepts a listing from a peer without proof.
+    `uses_peers` False asks upstreams only. `trusts_peers` accepts a listing from a peer without proof. `token` acts
+    instead of the node's own; an empty one is nobody's.
     """
 
     repo: RepoId
@@ -36,49 +40,6 @@ class AddRequest:
     uses_peers: bool = True
     trusts_peers: bool = False
     token: str | None = None
-
-
-@dataclass(frozen=True)
-class CachedFile:
-    """One file of a cached revision."""
-
-    path: str
-    size_bytes: int
-    digest: str
-    is_present: bool
-
-
-@dataclass(frozen=True)
-class CachedRevision:
-    """A revision in the cache: what of it is here, and whether peers may have it.
-
-    `visibility` is public, gated, private or unknown; `is_shared` is the verdict after the owner's override;
-    `is_complete` is None while the listing is not known; `used_at` is seconds since the epoch.
-    """
-
-    repo: str
-    type: str
-    commit: str
-    refs: tuple[str, ...]
-    files: int
-    size_bytes: int
-    is_complete: bool | None
-    is_proved: bool
-    visibility: str
-    is_shared: bool
-    used_at: float
-    snapshot: str
-    listing: tuple[CachedFile, ...] = ()
-
-
-@dataclass(frozen=True)
-class Removed:
-    """What `remove` took away. `freed_bytes` counts blobs that no other revision needs."""
-
-    repo: str
-    commits: tuple[str, ...]
-    files: int
-    freed_bytes: int
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from hfpeer.cache import journal
 from hfpeer.cache.failures import storage_error, translated
 from hfpeer.cache.layout import partial_folder, partials_folder
 from hfpeer.cache.locks import NO_FLOCK, locked, names, take_flock
+from hfpeer.cache.snapshots import ASIDE_SUFFIX, copy_blob
 from hfpeer.errors import Locked
 from hfpeer.names import Digest
 from hfpeer.ranges import PieceGrid, RangeSet
@@ -196,12 +197,18 @@ class PartialBlob:
     def publish_to(self, blob: Path) -> None:
         """Syncs the data once and renames it to `blob`, replacing what is there; then closes and cleans up.
 
-        Raises NoSpace or BrokenCache, and then the partial is as before.
+        A repo whose folder is a link to another volume gets a copy. Raises NoSpace or BrokenCache, and then the
+        partial is as before.
         """
         with translated("put a blob into the cache", blob):
             os.fsync(self._fd)
             blob.parent.mkdir(parents=True, exist_ok=True)
-            self.path.replace(blob)
+            try:
+                self.path.replace(blob)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                copy_blob(self.path, blob)
         self.remove()
 
     def _append_locked(self, records: bytes) -> None:
@@ -247,11 +254,14 @@ def open_partial(
 
 
 def sweep(cache: Path, older_than: float) -> int:
-    """Deletes partials that nobody has open and nobody wrote to since `older_than` (seconds since the epoch).
-
-    How many bytes of the disk that gave back.
+    """Deletes what a killed process left: partials that nobody has open and nobody wrote to since `older_than`
+    (seconds since the epoch), and small files that were on their way. How many bytes of the disk that gave back.
     """
     freed_bytes = 0
+    for stray in cache.glob(f"*--*/.*{ASIDE_SUFFIX}"):
+        with contextlib.suppress(OSError):
+            if stray.lstat().st_mtime < older_than:
+                stray.unlink()
     for data in partials_folder(cache).glob("*/data"):
         with contextlib.suppress(OSError, Locked):
             freed_bytes += _sweep_one(data, older_than)

@@ -197,6 +197,16 @@ class Catalog:
 
     # Revisions and their files
 
+    def sum_of_files(self, repo: str, commit: str) -> tuple[int, int]:
+        """How many files of a snapshot are there, and the size of their distinct blobs."""
+        name = sa.func.coalesce(_files.c.digest, _files.c.path)
+        is_one = sa.and_(_files.c.repo == repo, _files.c.commit == commit)
+        distinct = sa.select(name, _files.c.size_bytes).distinct().where(is_one).subquery()
+        with self._reading() as connection:
+            count = connection.scalar(sa.select(sa.func.count()).where(is_one))
+            size_bytes = connection.scalar(sa.select(sa.func.sum(distinct.c.size_bytes)))
+        return int(count or 0), int(size_bytes or 0)
+
     def files(self, repo: str, commit: str) -> list[FileRow]:
         """The files of a snapshot that are there, by path."""
         columns = (_files.c.path, _files.c.digest, _files.c.size_bytes)

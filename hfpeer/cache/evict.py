@@ -18,9 +18,9 @@ from hfpeer.cache import layout, scan, snapshots
 from hfpeer.cache.catalog import Catalog
 from hfpeer.cache.failures import translated
 from hfpeer.cache.locks import etag_lock
+from hfpeer.cache.records import Removed
 from hfpeer.errors import InvalidName, Locked
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
-from hfpeer.operations import Removed
 
 LOCK_SECONDS = 2.0
 """A blob whose lock is held for longer is in use: it stays."""

@@ -6,6 +6,7 @@ They are kept with their proof so that the node can convince others. A file that
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 
 from hfpeer.cache.snapshots import write_file
@@ -13,12 +14,16 @@ from hfpeer.errors import CorruptData
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 
+RECENT = 4
+
 
 class Manifests:
     """Manifests on disk. Thread-safe."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._lock = threading.Lock()
+        self._recent: dict[Path, tuple[tuple[int, int], Manifest]] = {}
 
     def path(self, repo: RepoId, commit: Commit) -> Path:
         return self._folder / repo.folder / f"{commit}.json"
@@ -32,12 +37,29 @@ class Manifests:
         write_file(self.path(manifest.repo, manifest.commit), manifest.to_json())
 
     def load(self, repo: RepoId, commit: Commit) -> Manifest | None:
-        """The manifest, or None if there is none that can be read."""
+        """The manifest, or None if there is none that can be read. The last few are kept in memory."""
+        path = self.path(repo, commit)
         try:
-            manifest = Manifest.from_json(self.path(repo, commit).read_bytes())
+            facts = path.stat()
+            stamp = (facts.st_mtime_ns, facts.st_ino)
+            with self._lock:
+                recent = self._recent.get(path)
+            if recent is not None and recent[0] == stamp:
+                return recent[1]
+            manifest = Manifest.from_json(path.read_bytes())
         except (OSError, CorruptData):
             return None
-        return manifest if (manifest.repo, manifest.commit) == (repo, commit) else None
+        if (manifest.repo, manifest.commit) != (repo, commit):
+            return None
+        self._keep(path, stamp, manifest)
+        return manifest
+
+    def _keep(self, path: Path, stamp: tuple[int, int], manifest: Manifest) -> None:
+        with self._lock:
+            self._recent.pop(path, None)
+            self._recent[path] = (stamp, manifest)
+            while len(self._recent) > RECENT:
+                del self._recent[next(iter(self._recent))]
 
     def remove(self, repo: RepoId, commit: Commit) -> None:
         path = self.path(repo, commit)

@@ -76,19 +76,20 @@ def sum_up(
     cache: Path, catalog: Catalog, manifests: Manifests, repo: RepoId, commit: Commit, used_at: float | None = None
 ) -> None:
     """Brings a revision's row up to date with its files and its listing. One without files is forgotten."""
-    rows = catalog.files(repo.folder, commit)
-    if not rows:
+    files, size_bytes = catalog.sum_of_files(repo.folder, commit)
+    if not files:
         catalog.drop_revision(repo.folder, commit)
         return
     known, is_proved = listing(cache, manifests, repo, commit)
     before = catalog.revisions(repo.folder, commit)
     if used_at is None:
         used_at = before[0].used_at if before else _used_at(layout.snapshot_path(cache, repo, commit))
-    sizes = {row.digest or row.path: row.size_bytes for row in rows}
-    is_complete = None if known is None else known.keys() <= {row.path for row in rows}
-    catalog.put_revision(
-        RevisionRow(repo.folder, commit, len(rows), sum(sizes.values()), is_complete, is_proved, used_at)
-    )
+    is_complete = None if known is None else files >= len(known) and _is_complete(catalog, repo, commit, known)
+    catalog.put_revision(RevisionRow(repo.folder, commit, files, size_bytes, is_complete, is_proved, used_at))
+
+
+def _is_complete(catalog: Catalog, repo: RepoId, commit: Commit, known: Listing) -> bool:
+    return known.keys() <= {row.path for row in catalog.files(repo.folder, commit)}
 
 
 def _used_at(snapshot: Path) -> float:

@@ -13,18 +13,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from hfpeer.cache import blobs, evict, layout, snapshots
 from hfpeer.cache.catalog import BlobRow, Catalog, FileRow, RefRow, RevisionRow
 from hfpeer.cache.locks import etag_lock
 from hfpeer.cache.manifests import Manifests
+from hfpeer.cache.records import CachedFile, CachedRevision, Removed, Totals
 from hfpeer.cache.scan import Scanner, ScanResult, listing, see_blob, sum_up
 from hfpeer.cache.sharing import Sharing
 from hfpeer.errors import BrokenCache, CorruptData
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility
-from hfpeer.operations import CachedFile, CachedRevision, Removed
 from hfpeer.ranges import RangeSet
 
 FLUSH_SECONDS = 1.0
@@ -69,8 +68,15 @@ class Store:
 
     # Whole blobs
 
-    def find_blob(self, digest: Digest) -> BlobFile | None:
-        """A blob by its digest, whichever repo it came with; a verified one if there is one."""
+    def find_blob(self, digest: Digest, repo: RepoId | None = None) -> BlobFile | None:
+        """A blob by its digest, whichever repo it came with; a verified one if there is one.
+
+        With `repo` also one that somebody has put into that repo since the last scan.
+        """
+        found = self._best(self._catalog.blobs([str(digest)]))
+        if found is not None or repo is None:
+            return found
+        self._remember(self._see(layout.blob_path(self.cache, repo, digest), digest))
         return self._best(self._catalog.blobs([str(digest)]))
 
     def missing(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
@@ -97,12 +103,16 @@ class Store:
     def verify(self, blob: BlobFile, should_stop: Callable[[], bool] | None = None) -> bool:
         """Hashes a blob and remembers the result. Whether it is what its name says.
 
-        A blob that is not is never shared and counts as missing, but its file is left alone: it is the user's.
+        One that is not, or that cannot be read, is never shared and counts as missing, but its file is left alone: it
+        is the user's.
         """
         row = self._see(blob.path, blob.digest)
         if row is None:
             return False
-        actual = blobs.hash_file(blob.path, blob.digest.algorithm, row.size_bytes, should_stop=should_stop)
+        try:
+            actual = blobs.hash_file(blob.path, blob.digest.algorithm, row.size_bytes, should_stop=should_stop)
+        except BrokenCache:
+            actual = ""
         if actual is None or self._see(blob.path, blob.digest) != row:
             return False
         is_right = actual == blob.digest.hex
@@ -132,21 +142,28 @@ class Store:
         """
         blob = layout.blob_path(self.cache, repo, partial.digest)
         with etag_lock(self.cache, repo, partial.digest):
-            if self._is_in_place(blob, partial.digest, partial.size_bytes):
+            row = self._in_place(blob, partial.digest, partial.size_bytes)
+            if row is None:
+                partial.publish_to(blob)
+                row = self._seen(blob, partial.digest, verified_at=time.time())
+            else:
                 partial.remove()
-                return blob
-            partial.publish_to(blob)
-            self._remember_blob(blob, partial.digest, time.time())
+        self._remember(row)
         return blob
 
-    def publish_bytes(self, digest: Digest, body: bytes, repo: RepoId) -> Path:
-        """Like `publish_blob`, for a small blob whose verified bytes are in memory."""
-        blob = layout.blob_path(self.cache, repo, digest)
-        with etag_lock(self.cache, repo, digest):
-            if not self._is_in_place(blob, digest, len(body)):
-                snapshots.write_file(blob, body, is_synced=True)
-                self._remember_blob(blob, digest, time.time())
-        return blob
+    def publish_small(self, repo: RepoId, small: Iterable[tuple[Digest, bytes]]) -> None:
+        """Like `publish_blob`, for many small blobs whose verified bytes are in memory: synced together."""
+        wanted = {layout.blob_path(self.cache, repo, digest): (digest, body) for digest, body in small}
+        found = []
+        with snapshots.written_aside({path: body for path, (_, body) in wanted.items()}) as fresh:
+            for path, (digest, body) in wanted.items():
+                with etag_lock(self.cache, repo, digest):
+                    in_place = self._in_place(path, digest, len(body))
+                    if in_place is None:
+                        fresh[path].replace(path)
+                        in_place = self._seen(path, digest, verified_at=time.time())
+                found.append(in_place)
+        self._catalog.put_blobs(row for row in found if row is not None)
 
     def adopt_blob(self, path: Path, digest: Digest, repo: RepoId) -> Path:
         """Puts the content of a file into `blobs/` of `repo`.
@@ -325,21 +342,15 @@ class Store:
             self._sent_bytes += size_bytes
         self._flush_if_due()
 
-    def totals(self) -> dict[str, Any]:
-        """`revisions`, `files`, `size_bytes`, `unverified_files`, `sent_bytes`, and `received_bytes` by kind and
-        `received_by_source` by source."""
+    def totals(self) -> Totals:
+        """The cache in numbers, with everything noted so far."""
         self._flush()
         by_kind: dict[str, int] = defaultdict(int)
-        received = self._catalog.received()
-        for (kind, _), size_bytes in received.items():
+        by_source: dict[str, int] = defaultdict(int)
+        for (kind, source), size_bytes in self._catalog.received().items():
             by_kind[kind] += size_bytes
-        names = ("revisions", "files", "size_bytes", "unverified_files")
-        return {
-            **dict(zip(names, self._catalog.totals(), strict=True)),
-            "sent_bytes": self._catalog.sent_bytes,
-            "received_bytes": dict(by_kind),
-            "received_by_source": {source: size_bytes for (_, source), size_bytes in received.items()},
-        }
+            by_source[source] += size_bytes
+        return Totals(*self._catalog.totals(), self._catalog.sent_bytes, dict(by_kind), dict(by_source))
 
     # Inside
 
@@ -406,30 +417,32 @@ class Store:
         is_verified = row.verified_at is not None
         return BlobFile(Digest.parse(row.digest), self.cache / row.path, row.size_bytes, is_verified)
 
-    def _is_in_place(self, blob: Path, digest: Digest, size_bytes: int) -> bool:
-        """Whether a blob of that name is there already and nothing is known against it; then it is catalogued."""
+    def _in_place(self, blob: Path, digest: Digest, size_bytes: int) -> BlobRow | None:
+        """What is known of a blob that is there already, unless it is known to be wrong."""
         seen = self._see(blob, digest)
         if seen is None or seen.size_bytes != size_bytes:
-            return False
+            return None
         known = self._known(seen)
-        if known.is_corrupt:
-            return False
-        self._catalog.put_blobs([known])
-        return True
+        return None if known.is_corrupt else known
 
-    def _remember_blob(self, blob: Path, digest: Digest, verified_at: float | None) -> None:
-        seen = self._see(blob, digest)
-        if seen is not None:
-            self._catalog.put_blobs([replace(seen, verified_at=verified_at)])
+    def _seen(self, blob: Path, digest: Digest, verified_at: float | None) -> BlobRow | None:
+        row = self._see(blob, digest)
+        return None if row is None else replace(row, verified_at=verified_at)
+
+    def _remember(self, row: BlobRow | None) -> None:
+        if row is not None:
+            self._catalog.put_blobs([row])
 
     def _adopt(
         self, path: Path, known: BlobRow, digest: Digest, repo: RepoId, check: Callable[[Path], None] | None = None
     ) -> Path:
         blob = layout.blob_path(self.cache, repo, digest)
         with etag_lock(self.cache, repo, digest):
-            if not self._is_in_place(blob, digest, known.size_bytes):
+            row = self._in_place(blob, digest, known.size_bytes)
+            if row is None:
                 snapshots.copy_blob(path, blob, check)
-                self._remember_blob(blob, digest, known.verified_at)
+                row = self._seen(blob, digest, known.verified_at)
+        self._remember(row)
         return blob
 
     def _install_file(self, repo: RepoId, commit: Commit, file: ManifestFile, rows: Sequence[BlobRow]) -> None:
@@ -455,7 +468,7 @@ class Store:
         """The bytes have moved into a snapshot because there are no links; what is known of them has too."""
         for row in self._catalog.blobs([str(digest)]):
             if self.cache / row.path == old:
-                self._remember_blob(new, digest, row.verified_at)
+                self._remember(self._seen(new, digest, row.verified_at))
                 self._catalog.drop_blobs([row.path])
 
     def _listing(self, repo: RepoId, commit: Commit) -> dict[FilePath, tuple[Digest, int]] | None:
