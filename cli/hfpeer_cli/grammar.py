@@ -85,7 +85,7 @@ def global_options(*, is_hidden: bool) -> list[click.Parameter]:
             expose_value=False,
             callback=_remember_log_level,
             hidden=is_hidden,
-            help="How much to log on stderr; `warning` if not given.",
+            help="How much this command logs on stderr.",
         ),
     ]
 

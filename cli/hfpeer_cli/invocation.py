@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, TypeVar
@@ -48,8 +48,7 @@ class Invocation:
         """The settings in force. Raises InvalidName for a malformed file or environment."""
         from hfpeer.settings import read_settings
 
-        settings = read_settings(self.environ)
-        return replace(settings, log_level=self.log_level) if self.log_level else settings
+        return read_settings(self.environ)
 
     @property
     def home(self) -> Path:

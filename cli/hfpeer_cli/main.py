@@ -107,7 +107,7 @@ def _exit_code(words: list[str], invocation: Invocation) -> int:
         _output(words).problem(error.to_problem())
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        _output(words).problem({"code": "interrupted", "message": invocation.when_interrupted})
+        _output(words).interrupted(invocation.when_interrupted)
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the last door: whatever is left is a bug, and is shown whole
         if isinstance(error, BrokenPipeError) and _nobody_reads():

@@ -40,6 +40,11 @@ class Output:
         if not self.is_json:
             click.echo(text, err=True)
 
+    def interrupted(self, sentence: str) -> None:
+        """Says that the user ended it, in one line on stderr."""
+        problem: dict[str, Any] = {"code": "interrupted", "message": sentence, "hint": None, "facts": {}}
+        click.echo(json.dumps(problem) if self.is_json else sentence, err=True)
+
     def problem(self, problem: Mapping[str, Any]) -> None:
         """Prints what went wrong and what to do, as sentences or as one line of JSON, on stderr."""
         if self.is_json:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hfpeer.transfer.events import Event, Finished, Listener, Planned, Progressed, Resolved, SourceFailed
+from hfpeer.transfer.events import CheckBegan, Event, Finished, Listener, Planned, Progressed, Resolved, SourceFailed
 from hfpeer_cli.output import Output, counted, human_size, human_time
 
 if TYPE_CHECKING:
@@ -56,6 +56,10 @@ class _Reporter:
             self._say(resolved_sentence(event, names_revision=self._names_revision))
         elif isinstance(event, SourceFailed) and (self._draw or event.was_lying):
             self._say(failed_sentence(event))
+        elif isinstance(event, CheckBegan) and self._draw:
+            self._say(
+                f"Verifying {counted(event.files, 'file')}, {human_size(event.size_bytes)}, of other tools first."
+            )
         elif isinstance(event, Planned) and self._draw:
             self._say(planned_sentence(event))
 
@@ -161,7 +165,7 @@ class _Bars:
             self._progress.remove_task(self._files.pop(path))
         for path, file in shown.items():
             if path not in self._files:
-                self._files[path] = _add_bar(self._progress, f"  {path}")
+                self._files[path] = _add_bar(self._progress, f"  {tail(path, self._console.width // 4)}")
             _set_bar(self._progress, self._files[path], file.present_bytes, file.size_bytes, "")
         self._sources.plain = where_from(event)
 
@@ -184,6 +188,11 @@ def _add_bar(progress: Progress, description: str) -> TaskID:
 
 def _set_bar(progress: Progress, bar: TaskID, present: int, size: int, pace: str) -> None:
     progress.update(bar, completed=present, total=size, amount=f"{human_size(present)}/{human_size(size)}", pace=pace)
+
+
+def tail(path: str, width: int) -> str:
+    """The end of a path, where files of one repo differ, in at most `width` characters."""
+    return path if len(path) <= width else f"…{path[len(path) - width + 1 :]}"
 
 
 def pace(event: Progressed) -> str:

@@ -28,9 +28,12 @@ class Account:
 
 
 def environment_token(environ: Mapping[str, str]) -> str | None:
-    """The token that the environment names, as huggingface_hub reads it; None when it names none."""
+    """The token that the environment names, as huggingface_hub reads it; None when it names none.
+
+    Empty, which is nobody's, when the environment forbids to send a token that was not asked for.
+    """
     if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
-        return None
+        return ""
     token = environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or ""
     return "".join(token.split()) or None
 
