@@ -46,16 +46,3 @@ class Removed:
     commits: tuple[str, ...]
     files: int
     freed_bytes: int
-
-
-@dataclass(frozen=True)
-class Totals:
-    """The cache in numbers. Bytes are since the catalogue was made; received ones by kind of source and by source."""
-
-    revisions: int
-    files: int
-    size_bytes: int
-    unverified_files: int
-    sent_bytes: int
-    received_bytes: dict[str, int]
-    received_by_source: dict[str, int]

@@ -13,12 +13,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hfpeer.cache import blobs, evict, layout, snapshots
 from hfpeer.cache.catalog import BlobRow, Catalog, FileRow, RefRow, RevisionRow
 from hfpeer.cache.locks import etag_lock
 from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.records import CachedFile, CachedRevision, Removed, Totals
+from hfpeer.cache.records import CachedFile, CachedRevision, Removed
 from hfpeer.cache.scan import Scanner, ScanResult, listing, see_blob, sum_up
 from hfpeer.cache.sharing import Sharing
 from hfpeer.errors import BrokenCache, CorruptData
@@ -150,6 +151,11 @@ class Store:
                 partial.remove()
         self._remember(row)
         return blob
+
+    def publish_bytes(self, digest: Digest, body: bytes, repo: RepoId) -> Path:
+        """Like `publish_blob`, for one small blob whose verified bytes are in memory."""
+        self.publish_small(repo, [(digest, body)])
+        return layout.blob_path(self.cache, repo, digest)
 
     def publish_small(self, repo: RepoId, small: Iterable[tuple[Digest, bytes]]) -> None:
         """Like `publish_blob`, for many small blobs whose verified bytes are in memory: synced together."""
@@ -342,15 +348,22 @@ class Store:
             self._sent_bytes += size_bytes
         self._flush_if_due()
 
-    def totals(self) -> Totals:
-        """The cache in numbers, with everything noted so far."""
+    def totals(self) -> dict[str, Any]:
+        """`revisions`, `files`, `size_bytes`, `unverified_files`, `sent_bytes`, and since the catalogue was made
+        `received_bytes` by kind and `received_by_source` by source. With everything noted so far."""
         self._flush()
         by_kind: dict[str, int] = defaultdict(int)
         by_source: dict[str, int] = defaultdict(int)
         for (kind, source), size_bytes in self._catalog.received().items():
             by_kind[kind] += size_bytes
             by_source[source] += size_bytes
-        return Totals(*self._catalog.totals(), self._catalog.sent_bytes, dict(by_kind), dict(by_source))
+        names = ("revisions", "files", "size_bytes", "unverified_files")
+        return {
+            **dict(zip(names, self._catalog.totals(), strict=True)),
+            "sent_bytes": self._catalog.sent_bytes,
+            "received_bytes": dict(by_kind),
+            "received_by_source": dict(by_source),
+        }
 
     # Inside
 
