@@ -78,7 +78,7 @@ class Node:
         self.listeners: dict[str, str] = {}
         self.holdings = NodeHoldings(self.store, self._fetches, self._identity, self._alive_addresses)
 
-    async def start(self, lan_address: tuple[str, int] | None) -> None:
+    async def start(self, lan_address: Address | None) -> None:
         """Joins the LAN: `lan_address` is where the LAN door really listens; None stays alone."""
         if lan_address is None:
             return
@@ -88,7 +88,7 @@ class Node:
         if self._settings.uses_mdns:
             from hfpeer.peers.discovery import Discovery
 
-            self._discovery = Discovery(self.node_id, self._settings.name, Address(*lan_address))
+            self._discovery = Discovery(self.node_id, self._settings.name, lan_address)
             await self._discovery.start(self._neighbourhood.found, self._neighbourhood.left)
         self._upkeep = Upkeep(self.store, self._hubs, self._announce)
         self._upkeep.start()
