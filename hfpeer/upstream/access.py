@@ -51,10 +51,12 @@ class Access:
         """An absolute path, already quoted, at this hub."""
         return httpx.URL(self.endpoint + path)
 
-    def at_this_origin(self, url: httpx.URL) -> httpx.URL:
-        """The same path and query at our endpoint's origin: mirrors hand out links that name another hub."""
+    def at_this_endpoint(self, url: httpx.URL) -> httpx.URL:
+        """The same path and query below our endpoint: mirrors hand out links that name the hub they mirror."""
         ours = httpx.URL(self.endpoint)
-        return url.copy_with(scheme=ours.scheme, host=ours.host, port=ours.port, userinfo=b"")
+        prefix = ours.raw_path.rstrip(b"/")
+        path = url.raw_path if url.raw_path.startswith(prefix + b"/") else prefix + url.raw_path
+        return ours.copy_with(raw_path=path)
 
 
 def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:

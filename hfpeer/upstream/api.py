@@ -31,17 +31,21 @@ from hfpeer.upstream.refusals import is_passing, no_hub, outage, refusal, rest_s
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 MAX_PAGES = 2_000
+MAX_ELEMENTS = 2_000_000
 MAX_TRIES = 3
+UNUSABLE_ENVIRONMENT = (OSError, ValueError, ImportError)
+"""What httpx raises for proxy variables and certificate files of the environment that it cannot use."""
 MAX_WAIT_SECONDS = 30.0
 """The longest rest that is waited out, in sum over one question, when a hub answers 429."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long a hub may take: to connect, without a byte, and for the git exchange as a whole (seconds)."""
+    """How long a hub may take, in seconds: to connect, without a byte, for one answer, for the git exchange."""
 
     connect_seconds: float = 10.0
     silence_seconds: float = 20.0
+    answer_seconds: float = 120.0
     git_seconds: float = 60.0
     backoff_seconds: float = 0.5
 
@@ -83,19 +87,22 @@ class Api:
             if not isinstance(page, list):
                 no_hub(self.name, "a listing is no array")
             elements += page
-            following = _next_page(answer)
+            following = self._next_page(answer, access)
             if following is None:
                 return elements
-            question = Question(access.at_this_origin(following), question.repo, question.revision)
-        no_hub(self.name, f"a listing has more than {MAX_PAGES} pages")
+            if following == question.url or len(elements) > MAX_ELEMENTS:
+                break
+            question = Question(following, question.repo, question.revision)
+        no_hub(self.name, "a listing has no end")
 
     async def read(self, question: Question, access: Access) -> httpx.Response:
         """A whole answer with a status below 300, after redirects and retries."""
         rest_left = MAX_WAIT_SECONDS
         for attempt in range(1, MAX_TRIES + 1):
             try:
-                async with self.open(question, access) as response:
-                    return await self._whole(response, question.max_bytes)
+                return await asyncio.wait_for(self._read_once(question, access), self._timeouts.answer_seconds)
+            except (asyncio.TimeoutError, TimeoutError) as error:
+                raise outage(self.name, "takes too long to answer") from error
             except PassingFault as fault:
                 rest = fault.rest_seconds
                 if rest is None:
@@ -149,11 +156,21 @@ class Api:
         except (ValueError, RecursionError) as error:
             no_hub(self.name, f"{answer.url.path} is no JSON", error)
 
+    def _next_page(self, answer: httpx.Response, access: Access) -> httpx.URL | None:
+        link = answer.links.get("next", {}).get("url")
+        try:
+            return access.at_this_endpoint(answer.url.join(link)) if link else None
+        except (httpx.InvalidURL, ValueError) as error:
+            no_hub(self.name, "the link to the next page is no URL", error)
+
     async def _open_client(self) -> httpx.AsyncClient:
         async with self._opening:
             if self._client is None:
-                context = await asyncio.to_thread(httpx.create_ssl_context)
-                self._client = self._new_client(context)
+                try:
+                    context = await asyncio.to_thread(httpx.create_ssl_context)
+                    self._client = self._new_client(context)
+                except UNUSABLE_ENVIRONMENT as error:
+                    raise outage(self.name, f"cannot be asked: {error}") from error
         return self._client
 
     def _new_client(self, context: ssl.SSLContext) -> httpx.AsyncClient:
@@ -186,6 +203,10 @@ class Api:
         if status >= 300:
             no_hub(self.name, f"it answers {status}")
 
+    async def _read_once(self, question: Question, access: Access) -> httpx.Response:
+        async with self.open(question, access) as response:
+            return await self._whole(response, question.max_bytes)
+
     async def _whole(self, response: httpx.Response, max_bytes: int) -> httpx.Response:
         """The response with its content read. The size is bounded after decoding, as gzip hides it."""
         content = bytearray()
@@ -210,11 +231,6 @@ class PassingFault(Exception):
         super().__init__(reason)
         self.reason = reason
         self.rest_seconds = rest_seconds
-
-
-def _next_page(answer: httpx.Response) -> httpx.URL | None:
-    link = answer.links.get("next", {}).get("url")
-    return answer.url.join(link) if link else None
 
 
 def _timeout_reason(error: httpx.TimeoutException) -> str:

@@ -30,7 +30,7 @@ from hfpeer.upstream.access import (
     redirect_target,
     without_cookies,
 )
-from hfpeer.upstream.api import Timeouts
+from hfpeer.upstream.api import UNUSABLE_ENVIRONMENT, Timeouts
 from hfpeer.upstream.refusals import is_passing, refusal, rest_seconds
 from hfpeer.wire import Body, SourceFault
 
@@ -97,9 +97,13 @@ class Bodies:
             return EmptyBody()
         known = places.find(wanted.file_url)
         if known is not None:
-            response = self._get(access, known, wanted)
-            if response.status_code in (200, 206) or is_passing(response.status_code):
-                return self._body(response, wanted)
+            try:
+                response = self._get(access, known, wanted)
+                if response.status_code in (200, 206):
+                    return self._body(response, wanted)
+            except SourceFault:
+                places.forget(wanted.file_url)
+                raise
             response.close()
             places.forget(wanted.file_url)
         response = self._resolve(access, wanted)
@@ -175,13 +179,19 @@ class Bodies:
             if self._is_closed:
                 raise SourceFault("was closed")
             if self._client is None:
-                self._client = httpx.Client(
-                    timeout=self._timeouts.httpx,
-                    limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
-                    cookies=without_cookies(),
-                    headers={"User-Agent": USER_AGENT},
-                )
+                try:
+                    self._client = self._new_client()
+                except UNUSABLE_ENVIRONMENT as error:
+                    raise SourceFault(f"cannot be asked: {error}") from error
             return self._client
+
+    def _new_client(self) -> httpx.Client:
+        return httpx.Client(
+            timeout=self._timeouts.httpx,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            cookies=without_cookies(),
+            headers={"User-Agent": USER_AGENT},
+        )
 
 
 class EmptyBody:
@@ -205,7 +215,7 @@ class HttpBody:
         self._left_bytes = size_bytes
         self._chunks: Iterator[bytes] = response.iter_raw()
         self._chunk = memoryview(b"")
-        self._has_length = "content-length" in response.headers
+        self._ends_with_range = response.headers.get("content-length") == str(size_bytes)
         self._is_aborted = False
 
     def readinto(self, view: memoryview) -> int:
@@ -221,7 +231,7 @@ class HttpBody:
 
     def close(self) -> None:
         """Reads to the end of an answer whose end is known, which takes no waiting; any other connection is closed."""
-        if not self._left_bytes and not len(self._chunk) and self._has_length and not self._is_aborted:
+        if self._ends_with_range and not self._left_bytes and not self._is_aborted:
             try:
                 next(self._chunks, None)
             except httpx.HTTPError:

@@ -9,44 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
 import httpx
-from dulwich.errors import ApplyDeltaError, ChecksumMismatch, GitProtocolError, ObjectFormatException
-from dulwich.object_format import SHA1
+from dulwich.errors import GitProtocolError, ObjectFormatException
 from dulwich.objects import parse_tree
-from dulwich.pack import PackData, UnpackedObjectIterator, UnresolvedDeltas
 from dulwich.protocol import PktLineParser, Protocol, pkt_line
 
 from hfpeer.errors import HfpeerError
-from hfpeer.gitproof import EMPTY_TREE, FILE_MODES, MAX_TREES, SUBMODULE_MODE, TREE_MODE, object_id
+from hfpeer.gitproof import EMPTY_TREE, FILE_MODES, MAX_TREES, SUBMODULE_MODE, TREE_MODE
 from hfpeer.names import Commit, RepoId
 from hfpeer.upstream.access import Access
 from hfpeer.upstream.api import Api, PassingFault, Question
+from hfpeer.upstream.pack import BrokenPack, read_objects
 
 MAX_PACK_BYTES = 64 * 1024 * 1024
 MAX_TREE_BYTES = 256 * 1024 * 1024
-"""All trees together, unpacked: a million files of ordinary names take 70 MB."""
+"""All trees together, unpacked and their deltas: a million files of ordinary names take 70 MB."""
 MAX_ENTRIES = 2_000_000
 _MEMORY_BYTES = 4 * 1024 * 1024
-_KINDS = {1: "commit", 2: "tree"}
 _VERSION_2 = {"Git-Protocol": "version=2"}
-_BROKEN_GIT = (
-    GitProtocolError,
-    ChecksumMismatch,
-    ApplyDeltaError,
-    ObjectFormatException,
-    UnresolvedDeltas,
-    zlib.error,
-    AssertionError,
-    EOFError,
-    KeyError,
-    ValueError,
-)
-"""What dulwich raises for answers that are not git's. Its assertions guard its input, too."""
+_BROKEN_GIT = (BrokenPack, GitProtocolError, ObjectFormatException, ValueError)
 
 
 class NoGit(Exception):
@@ -139,7 +124,7 @@ def _read_answer(answer: IO[bytes], commit: Commit) -> GitSnapshot:
     """The snapshot in a `fetch` answer. Blocks, and takes time in proportion to the pack."""
     with tempfile.TemporaryFile() as pack:
         _unwrap_pack(answer, pack)
-        return _snapshot(_objects(pack), commit)
+        return _snapshot(read_objects(pack, MAX_TREE_BYTES), commit)
 
 
 def _unwrap_pack(answer: IO[bytes], pack: IO[bytes]) -> None:
@@ -156,22 +141,6 @@ def _unwrap_pack(answer: IO[bytes], pack: IO[bytes]) -> None:
                 raise NoGit(f"its git says {_printable(data)}")
     pack.flush()
     pack.seek(0)
-
-
-def _objects(pack: IO[bytes]) -> dict[str, bytes]:
-    """Git id -> raw body, of every commit and tree in a pack. The ids are computed here, from the bodies."""
-    objects: dict[str, bytes] = {}
-    size_bytes = 0
-    with PackData("pack", SHA1, file=pack) as data:
-        for unpacked in UnpackedObjectIterator.for_pack_data(data):
-            kind = _KINDS.get(unpacked.obj_type_num or 0)
-            body = b"".join(unpacked.obj_chunks or [])
-            size_bytes += len(body)
-            if size_bytes > MAX_TREE_BYTES:
-                raise NoGit(f"its trees take more than {MAX_TREE_BYTES} bytes unpacked")
-            if kind is not None:
-                objects[object_id(kind, body)] = body
-    return objects
 
 
 def _snapshot(objects: dict[str, bytes], commit: Commit) -> GitSnapshot:

@@ -7,6 +7,7 @@ never taken where it can be checked: a manifest with a proof is proved before it
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
@@ -36,8 +37,15 @@ QUESTIONS_AT_ONCE = 8
 def stored_token() -> str | None:
     """The token that huggingface_hub finds for this user, by its own rules. May block, and may refresh the token."""
     from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import HfHubHTTPError
 
-    return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
+    if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        return None
+    try:
+        return get_token()
+    except (*HfHubHTTPError.__bases__, ValueError, RuntimeError) as error:  # its HTTP library's errors, and OSError
+        log.warning("huggingface_hub gives no token: %s", type(error).__name__)
+        return None
 
 
 class Upstream:
@@ -73,8 +81,7 @@ class Upstream:
 
         Closing it closes the original. Addresses that one user was given are not shown to the other.
         """
-        other = object.__new__(Upstream)
-        other.__dict__.update(self.__dict__)
+        other = copy.copy(self)
         other._access = Access(self.endpoint, lambda: token, self._access.sends_token)
         other._places = Places()
         return other
