@@ -175,7 +175,7 @@ class PeerTable:
                 addresses=self._ordered(peer, announced, now),
                 is_announced=True,
                 heard_at=now,
-                name=name or peer.name,
+                name=peer.name or name,
                 generation=peer.generation if generation is None else generation,
                 hints=hints,
             )

@@ -1,0 +1,259 @@
+"""Finds nodes on the LAN and lets itself be found: mDNS/DNS-SD (RFC 6762, RFC 6763) through zeroconf.
+
+The only door to zeroconf. What an announcement says is a hint for asking the right peer first; nothing here is
+believed. A LAN without multicast costs a warning in the log and `problem`, never a crash: it is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from zeroconf import DNSQuestionType, Error, IPVersion, ServiceStateChange, Zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+
+from hfpeer.names import Address, Commit
+from hfpeer.peers.reach import Reach, look_around
+from hfpeer.wire import PROTOCOL_VERSION, SERVICE_TYPE
+
+LOOK_SECONDS = 15.0
+"""How often the machine's network interfaces are looked at; a change of them joins the new ones."""
+SETTLE_SECONDS = 1.0
+"""Between two changes of the announcement (RFC 6762, 6: a record goes out at most once a second)."""
+RESOLVE_SECONDS = 3.0
+GOODBYE_SECONDS = 2.0
+MAX_TXT_BYTES = 1024
+MAX_STRING_BYTES = 255
+MAX_NODES = 512
+HINT_DIGITS = 12
+
+_HINT = re.compile(rf"[0-9a-f]{{{HINT_DIGITS}}}")
+
+Found = Callable[[str, str, Sequence[Address], int, frozenset[str]], None]
+"""Called with node id, name, addresses (the nearest first), catalogue generation and abbreviated commits."""
+Left = Callable[[str], None]
+"""Called with the node id of one that said goodbye or whose announcement ran out."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """What a node says of itself: `hints` are the abbreviated commits of what it shares, most recently used first."""
+
+    node_id: str
+    generation: int
+    hints: tuple[str, ...]
+
+    def to_txt(self) -> dict[str, str]:
+        """As the keys of a TXT record, at most MAX_TXT_BYTES together: as many hints as fit."""
+        txt = {"id": self.node_id, "v": str(PROTOCOL_VERSION), "gen": str(self.generation)}
+        free_bytes = MAX_TXT_BYTES - sum(2 + len(key) + len(value) for key, value in txt.items())
+        hints = list(self.hints)
+        while hints:
+            key = f"c{len(txt) - 3}"
+            room_bytes = min(free_bytes, MAX_STRING_BYTES + 1) - 2 - len(key)
+            count = (room_bytes + 1) // (HINT_DIGITS + 1)
+            if count <= 0:
+                break
+            txt[key] = ",".join(hints[:count])
+            hints = hints[count:]
+            free_bytes -= 2 + len(key) + len(txt[key])
+        return txt
+
+    @classmethod
+    def from_txt(cls, properties: Mapping[bytes, bytes | None]) -> Announcement | None:
+        """The inverse of `to_txt`; None for what does not come from a node of this protocol version."""
+        txt = {key: (value or b"").decode("ascii", "replace") for key, value in properties.items()}
+        node_id, generation = txt.get(b"id", ""), txt.get(b"gen", "")
+        is_node = re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", node_id) and re.fullmatch("[0-9]{1,18}", generation)
+        if txt.get(b"v") != str(PROTOCOL_VERSION) or not is_node:
+            return None
+        lists = [txt[key] for key in sorted(txt) if re.fullmatch(rb"c[0-9]", key)]
+        hints = [hint for listed in lists for hint in listed.split(",") if _HINT.fullmatch(hint)]
+        return cls(node_id, int(generation), tuple(hints))
+
+
+class Discovery:
+    """Announces one node, listening at `listener`, and browses for others, between `start` and `stop`.
+
+    A listener on one address uses only the interface of that address (loopback included); one on 0.0.0.0 or [::]
+    uses every usable interface, and is taken to answer on IPv4 and IPv6.
+    """
+
+    def __init__(self, node_id: str, name: str, listener: Address) -> None:
+        self._listener = listener
+        self._instance = _instance_name(name, node_id)
+        self._announcement = Announcement(node_id, 0, ())
+        self._changed = asyncio.Event()
+        self._presence: _Presence | None = None
+        self._keeping: asyncio.Task[None] | None = None
+        self.problem: str | None = None
+        """Why nobody can be found now, as a sentence; None while all is well."""
+
+    async def start(self, on_found: Found, on_left: Left) -> None:
+        """Begins to announce and to browse, in the background. Both callbacks run on the event loop."""
+        logging.getLogger("zeroconf").addFilter(_only_while_debugging)
+        self._keeping = asyncio.create_task(self._keep(on_found, on_left), name="discovery")
+
+    async def announce(self, generation: int, commits: Iterable[Commit]) -> None:
+        """Tells the others of a new catalogue: its generation, and its commits, most recently used first."""
+        hints = tuple(dict.fromkeys(commit[:HINT_DIGITS] for commit in commits))
+        self._announcement = Announcement(self._announcement.node_id, generation, hints)
+        self._changed.set()
+
+    async def stop(self) -> None:
+        """Says goodbye and closes every socket."""
+        if self._keeping is not None:
+            self._keeping.cancel()
+            await asyncio.gather(self._keeping, return_exceptions=True)
+            self._keeping = None
+        await self._leave()
+
+    async def _keep(self, on_found: Found, on_left: Left) -> None:
+        while True:
+            self._changed.clear()
+            reach = await asyncio.to_thread(look_around, self._listener)
+            if self._presence is None or self._presence.reach != reach:
+                await self._leave()
+                await self._join(reach, on_found, on_left)
+            if self._presence is not None:
+                await self._presence.announce(self._announcement)
+            await asyncio.sleep(SETTLE_SECONDS)
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
+
+    async def _join(self, reach: Reach, on_found: Found, on_left: Left) -> None:
+        presence = _Presence(reach, self._instance, self._announcement, self._listener.port, on_found, on_left)
+        try:
+            await presence.open()
+        except (OSError, RuntimeError, Error) as error:
+            await presence.close()
+            self._complain(f"Other nodes cannot be found by multicast: {error or type(error).__name__}.")
+        else:
+            self._presence, self.problem = presence, None
+
+    async def _leave(self) -> None:
+        presence, self._presence = self._presence, None
+        if presence is not None:
+            await presence.close()
+
+    def _complain(self, problem: str) -> None:
+        if self.problem != problem:
+            _log.warning("%s Add peers by hand: hfpeer peer add HOST", problem)
+        self.problem = problem
+
+
+class _Presence:
+    """One membership in the multicast groups of a fixed set of interfaces."""
+
+    def __init__(
+        self,
+        reach: Reach,
+        instance: str,
+        announcement: Announcement,
+        port: int,
+        on_found: Found,
+        on_left: Left,
+    ) -> None:
+        self.reach = reach
+        self._instance = instance
+        self._announcement = announcement
+        self._port = port
+        self._on_found = on_found
+        self._on_left = on_left
+        self._zeroconf: AsyncZeroconf | None = None
+        self._browser: AsyncServiceBrowser | None = None
+        self._node_ids: dict[str, str] = {}
+        self._resolving: dict[str, asyncio.Task[None]] = {}
+
+    async def open(self) -> None:
+        """Joins, announces, browses. Raises OSError, RuntimeError or zeroconf's Error where that cannot be done."""
+        if not self.reach.interfaces:
+            raise OSError("no network interface is up")
+        self._zeroconf = AsyncZeroconf(interfaces=list(self.reach.interfaces))
+        await self._zeroconf.zeroconf.async_wait_for_start()
+        if not self._zeroconf.zeroconf.engine.senders:
+            raise OSError("no network interface takes part in multicast")
+        # The name has the node id in it, so nobody need be asked whether it is free.
+        await self._zeroconf.async_register_service(self._service(), cooperating_responders=True)
+        # QM: a unicast answer would reach only one of the programs that share port 5353 on this machine.
+        self._browser = AsyncServiceBrowser(
+            self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=DNSQuestionType.QM
+        )
+
+    async def announce(self, announcement: Announcement) -> None:
+        if announcement != self._announcement and self._zeroconf is not None:
+            self._announcement = announcement
+            await self._zeroconf.async_update_service(self._service())
+
+    async def close(self) -> None:
+        """Says goodbye, as far as anybody can still hear it."""
+        for task in self._resolving.values():
+            task.cancel()
+        await asyncio.gather(*self._resolving.values(), return_exceptions=True)
+        if self._browser is not None:
+            await self._browser.async_cancel()
+        if self._zeroconf is not None:
+            with suppress(asyncio.TimeoutError, OSError, Error):
+                await asyncio.wait_for(self._zeroconf.async_close(), GOODBYE_SECONDS)
+
+    def _service(self) -> AsyncServiceInfo:
+        return AsyncServiceInfo(
+            SERVICE_TYPE,
+            f"{self._instance}.{SERVICE_TYPE}",
+            port=self._port,
+            properties=self._announcement.to_txt(),
+            server=f"{self._instance}.local.",
+            parsed_addresses=list(self.reach.addresses),
+        )
+
+    def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
+        if name == f"{self._instance}.{SERVICE_TYPE}":
+            return
+        earlier = self._resolving.pop(name, None)
+        if earlier is not None:
+            earlier.cancel()
+        if state_change is ServiceStateChange.Removed:
+            node_id = self._node_ids.pop(name, None)
+            if node_id is not None:
+                self._on_left(node_id)
+        elif name in self._node_ids or len(self._node_ids) + len(self._resolving) < MAX_NODES:
+            self._resolving[name] = asyncio.create_task(self._resolve(zeroconf, name), name=f"resolve {name}")
+
+    async def _resolve(self, zeroconf: Zeroconf, name: str) -> None:
+        info = AsyncServiceInfo(SERVICE_TYPE, name)
+        with suppress(OSError, Error):
+            is_known = info.load_from_cache(zeroconf)
+            if is_known or await info.async_request(zeroconf, RESOLVE_SECONDS * 1000, DNSQuestionType.QM):
+                self._tell(name, info)
+        if self._resolving.get(name) is asyncio.current_task():
+            del self._resolving[name]
+
+    def _tell(self, name: str, info: AsyncServiceInfo) -> None:
+        announcement = Announcement.from_txt(info.properties)
+        addresses = self.reach.nearest_first(info.parsed_scoped_addresses(IPVersion.All), info.port or 0)
+        if announcement is None or not addresses or announcement.node_id == self._announcement.node_id:
+            return
+        self._node_ids[name] = announcement.node_id
+        label = name.removesuffix(f".{SERVICE_TYPE}").rpartition("-")[0]
+        hints = frozenset(announcement.hints)
+        self._on_found(announcement.node_id, label, addresses, announcement.generation, hints)
+
+
+def _instance_name(name: str, node_id: str) -> str:
+    """One DNS label, at most 63 bytes, that no other node has."""
+    return f"{_label(name)[:40].strip('-') or 'node'}-{_label(node_id)[:HINT_DIGITS]}"
+
+
+def _label(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-")
+
+
+def _only_while_debugging(record: logging.LogRecord) -> bool:
+    """zeroconf warns of every packet that an interface did not take; that is of interest while debugging only."""
+    return _log.isEnabledFor(logging.DEBUG)

@@ -1,0 +1,85 @@
+"""Which of this machine's interfaces lead to the LAN, what it is called there, and who of the others is nearest."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import ifaddr
+
+from hfpeer.errors import InvalidName
+from hfpeer.names import Address
+from hfpeer.peers.hearsay import ip_of
+
+Interface: TypeAlias = "ipaddress.IPv4Interface | ipaddress.IPv6Interface"
+
+MAX_ADDRESSES = 8
+VIRTUAL = ("docker", "br-", "veth", "virbr", "vmnet", "vboxnet", "cni", "flannel", "cali", "podman", "lxcbr", "lxdbr")
+"""Interfaces that only containers and virtual machines of this host are behind. Their addresses are the same on many
+machines, so that nobody else could use them."""
+
+
+@dataclass(frozen=True)
+class Reach:
+    """`interfaces` to join multicast on (an IPv4 address, or the index of an interface for IPv6), `addresses` to
+    announce, without scope, and the `networks` this machine is part of."""
+
+    interfaces: tuple[str | int, ...]
+    addresses: tuple[str, ...]
+    networks: tuple[Interface, ...]
+
+    def nearest_first(self, hosts: Iterable[str], port: int) -> Sequence[Address]:
+        """The addresses among `hosts` that may be reached from here: those in a network of this machine first, then
+        IPv4, then IPv6, those of one link last. Loopback only, and nothing but, if this node is on loopback."""
+        found: dict[Address, tuple[bool, bool, int]] = {}
+        is_on_loopback = any(network.ip.is_loopback for network in self.networks)
+        for host in hosts:
+            try:
+                address = Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            except InvalidName:
+                continue
+            ip = ip_of(address)
+            if ip is None or port == 0 or ip.is_unspecified or ip.is_multicast or ip.is_loopback != is_on_loopback:
+                continue
+            is_near = any(ip in network.network for network in self.networks if network.version == ip.version)
+            found[address] = (ip.is_link_local, not is_near, ip.version)
+        return sorted(found, key=found.__getitem__)[:MAX_ADDRESSES]
+
+
+def look_around(listener: Address) -> Reach:
+    """The reach of a node that listens there: one interface for one address, every usable one for 0.0.0.0 or [::].
+
+    Reads the system's list of interfaces: a millisecond or so, blocking.
+    """
+    ip = ip_of(listener)
+    if ip is None or ip.is_unspecified:
+        return _reach(adapter for adapter in ifaddr.get_adapters() if not adapter.name.startswith(VIRTUAL))
+    if ip.is_loopback:
+        return Reach(("127.0.0.1",), (str(ip),), (ipaddress.ip_interface(f"{ip}/8" if ip.version == 4 else f"{ip}"),))
+    near = [adapter for adapter in ifaddr.get_adapters() if any(own.ip == ip for own in _interfaces(adapter))]
+    whole = _reach(near)
+    if ip.version == 4:
+        return Reach((str(ip),), (str(ip),), whole.networks)
+    return Reach(tuple(entry for entry in whole.interfaces if isinstance(entry, int)), (str(ip),), whole.networks)
+
+
+def _reach(adapters: Iterable[ifaddr.Adapter]) -> Reach:
+    interfaces: list[str | int] = []
+    networks: list[Interface] = []
+    for adapter in adapters:
+        own = [interface for interface in _interfaces(adapter) if not interface.ip.is_loopback]
+        networks += own
+        interfaces += [str(interface.ip) for interface in own if interface.version == 4]
+        if adapter.index is not None and any(interface.version == 6 for interface in own):
+            interfaces.append(adapter.index)
+    announced = sorted(networks, key=lambda own: (own.ip.is_link_local, own.version))
+    addresses = tuple(dict.fromkeys(str(own.ip) for own in announced))[:MAX_ADDRESSES]
+    return Reach(tuple(interfaces), addresses, tuple(networks))
+
+
+def _interfaces(adapter: ifaddr.Adapter) -> Iterator[Interface]:
+    for entry in adapter.ips:
+        host = entry.ip if isinstance(entry.ip, str) else entry.ip[0]
+        yield ipaddress.ip_interface(f"{host}/{entry.network_prefix}")
