@@ -119,8 +119,7 @@ class Manifest:
             if document["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format version {document['format_version']}")
             files = sorted((_file_from_json(file) for file in document["files"]), key=lambda file: file.path)
-            if len({file.path for file in files}) != len(files):
-                raise ValueError("a path occurs twice")
+            _refuse_contradictions(files)
             return cls(
                 repo=RepoId.from_api_path(document["repo"]),
                 commit=Commit.parse(document["commit"]),
@@ -130,6 +129,21 @@ class Manifest:
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, InvalidName) as error:
             raise CorruptData(f"This is not a manifest: {error}.", hint="Ask another source.") from error
+
+
+def _refuse_contradictions(files: list[ManifestFile]) -> None:
+    """Raises ValueError for what no tree of git can hold: one path twice, a file that is a folder too, one blob with
+    two sizes."""
+    paths = {file.path for file in files}
+    if len(paths) != len(files):
+        raise ValueError("a path occurs twice")
+    sizes: dict[Digest, int] = {}
+    for file in files:
+        folders = file.path.split("/")[:-1]
+        if any("/".join(folders[:depth]) in paths for depth in range(1, len(folders) + 1)):
+            raise ValueError(f"{file.path!r} lies below a file")
+        if sizes.setdefault(file.digest, file.size_bytes) != file.size_bytes:
+            raise ValueError(f"{file.digest} has two sizes")
 
 
 def _file_to_json(file: ManifestFile) -> dict[str, Any]:

@@ -136,6 +136,7 @@ class Revision(str):
             _REVISION.fullmatch(text) is None
             or ".." in text
             or "@{" in text
+            or text == "@"
             or any(not part or part.startswith((".", "-")) or part.endswith((".lock", ".")) for part in segments)
         ):
             raise InvalidName(
