@@ -74,7 +74,7 @@ def snapshot_download(
         token=_token(token),
     )
     settings = _settings(cache_dir, endpoint)
-    return str(_run(_bring(settings, request, local_dir, tqdm_class)))
+    return str(_run(_bring(settings, request, _folder(local_dir), tqdm_class)))
 
 
 def hf_hub_download(
@@ -110,25 +110,26 @@ def hf_hub_download(
         token=_token(token),
     )
     settings = _settings(cache_dir, endpoint)
-    return str(_run(_bring(settings, request, local_dir, tqdm_class)) / path)
+    return str(_run(_bring(settings, request, _folder(local_dir), tqdm_class)) / path)
 
 
-async def _bring(
-    settings: Settings, request: AddRequest, local_dir: str | Path | None, tqdm_class: type[Any] | None
-) -> Path:
+async def _bring(settings: Settings, request: AddRequest, local_dir: Path | None, tqdm_class: type[Any] | None) -> Path:
     """Adds what is asked; the folder in which it lies now."""
     async with open_session(settings) as node:
         with _Bar(tqdm_class) as bar:
             finished = await node.add(request, bar)
         if local_dir is None:
             return Path(finished.snapshot)
-        folder = Path(local_dir).expanduser().resolve()
         files = await _wanted_files(node, request, finished)
-        await asyncio.to_thread(copy_into, folder, Path(finished.snapshot), finished.commit, files)
-        return folder
+        await asyncio.to_thread(copy_into, local_dir, Path(finished.snapshot), finished.commit, files)
+        return local_dir
 
 
 # What the arguments mean
+
+
+def _folder(local_dir: str | Path | None) -> Path | None:
+    return None if local_dir is None else Path(local_dir).expanduser().resolve()
 
 
 def _repo(repo_id: str, repo_type: str | None) -> RepoId:

@@ -229,7 +229,7 @@ def write_setting(home: Path, name: str, text: str | None) -> None:
     Raises InvalidName for an unknown key or a bad value, BrokenCache when the file cannot be written.
     """
     key = find_key(name)
-    if text:
+    if text is not None:
         _parse(key, text, "the command line")
     path = home / "settings.toml"
     document = _load(path)

@@ -53,7 +53,10 @@ def start(invocation: Invocation, foreground: bool) -> None:
 @daemon.command("stop", examples=["hfpeer daemon stop"])
 @pass_invocation
 def stop(invocation: Invocation) -> None:
-    """Stop the daemon. What it was fetching goes on when it starts again."""
+    """Stop the daemon.
+
+    What it has fetched so far is kept, and the same `add` goes on from there.
+    """
     from hfpeer.lifecycle import stop_daemon
 
     was_running = asyncio.run(stop_daemon(invocation.settings))
@@ -64,7 +67,10 @@ def stop(invocation: Invocation) -> None:
 @daemon.command("restart", examples=["hfpeer daemon restart"])
 @pass_invocation
 def restart(invocation: Invocation) -> None:
-    """Stop the daemon if it runs, and start it with the settings as they are now."""
+    """Stop the daemon and start it again.
+
+    It reads its settings anew. If none runs, one is started.
+    """
     from hfpeer.lifecycle import restart_daemon
 
     _print_started(invocation, asyncio.run(restart_daemon(invocation.settings)), "runs")

@@ -11,7 +11,6 @@ from typing import Any, Generic, TypeVar
 
 import click
 
-from hfpeer.errors import InvalidName
 from hfpeer.names import Address, FilePath, RepoId, RepoType, Revision
 from hfpeer_cli.invocation import Invocation
 
@@ -130,17 +129,9 @@ def _cached_names(ctx: click.Context, repo_type: RepoType) -> list[str]:
     return sorted(folder.name.removeprefix(prefix).replace("--", "/") for folder in cache.glob(f"{prefix}*"))
 
 
-def peer_address(text: str) -> Address:
-    """An address that can be called: `HOST[:PORT]`, the port above 0. Raises InvalidName."""
-    address = Address.parse(text)
-    if not address.port:
-        raise InvalidName(f"{text!r} has no usable port.", hint="A port is a number from 1 to 65535.", address=text)
-    return address
-
-
 REVISION = Word("revision", Revision.parse)
 FILE = Word("path", FilePath.parse)
-ADDRESS = Word("address", peer_address)
+ADDRESS = Word("address", Address.parse)
 PORT = click.IntRange(1, 65535)
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)

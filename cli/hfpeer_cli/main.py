@@ -6,6 +6,7 @@ Nouns are imported only when they are used, so that `hfpeer --help` is instant. 
 from __future__ import annotations
 
 import os
+import select
 import sys
 import traceback
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "peer": ("peer:peer", "Other nodes on the LAN."),
     "auth": ("auth:auth", "Your Hugging Face token, kept by huggingface_hub."),
     "conf": ("conf:conf", "Settings."),
+    "demo": ("demo:demo", "See the main job done on this machine, in a minute."),
     "status": ("status:status", "What this node is, holds and does."),
     "completion": ("completion:completion", "Completion of commands and repos for your shell."),
     "uninstall": ("uninstall:uninstall", "Stop the daemon and remove what is hfpeer's own."),
@@ -141,15 +143,16 @@ def _answer_usage(error: click.UsageError, output: Output) -> int:
 
 def _nobody_reads() -> bool:
     """Whether a reader of our output has gone (`hfpeer model ls | head -1`); then what is left is dropped."""
-    closed = [stream for stream in (sys.stdout, sys.stderr) if not _flushes(stream)]
-    for stream in closed:
+    deserted = [stream for stream in (sys.stdout, sys.stderr) if _is_deserted(stream)]
+    for stream in deserted:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    return bool(closed)
+    return bool(deserted)
 
 
-def _flushes(stream: TextIO) -> bool:
+def _is_deserted(stream: TextIO) -> bool:
+    poll = select.poll()
     try:
-        stream.flush()
-        return True
-    except BrokenPipeError:
+        poll.register(stream.fileno(), 0)
+    except OSError:
         return False
+    return bool(poll.poll(0))

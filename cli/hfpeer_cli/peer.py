@@ -60,7 +60,10 @@ def rm(invocation: Invocation, address: Address, port: int | None) -> None:
 @peer.command("ls", examples=["hfpeer peer ls", "hfpeer peer ls --json"])
 @pass_invocation
 def ls(invocation: Invocation) -> None:
-    """List the peers: who they are, whether they answer, what came from them."""
+    """List the peers.
+
+    Who they are, whether they answer, and how much came from them.
+    """
     peers = invocation.run(lambda node: node.list_peers())
     invocation.output.table(HEADINGS, map(peer_row, peers), peers)
     if not peers:

@@ -57,9 +57,7 @@ class _Reporter:
         elif isinstance(event, SourceFailed) and (self._draw or event.was_lying):
             self._say(failed_sentence(event))
         elif isinstance(event, CheckBegan) and self._draw:
-            self._say(
-                f"Verifying {counted(event.files, 'file')}, {human_size(event.size_bytes)}, of other tools first."
-            )
+            self._say(f"Verifying first what other tools put here: {_amount(event.files, event.size_bytes)}.")
         elif isinstance(event, Planned) and self._draw:
             self._say(planned_sentence(event))
 
@@ -79,10 +77,14 @@ def resolved_sentence(event: Resolved, *, names_revision: bool) -> str:
 
 def planned_sentence(event: Planned) -> str:
     """How much there is, and how much of it is missing."""
-    total = f"{counted(event.files, 'file')}, {human_size(event.size_bytes)}"
+    total = _amount(event.files, event.size_bytes)
     if not event.missing_files:
         return f"{total}: all of it is here already."
-    return f"{total}; to fetch: {counted(event.missing_files, 'file')}, {human_size(event.missing_bytes)}."
+    return f"{total}; to fetch: {_amount(event.missing_files, event.missing_bytes)}."
+
+
+def _amount(files: int, size_bytes: int) -> str:
+    return f"{counted(files, 'file')}, {human_size(size_bytes)}"
 
 
 def failed_sentence(event: SourceFailed) -> str:
@@ -95,7 +97,7 @@ def failed_sentence(event: SourceFailed) -> str:
 def summary(finished: Finished) -> list[str]:
     """The last words of an `add`: how much, how long, how much from each source, how much WAN was saved."""
     received = sum(finished.bytes_by_kind.values())
-    files = f"{counted(finished.files, 'file')}, {human_size(finished.size_bytes)}"
+    files = _amount(finished.files, finished.size_bytes)
     seconds = max(finished.seconds, 1e-9)
     if not received:
         return [f"{files}: all of it was here already. Took {human_time(finished.seconds)}."]

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 
+from fakes.node import COMMIT as NODE_COMMIT
 from fakes.stub_node import COMMIT, TINY, StubNode
 from hfpeer.names import RepoId
 from hfpeer.operations import MAIN, AddRequest, Holding
 from hfpeer.transfer.events import FileProgress, Planned, Progressed, Resolved, SourceFailed
 
 Run = Callable[..., Any]
+TINY_ID = RepoId.parse("acme/tiny")
 
 
 def test_add_prints_only_the_snapshot_on_stdout(hfpeer: Run) -> None:
@@ -27,7 +29,7 @@ def test_add_without_a_revision_takes_main_and_prints_the_commit_it_pinned(hfpee
     ran = hfpeer("model", "add", "-r", "acme/tiny")
     assert COMMIT in ran.err
     assert "No revision given" in ran.err
-    assert node.asked == [("add", AddRequest(RepoId.parse("acme/tiny"), MAIN))]
+    assert node.calls == [("add", {"request": AddRequest(RepoId.parse("acme/tiny"), MAIN)})]
 
 
 def test_an_old_answer_about_a_revision_says_its_age(hfpeer: Run, node: StubNode) -> None:
@@ -67,8 +69,7 @@ def test_add_passes_on_all_that_was_asked(hfpeer: Run, node: StubNode, environ: 
     environ["HF_TOKEN"] = " hf_secret\n"
     words = ["-f", "a.json", "-f", "b/c.bin", "--include", "*.json", "--exclude", "x/*", "--no-peers", "--trust-peers"]
     ran = hfpeer("dataset", "add", "-r", "squad", "-v", "refs/pr/1", *words)
-    (asked,) = node.asked
-    request = asked[1]
+    request = node.calls[0][1]["request"]
     assert ran.code == 0
     assert (str(request.repo), request.revision) == ("datasets/squad", "refs/pr/1")
     assert (request.files, request.include, request.exclude) == (("a.json", "b/c.bin"), ("*.json",), ("x/*",))
@@ -96,7 +97,7 @@ def test_local_only_and_no_peers_exclude_each_other(hfpeer: Run, node: StubNode)
 
 
 def test_ls_lists_the_repos_of_its_type_only(hfpeer: Run, node: StubNode) -> None:
-    node.revisions = [TINY, replace(TINY, repo="datasets/acme/rows", type="dataset")]
+    node.cached = [TINY, replace(TINY, repo="datasets/acme/rows", type="dataset")]
     ran = hfpeer("model", "ls")
     assert "acme/tiny" in ran.out
     assert "acme/rows" not in ran.out
@@ -104,7 +105,7 @@ def test_ls_lists_the_repos_of_its_type_only(hfpeer: Run, node: StubNode) -> Non
 
 
 def test_ls_of_an_empty_cache_says_so_on_stderr(hfpeer: Run, node: StubNode) -> None:
-    node.revisions = []
+    node.cached = []
     ran = hfpeer("space", "ls")
     assert (ran.code, ran.out) == (0, "")
     assert "No space is in the cache" in ran.err
@@ -120,18 +121,18 @@ def test_ls_of_a_revision_lists_its_files_and_which_are_missing(hfpeer: Run) -> 
 
 
 def test_ls_says_why_a_repo_is_not_shared(hfpeer: Run, node: StubNode) -> None:
-    node.revisions = [replace(TINY, visibility="gated", is_shared=False)]
+    node.cached = [replace(TINY, visibility="gated", is_shared=False)]
     assert "no, gated" in hfpeer("model", "ls").out
 
 
 def test_rm_says_what_became_free(hfpeer: Run, node: StubNode) -> None:
     ran = hfpeer("model", "rm", "-r", "acme/tiny", "-v", "main", "-f", "w.bin")
-    assert "1.2 MB are free again" in ran.out
-    assert node.asked == [("remove", RepoId.parse("acme/tiny"), "main", ("w.bin",))]
+    assert ran.out == f"Removed 1 file of acme/tiny ({str(NODE_COMMIT)[:12]}); 10 B are free again.\n"
+    assert node.calls == [("remove", {"repo": TINY_ID, "revision": "main", "files": ("w.bin",)})]
 
 
 def test_search_names_the_peers_that_have_it(hfpeer: Run, node: StubNode) -> None:
-    node.holdings = [Holding("pegasus", "192.168.1.20:9437", "acme/tiny", COMMIT, ("main",), True)]
+    node.found = [Holding("pegasus", "192.168.1.20:9437", "acme/tiny", COMMIT, ("main",), True)]
     assert "pegasus" in hfpeer("model", "search", "-r", "acme/tiny").out
 
 
@@ -143,9 +144,9 @@ def test_a_search_that_finds_nothing_says_so_and_is_no_failure(hfpeer: Run) -> N
 
 def test_publish_prints_the_commit_and_how_to_add_it_elsewhere(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:
     ran = hfpeer("model", "publish", str(tmp_path), "--as", "lab/mine")
-    assert ran.out == f"{COMMIT}\n"
-    assert f"hfpeer model add -r lab/mine -v {COMMIT}" in ran.err
-    assert node.asked == [("publish", str(tmp_path), RepoId.parse("lab/mine"))]
+    assert ran.out == f"{NODE_COMMIT}\n"
+    assert f"hfpeer model add -r lab/mine -v {NODE_COMMIT}" in ran.err
+    assert node.calls == [("publish", {"folder": str(tmp_path), "repo": RepoId.parse("lab/mine")})]
 
 
 def test_publish_of_a_folder_that_is_not_there_asks_nobody(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:
@@ -161,4 +162,4 @@ def test_the_owner_has_the_last_word_on_sharing(
     hfpeer: Run, node: StubNode, words: tuple[str, ...], word: bool | None
 ) -> None:
     assert hfpeer("model", *words, "-r", "acme/tiny").code == 0
-    assert node.asked == [("share", RepoId.parse("acme/tiny"), word)]
+    assert node.calls == [("share", {"repo": TINY_ID, "is_shared": word})]

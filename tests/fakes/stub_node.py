@@ -1,27 +1,15 @@
-"""A node of plain values: it answers what it is told to, and remembers what it was asked. For tests of its callers."""
+"""What tests of a node's callers put into a MemoryNode: a cached repo, a peer, a status, the end of an add."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
 
-from hfpeer.errors import NotFound
-from hfpeer.names import FilePath, RepoId, Revision
-from hfpeer.operations import (
-    AddRequest,
-    CachedFile,
-    CachedRevision,
-    Holding,
-    NodeStatus,
-    PeerStatus,
-    Published,
-    Removed,
-)
+from fakes.node import MemoryNode
+from hfpeer.operations import AddRequest, CachedFile, CachedRevision, NodeStatus, PeerStatus
 from hfpeer.settings import Settings
-from hfpeer.transfer.events import Event, Finished, Listener
+from hfpeer.transfer.events import Finished, Listener
 
 COMMIT = "5a0d" * 10
 TINY = CachedRevision(
@@ -71,74 +59,32 @@ STATUS = NodeStatus(
 )
 
 
-@dataclass
-class StubNode:
-    """Operations that answer with what they are told to, and remember what they were asked."""
+class StubNode(MemoryNode):
+    """A MemoryNode with one repo and one peer, whose adds end as `finished` says and whose status is `picture`.
 
-    revisions: list[CachedRevision] = field(default_factory=lambda: [TINY])
-    peers: list[PeerStatus] = field(default_factory=lambda: [PEGASUS])
-    holdings: list[Holding] = field(default_factory=list)
-    picture: NodeStatus = STATUS
-    events: list[Event] = field(default_factory=list)
-    finished: Finished = FINISHED
-    failure: BaseException | None = None
-    asked: list[tuple[Any, ...]] = field(default_factory=list)
-    sessions: int = 0
+    `broken` is raised by every operation that the command line calls through a session.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cached = [TINY]
+        self.peers = {PEGASUS.address: PEGASUS}
+        self.finished = FINISHED
+        self.picture = STATUS
+        self.broken: BaseException | None = None
+        self.sessions = 0
 
     @asynccontextmanager
     async def session(self, settings: Settings) -> AsyncIterator[StubNode]:
         self.sessions += 1
+        if self.broken is not None:
+            raise self.broken
         yield self
 
-    def _note(self, *words: Any) -> None:
-        self.asked.append(words)
-        if self.failure:
-            raise self.failure
-
     async def add(self, request: AddRequest, on_event: Listener) -> Finished:
-        for event in self.events:
-            on_event(event)
-            await asyncio.sleep(0)
-        self._note("add", request)
+        await super().add(request, on_event)
+        await asyncio.sleep(0)
         return self.finished
 
-    async def list_revisions(
-        self, repo: RepoId | None = None, revision: Revision | None = None
-    ) -> list[CachedRevision]:
-        self._note("list_revisions", repo, revision)
-        return self.revisions
-
-    async def remove(self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()) -> Removed:
-        self._note("remove", repo, revision, files)
-        return Removed(str(repo), (COMMIT,), 2, 1_200_000)
-
-    async def search(
-        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
-    ) -> list[Holding]:
-        self._note("search", repo, revision, files)
-        return self.holdings
-
-    async def publish(self, folder: str, repo: RepoId) -> Published:
-        self._note("publish", folder, repo)
-        return Published(str(repo), COMMIT, TINY.snapshot, 2, 1_200_000)
-
-    async def add_peer(self, address: str) -> PeerStatus:
-        self._note("add_peer", address)
-        return replace(PEGASUS, address=address)
-
-    async def remove_peer(self, address: str) -> None:
-        self._note("remove_peer", address)
-        if all(peer.address != address for peer in self.peers):
-            raise NotFound(f"No peer {address} was added.", hint="`hfpeer peer ls` lists them.")
-
-    async def list_peers(self) -> list[PeerStatus]:
-        self._note("list_peers")
-        return self.peers
-
-    async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
-        self._note("share", repo, is_shared)
-        return self.revisions
-
     async def status(self) -> NodeStatus:
-        self._note("status")
         return self.picture

@@ -1,0 +1,79 @@
+"""peer and status: who is there, and what this node is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from fakes.stub_node import PEGASUS, STATUS, StubNode
+from hfpeer_cli.peer import added_sentence
+from hfpeer_cli.status import describe
+
+Run = Callable[..., Any]
+
+
+@pytest.mark.parametrize(
+    ("words", "address"),
+    [
+        (("gpu-3.local",), "gpu-3.local:9437"),
+        (("10.0.0.2:9500",), "10.0.0.2:9500"),
+        (("10.0.0.2", "-p", "9500"), "10.0.0.2:9500"),
+        (("[fd00::2]:9500",), "[fd00::2]:9500"),
+        (("fd00::2",), "[fd00::2]:9437"),
+    ],
+)
+def test_a_peer_is_named_in_any_usual_way(hfpeer: Run, node: StubNode, words: tuple[str, ...], address: str) -> None:
+    ran = hfpeer("peer", "add", *words)
+    assert ran.code == 0
+    assert node.calls == [("add_peer", {"address": address})]
+    assert address in ran.out
+
+
+def test_a_peer_that_does_not_answer_is_remembered_and_that_is_said() -> None:
+    silent = replace(PEGASUS, state="known", note="connection refused")
+    assert added_sentence(silent) == ("192.168.1.20:9437 is remembered; it does not answer now (connection refused).")
+
+
+def test_rm_of_a_peer_that_nobody_added_exits_4(hfpeer: Run) -> None:
+    assert hfpeer("peer", "rm", "10.9.9.9").code == 4
+    assert hfpeer("peer", "rm", "192.168.1.20").code == 0
+
+
+def test_ls_shows_state_and_what_came_from_whom(hfpeer: Run) -> None:
+    out = hfpeer("peer", "ls").out
+    assert "pegasus  192.168.1.20:9437  alive" in out
+    assert "5.0 MB" in out
+    assert hfpeer("peer", "ls", "--json").document[0]["node_id"] == "n1"
+
+
+def test_ls_without_peers_says_how_to_add_one(hfpeer: Run, node: StubNode) -> None:
+    node.peers = {}
+    ran = hfpeer("peer", "ls")
+    assert (ran.code, ran.out) == (0, "")
+    assert "hfpeer peer add HOST" in ran.err
+
+
+def test_status_as_json_says_all_that_the_node_knows(hfpeer: Run) -> None:
+    document = hfpeer("--json", "status").document
+    assert document["node_id"] == "ab12"
+    assert document["version"] == "0.1.0"
+    assert document["listeners"] == {"lan": "0.0.0.0:9437"}
+    assert document["peers"][0]["name"] == "pegasus"
+    assert document["received_bytes"] == {"peer": 900_000, "mirror": 100_000, "origin": 0}
+
+
+def test_status_for_people_says_where_it_listens_and_how_long_it_runs() -> None:
+    text = "\n".join(describe(STATUS, now=7200.0))
+    assert "pid 77, up 2 h" in text
+    assert "lan: 0.0.0.0:9437" in text
+    assert "900.0 kB from peer, 100.0 kB from mirror" in text
+
+
+def test_status_without_a_daemon_says_so_and_is_no_failure(hfpeer: Run, node: StubNode) -> None:
+    node.picture = replace(STATUS, is_daemon=False)
+    ran = hfpeer("status")
+    assert ran.code == 0
+    assert "no daemon runs" in ran.out
