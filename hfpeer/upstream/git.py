@@ -8,10 +8,9 @@ pkt-lines and the pack; the requests go through `api`, so that its rules for tok
 from __future__ import annotations
 
 import asyncio
-import tempfile
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import IO
 
 import httpx
 from dulwich.errors import GitProtocolError, ObjectFormatException
@@ -29,7 +28,6 @@ MAX_PACK_BYTES = 64 * 1024 * 1024
 MAX_TREE_BYTES = 256 * 1024 * 1024
 """All trees together, unpacked and their deltas: a million files of ordinary names take 70 MB."""
 MAX_ENTRIES = 2_000_000
-_MEMORY_BYTES = 4 * 1024 * 1024
 _VERSION_2 = {"Git-Protocol": "version=2"}
 _BROKEN_GIT = (BrokenPack, GitProtocolError, ObjectFormatException, ValueError)
 
@@ -77,9 +75,8 @@ async def _fetch(api: Api, access: Access, repo: RepoId, commit: Commit) -> GitS
     }
     url = base.copy_with(path=base.path + "/git-upload-pack")
     question = Question(url, repo, commit, headers, body=_fetch_request(commit))
-    with tempfile.SpooledTemporaryFile(max_size=_MEMORY_BYTES) as answer:
-        await _receive(api, access, question, answer)
-        return await asyncio.to_thread(_read_answer, answer, commit)
+    answer = await _receive(api, access, question)
+    return await asyncio.to_thread(_read_answer, answer, commit)
 
 
 async def _check_advertisement(api: Api, access: Access, repo: RepoId, base: httpx.URL) -> httpx.URL:
@@ -110,37 +107,35 @@ def _line(text: bytes) -> bytes:
     return bytes(pkt_line(text + b"\n"))
 
 
-async def _receive(api: Api, access: Access, question: Question, answer: IO[bytes]) -> None:
-    """Writes a whole answer of bounded size into `answer`, and goes back to its start."""
+async def _receive(api: Api, access: Access, question: Question) -> bytes:
+    """A whole answer of bounded size."""
+    answer = bytearray()
     async with api.open(question, access) as response:
         async for chunk in response.aiter_bytes():
-            answer.write(chunk)
-            if answer.tell() > MAX_PACK_BYTES:
+            answer += chunk
+            if len(answer) > MAX_PACK_BYTES:
                 raise NoGit(f"its trees take more than {MAX_PACK_BYTES} bytes")
-    answer.seek(0)
+    return bytes(answer)
 
 
-def _read_answer(answer: IO[bytes], commit: Commit) -> GitSnapshot:
-    """The snapshot in a `fetch` answer. Blocks, and takes time in proportion to the pack."""
-    with tempfile.TemporaryFile() as pack:
-        _unwrap_pack(answer, pack)
-        return _snapshot(read_objects(pack, MAX_TREE_BYTES), commit)
+def _read_answer(answer: bytes, commit: Commit) -> GitSnapshot:
+    """The snapshot in a `fetch` answer. Takes time in proportion to the pack."""
+    pack = b"".join(_pack_data(answer))
+    return _snapshot(read_objects(pack, MAX_TREE_BYTES), commit)
 
 
-def _unwrap_pack(answer: IO[bytes], pack: IO[bytes]) -> None:
-    """Copies the data channel of the `packfile` section."""
-    with Protocol(answer.read, _write_nothing) as lines:
-        while (line := lines.read_pkt_line()) != b"packfile\n":
-            if line is not None and line.startswith(b"ERR "):
-                raise NoGit(f"its git says {_printable(line[4:])}")
-        while line := lines.read_pkt_line():
-            channel, data = line[:1], line[1:]
-            if channel == b"\1":
-                pack.write(data)
-            elif channel == b"\3":
-                raise NoGit(f"its git says {_printable(data)}")
-    pack.flush()
-    pack.seek(0)
+def _pack_data(answer: bytes) -> Iterator[bytes]:
+    """The data channel of the `packfile` section."""
+    lines = Protocol(io.BytesIO(answer).read, _write_nothing)
+    while (line := lines.read_pkt_line()) != b"packfile\n":
+        if line is not None and line.startswith(b"ERR "):
+            raise NoGit(f"its git says {_printable(line[4:])}")
+    while line := lines.read_pkt_line():
+        channel, data = line[:1], line[1:]
+        if channel == b"\1":
+            yield data
+        elif channel == b"\3":
+            raise NoGit(f"its git says {_printable(data)}")
 
 
 def _snapshot(objects: dict[str, bytes], commit: Commit) -> GitSnapshot:

@@ -36,14 +36,16 @@ QUESTIONS_AT_ONCE = 8
 
 def stored_token() -> str | None:
     """The token that huggingface_hub finds for this user, by its own rules. May block, and may refresh the token."""
-    from huggingface_hub import constants, get_token
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import constants, errors, get_token
 
+    # Its errors, and those of the HTTP library it uses, which differs between its versions.
+    named = [getattr(errors, name, OSError) for name in ("HfHubHTTPError", "OIDCError")]
+    failures: tuple[type[Exception], ...] = (*errors.HfHubHTTPError.__bases__, *named, ValueError, RuntimeError)
     if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
         return None
     try:
         return get_token()
-    except (*HfHubHTTPError.__bases__, ValueError, RuntimeError) as error:  # its HTTP library's errors, and OSError
+    except failures as error:
         log.warning("huggingface_hub gives no token: %s", type(error).__name__)
         return None
 
@@ -117,12 +119,17 @@ class Upstream:
         return await asyncio.to_thread(_prove, repo, commit, listed, snapshot, pointers)
 
     async def visibility(self, repo: RepoId) -> Visibility:
-        """Who may see a repo, as it is shown to someone without a token. Raises HubUnreachable."""
+        """Who may see a repo, as it is shown to someone without a token. Raises HubUnreachable.
+
+        PUBLIC is only what the hub says in so many words.
+        """
         try:
             info = await self._info(repo, "", None, self._access.anonymous())
         except (RepoNotFound, AccessDenied):
             return Visibility.PRIVATE
-        if info.get("private") is True or info.get("disabled") is True:
+        if not isinstance(info.get("private"), bool):
+            no_hub(self.name, f"it does not say whether {repo} is private")
+        if info["private"] or info.get("disabled"):
             return Visibility.PRIVATE
         return Visibility.GATED if info.get("gated") else Visibility.PUBLIC
 

@@ -1,4 +1,4 @@
-"""Takes commits and trees out of a git pack. Pure but for reading the pack.
+"""Takes commits and trees out of a git pack. Pure.
 
 dulwich unpacks; before it may, every size that the pack declares is added up, because a pack of a few megabytes can
 declare, and unpack to, as much as it likes. Format: gitformat-pack.
@@ -6,10 +6,9 @@ declare, and unpack to, as much as it likes. Format: gitformat-pack.
 
 from __future__ import annotations
 
-import mmap
+import io
 import zlib
 from collections.abc import Iterator
-from typing import IO
 
 from dulwich.errors import ApplyDeltaError, ChecksumMismatch, ObjectFormatException
 from dulwich.object_format import SHA1
@@ -39,16 +38,14 @@ class BrokenPack(Exception):
     """The bytes are no sound pack of bounded size."""
 
 
-def read_objects(pack: IO[bytes], max_bytes: int) -> dict[str, bytes]:
-    """Git id -> raw body, of every commit and tree in a pack file. The ids are computed here, from the bodies.
+def read_objects(pack: bytes, max_bytes: int) -> dict[str, bytes]:
+    """Git id -> raw body, of every commit and tree in a pack. The ids are computed here, from the bodies.
 
     Raises BrokenPack, also when all objects together, deltas included, take more than `max_bytes`.
     """
     try:
-        with mmap.mmap(pack.fileno(), 0, access=mmap.ACCESS_READ) as contents:
-            if sum(_declared_sizes(contents)) > max_bytes:
-                raise BrokenPack(f"its objects take more than {max_bytes} bytes")
-        with PackData("pack", SHA1, file=pack) as data:
+        _check_sizes(pack, max_bytes)
+        with PackData("pack", SHA1, file=io.BytesIO(pack)) as data:
             return dict(_objects(data))
     except _BROKEN as error:
         raise BrokenPack(str(error) or type(error).__name__) from error
@@ -62,24 +59,32 @@ def _objects(data: PackData) -> Iterator[tuple[str, bytes]]:
             yield object_id(kind, body), body
 
 
-def _declared_sizes(contents: mmap.mmap) -> Iterator[int]:
+def _check_sizes(pack: bytes, max_bytes: int) -> None:
+    total = 0
+    for size in _declared_sizes(pack):
+        total += size
+        if total > max_bytes:
+            raise BrokenPack(f"its objects take more than {max_bytes} bytes")
+
+
+def _declared_sizes(pack: bytes) -> Iterator[int]:
     """The size of each object in bytes; of a delta both its own and that of what it makes."""
-    offset, end = _HEADER_BYTES, len(contents) - _TRAILER_BYTES
-    for _ in range(int.from_bytes(contents[8:12], "big")):
-        kind = contents[offset] >> 4 & 7
-        size, offset = _number(contents, offset, first_bits=4)
+    offset, end = _HEADER_BYTES, len(pack) - _TRAILER_BYTES
+    for _ in range(int.from_bytes(pack[8:12], "big")):
+        kind = pack[offset] >> 4 & 7
+        size, offset = _number(pack, offset, first_bits=4)
         if kind == _OFFSET_DELTA:
-            _, offset = _number(contents, offset)
+            _, offset = _number(pack, offset)
         elif kind == _REF_DELTA:
             offset += 20
         yield size
-        start, offset = _skip_zlib(contents, offset, end, size)
+        start, offset = _skip_zlib(pack, offset, end, size)
         if kind in (_OFFSET_DELTA, _REF_DELTA):
             _, index = _number(start, 0)
             yield _number(start, index)[0]
 
 
-def _number(buffer: mmap.mmap | bytes, offset: int, first_bits: int = 7) -> tuple[int, int]:
+def _number(buffer: bytes, offset: int, first_bits: int = 7) -> tuple[int, int]:
     """A little-endian number of 7 bits a byte (fewer in the first), and the offset behind it."""
     value, shift, bits = 0, 0, first_bits
     while True:
@@ -93,12 +98,12 @@ def _number(buffer: mmap.mmap | bytes, offset: int, first_bits: int = 7) -> tupl
             raise ValueError("a number has no end")
 
 
-def _skip_zlib(contents: mmap.mmap, offset: int, end: int, size: int) -> tuple[bytes, int]:
+def _skip_zlib(pack: bytes, offset: int, end: int, size: int) -> tuple[bytes, int]:
     """The first bytes of what a zlib stream unpacks to, and the offset behind the stream. Keeps no more in memory."""
     inflater = zlib.decompressobj()
     start, unpacked = b"", 0
     while not inflater.eof:
-        window = contents[offset : min(offset + _WINDOW_BYTES, end)]
+        window = pack[offset : min(offset + _WINDOW_BYTES, end)]
         if not window:
             raise ValueError("it ends too early")
         while window and not inflater.eof:

@@ -53,7 +53,7 @@ def refusal(
     if status == 403:
         reason = f": {said}" if said else ""
         return AccessDenied(f"{hub} refuses access to {repo}{reason}.", hint=_LOGIN, **facts)
-    return outage(hub, f"answers {status}" + (f" ({said})" if said else ""), **facts)
+    return outage(hub, f"answers {status}" + (f" ({said})" if said else ""), repo=repo.api_path, status=status)
 
 
 def outage(hub: str, reason: str, **facts: Any) -> HubUnreachable:
