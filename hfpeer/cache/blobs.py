@@ -132,17 +132,20 @@ class PartialBlob:
             raise storage_error(error, "write a blob", self.path, self.size_bytes - self.present.total) from error
 
     def record(self, start: int, stop: int, source: str) -> None:
-        """`[start, stop)` was written and came from `source`. Every piece that is now whole goes into the journal."""
+        """`[start, stop)` was written and came from `source`. Every piece that is now whole goes into the journal, and
+        what was there before, for it has another source now."""
         with self._lock:
+            changed = RangeSet([(start, stop)])
+            for gap in self._present.gaps(start, stop):
+                changed.discard(*gap)
             self._present.add(start, stop)
             self._sources.give(start, stop, source)
-            whole = RangeSet()
             for piece in self._grid.pieces_touching(start, stop):
                 extent = self._grid.range_of(piece)
                 if self._present.covers(*extent):
-                    whole.add(*extent)
-            if whole:
-                self._append(journal.have(part for run in whole for part in self._sources.inside(*run)))
+                    changed.add(*extent)
+            if changed:
+                self._append(journal.have(part for run in changed for part in self._sources.inside(*run)))
 
     def sources(self) -> list[tuple[int, int, str]]:
         """`(start, stop, source)` for every byte that is there, in order."""
@@ -251,6 +254,15 @@ def open_partial(
         (partial.close if known.present else partial.remove)()
         raise
     return partial
+
+
+def partial_bytes(cache: Path) -> int:
+    """The bytes of all partials of a cache together, as their journals have them, whoever is writing them now."""
+    total = 0
+    for file in partials_folder(cache).glob("*/journal"):
+        with contextlib.suppress(OSError):
+            total += journal.recorded_bytes(file.read_bytes())
+    return total
 
 
 def sweep(cache: Path, older_than: float) -> int:

@@ -19,6 +19,7 @@ from hfpeer.control import (
     HELLO_PATH,
     STOP_PATH,
     call_path,
+    decode,
     decode_arguments,
     encode,
     parameter_types,
@@ -50,8 +51,9 @@ def control_routes(node: Operations, adds: Adds, stop: Callable[[], None]) -> AP
 
     @router.post(ADD_PATH, dependencies=checked)
     async def add(request: Request) -> Response:
-        arguments = decode_arguments("add", await _document(request))
-        return StreamingResponse(_story(adds, arguments["request"]), media_type=NDJSON)
+        document = await _document(request)
+        wanted = decode(AddRequest, document.get("request") if isinstance(document, dict) else None)
+        return StreamingResponse(_story(adds, wanted), media_type=NDJSON)
 
     for operation in CALLS:
         methods = ["POST"] if parameter_types(operation) else ["GET", "POST"]
