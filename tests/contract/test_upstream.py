@@ -32,7 +32,9 @@ from hfpeer.upstream.hub import Upstream
 from hfpeer.upstream.pack import BrokenPack, read_objects
 
 ZOO = RepoId.parse("acme/zoo")
-QUICK = Timeouts(connect_seconds=2, silence_seconds=0.5, git_seconds=5, backoff_seconds=0.01)
+PATIENT = Timeouts(backoff_seconds=0.01)
+IMPATIENT = Timeouts(silence_seconds=0.3)
+IMPATIENT_WITH_GIT = Timeouts(git_seconds=0.5)
 
 
 @pytest.fixture
@@ -49,14 +51,21 @@ def nothing_blocks_the_loop() -> Iterator[BlockBuster]:
 
 @pytest.fixture
 async def upstream(hub: HubSimulator) -> AsyncIterator[Upstream]:
-    one = Upstream("hub", "origin", hub.endpoint, timeouts=QUICK)
+    one = Upstream("hub", "origin", hub.endpoint, timeouts=PATIENT)
+    yield one
+    await one.aclose()
+
+
+@pytest.fixture
+async def impatient(hub: HubSimulator) -> AsyncIterator[Upstream]:
+    one = Upstream("hub", "origin", hub.endpoint, timeouts=IMPATIENT)
     yield one
     await one.aclose()
 
 
 @pytest.fixture
 async def with_token(hub: HubSimulator) -> AsyncIterator[Upstream]:
-    one = Upstream("hub", "origin", hub.endpoint, token=lambda: hub.valid_token, sends_token=True, timeouts=QUICK)
+    one = Upstream("hub", "origin", hub.endpoint, token=lambda: hub.valid_token, sends_token=True, timeouts=PATIENT)
     yield one
     await one.aclose()
 
@@ -151,7 +160,6 @@ OUTAGES: dict[str, Callable[[], Fault]] = {
     "a long rest": lambda: faults.too_many_requests(retry_after="1000"),
     "closed": faults.cut_before_headers,
     "reset": lambda: faults.cut_before_headers(reset=True),
-    "silence": lambda: faults.delay(2),
     "cut": lambda: faults.cut_body_after(10),
     "a hotel's login page": lambda: faults.substituted(b"<html>Log in to the network</html>"),
     "no commit": lambda: faults.substituted(b'{"sha": "main"}'),
@@ -170,6 +178,12 @@ async def test_an_outage_is_never_absence(hub: HubSimulator, upstream: Upstream,
         await upstream.visibility(ZOO)
     with hub.inject(OUTAGES[outage](), path="/api/*"), pytest.raises((HubUnreachable, ForgedManifest)):
         await upstream.manifest(ZOO, Commit(commit))
+
+
+async def test_silence_is_an_outage(hub: HubSimulator, impatient: Upstream) -> None:
+    with hub.inject(faults.delay()), pytest.raises(HubUnreachable, match="is silent"):
+        await commit_of(impatient, ZOO)
+    assert len(hub.requests) == 1
 
 
 async def test_nobody_listening_is_an_outage_that_is_over_when_the_hub_is_back(
@@ -337,7 +351,7 @@ async def test_a_file_with_an_impossible_name_does_not_keep_the_rest_from_being_
     assert [str(file.path) for file in (await upstream.manifest(ZOO, manifest.commit)).files] == ["good.txt"]
 
 
-@pytest.mark.parametrize("why", ["no git", "no filters", "silent", "broken pack", "no pack", "git 503", "redirect"])
+@pytest.mark.parametrize("why", ["no git", "no filters", "broken pack", "no pack", "git 503", "redirect"])
 async def test_without_a_sound_git_the_listing_is_attested(hub: HubSimulator, upstream: Upstream, why: str) -> None:
     commit = Commit(put_zoo(hub.storage))
     proved = await upstream.manifest(ZOO, commit)
@@ -345,8 +359,6 @@ async def test_without_a_sound_git_the_listing_is_attested(hub: HubSimulator, up
         hub.behaviour.has_git = False
     elif why == "no filters":
         hub.behaviour.git_allows_filter = False
-    elif why == "silent":
-        hub.inject(faults.delay(2), path="*git-upload-pack")
     elif why == "broken pack":
         hub.inject(faults.substituted(b"000dpackfile\n0011\x01PACK" + b"x" * 8 + b"0000"), path="*git-upload-pack")
     elif why == "no pack":
@@ -360,6 +372,14 @@ async def test_without_a_sound_git_the_listing_is_attested(hub: HubSimulator, up
     assert [(file.path, file.digest, file.size_bytes) for file in attested.files] == [
         (file.path, file.digest, file.size_bytes) for file in proved.files
     ]
+
+
+async def test_a_silent_git_is_not_waited_for(hub: HubSimulator) -> None:
+    commit = Commit(put_zoo(hub.storage))
+    upstream = Upstream("hub", "origin", hub.endpoint, timeouts=IMPATIENT_WITH_GIT)
+    with hub.inject(faults.delay(), path="*git-upload-pack"):
+        assert (await upstream.manifest(ZOO, commit)).is_attested
+    await upstream.aclose()
 
 
 async def test_another_commits_trees_prove_nothing(hub: HubSimulator, upstream: Upstream) -> None:
@@ -430,6 +450,6 @@ async def test_a_missing_repo_is_not_public(hub: HubSimulator, with_token: Upstr
 
 def test_an_unusable_proxy_setting_is_said_to_be_that(hub: HubSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALL_PROXY", "nonsense://127.0.0.1:1")
-    upstream = Upstream("hub", "origin", hub.endpoint, timeouts=QUICK)
+    upstream = Upstream("hub", "origin", hub.endpoint, timeouts=PATIENT)
     with pytest.raises(HubUnreachable, match="cannot be asked"):
         asyncio.run(upstream.resolve(ZOO, Revision("main")))
