@@ -29,6 +29,7 @@ class Door(uvicorn.Server):
         listener: socket.socket,
         protocol: type[ZeroCopyProtocol],
         headers: tuple[tuple[str, str], ...] = (),
+        grace_seconds: int = GRACE_SECONDS,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -44,7 +45,7 @@ class Door(uvicorn.Server):
                 headers=[("server", f"hfpeer/{__version__}"), *headers],
                 limit_concurrency=MAX_CONNECTIONS,
                 timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=GRACE_SECONDS,
+                timeout_graceful_shutdown=grace_seconds,
             )
         )
         self._listener = listener

@@ -27,7 +27,7 @@ class UploadLine:
         self._max_wait_seconds = max_wait_seconds
         self._retry_after_seconds = retry_after_seconds
         self._turns = asyncio.Semaphore(max_active)
-        self._waiting = 0
+        self.waiting = 0
         self._is_closed = False
         self.active = 0
 
@@ -49,15 +49,15 @@ class UploadLine:
         self._is_closed = True
 
     async def _wait_for_turn(self) -> None:
-        if self._turns.locked() and self._waiting >= self._max_waiting:
+        if self._turns.locked() and self.waiting >= self._max_waiting:
             raise self._refusal("This node is sending to as many others as it may, and more are waiting.")
-        self._waiting += 1
+        self.waiting += 1
         try:
             await asyncio.wait_for(self._turns.acquire(), self._max_wait_seconds)
         except asyncio.TimeoutError as error:
             raise self._refusal("This node is sending to as many others as it may.") from error
         finally:
-            self._waiting -= 1
+            self.waiting -= 1
 
     def _refusal(self, message: str) -> Unreachable:
         return Unreachable(message, hint="Ask again, or ask another.", retry_after_seconds=self._retry_after_seconds)

@@ -75,12 +75,11 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        super().data_received(data)
         if self._head_timer is not None:
             self._head_bytes += len(data)
-            if self._head_bytes > MAX_HEAD_BYTES + len(data):
+            if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse_head()
-                return
-        super().data_received(data)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -93,19 +92,29 @@ class ZeroCopyProtocol(HttpToolsProtocol):
     def _expect_head(self) -> None:
         self._end_head()
         self._head_bytes = 0
-        self._head_timer = self.loop.call_later(self.head_timeout_seconds, self.transport.abort)
+        self._head_timer = self.loop.call_later(self.head_timeout_seconds, self._give_up_on_head)
 
     def _end_head(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _refuse_head(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.write(_HEAD_TOO_LARGE)
-            self.transport.close()
+    def _give_up_on_head(self) -> None:
+        if self._is_answering():
+            self._expect_head()  # it came early, and nothing more is read until the answer is out
         else:
             self.transport.abort()
+
+    def _refuse_head(self) -> None:
+        self._end_head()
+        if self._is_answering():
+            self.transport.abort()
+        elif not self.transport.is_closing():
+            self.transport.write(_HEAD_TOO_LARGE)
+            self.transport.close()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
 
 def zero_copy_protocol(
@@ -228,13 +237,15 @@ def _slice(message: Message) -> tuple[int, int, int]:
 
 def _copy(sock: socket.socket, file_fd: int, offset: int, count: int, timeout_seconds: float) -> int:
     """Blocking: all `count` bytes or SendBroken. `sock` does not block (its mode is shared with the loop's)."""
+    writable = select.poll()
+    writable.register(sock, select.POLLOUT)
     sent = 0
     send = _sendfile
     while sent < count:
         try:
             size = send(sock, file_fd, offset + sent, count - sent)
         except BlockingIOError:
-            if not _wait_writable(sock, timeout_seconds):
+            if not writable.poll(timeout_seconds * 1000):
                 raise SendBroken(f"took nothing for {timeout_seconds:g} s", sent) from None
             continue
         except OSError as error:
@@ -258,9 +269,3 @@ def _sendfile(sock: socket.socket, file_fd: int, offset: int, count: int) -> int
 def _read_and_send(sock: socket.socket, file_fd: int, offset: int, count: int) -> int:
     chunk = os.pread(file_fd, min(count, COPY_BYTES), offset)
     return sock.send(chunk) if chunk else 0
-
-
-def _wait_writable(sock: socket.socket, timeout_seconds: float) -> bool:
-    poller = select.poll()
-    poller.register(sock, select.POLLOUT)
-    return bool(poller.poll(timeout_seconds * 1000))

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class MemoryNode:
     def __init__(self, name: str = "memory") -> None:
         self.name = name
         self.blobs: dict[Digest, Path] = {}
+        self.sizes: dict[Digest, int] = {}
         self.partial: dict[Digest, RangeSet] = {}
         self.manifests: dict[tuple[RepoId, Commit], Manifest] = {}
         self.refs: dict[tuple[RepoId, Revision], RefMessage] = {}
@@ -77,8 +79,10 @@ class MemoryNode:
 
     def put(self, path: Path) -> Digest:
         """Makes a file a shared blob."""
-        digest = Digest("sha256", hashlib.sha256(path.read_bytes()).hexdigest())
+        content = path.read_bytes()
+        digest = Digest("sha256", hashlib.sha256(content).hexdigest())
         self.blobs[digest] = path
+        self.sizes[digest] = len(content)
         return digest
 
     async def start(self, lan_address: Address | None) -> None:
@@ -201,8 +205,9 @@ class MemoryNode:
         if digest not in self.blobs:
             return None
         if after >= self.piece_version and wait_seconds:
-            await asyncio.wait([asyncio.ensure_future(self.pieces_changed.wait())], timeout=wait_seconds)
-        size_bytes = self.blobs[digest].stat().st_size
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self.pieces_changed.wait(), wait_seconds)
+        size_bytes = self.sizes[digest]
         return PieceMap(size_bytes, MIB, self.piece_version, self._bits(digest, size_bytes))
 
     def note_sent(self, size_bytes: int) -> None:
