@@ -86,7 +86,7 @@ def human_size(size_bytes: float) -> str:
     """`1.2 GB`: decimal units, as disks and links are sold."""
     from rich.filesize import decimal
 
-    return decimal(int(size_bytes)).replace("bytes", "B")
+    return decimal(int(size_bytes)).replace("bytes", "B").replace("byte", "B")
 
 
 def human_time(seconds: float) -> str:

@@ -157,7 +157,7 @@ class _Bars:
 
     def say(self, text: str) -> None:
         """Prints a line above the bars."""
-        self._console.print(text, markup=False)
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def draw(self, event: Progressed) -> None:
         """Takes the newest picture; the next refresh shows it."""
@@ -167,7 +167,7 @@ class _Bars:
             self._progress.remove_task(self._files.pop(path))
         for path, file in shown.items():
             if path not in self._files:
-                self._files[path] = _add_bar(self._progress, f"  {tail(path, self._console.width // 4)}")
+                self._files[path] = _add_bar(self._progress, f"  {shortened(path, self._console.width // 4)}")
             _set_bar(self._progress, self._files[path], file.present_bytes, file.size_bytes, "")
         self._sources.plain = where_from(event)
 
@@ -192,9 +192,11 @@ def _set_bar(progress: Progress, bar: TaskID, present: int, size: int, pace: str
     progress.update(bar, completed=present, total=size, amount=f"{human_size(present)}/{human_size(size)}", pace=pace)
 
 
-def tail(path: str, width: int) -> str:
-    """The end of a path, where files of one repo differ, in at most `width` characters."""
-    return path if len(path) <= width else f"…{path[len(path) - width + 1 :]}"
+def shortened(path: str, width: int) -> str:
+    """A path in `width` characters: its folders go first, then the end of its name, because shards differ before."""
+    if len(path) > width and "/" in path:
+        path = f"…/{path.rsplit('/', 1)[1]}"
+    return path if len(path) <= width else f"{path[: width - 1]}…"
 
 
 def pace(event: Progressed) -> str:

@@ -1,0 +1,100 @@
+"""auth: the token is huggingface_hub's to keep, and only the origin sees it. Real processes, real huggingface_hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fakes.hub import HubSimulator
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+COMMAND = [sys.executable, "-c", "from hfpeer_cli.main import main; main()"]
+NOBODY = "http://127.0.0.1:9"
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubSimulator]:
+    with HubSimulator() as hub:
+        yield hub
+
+
+@pytest.fixture
+def auth(hub: HubSimulator, environ: dict[str, str], tmp_path: Path) -> Cli:
+    """`auth("whoami")` in a clean Hugging Face home; HF_ENDPOINT is somewhere else, where nobody answers."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
+    ours |= environ | {
+        "HF_HOME": str(tmp_path / "hf"),
+        "HF_ENDPOINT": NOBODY,
+        "HFPEER_UPSTREAMS": f"mirror={NOBODY},origin={hub.endpoint}",
+        "NO_PROXY": "127.0.0.1",
+    }
+
+    def run(*words: str, input: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+        command = [*COMMAND, "auth", *words]
+        return subprocess.run(
+            command, capture_output=True, text=True, input=input, env=ours | more, check=False, timeout=60
+        )
+
+    return run
+
+
+def test_login_logout_whoami(auth: Cli, hub: HubSimulator, tmp_path: Path) -> None:
+    assert auth("whoami").returncode == 5
+
+    logged_in = auth("login", input=f"{hub.valid_token}\n")
+    assert (logged_in.returncode, logged_in.stderr) == (0, "")
+    assert logged_in.stdout == f"Logged in to {hub.endpoint} as owner.\n"
+    assert (tmp_path / "hf" / "token").read_text() == hub.valid_token
+    home = tmp_path / "home"
+    assert not any(hub.valid_token.encode() in path.read_bytes() for path in home.rglob("*") if path.is_file())
+
+    who = auth("whoami", "--json")
+    assert json.loads(who.stdout) == {
+        "user": "owner",
+        "organizations": ["acme"],
+        "token_name": "owner-token",
+        "role": "read",
+        "endpoint": hub.endpoint,
+    }
+
+    assert auth("logout").returncode == 0
+    assert not (tmp_path / "hf" / "token").exists()
+    assert auth("logout").stdout == "Nobody was logged in.\n"
+
+
+def test_a_token_that_the_hub_refuses_is_not_kept(auth: Cli, hub: HubSimulator, tmp_path: Path) -> None:
+    refused = auth("login", "--token", hub.bad_token)
+    assert refused.returncode == 5
+    assert "does not accept this token" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert hub.bad_token not in refused.stderr
+    assert not (tmp_path / "hf" / "token").exists()
+
+
+def test_no_token_given_is_exit_2(auth: Cli) -> None:
+    assert auth("login").returncode == 2
+
+
+def test_a_hub_that_does_not_answer_is_exit_6(auth: Cli) -> None:
+    silent = auth("login", "--token", "hf_x", HFPEER_UPSTREAMS=f"origin={NOBODY}")
+    assert silent.returncode == 6
+    assert f"{NOBODY} does not answer" in silent.stderr
+
+
+def test_without_an_origin_no_token_is_shown_to_anybody(auth: Cli, hub: HubSimulator) -> None:
+    hub.clear()
+    nowhere = auth("login", "--token", hub.valid_token, HFPEER_UPSTREAMS=f"mirror={hub.endpoint}")
+    assert nowhere.returncode == 6
+    assert hub.requests == []
+
+
+def test_a_token_in_the_environment_outlives_a_logout_and_that_is_said(auth: Cli, hub: HubSimulator) -> None:
+    remaining = auth("logout", HF_TOKEN=hub.valid_token)
+    assert remaining.returncode == 5
+    assert "Unset HF_TOKEN" in remaining.stderr
