@@ -1,9 +1,7 @@
-"""Blob bytes from one peer over plain sockets: blocking, for worker threads, straight into the caller's buffer.
+"""Blob bytes from one peer: blocking, for worker threads, straight from the socket into the caller's buffer.
 
-A small HTTP/1.1 client of its own, because three things matter here that the standard one does not give: the
-head of an answer has a deadline as a whole, a read returns what has come instead of waiting for a full buffer, and
-another thread can end a blocked read at once. It follows no redirect, decodes nothing, keeps no cookie, and checks
-status, range, size and length before the first byte is given.
+Follows no redirect, decodes nothing, keeps no cookie, and checks status, range, size and length before the first byte
+is given. What the bytes hash to is for others to judge.
 """
 
 from __future__ import annotations
@@ -11,15 +9,11 @@ from __future__ import annotations
 import re
 import socket
 import threading
-import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from email.message import Message
-from http.client import HTTPException, parse_headers
-from io import BytesIO
 
 from hfpeer.errors import CorruptData
 from hfpeer.names import Address, Digest
+from hfpeer.peers.connection import Answer, Connection, StaleConnection
 from hfpeer.wire import (
     MAX_BATCH_BLOBS,
     MAX_BATCH_HEADER_BYTES,
@@ -32,14 +26,10 @@ from hfpeer.wire import (
     parse_batch_header,
 )
 
-MAX_HEAD_BYTES = 16 * 1024
 MAX_IDLE_CONNECTIONS = 4
-MAX_IDLE_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 300.0
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n")
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
-_LENGTH = re.compile(r"[0-9]{1,19}")
 
 
 class BodyClient:
@@ -67,8 +57,8 @@ class BodyClient:
         self._silence_timeout_seconds = silence_timeout_seconds
         self._max_idle_connections = max_idle_connections
         self._lock = threading.Lock()
-        self._idle: list[_Connection] = []
-        self._busy: set[_Connection] = set()
+        self._idle: list[Connection] = []
+        self._busy: set[Connection] = set()
         self._is_closed = False
 
     def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> SocketBody:
@@ -113,12 +103,12 @@ class BodyClient:
         for connection in busy:
             connection.abort()
 
-    def _ask(self, path: str, extra: str) -> tuple[_Connection, _Answer]:
+    def _ask(self, path: str, extra: str) -> tuple[Connection, Answer]:
         request = f"GET {path} HTTP/1.1\r\n{self._head}{extra}\r\n".encode("ascii")
         connection = self._take()
         try:
             return connection, connection.ask(request)
-        except _StaleConnection:
+        except StaleConnection:
             self._give_back(connection, is_reusable=False)
         except BaseException:
             self._give_back(connection, is_reusable=False)
@@ -130,7 +120,7 @@ class BodyClient:
             self._give_back(connection, is_reusable=False)
             raise
 
-    def _take(self) -> _Connection:
+    def _take(self) -> Connection:
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
@@ -142,14 +132,14 @@ class BodyClient:
                 return connection
             self._give_back(connection, is_reusable=False)
 
-    def _connect(self) -> _Connection:
+    def _connect(self) -> Connection:
         target = (self._address.host, self._address.port)
         try:
             raw = socket.create_connection(target, timeout=self._connect_timeout_seconds)
         except (OSError, UnicodeError) as error:
             raise SourceFault(f"no connection to {self._address}: {error}") from error
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection = _Connection(raw, self._silence_timeout_seconds)
+        connection = Connection(raw, self._silence_timeout_seconds)
         with self._lock:
             self._busy.add(connection)
             is_closed = self._is_closed
@@ -158,7 +148,7 @@ class BodyClient:
             raise SourceFault(f"{self._address} is not asked any more")
         return connection
 
-    def _give_back(self, connection: _Connection, *, is_reusable: bool) -> None:
+    def _give_back(self, connection: Connection, *, is_reusable: bool) -> None:
         with self._lock:
             self._busy.discard(connection)
             is_kept = is_reusable and not self._is_closed and len(self._idle) < self._max_idle_connections
@@ -172,7 +162,7 @@ class BodyClient:
 class SocketBody:
     """A `Body` on a socket: the next `remaining_bytes` of it."""
 
-    def __init__(self, client: BodyClient, connection: _Connection, length: int) -> None:
+    def __init__(self, client: BodyClient, connection: Connection, length: int) -> None:
         self._client = client
         self._connection = connection
         self._lock = threading.Lock()
@@ -181,9 +171,10 @@ class SocketBody:
 
     def readinto(self, view: memoryview) -> int:
         """Fills the front of `view` with what has come; 0 at the end. Raises SourceFault when the peer breaks off."""
-        if self.remaining_bytes == 0 or len(view) == 0:
+        wanted = min(len(view), self.remaining_bytes)
+        if wanted == 0:
             return 0
-        got = self._connection.recv_into(view[: self.remaining_bytes])
+        got = self._connection.recv_into(view, wanted)
         if got == 0:
             raise SourceFault(f"the connection ended {self.remaining_bytes} bytes early")
         self.remaining_bytes -= got
@@ -259,120 +250,7 @@ class Batch(Iterator[tuple[Digest, "bytes | None"]]):
         return front
 
 
-class _StaleConnection(Exception):
-    """A kept connection turned out to be closed before any byte of an answer came."""
-
-
-class _Answer:
-    """Status and headers of an answer; the body is still on the connection."""
-
-    def __init__(self, status: int, headers: Message) -> None:
-        self.status = status
-        self._headers = headers
-
-    def header(self, name: str) -> str:
-        """The header's value; "" if it is missing. Raises SourceFault if it occurs twice."""
-        values: list[str] = self._headers.get_all(name, [])
-        if len(values) > 1:
-            raise SourceFault(f"the answer has {len(values)} headers {name}", is_permanent=True)
-        return values[0].strip() if values else ""
-
-    @property
-    def length(self) -> int | None:
-        text = self.header("Content-Length")
-        return int(text) if _LENGTH.fullmatch(text) else None
-
-
-class _Connection:
-    """One TCP connection: asks, reads the head of the answer, then hands out its body."""
-
-    def __init__(self, raw: socket.socket, silence_timeout_seconds: float) -> None:
-        self._socket = raw
-        self._silence_timeout_seconds = silence_timeout_seconds
-        self._pending = b""
-        self._idle_since: float | None = None
-
-    def ask(self, request: bytes) -> _Answer:
-        """Sends the request and reads the head of the answer. Raises SourceFault, or _StaleConnection for one that
-        was kept and has been closed by the peer meanwhile."""
-        was_kept = self._idle_since is not None
-        try:
-            self._socket.settimeout(self._silence_timeout_seconds)
-            self._socket.sendall(request)
-            head = self._read_head()
-        except TimeoutError as error:
-            raise SourceFault(f"no answer within {self._silence_timeout_seconds:g} s") from error
-        except OSError as error:
-            if was_kept and not self._pending:
-                raise _StaleConnection from error
-            raise SourceFault(f"the connection broke: {error}") from error
-        self._socket.settimeout(self._silence_timeout_seconds)
-        return _parse_head(head)
-
-    def recv_into(self, view: memoryview) -> int:
-        """What has come, at most the view's size; 0 when the peer has closed. Raises SourceFault."""
-        if self._pending:
-            size_bytes = min(len(view), len(self._pending))
-            view[:size_bytes] = self._pending[:size_bytes]
-            self._pending = self._pending[size_bytes:]
-            return size_bytes
-        try:
-            return self._socket.recv_into(view)
-        except TimeoutError as error:
-            raise SourceFault(f"silent for {self._silence_timeout_seconds:g} s") from error
-        except OSError as error:
-            raise SourceFault(f"the connection broke: {error}") from error
-
-    def rest(self) -> None:
-        """Notes that from now on it waits for its next request."""
-        self._idle_since = time.monotonic()
-
-    def is_fresh(self) -> bool:
-        """Whether a kept connection may be used again: young, and neither closed nor talking out of turn."""
-        if self._pending or time.monotonic() - (self._idle_since or 0.0) > MAX_IDLE_SECONDS:
-            return False
-        try:
-            self._socket.setblocking(False)
-            self._socket.recv(1, socket.MSG_PEEK)
-        except (BlockingIOError, InterruptedError):
-            return True
-        except OSError:
-            return False
-        return False
-
-    def abort(self) -> None:
-        with suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        self._socket.close()
-
-    def _read_head(self) -> bytes:
-        deadline = time.monotonic() + self._silence_timeout_seconds
-        while (end := self._pending.find(b"\r\n\r\n")) < 0:
-            if len(self._pending) > MAX_HEAD_BYTES:
-                raise SourceFault("the head of the answer does not end", is_permanent=True)
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
-            chunk = self._socket.recv(MAX_HEAD_BYTES)
-            if not chunk:
-                raise ConnectionResetError("closed before it answered")
-            self._pending += chunk
-        head, self._pending = self._pending[: end + 4], self._pending[end + 4 :]
-        return head
-
-
-def _parse_head(head: bytes) -> _Answer:
-    line = _STATUS_LINE.match(head)
-    if line is None:
-        raise SourceFault("the answer is not HTTP/1.1", is_permanent=True)
-    try:
-        headers = parse_headers(BytesIO(head[line.end() :]))
-    except HTTPException as error:
-        raise SourceFault(f"the answer's headers are broken: {error}", is_permanent=True) from error
-    return _Answer(int(line[1]), headers)
-
-
-def _check_range(answer: _Answer, start: int, stop: int, size_bytes: int | None) -> None:
+def _check_range(answer: Answer, start: int, stop: int, size_bytes: int | None) -> None:
     """Raises SourceFault unless the answer is exactly `[start, stop)` of a blob of `size_bytes`."""
     _check_status(answer, (200, 206))
     _check_encoding(answer)
@@ -398,7 +276,7 @@ def _total_of(content_range: str, start: int, stop: int) -> int | None:
     return int(found[3]) if int(found[3]) >= stop else None
 
 
-def _check_whole(answer: _Answer) -> int:
+def _check_whole(answer: Answer) -> int:
     """The length of an answer that must be 200. Raises SourceFault."""
     _check_status(answer, (200,))
     _check_encoding(answer)
@@ -407,7 +285,7 @@ def _check_whole(answer: _Answer) -> int:
     return answer.length
 
 
-def _check_status(answer: _Answer, wanted: tuple[int, ...]) -> None:
+def _check_status(answer: Answer, wanted: tuple[int, ...]) -> None:
     status = answer.status
     if status in wanted:
         return
@@ -422,13 +300,13 @@ def _check_status(answer: _Answer, wanted: tuple[int, ...]) -> None:
     raise SourceFault(f"answers with status {status}", is_permanent=status < 500)
 
 
-def _check_encoding(answer: _Answer) -> None:
+def _check_encoding(answer: Answer) -> None:
     encoding = answer.header("Content-Encoding")
     if encoding.lower() not in ("", "identity") or answer.header("Transfer-Encoding"):
         raise SourceFault("sends the bytes in an encoding", is_permanent=True)
 
 
-def _retry_after_seconds(answer: _Answer) -> float:
+def _retry_after_seconds(answer: Answer) -> float:
     text = answer.header("Retry-After")
     return min(float(text), MAX_RETRY_AFTER_SECONDS) if re.fullmatch("[0-9]{1,9}", text) else 1.0
 

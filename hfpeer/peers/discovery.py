@@ -24,7 +24,7 @@ LOOK_SECONDS = 15.0
 """How often the machine's network interfaces are looked at; a change of them joins the new ones."""
 SETTLE_SECONDS = 1.0
 """Between two changes of the announcement (RFC 6762, 6: a record goes out at most once a second)."""
-RESOLVE_SECONDS = 3.0
+RESOLVE_SECONDS = 10.0
 GOODBYE_SECONDS = 2.0
 MAX_TXT_BYTES = 1024
 MAX_STRING_BYTES = 255
@@ -117,25 +117,25 @@ class Discovery:
     async def _keep(self, on_found: Found, on_left: Left) -> None:
         while True:
             self._changed.clear()
-            reach = await asyncio.to_thread(look_around, self._listener)
-            if self._presence is None or self._presence.reach != reach:
+            try:
+                await self._keep_up(on_found, on_left)
+            except Exception as error:  # noqa: BLE001 - whatever goes wrong here is tried again at the next look
                 await self._leave()
-                await self._join(reach, on_found, on_left)
-            if self._presence is not None:
-                await self._presence.announce(self._announcement)
+                self._complain(f"Other nodes cannot be found by multicast: {error or type(error).__name__}.")
             await asyncio.sleep(SETTLE_SECONDS)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
 
-    async def _join(self, reach: Reach, on_found: Found, on_left: Left) -> None:
-        presence = _Presence(reach, self._instance, self._announcement, self._listener.port, on_found, on_left)
-        try:
-            await presence.open()
-        except (OSError, RuntimeError, Error) as error:
-            await presence.close()
-            self._complain(f"Other nodes cannot be found by multicast: {error or type(error).__name__}.")
-        else:
-            self._presence, self.problem = presence, None
+    async def _keep_up(self, on_found: Found, on_left: Left) -> None:
+        """Takes part on the interfaces there are now, and announces what is to be announced now."""
+        reach = await asyncio.to_thread(look_around, self._listener)
+        if self._presence is None or self._presence.reach != reach:
+            await self._leave()
+            port = self._listener.port
+            self._presence = _Presence(reach, self._instance, self._announcement, port, on_found, on_left)
+            await self._presence.open()
+            self.problem = None
+        await self._presence.announce(self._announcement)
 
     async def _leave(self) -> None:
         presence, self._presence = self._presence, None

@@ -200,24 +200,17 @@ class PeerTable:
     def answered(self, address: Address, node: NodeMessage, now: float) -> Peer | None:
         """A node said who it is. Whatever was known under its id and under its address is one peer from now on;
         None, and never asked again, if it is this node."""
-        at_address = self._at(address)
+        for other in self._others_at(address, node.node_id):
+            self._take_address(other, address)
         if node.node_id == self._own_node_id:
             self._own_addresses.add(address)
-            if at_address is not None:
-                self._take_address(at_address, address)
             return None
-        if at_address is not None and at_address.node_id not in (None, node.node_id):
-            self._take_address(at_address, address)
-            at_address = None
-        peer = self._peers.get(node.node_id) or at_address or Peer((address,), now)
-        if at_address is not None:
-            self._drop(at_address)
-        self._drop(peer)
-        others = (*peer.addresses, *(at_address.addresses if at_address else ()))
+        at_address = self._peers.pop(str(address), None)
+        peer = self._peers.pop(node.node_id, None) or at_address or Peer((address,), now)
         merged = replace(
             peer,
             node_id=node.node_id,
-            addresses=self._bounded((address, *others)),
+            addresses=self._bounded((address, *peer.addresses)),
             name=node.name,
             version=node.version,
             generation=node.generation,
@@ -351,6 +344,11 @@ class PeerTable:
         static = (address for address in addresses if address in self._static)
         kept = set(list(dict.fromkeys((addresses[0], *static, *addresses)))[:MAX_ADDRESSES])
         return tuple(dict.fromkeys(address for address in addresses if address in kept))
+
+    def _others_at(self, address: Address, node_id: str) -> list[Peer]:
+        """The peers said to be at an address where this node answers; if it is the own node, all of them."""
+        mine = (None, node_id) if node_id != self._own_node_id else ()
+        return [peer for peer in self._peers.values() if address in peer.addresses and peer.node_id not in mine]
 
     def _take_address(self, peer: Peer, address: Address) -> None:
         """Another node answers there now."""

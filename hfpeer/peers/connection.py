@@ -1,0 +1,137 @@
+"""One TCP connection that speaks just enough HTTP/1.1 to ask for bytes: blocking, abortable, never waiting forever.
+
+Of its own because three things matter here that the standard client does not give: the head of an answer has a
+deadline as a whole, a read returns what has come instead of waiting for a full buffer, and another thread can end a
+blocked read at once. Decodes nothing, follows nothing, judges nothing.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+from contextlib import suppress
+from email.message import Message
+from http.client import HTTPException, parse_headers
+from io import BytesIO
+
+from hfpeer.wire import SourceFault
+
+MAX_HEAD_BYTES = 16 * 1024
+MAX_IDLE_SECONDS = 60.0
+
+_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n")
+_LENGTH = re.compile(r"[0-9]{1,19}")
+
+
+class StaleConnection(Exception):
+    """A kept connection turned out to be closed before any byte of an answer came."""
+
+
+class Answer:
+    """Status and headers of an answer; the body is still on the connection."""
+
+    def __init__(self, status: int, headers: Message) -> None:
+        self.status = status
+        self._headers = headers
+
+    def header(self, name: str) -> str:
+        """The header's value; "" if it is missing. Raises SourceFault if it occurs twice."""
+        values: list[str] = self._headers.get_all(name, [])
+        if len(values) > 1:
+            raise SourceFault(f"the answer has {len(values)} headers {name}", is_permanent=True)
+        return values[0].strip() if values else ""
+
+    @property
+    def length(self) -> int | None:
+        text = self.header("Content-Length")
+        return int(text) if _LENGTH.fullmatch(text) else None
+
+
+class Connection:
+    """One TCP connection: asks, reads the head of the answer, then hands out its body."""
+
+    def __init__(self, raw: socket.socket, silence_timeout_seconds: float) -> None:
+        self._socket = raw
+        self._silence_timeout_seconds = silence_timeout_seconds
+        self._pending = b""
+        self._idle_since: float | None = None
+
+    def ask(self, request: bytes) -> Answer:
+        """Sends the request and reads the head of the answer. Raises SourceFault, or StaleConnection for one that
+        was kept and has been closed by the peer meanwhile."""
+        was_kept = self._idle_since is not None
+        try:
+            self._socket.settimeout(self._silence_timeout_seconds)
+            self._socket.sendall(request)
+            head = self._read_head()
+        except TimeoutError as error:
+            raise SourceFault(f"no answer within {self._silence_timeout_seconds:g} s") from error
+        except OSError as error:
+            if was_kept and not self._pending:
+                raise StaleConnection from error
+            raise SourceFault(f"the connection broke: {error}") from error
+        self._socket.settimeout(self._silence_timeout_seconds)
+        return _parse_head(head)
+
+    def recv_into(self, view: memoryview, limit: int) -> int:
+        """What has come, at most `limit` bytes; 0 when the peer has closed. Raises SourceFault."""
+        if self._pending:
+            size_bytes = min(limit, len(self._pending))
+            view[:size_bytes] = self._pending[:size_bytes]
+            self._pending = self._pending[size_bytes:]
+            return size_bytes
+        try:
+            return self._socket.recv_into(view, limit)
+        except TimeoutError as error:
+            raise SourceFault(f"silent for {self._silence_timeout_seconds:g} s") from error
+        except OSError as error:
+            raise SourceFault(f"the connection broke: {error}") from error
+
+    def rest(self) -> None:
+        """Notes that from now on it waits for its next request."""
+        self._idle_since = time.monotonic()
+
+    def is_fresh(self) -> bool:
+        """Whether a kept connection may be used again: young, and neither closed nor talking out of turn."""
+        if self._pending or time.monotonic() - (self._idle_since or 0.0) > MAX_IDLE_SECONDS:
+            return False
+        try:
+            self._socket.setblocking(False)
+            self._socket.recv(1, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            return False
+        return False
+
+    def abort(self) -> None:
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+    def _read_head(self) -> bytes:
+        deadline = time.monotonic() + self._silence_timeout_seconds
+        while (end := self._pending.find(b"\r\n\r\n")) < 0:
+            if len(self._pending) > MAX_HEAD_BYTES:
+                raise SourceFault("the head of the answer does not end", is_permanent=True)
+            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            chunk = self._socket.recv(MAX_HEAD_BYTES)
+            if not chunk:
+                raise ConnectionResetError("closed before it answered")
+            self._pending += chunk
+        head, self._pending = self._pending[: end + 4], self._pending[end + 4 :]
+        return head
+
+
+def _parse_head(head: bytes) -> Answer:
+    line = _STATUS_LINE.match(head)
+    if line is None:
+        raise SourceFault("the answer is not HTTP/1.1", is_permanent=True)
+    try:
+        headers = parse_headers(BytesIO(head[line.end() :]))
+    except HTTPException as error:
+        raise SourceFault(f"the answer's headers are broken: {error}", is_permanent=True) from error
+    return Answer(int(line[1]), headers)

@@ -1,0 +1,362 @@
+"""Who is in the table of peers, who is asked first, and what strangers can and cannot do to it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hfpeer.names import Address, Commit, RepoId
+from hfpeer.peers.hearsay import believable
+from hfpeer.peers.table import (
+    ALIVE_SECONDS,
+    BAN_SECONDS,
+    FORGET_SECONDS,
+    GONE_AFTER_FAILURES,
+    LONGEST_REST_SECONDS,
+    MAX_ADDRESSES,
+    MAX_UNANSWERED_PER_TELLER,
+    Origin,
+    Peer,
+    PeerTable,
+    State,
+)
+from hfpeer.wire import PROTOCOL_VERSION, CatalogueMessage, NodeMessage, RevisionMessage
+
+OWN = "own"
+COMMIT = Commit("c" * 40)
+
+
+def at(number: int, port: int = 9437) -> Address:
+    return Address(f"10.0.0.{number}", port)
+
+
+def says(node_id: str, generation: int = 1, name: str = "") -> NodeMessage:
+    return NodeMessage(node_id, name or node_id, "1.0", PROTOCOL_VERSION, generation)
+
+
+def catalogue(generation: int, *commits: Commit) -> CatalogueMessage:
+    repo = RepoId.parse("org/model")
+    return CatalogueMessage(generation, tuple(RevisionMessage(repo, commit, True, 1, 1, {}) for commit in commits))
+
+
+def must(peer: Peer | None) -> Peer:
+    assert peer is not None
+    return peer
+
+
+@pytest.fixture
+def table() -> PeerTable:
+    return PeerTable(OWN)
+
+
+# ---- who is who
+
+
+def test_a_configured_address_is_a_peer_before_anybody_answers_there(table: PeerTable) -> None:
+    peer = table.add_static(at(1), 0)
+    assert (peer.node_id, peer.key, peer.origin, peer.state(0)) == (None, "10.0.0.1:9437", Origin.STATIC, State.KNOWN)
+    assert table.due(0) == [peer]
+
+
+def test_a_configured_address_becomes_one_with_its_node_when_it_answers(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    table.heard("n1", [at(2)], 0, name="left", generation=4, hints=frozenset({COMMIT.short}))
+    assert len(table) == 2
+    peer = must(table.answered(at(1), says("n1", 5), 1))
+    assert len(table) == 1
+    assert peer.addresses == (at(1), at(2))
+    assert (peer.origin, peer.generation, peer.state(1)) == (Origin.STATIC, 5, State.ALIVE)
+    assert peer.may_have(COMMIT)
+    assert table.get("10.0.0.2:9437") == table.get("n1") == peer
+
+
+def test_an_announcement_from_a_configured_address_is_that_peer(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    peer = must(table.heard("n1", [at(1), at(2)], 1))
+    assert (len(table), peer.node_id, peer.origin) == (1, "n1", Origin.STATIC)
+
+
+def test_the_own_node_is_never_a_peer(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    assert table.heard(OWN, [at(2)], 0) is None
+    assert table.answered(at(1), says(OWN), 0) is None
+    assert len(table) == 0
+    table.heard("n1", [at(3)], 0)
+    assert table.told("n1", [str(at(1))], 0) == []
+
+
+def test_a_node_that_moved_is_found_at_its_new_address(table: PeerTable) -> None:
+    table.answered(at(1), says("n1"), 0)
+    peer = must(table.heard("n1", [at(2)], ALIVE_SECONDS + 1))
+    assert (len(table), peer.addresses) == (1, (at(2),))
+
+
+def test_an_announcement_cannot_take_away_the_address_that_answers(table: PeerTable) -> None:
+    table.answered(at(1), says("n1"), 0)
+    peer = must(table.heard("n1", [at(66)], 1))
+    assert peer.address == at(1)
+
+
+def test_an_address_belongs_to_whoever_answered_there_last(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    table.answered(at(1), says("old"), 0)
+    new = must(table.answered(at(1), says("new"), 1))
+    assert [peer.node_id for peer in table.all()] == ["new"]
+    assert new.origin is Origin.STATIC
+
+
+def test_a_node_that_announces_the_address_of_another_loses_it_when_that_one_answers(table: PeerTable) -> None:
+    table.answered(at(1), says("n1"), 0)
+    table.heard("n2", [at(1), at(2)], 1)
+    table.heard("n3", [at(1)], 1)
+    table.answered(at(1), says("n1"), 2)
+    assert {peer.key: peer.addresses for peer in table.all()} == {"n1": (at(1),), "n2": (at(2),)}
+
+
+def test_a_peer_with_many_addresses_keeps_few_and_the_configured_ones(table: PeerTable) -> None:
+    table.heard("n1", [at(number) for number in range(1, 100)], 0)
+    table.add_static(at(200), 0)
+    peer = must(table.answered(at(200), says("n1"), 0))
+    peer = must(table.heard("n1", [at(number) for number in range(50, 100)], ALIVE_SECONDS + 1))
+    assert len(peer.addresses) == MAX_ADDRESSES
+    assert at(200) in peer.addresses
+
+
+def test_removing_a_configured_peer_forgets_it_unless_it_announced_itself(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    table.add_static(at(2), 0)
+    table.heard("n2", [at(2)], 0)
+    assert table.remove_static(at(1)) and table.remove_static(at(2))
+    assert not table.remove_static(at(1))
+    assert [(peer.node_id, peer.origin) for peer in table.all()] == [("n2", Origin.MDNS)]
+
+
+# ---- who is alive
+
+
+def test_an_answer_makes_a_peer_alive_for_a_while_and_traffic_spares_the_probe(table: PeerTable) -> None:
+    table.answered(at(1), says("n1"), 0)
+    assert must(table.get("n1")).state(ALIVE_SECONDS - 1) is State.ALIVE
+    assert must(table.get("n1")).state(ALIVE_SECONDS) is State.KNOWN
+    assert table.due(ALIVE_SECONDS / 2 - 1) == []
+    assert len(table.due(ALIVE_SECONDS / 2)) == 1
+    table.gave("n1", ALIVE_SECONDS / 2)
+    assert table.due(ALIVE_SECONDS / 2 + 1) == []
+
+
+def test_a_peer_that_fails_again_and_again_rests_longer_and_longer_up_to_a_limit(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    now, rests = 0.0, []
+    for _ in range(12):
+        peer = must(table.failed("10.0.0.1:9437", now, "refused"))
+        assert peer.resting_until is not None
+        rests.append(peer.resting_until - now)
+        assert table.due(peer.resting_until - 0.1) == table.candidates(peer.resting_until - 0.1) == []
+        now = peer.resting_until
+        assert len(table.due(now)) == 1
+    assert rests[:4] == [1, 2, 4, 8]
+    assert max(rests) == rests[-1] == LONGEST_REST_SECONDS
+    assert must(table.get("10.0.0.1:9437")).state(now) is State.GONE
+    assert must(table.answered(at(1), says("n1"), now)).state(now) is State.ALIVE
+
+
+def test_every_address_of_a_peer_is_tried_before_it_rests(table: PeerTable) -> None:
+    table.heard("n1", [at(1), at(2), at(3)], 0)
+    tried = []
+    for _ in range(3):
+        tried.append(must(table.get("n1")).address)
+        assert len(table.due(0)) == 1
+        table.failed("n1", 0)
+    assert tried == [at(1), at(2), at(3)]
+    assert table.due(0) == []
+    assert must(table.answered(at(2), says("n1"), 2)).address == at(2)
+
+
+def test_a_goodbye_is_believed_until_a_probe_says_otherwise(table: PeerTable) -> None:
+    table.heard("n1", [at(1)], 0, hints=frozenset({COMMIT.short}))
+    table.answered(at(1), says("n1"), 0)
+    table.left("n1", 1)
+    assert must(table.get("n1")).state(1) is State.GONE
+    assert table.candidates(1) == table.due(1) == []
+    assert len(table.due(10)) == 1
+    assert must(table.heard("n1", [at(1)], 11)).state(11) is State.ALIVE
+
+
+def test_silent_peers_are_forgotten_but_never_the_configured_ones(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    table.heard("n2", [at(2)], 0)
+    table.heard("n3", [at(3)], 0)
+    table.answered(at(3), says("n3"), 100)
+    assert [peer.key for peer in table.forget_silent(FORGET_SECONDS)] == ["n2"]
+    assert [peer.key for peer in table.forget_silent(FORGET_SECONDS + 100)] == ["n3"]
+    assert table.forget_silent(FORGET_SECONDS * 100) == []
+    assert [peer.key for peer in table.all()] == ["10.0.0.1:9437"]
+
+
+# ---- who is asked first
+
+
+def test_those_with_the_commit_come_first_then_the_living_then_the_reliable(table: PeerTable) -> None:
+    table.heard("hinted", [at(1)], 0, hints=frozenset({COMMIT.short}))
+    table.heard("merely-known", [at(2)], 0)
+    for number, node_id in enumerate(("has-it", "alive", "alive-but-failed", "liar"), start=3):
+        table.answered(at(number), says(node_id), 0)
+    table.read("has-it", catalogue(1, COMMIT), 0)
+    table.read("liar", catalogue(1, COMMIT), 0)
+    table.lied("liar", 0)
+    table.failed("alive-but-failed", 0)
+    ranked = [peer.key for peer in table.candidates(5, COMMIT)]
+    assert ranked == ["has-it", "hinted", "alive", "alive-but-failed", "merely-known", "liar"]
+    assert [peer.key for peer in table.candidates(5)][-1] == "liar"
+
+
+def test_a_liar_is_put_last_and_after_a_second_lie_not_asked_for_a_while(table: PeerTable) -> None:
+    for number in (1, 2):
+        table.answered(at(number), says(f"n{number}"), 0)
+    table.lied("n1", 0)
+    assert [peer.key for peer in table.candidates(0)] == ["n2", "n1"]
+    table.lied("n1", 10)
+    assert [peer.key for peer in table.candidates(10)] == ["n2"]
+    table.gave("n1", 11)
+    table.heard("n1", [at(1)], 11)
+    assert [peer.key for peer in table.candidates(11)] == ["n2"]
+    assert at(1) not in table.alive_addresses(11)
+    table.gave("n2", 10 + BAN_SECONDS)
+    assert [peer.key for peer in table.candidates(10 + BAN_SECONDS)] == ["n2", "n1"]
+
+
+def test_a_catalogue_is_read_again_when_its_generation_changed(table: PeerTable) -> None:
+    assert must(table.answered(at(1), says("n1", 3), 0)).needs_catalogue
+    assert not must(table.read("n1", catalogue(3, COMMIT), 0)).needs_catalogue
+    assert must(table.heard("n1", [at(1)], 1, generation=4)).needs_catalogue
+    assert must(table.get("n1")).may_have(COMMIT)
+
+
+# ---- what peers tell of each other
+
+
+def test_peers_of_peers_are_only_known_until_they_answer_themselves(table: PeerTable) -> None:
+    table.answered(at(1), says("n1"), 0)
+    (told,) = table.told("n1", ["10.0.0.2:9437", "10.0.0.1:9437"], 0)
+    assert (told.state(0), told.origin, told.node_id) == (State.KNOWN, Origin.GOSSIP, None)
+    assert table.alive_addresses(0) == [at(1)]
+    table.answered(at(2), says("n2"), 0)
+    assert set(table.alive_addresses(0)) == {at(1), at(2)}
+
+
+LAN = Address("192.168.1.5", 9437)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "host.example:9437",
+        "localhost:9437",
+        "127.0.0.1:9437",
+        "127.9.9.9",
+        "[::1]:9437",
+        "[::ffff:127.0.0.1]:9437",
+        "0.0.0.0:9437",
+        "[::]:9437",
+        "224.0.0.251:5353",
+        "[ff02::fb]:5353",
+        "255.255.255.255:1",
+        "169.254.169.254:80",
+        "[fe80::1%eth0]:9437",
+        "[fe80::1]:9437",
+        "8.8.8.8:53",
+        "10.0.0.2:0",
+        "10.0.0.2:65536",
+        "10.0.0.2:http",
+        "10.0.0.256:1",
+        "10.0.0.2:9437/path",
+        "user@10.0.0.2:9437",
+        "10.0.0.2:9437\r\nX: y",
+    ],
+)
+def test_an_address_that_a_stranger_may_not_send_us_to_is_ignored(text: str) -> None:
+    assert believable(text, LAN) is None
+
+
+def test_an_address_on_the_lan_is_worth_a_try() -> None:
+    assert believable("10.0.0.2", LAN) == Address("10.0.0.2", 9437)
+    assert believable("[fd00::2]:1234", LAN) == Address("fd00::2", 1234)
+    assert believable("127.0.0.1:9500", Address("127.0.0.1", 9437)) == Address("127.0.0.1", 9500)
+    assert believable("8.8.8.8:9437", Address("8.8.4.4", 9437)) == Address("8.8.8.8", 9437)
+
+
+def test_one_teller_cannot_fill_the_table(table: PeerTable) -> None:
+    table.answered(at(1), says("n1"), 0)
+    for third in range(1, 20):
+        table.told("n1", [f"10.0.{third}.{fourth}" for fourth in range(1, 65)], 0)
+    assert len(table) == 1 + MAX_UNANSWERED_PER_TELLER
+    assert table.told("stranger", ["10.9.9.9"], 0) == []
+
+
+def test_a_full_table_prefers_those_who_announce_themselves_to_hearsay_and_both_to_the_gone() -> None:
+    table = PeerTable(OWN, max_peers=3)
+    table.add_static(at(100), 0)
+    table.answered(at(1), says("n1"), 0)
+    table.told("n1", ["10.0.0.2", "10.0.0.3", "10.0.0.4"], 0)
+    assert len(table) == 4
+    assert table.heard("n5", [at(5)], 1) is not None
+    assert table.heard("n6", [at(6)], 1) is not None
+    assert table.heard("n7", [at(7)], 1) is None
+    assert {peer.key for peer in table.all()} == {"10.0.0.100:9437", "n1", "n5", "n6"}
+    for now in range(GONE_AFTER_FAILURES):
+        table.failed("n5", now)
+    assert table.heard("n7", [at(7)], 10) is not None
+    assert table.get("n5") is None and table.get("10.0.0.100:9437") is not None
+
+
+# ---- whatever happens
+
+_events = st.lists(
+    st.tuples(
+        st.sampled_from(
+            ["static", "unstatic", "heard", "told", "answered", "gave", "failed", "lied", "left", "forget"]
+        ),
+        st.integers(1, 6),
+        st.integers(1, 6),
+        st.floats(0, 1000),
+    ),
+    max_size=60,
+)
+
+
+@given(_events)
+def test_whatever_happens_each_node_is_in_the_table_once_and_an_address_is_its_who_answers_there(
+    events: list[tuple[str, int, int, float]],
+) -> None:
+    table, static, now = PeerTable(OWN, max_peers=4), set[Address](), 0.0
+    for what, node, place, later in events:
+        now += later
+        node_id = OWN if node == 6 else f"n{node}"
+        if what == "static":
+            static.add(at(place))
+            table.add_static(at(place), now)
+        elif what == "unstatic":
+            static.discard(at(place))
+            table.remove_static(at(place))
+        elif what == "heard":
+            table.heard(node_id, [at(place), at(place + 1)], now)
+        elif what == "told":
+            table.told(node_id, [str(at(place)), str(at(place + 1))], now)
+        elif what == "answered":
+            table.answered(at(place), says(node_id), now)
+        elif what == "left":
+            table.left(node_id, now)
+        elif what == "forget":
+            table.forget_silent(now)
+        else:
+            getattr(table, what)(node_id, now)
+        peers = table.all()
+        node_ids = [peer.node_id for peer in peers if peer.node_id]
+        assert len(node_ids) == len(set(node_ids)) and OWN not in node_ids
+        assert all(peer.addresses and table.get(peer.key) == peer for peer in peers)
+        assert all((peer.origin is Origin.STATIC) == (not static.isdisjoint(peer.addresses)) for peer in peers)
+        if what == "answered":
+            assert [peer.node_id for peer in peers if at(place) in peer.addresses] == [node_id] * (node_id != OWN)
+        assert {peer.key for peer in table.candidates(now)} <= {peer.key for peer in peers}
