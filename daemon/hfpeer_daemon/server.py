@@ -66,9 +66,14 @@ def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = No
     try:
         _run(options.detach, reporter, make_node or _real_node)
     except HfpeerError as error:
-        reporter.failed(error)
         _log.error("%s %s", error.message, error.hint or "")
+        reporter.failed(error)
         return error.exit_code
+    except Exception:
+        # Python prints it to where the starter looks; the log is where a user looks later.
+        if options.detach:
+            _log.critical("The daemon ends, for it has failed", exc_info=True)
+        raise
     return 0
 
 

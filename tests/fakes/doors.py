@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -38,22 +39,25 @@ class OpenDoor:
 async def open_door(
     make_app: Callable[[ThreadPoolExecutor], App],
     *,
+    listener: socket.socket | None = None,
+    headers: tuple[tuple[str, str], ...] = (),
     threads: int = 2,
     stall_timeout_seconds: float = 30.0,
     head_timeout_seconds: float = 30.0,
     grace_seconds: int = 1,
 ) -> AsyncIterator[OpenDoor]:
-    """The app behind a real server on an ephemeral port; closed, with all its threads, at the end."""
+    """The app behind a real server on `listener`, else an ephemeral port; closed, with all its threads, at the end."""
     pool = ThreadPoolExecutor(threads)
-    listener = listen_tcp(Address("127.0.0.1", 0), "lan.listen")
+    listener = listener or listen_tcp(Address("127.0.0.1", 0), "lan.listen")
+    address = Address("127.0.0.1", 0) if listener.family == socket.AF_UNIX else bound_address(listener)
     protocol = zero_copy_protocol(
         pool, stall_timeout_seconds=stall_timeout_seconds, head_timeout_seconds=head_timeout_seconds
     )
-    door = Door(make_app(pool), listener, protocol, grace_seconds=grace_seconds)
+    door = Door(make_app(pool), listener, protocol, headers, grace_seconds)
     serving = asyncio.ensure_future(door.serve_door())
     try:
         await asyncio.wait_for(door.is_open.wait(), PATIENCE_SECONDS)
-        yield OpenDoor(bound_address(listener), pool, door.close)
+        yield OpenDoor(address, pool, door.close)
     finally:
         door.close()
         await asyncio.wait_for(serving, PATIENCE_SECONDS)

@@ -1,0 +1,320 @@
+"""The control door and its client: a node behind a Unix socket is the same node."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from blockbuster import blockbuster_ctx
+
+from fakes.doors import eventually, open_door
+from fakes.node import COMMIT, MemoryNode, cached_revision
+from hfpeer.control import CALLS, CONTROL_VERSION, ControlClient, decode, encode
+from hfpeer.errors import CODES, HfpeerError, InvalidName, NotFound, NotRunning, VersionMismatch, from_problem
+from hfpeer.names import FilePath, RepoId, Revision
+from hfpeer.operations import AddRequest, Holding, Operations
+from hfpeer.session import open_session
+from hfpeer.settings import read_settings
+from hfpeer.transfer.events import (
+    Event,
+    FileFinished,
+    FileProgress,
+    Planned,
+    Progressed,
+    Resolved,
+    SourceFailed,
+)
+from hfpeer.wire import PROTOCOL_HEADER
+from hfpeer_daemon.app import control_app
+from hfpeer_daemon.background import Adds, Watcher
+from hfpeer_daemon.listeners import listen_unix
+from hfpeer_daemon.problems import problem_bytes
+
+REPO = RepoId.parse("org/name", "dataset")
+REQUEST = AddRequest(REPO, Revision("v1.0"), (FilePath("a/b.json"),), ("*.json",), (), token="hf_secret")
+PROGRESS = Progressed(1, 2, 0.5, {"pegasus": 1}, {"pegasus": 0.5}, (FileProgress("a", 1, 2),), 0, 1)
+STORY: list[Event] = [
+    Resolved("org/name", "v1.0", COMMIT, "origin"),
+    Planned("org/name", COMMIT, 1, 2, 1, 2, "peer", True),
+    PROGRESS,
+    SourceFailed("pegasus", "a", "was silent", was_lying=False),
+    FileFinished("a", 2),
+]
+
+
+@pytest.fixture(autouse=True)
+def nothing_blocks_the_loop() -> Iterator[None]:
+    with blockbuster_ctx(scanned_modules=["hfpeer", "hfpeer_daemon"]):
+        yield
+
+
+@pytest.fixture
+def node() -> MemoryNode:
+    return MemoryNode()
+
+
+class Control:
+    """A control door, how many times it was asked to stop, and a client's way to it."""
+
+    def __init__(self, path: Path, node: MemoryNode) -> None:
+        self.path = path
+        self.adds = Adds(node)
+        self.stops = 0
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def client(self) -> ControlClient:
+        return ControlClient(self.path)
+
+    async def raw(self, method: str, path: str, **keywords: object) -> httpx.Response:
+        transport = httpx.AsyncHTTPTransport(uds=str(self.path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://hfpeer") as client:
+            return await client.request(method, path, **keywords)  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def control(tmp_path: Path, node: MemoryNode, version: int = CONTROL_VERSION) -> AsyncIterator[Control]:
+    door = Control(tmp_path / "control.sock", node)
+    listener = await asyncio.to_thread(listen_unix, door.path)
+    headers = ((PROTOCOL_HEADER, str(version)),)
+    app = control_app(node, door.adds, door.stop)
+    async with open_door(lambda _threads: app, listener=listener, headers=headers):
+        yield door
+        await door.adds.stop()
+
+
+# Calls
+
+
+async def test_every_operation_crosses_the_socket_unchanged(tmp_path: Path, node: MemoryNode) -> None:
+    node.cached = [cached_revision("datasets/org/name", "dataset"), cached_revision()]
+    node.found = [Holding("pegasus", "10.0.0.7:9437", "org/name", COMMIT, ("main",), True, size_bytes=None)]
+    files, revision = (FilePath("a b/ü"),), Revision("refs/pr/1")
+
+    async def use(operations: Operations) -> list[object]:
+        answers = [
+            await operations.list_revisions(),
+            await operations.list_revisions(REPO, revision),
+            await operations.remove(REPO, revision, files),
+            await operations.search(REPO),
+            await operations.publish("/some folder/ü", REPO),
+            await operations.add_peer("10.0.0.7"),
+            await operations.list_peers(),
+            await operations.status(),
+            await operations.share(REPO, None),
+            await operations.share(REPO, is_shared=False),
+        ]
+        await operations.remove_peer("10.0.0.7")
+        return answers
+
+    expected = await use(node)
+    direct_calls, node.calls = node.calls, []
+    async with control(tmp_path, node) as door, door.client() as client:
+        assert await use(client) == expected
+    assert node.calls == direct_calls
+
+
+def test_the_client_has_every_operation_with_the_same_signature() -> None:
+    for name in (*CALLS, "add"):
+        assert inspect.signature(getattr(ControlClient, name)) == inspect.signature(getattr(Operations, name))
+
+
+def test_every_operation_is_one_call_or_the_add() -> None:
+    assert set(CALLS) | {"add"} == {name for name in vars(Operations) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("code", sorted(CODES))
+async def test_an_error_is_the_same_class_at_the_other_end(code: str) -> None:
+    error = CODES[code]("What happened.", hint="What to do.", repo="org/name", count=3)
+    again = from_problem(json.loads(problem_bytes(error)))
+    assert (type(again), again.message, again.hint, again.facts) == (
+        type(error),
+        error.message,
+        error.hint,
+        error.facts,
+    )
+
+
+async def test_errors_of_calls_and_adds_are_raised_as_they_were(tmp_path: Path, node: MemoryNode) -> None:
+    node.failure = CODES["gated_repo"]("It is gated.", hint="Ask for access.", repo="org/name")
+    async with control(tmp_path, node) as door, door.client() as client:
+        with pytest.raises(NotFound) as missing:
+            await client.remove_peer("10.9.9.9")
+        assert missing.value.facts == {"address": "10.9.9.9"}
+        with pytest.raises(CODES["gated_repo"], match="It is gated"):
+            await client.add(REQUEST, lambda _event: None)
+
+
+async def test_an_unforeseen_error_of_an_add_is_told_without_its_insides(tmp_path: Path, node: MemoryNode) -> None:
+    node.failure = ZeroDivisionError("inside")
+    async with control(tmp_path, node) as door, door.client() as client:
+        with pytest.raises(HfpeerError, match="Something went wrong") as caught:
+            await client.add(REQUEST, lambda _event: None)
+    assert type(caught.value) is HfpeerError
+
+
+@pytest.mark.parametrize(
+    ("path", "document"),
+    [
+        ("remove", {"repo": "models/../../etc"}),
+        ("remove", {"repo": "models/a/b", "files": ["../x"]}),
+        ("remove", {"repo": 7}),
+        ("remove", {}),
+        ("remove", {"repo": "models/a/b", "what": 1}),
+        ("remove", []),
+        ("share", {"repo": "models/a/b", "is_shared": "yes"}),
+        ("add", {"request": {"repo": "models/a/b", "include": "x"}}),
+        ("add", {}),
+    ],
+)
+async def test_malformed_requests_are_bad_names(tmp_path: Path, node: MemoryNode, path: str, document: object) -> None:
+    async with control(tmp_path, node) as door:
+        answer = await door.raw("POST", f"/v1/{path}", json=document)
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_name")
+    assert node.calls == []
+
+
+def test_what_is_encoded_is_decoded_to_the_same() -> None:
+    for value in (REQUEST, cached_revision(), AddRequest(RepoId.parse("gpt2"))):
+        assert decode(type(value), json.loads(json.dumps(encode(value)))) == value
+    with pytest.raises(InvalidName):
+        decode(AddRequest, {"repo": "models/a", "is_local_only": 1})
+    with pytest.raises(InvalidName):
+        decode(AddRequest, "x")
+
+
+# Adds
+
+
+async def test_an_add_tells_its_story_in_order_and_then_its_result(tmp_path: Path, node: MemoryNode) -> None:
+    node.events = STORY
+    heard: list[Event] = []
+    async with control(tmp_path, node) as door, door.client() as client:
+        finished = await client.add(REQUEST, heard.append)
+    assert heard == STORY
+    assert finished.bytes_by_source == {"peer": 2}
+    assert node.calls == [("add", {"request": REQUEST})]
+
+
+async def test_who_leaves_ends_the_add(tmp_path: Path, node: MemoryNode) -> None:
+    node.events, node.gate = STORY[:1], asyncio.Event()
+    began = asyncio.Event()
+    async with control(tmp_path, node) as door, door.client() as client:
+        adding = asyncio.ensure_future(client.add(REQUEST, lambda _event: began.set()))
+        await asyncio.wait_for(began.wait(), 5)
+        adding.cancel()
+        await asyncio.wait_for(node.add_ended.wait(), 5)
+        assert node.running_adds == 0
+
+
+async def test_an_add_goes_on_as_long_as_somebody_wants_it(tmp_path: Path, node: MemoryNode) -> None:
+    node.events, node.gate = STORY[:2], asyncio.Event()
+    heard: list[Event] = []
+    async with control(tmp_path, node) as door, door.client() as one, door.client() as other:
+        first = asyncio.ensure_future(one.add(REQUEST, lambda _event: None))
+        await eventually(lambda: node.running_adds == 1)
+        second = asyncio.ensure_future(other.add(REQUEST, heard.append))
+        await eventually(lambda: heard == STORY[:2])
+        first.cancel()
+        await asyncio.sleep(0.1)
+        assert node.running_adds == 1
+        node.gate.set()
+        assert (await asyncio.wait_for(second, 5)).commit == COMMIT
+    assert len(node.calls) == 1
+
+
+async def test_different_adds_run_beside_each_other(tmp_path: Path, node: MemoryNode) -> None:
+    node.gate = asyncio.Event()
+    async with control(tmp_path, node) as door, door.client() as client:
+        adds = [client.add(AddRequest(REPO, token=token), lambda _event: None) for token in (None, "hf_other")]
+        running = [asyncio.ensure_future(add) for add in adds]
+        await eventually(lambda: node.running_adds == 2)
+        node.gate.set()
+        await asyncio.gather(*running)
+
+
+async def test_the_end_of_the_daemon_tells_those_who_wait(tmp_path: Path, node: MemoryNode) -> None:
+    node.gate = asyncio.Event()
+    async with control(tmp_path, node) as door, door.client() as client:
+        adding = asyncio.ensure_future(client.add(REQUEST, lambda _event: None))
+        await eventually(lambda: node.running_adds == 1)
+        await door.adds.stop()
+        with pytest.raises(NotRunning, match="stopped") as caught:
+            await asyncio.wait_for(adding, 5)
+    assert "continues" in (caught.value.hint or "")
+
+
+async def test_progress_that_nobody_read_is_replaced_and_nothing_else_is_lost() -> None:
+    watcher = Watcher()
+    newer = Progressed(2, 2, 0.5, {}, {}, (), 1, 1)
+    for event in (STORY[0], PROGRESS, PROGRESS, newer, STORY[4], PROGRESS):
+        watcher.put(event)
+    watcher.end()
+    assert [event async for event in watcher.events()] == [STORY[0], newer, STORY[4], PROGRESS]
+
+
+# Who answers
+
+
+async def test_where_no_daemon_is_the_client_says_how_to_start_one(tmp_path: Path) -> None:
+    async with ControlClient(tmp_path / "control.sock") as client:
+        assert not await client.is_answering()
+        with pytest.raises(NotRunning) as caught:
+            await client.status()
+    assert caught.value.hint == "hfpeer daemon start"
+
+
+async def test_a_socket_left_by_a_dead_daemon_is_no_daemon(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    (await asyncio.to_thread(listen_unix, path)).close()
+    async with ControlClient(path) as client:
+        assert not await client.is_answering()
+
+
+async def test_a_daemon_of_another_version_is_not_used_but_can_be_stopped(tmp_path: Path, node: MemoryNode) -> None:
+    async with control(tmp_path, node, version=CONTROL_VERSION + 1) as door, door.client() as client:
+        for attempt in (client.is_answering, client.list_peers):
+            with pytest.raises(VersionMismatch) as caught:
+                await attempt()
+            assert caught.value.hint == "hfpeer daemon restart"
+        await client.stop()
+        assert door.stops == 1
+
+
+async def test_a_command_of_another_version_is_refused_before_anything_happens(
+    tmp_path: Path, node: MemoryNode
+) -> None:
+    async with control(tmp_path, node) as door:
+        for path in ("publish", "list_peers", "add"):
+            answer = await door.raw("POST", f"/v1/{path}", json={}, headers={PROTOCOL_HEADER: "99"})
+            assert answer.json()["code"] == "version_mismatch"
+    assert node.calls == []
+
+
+async def test_the_status_can_be_got_by_hand(tmp_path: Path, node: MemoryNode) -> None:
+    async with control(tmp_path, node) as door:
+        assert (await door.raw("GET", "/v1/status")).json()["name"] == "memory"
+
+
+async def test_web_pages_are_not_let_in(tmp_path: Path, node: MemoryNode) -> None:
+    async with control(tmp_path, node) as door:
+        for name in ("Origin", "Referer"):
+            answer = await door.raw("POST", "/v1/stop", headers={name: "http://evil"})
+            assert answer.status_code == 403
+        assert door.stops == 0
+
+
+# Sessions
+
+
+async def test_a_session_is_the_daemons_where_one_answers(tmp_path: Path, node: MemoryNode) -> None:
+    settings = await asyncio.to_thread(read_settings, {"HFPEER_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)})
+    async with control(tmp_path, node), open_session(settings) as operations:
+        assert (await operations.status()).name == "memory"
