@@ -204,11 +204,15 @@ def _settings(cache_dir: str | Path | None, endpoint: str | None) -> Settings:
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """Runs `work` to its end, in a thread of its own where this one already runs an event loop."""
+    return _run_in_thread(work) if _is_loop_running() else asyncio.run(work)
+
+
+def _is_loop_running() -> bool:
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run(work)
-    return _run_in_thread(work)
+        return False
+    return True
 
 
 def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
