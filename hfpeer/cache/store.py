@@ -180,9 +180,10 @@ class Store:
         row = self._see(path, digest)
         if row is None:
             raise _vanished(path)
-        is_ours = path.is_relative_to(self.cache)
-        known = self._known(row) if is_ours else replace(row, verified_at=time.time())
-        return self._adopt(path, known, digest, repo, None if is_ours else _check_of(digest, row.size_bytes))
+        if not path.is_relative_to(self.cache):
+            copied = BlobFile(digest, path, row.size_bytes, is_verified=True)
+            return self._adopt(copied, repo, _check_of(digest, row.size_bytes))
+        return self._adopt(self._to_blob_file(self._known(row)), repo)
 
     # Snapshots, refs, manifests
 
@@ -446,15 +447,13 @@ class Store:
         if row is not None:
             self._catalog.put_blobs([row])
 
-    def _adopt(
-        self, path: Path, known: BlobRow, digest: Digest, repo: RepoId, check: Callable[[Path], None] | None = None
-    ) -> Path:
-        blob = layout.blob_path(self.cache, repo, digest)
-        with etag_lock(self.cache, repo, digest):
-            row = self._in_place(blob, digest, known.size_bytes)
+    def _adopt(self, source: BlobFile, repo: RepoId, check: Callable[[Path], None] | None = None) -> Path:
+        blob = layout.blob_path(self.cache, repo, source.digest)
+        with etag_lock(self.cache, repo, source.digest):
+            row = self._in_place(blob, source.digest, source.size_bytes)
             if row is None:
-                snapshots.copy_blob(path, blob, check)
-                row = self._seen(blob, digest, known.verified_at)
+                snapshots.copy_blob(source.path, blob, check)
+                row = self._seen(blob, source.digest, time.time() if source.is_verified else None)
         self._remember(row)
         return blob
 
@@ -462,20 +461,18 @@ class Store:
         """Brings the blob into the repo if it is another's, then links it; each step only if it is needed."""
         place = layout.snapshot_file(self.cache, repo, commit, file.path)
         blob = layout.blob_path(self.cache, repo, file.digest)
-        by_path = {row.path: row for row in rows if row.size_bytes == file.size_bytes and not row.is_corrupt}
-        if str(place.relative_to(self.cache)) in by_path and place.is_file() and not place.is_symlink():
+        known = {row.path for row in rows if row.size_bytes == file.size_bytes and not row.is_corrupt}
+        if str(place.relative_to(self.cache)) in known and place.is_file() and not place.is_symlink():
             return
-        if str(blob.relative_to(self.cache)) not in by_path or not blob.is_file():
-            source = self._best(by_path.values())
-            if source is None:
+        if str(blob.relative_to(self.cache)) not in known or not blob.is_file():
+            source = self.find_blob(file.digest, repo)
+            if source is None or source.size_bytes != file.size_bytes:
                 raise _vanished(blob)
-            self._adopt(source.path, self._known_blob(source, by_path), file.digest, repo)
+            if source.path != blob:
+                self._adopt(source, repo)
         lies_at = snapshots.link_file(self.cache, repo, commit, file.path, file.digest)
         if lies_at != blob:
             self._move_row(blob, lies_at, file.digest)
-
-    def _known_blob(self, blob: BlobFile, by_path: dict[str, BlobRow]) -> BlobRow:
-        return by_path[str(blob.path.relative_to(self.cache))]
 
     def _move_row(self, old: Path, new: Path, digest: Digest) -> None:
         """The bytes have moved into a snapshot because there are no links; what is known of them has too."""
