@@ -10,7 +10,8 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,15 @@ from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.records import CachedFile, CachedRevision, Removed
 from hfpeer.cache.scan import Scanner, ScanResult, listing, see_blob, sum_up
 from hfpeer.cache.sharing import Sharing
-from hfpeer.errors import BrokenCache, CorruptData
+from hfpeer.errors import BrokenCache, CorruptData, Locked
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility
 from hfpeer.ranges import RangeSet
 
+LOCK_SECONDS = 5.0
+"""How long to wait for a Hub client that works on the same blob."""
+TRIES = 3
+"""Somebody may delete a blob between finding and linking it."""
 FLUSH_SECONDS = 1.0
 """Statistics are written at most this often."""
 
@@ -86,6 +91,13 @@ class Store:
         rows = self._rows_by_digest(wanted)
         return [file for digest, file in reversed(wanted.items()) if not self._has(file, rows.get(digest, ()))]
 
+    def unverified_of(self, files: Iterable[ManifestFile]) -> list[BlobFile]:
+        """The blobs of these files that are in the cache and that nobody has hashed: to be verified before they are
+        installed."""
+        rows = self._rows_by_digest(file.digest for file in files)
+        found = (self._best(places) for places in rows.values())
+        return [blob for blob in found if blob is not None and not blob.is_verified]
+
     def shared_blob(self, digest: Digest) -> BlobFile | None:
         """A blob that peers may have: verified, and in a repo that is shared."""
         rows = [row for row in self._catalog.blobs([str(digest)]) if self._is_shared(row.repo)]
@@ -136,13 +148,14 @@ class Store:
             partial = self._partials.get(digest)
         return None if partial is None else (partial.path, partial.size_bytes, partial.present)
 
-    def publish_blob(self, partial: blobs.PartialBlob, repo: RepoId) -> Path:
+    def publish_blob(self, partial: blobs.PartialBlob, repo: RepoId, lock_timeout_seconds: float | None = None) -> Path:
         """Makes a partial whose bytes the caller has verified a blob of `repo`, and closes it.
 
-        If another process was faster, its blob stays. Raises NoSpace or BrokenCache, and then the partial is as before.
+        If another process was faster, its blob stays. Raises NoSpace or BrokenCache, and Locked when the Hub client's
+        lock is not free in time (None: waits without end); then the partial is as before.
         """
         blob = layout.blob_path(self.cache, repo, partial.digest)
-        with etag_lock(self.cache, repo, partial.digest):
+        with etag_lock(self.cache, repo, partial.digest, lock_timeout_seconds):
             row = self._in_place(blob, partial.digest, partial.size_bytes)
             if row is None:
                 partial.publish_to(blob)
@@ -152,18 +165,22 @@ class Store:
         self._remember(row)
         return blob
 
-    def publish_bytes(self, digest: Digest, body: bytes, repo: RepoId) -> Path:
+    def publish_bytes(
+        self, digest: Digest, body: bytes, repo: RepoId, lock_timeout_seconds: float | None = None
+    ) -> Path:
         """Like `publish_blob`, for one small blob whose verified bytes are in memory."""
-        self.publish_small(repo, [(digest, body)])
+        self.publish_small(repo, [(digest, body)], lock_timeout_seconds)
         return layout.blob_path(self.cache, repo, digest)
 
-    def publish_small(self, repo: RepoId, small: Iterable[tuple[Digest, bytes]]) -> None:
+    def publish_small(
+        self, repo: RepoId, small: Iterable[tuple[Digest, bytes]], lock_timeout_seconds: float | None = None
+    ) -> None:
         """Like `publish_blob`, for many small blobs whose verified bytes are in memory: synced together."""
         wanted = {layout.blob_path(self.cache, repo, digest): (digest, body) for digest, body in small}
         found = []
         with snapshots.written_aside({path: body for path, (_, body) in wanted.items()}) as fresh:
             for path, (digest, body) in wanted.items():
-                with etag_lock(self.cache, repo, digest):
+                with etag_lock(self.cache, repo, digest, lock_timeout_seconds):
                     in_place = self._in_place(path, digest, len(body))
                     if in_place is None:
                         fresh[path].replace(path)
@@ -385,6 +402,15 @@ class Store:
         if sent_bytes:
             self._catalog.add_sent(sent_bytes)
 
+    @contextmanager
+    def _holding(self, repo: RepoId, digest: Digest) -> Iterator[None]:
+        """The Hub client's lock on a blob, but not for as long as a client downloads it from far away: the lock saves
+        work, and what is right rests on renames."""
+        with ExitStack() as held:
+            with suppress(Locked):
+                held.enter_context(etag_lock(self.cache, repo, digest, LOCK_SECONDS))
+            yield
+
     def _forget_partial(self, partial: blobs.PartialBlob) -> None:
         with self._lock:
             if self._partials.get(partial.digest) is partial:
@@ -449,7 +475,7 @@ class Store:
 
     def _adopt(self, source: BlobFile, repo: RepoId, check: Callable[[Path], None] | None = None) -> Path:
         blob = layout.blob_path(self.cache, repo, source.digest)
-        with etag_lock(self.cache, repo, source.digest):
+        with self._holding(repo, source.digest):
             row = self._in_place(blob, source.digest, source.size_bytes)
             if row is None:
                 snapshots.copy_blob(source.path, blob, check)
@@ -464,15 +490,25 @@ class Store:
         known = {row.path for row in rows if row.size_bytes == file.size_bytes and not row.is_corrupt}
         if str(place.relative_to(self.cache)) in known and place.is_file() and not place.is_symlink():
             return
-        if str(blob.relative_to(self.cache)) not in known or not blob.is_file():
-            source = self.find_blob(file.digest, repo)
-            if source is None or source.size_bytes != file.size_bytes:
-                raise _vanished(blob)
-            if source.path != blob:
-                self._adopt(source, repo)
-        lies_at = snapshots.link_file(self.cache, repo, commit, file.path, file.digest)
+        for _ in range(TRIES):
+            if str(blob.relative_to(self.cache)) not in known or not blob.is_file():
+                self._bring(file, repo, blob)
+            with self._holding(repo, file.digest):
+                if blob.is_file():
+                    lies_at = snapshots.link_file(self.cache, repo, commit, file.path, file.digest)
+                    break
+        else:
+            raise _vanished(blob)
         if lies_at != blob:
             self._move_row(blob, lies_at, file.digest)
+
+    def _bring(self, file: ManifestFile, repo: RepoId, blob: Path) -> None:
+        """Puts a blob of another repo, or of another place in this one, at `blob`."""
+        source = self.find_blob(file.digest, repo)
+        if source is None or source.size_bytes != file.size_bytes:
+            raise _vanished(blob)
+        if source.path != blob:
+            self._adopt(source, repo)
 
     def _move_row(self, old: Path, new: Path, digest: Digest) -> None:
         """The bytes have moved into a snapshot because there are no links; what is known of them has too."""

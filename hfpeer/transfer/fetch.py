@@ -27,6 +27,8 @@ from hfpeer.wire import Body, PieceMap, SourceFault
 MAX_WORKERS = 8
 SYNC_EVERY_BYTES = 256 * MIB
 TICK_SECONDS = 0.25
+FLUSH_SECONDS = 1.0
+"""A piece that takes longer is written as far as it came, for those who read along."""
 
 
 @dataclass
@@ -81,6 +83,8 @@ class BlobFetch:
         self._is_over = False
         self._suspects: list[_Suspect] = []
         self._innocent: set[str] = set()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self.discarded: list[ByteRange] = []
 
     # For the owner
 
@@ -132,6 +136,33 @@ class BlobFetch:
     def bytes_by_source(self) -> dict[str, int]:
         with self._changed:
             return dict(self.report.bytes_by_source)
+
+    # For those who read along
+
+    def join(self, reader: int, on_change: Callable[[], None]) -> None:
+        """`on_change` is called, from any thread, whenever bytes came, were found wrong, or the fetch has ended."""
+        with self._changed:
+            self._readers[reader] = on_change
+        self.result.add_done_callback(lambda _: on_change())
+
+    def leave(self, reader: int) -> None:
+        with self._changed:
+            self._readers.pop(reader, None)
+
+    def readable_stop(self, start: int, stop: int) -> int:
+        """How far the bytes from `start` are on disk without a gap, at most to `stop`; nobody has verified them."""
+        with self._changed:
+            gap = next(self._picker.present.gaps(start, stop), None)
+        return stop if gap is None else gap.start
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the whole blob is on disk and hashes to its digest."""
+        return self.result.done() and not self.result.cancelled() and self.result.exception() is None
+
+    def _tell_readers(self) -> None:
+        for on_change in list(self._readers.values()):
+            on_change()
 
     # The conductor
 
@@ -335,13 +366,14 @@ class BlobFetch:
                         self._changed.notify_all()
 
     def _receive_piece(self, order: Order, body: Body, buffer: bytearray) -> bool:
-        """Up to the next piece boundary. Whether the buffer went to the hash. What came before a fault is kept."""
+        """Up to the next piece boundary, or for a second. Whether the buffer went to the hash. What came before a
+        fault is kept."""
         offset = order.position
         boundary = (offset // PIECE_SIZE_BYTES + 1) * PIECE_SIZE_BYTES
         view = memoryview(buffer)[: min(boundary, order.stop) - offset]
-        filled = 0
+        filled, began_at = 0, self._clock()
         try:
-            while filled < len(view):
+            while filled < len(view) and (not filled or self._clock() - began_at < FLUSH_SECONDS):
                 received = body.readinto(view[filled:])
                 if received == 0:
                     raise SourceFault(f"broke off after {offset + filled - order.start} bytes")
@@ -364,6 +396,7 @@ class BlobFetch:
             is_sync_due = self._unsynced_bytes >= SYNC_EVERY_BYTES
             if is_sync_due:
                 self._unsynced_bytes = 0
+        self._tell_readers()
         if is_sync_due:
             self.partial.sync()
 
@@ -404,9 +437,11 @@ class BlobFetch:
             for start, stop in ranges:
                 self.partial.discard(start, stop)
                 self._picker.discard(start, stop)
+                self.discarded.append(ByteRange(start, stop))
                 self.report.refetched_bytes += stop - start
             self._progressed_at = self._clock()
             self._changed.notify_all()
+        self._tell_readers()
 
     def _digests(self, ranges: Iterable[tuple[int, int]]) -> dict[ByteRange, bytes]:
         digests = {}

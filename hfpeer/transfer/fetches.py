@@ -28,6 +28,7 @@ class _Running:
     task: asyncio.Task[FetchReport]
     listeners: list[Listener] = field(default_factory=list)
     fetch: BlobFetch | None = None
+    is_open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, event: Event) -> None:
         for listener in list(self.listeners):
@@ -57,6 +58,14 @@ class Fetches:
         running = self._running.get(digest)
         return running.fetch if running else None
 
+    async def opened(self, digest: Digest) -> BlobFetch | None:
+        """The fetch that runs for a blob, as soon as its partial is open; None when there is none (any more)."""
+        running = self._running.get(digest)
+        if running is None:
+            return None
+        await running.is_open.wait()
+        return running.fetch
+
     async def fetch(self, blob: WantedBlob, scout: Scout, listener: Listener, *, asks_peers: bool) -> FetchReport:
         """Fetches, verifies and publishes a blob, or waits for the fetch that already does.
 
@@ -77,8 +86,11 @@ class Fetches:
     def _begin(self, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> _Running:
         task = asyncio.create_task(self._run(blob, scout, asks_peers=asks_peers), name=f"fetch {blob.path}")
         running = self._running[blob.digest] = _Running(task)
-        task.add_done_callback(lambda _: self._running.pop(blob.digest, None))
+        task.add_done_callback(lambda _: self._end(blob.digest))
         return running
+
+    def _end(self, digest: Digest) -> None:
+        self._running.pop(digest).is_open.set()
 
     async def _run(self, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> FetchReport:
         partial = await self._open_partial(blob)
@@ -86,6 +98,7 @@ class Fetches:
             return FetchReport()
         running = self._running[blob.digest]
         fetch = running.fetch = BlobFetch(blob, partial, running.tell, patience_seconds=self._patience_seconds)
+        running.is_open.set()
         watcher: asyncio.Task[None] | None = None
         try:
             await scout.look(fetch, blob, asks_peers=asks_peers)
@@ -93,13 +106,23 @@ class Fetches:
             if asks_peers:
                 watcher = asyncio.create_task(scout.watch(fetch, blob))
             report = await asyncio.wrap_future(fetch.result)
-            await asyncio.to_thread(self._store.publish_blob, partial, blob.repo)
+            await self._publish(partial, blob)
             return report
         finally:
             if watcher is not None:
                 await _cancel(watcher)
             await asyncio.to_thread(fetch.stop)
             await asyncio.to_thread(partial.close)
+
+    async def _publish(self, partial: PartialBlob, blob: WantedBlob) -> None:
+        """Publishes as soon as the Hub client's lock is free. A client that reads this very blob from us into the same
+        cache holds it until it has all of it; then the blob is found in its place."""
+        while True:
+            try:
+                await asyncio.to_thread(self._store.publish_blob, partial, blob.repo, lock_timeout_seconds=0.0)
+                return
+            except Locked:
+                await asyncio.sleep(LOCK_POLL_SECONDS)
 
     async def _open_partial(self, blob: WantedBlob) -> PartialBlob | None:
         """The partial, once no other process has it; None when the other one has finished the blob."""
