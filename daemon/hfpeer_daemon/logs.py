@@ -31,6 +31,8 @@ def start_logging(level: str, file: Path | None) -> None:
 def _rotating(file: Path) -> RotatingFileHandler:
     try:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return RotatingFileHandler(file, maxBytes=MAX_LOG_BYTES, backupCount=OLD_LOGS, encoding="utf-8")
+        return RotatingFileHandler(
+            file, maxBytes=MAX_LOG_BYTES, backupCount=OLD_LOGS, encoding="utf-8", errors="backslashreplace"
+        )
     except OSError as error:
         raise BrokenCache(f"The log {file} cannot be written: {error}.", hint="Check HFPEER_HOME.") from error

@@ -94,4 +94,5 @@ async def send_whole(send: Send, status: int, body: bytes = b"", headers: Iterab
 
 
 def json_bytes(document: Any) -> bytes:
-    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+    """Compact JSON, in ASCII: a file's name may hold what UTF-8 cannot say."""
+    return json.dumps(document, separators=(",", ":")).encode()

@@ -14,10 +14,10 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Protocol
+from typing import Any, Protocol
 
 from hfpeer.control import CONTROL_VERSION
 from hfpeer.errors import HfpeerError
@@ -35,8 +35,8 @@ from hfpeer_daemon.notify import Notifier
 from hfpeer_daemon.uploads import UploadLine
 from hfpeer_daemon.zero_copy import zero_copy_protocol
 
-SPARE_THREADS = 4
-"""Threads beside those that send: for opening files and for HEAD."""
+SPARE_THREADS = 8
+"""Threads beside those that send: for opening files, for HEAD, and for batches."""
 
 _log = logging.getLogger(__name__)
 
@@ -100,10 +100,12 @@ def _run(is_detached: bool, reporter: Reporter, make_node: MakeNode) -> None:
     lock.acquire()
     _raise_file_limit()
     try:
-        start_logging(settings.log_level, settings.places.log_file if is_detached else None)
         notifier = Notifier(os.environ)
-        while Daemon(settings, make_node, reporter, notifier).run():
-            settings = read_settings(os.environ)
+        wants_another_life = True
+        while wants_another_life:
+            start_logging(settings.log_level, settings.places.log_file if is_detached else None)
+            wants_another_life = Daemon(settings, make_node, reporter, notifier).run()
+            settings = read_settings(os.environ) if wants_another_life else settings
     finally:
         lock.release()
 
@@ -143,10 +145,18 @@ class Daemon:
         address = bound_address(lan)
         node = self._make_node(self._settings)
         try:
-            await node.start(address)
-            await self._answer(node, lan, endpoint, control)
+            if await self._is_started(node.start(address)):
+                await self._answer(node, lan, endpoint, control)
         finally:
             await node.stop()
+
+    async def _is_started(self, start: Coroutine[Any, Any, None]) -> bool:
+        """Whether the start came to its end; a signal may end it earlier."""
+        starting = asyncio.ensure_future(start)
+        await _first_of(starting, self._stopping.wait())
+        starting.cancel()
+        await asyncio.gather(starting, return_exceptions=True)
+        return not self._stopping.is_set()
 
     async def _answer(
         self, node: RunningNode, lan: socket.socket, endpoint: socket.socket, control: socket.socket

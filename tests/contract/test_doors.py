@@ -348,7 +348,8 @@ async def test_a_piece_map_comes_when_there_is_news_and_not_before(node: MemoryN
         node.pieces_changed.set()
         assert json.loads((await asking).body)["version"] == 2
         assert (await connection.ask(f"{pieces_path(blob)}?after=x")).status == 400
-        assert (await connection.ask(f"{pieces_path(blob)}?wait=nan")).status in (200, 400)
+        for wait in ("nan", "-1", "inf", "1e400"):
+            assert (await connection.ask(f"{pieces_path(blob)}?after=1&wait={wait}")).status == 200
 
 
 # Who is let in
@@ -485,3 +486,42 @@ def test_an_etag_is_found_only_whole() -> None:
     assert not names_etag('"ab"', '"b"')
     assert not names_etag("b", '"b"')
     assert not names_etag(None, '"b"')
+
+
+async def test_odd_paths_are_answered_and_never_with_500(node: MemoryNode, blob: Digest) -> None:
+    odd = ["//v1/node", "/v1/../node", "/v1/blobs/%2e%2e%2fx", "/v1/node%00", "/%ff%fe", "/v1/blobs/" + "a" * 9000]
+    odd += [
+        f"{blob_path(blob)}/",
+        f"{blob_path(blob)}/pieces/",
+        "/v1/manifests/%ED%A0%80/x",
+        "/v1/refs//",
+        "*",
+        "/?",
+        "/#",
+    ]
+    odd += [
+        f"/v1/batch?digests={blob}%00",
+        "/v1/catalogue/",
+        "http://evil/v1/blobs/x",
+        "/v1/blobs/x/pieces?after=" + "9" * 5000,
+    ]
+    async with lan(node) as door:
+        for path in odd:
+            async with wire(door.address) as connection:
+                assert (await connection.ask(path)).status in (200, 400, 404), path
+
+
+async def test_what_is_no_http_gets_400_or_nothing(node: MemoryNode) -> None:
+    async with lan(node) as door:
+        for raw in (
+            b"\x16\x03\x01\x02\x00\x01",
+            b"GET\r\n\r\n",
+            b"GET / HTTP/9.9\r\n\r\n",
+            b"GET /\xff HTTP/1.1\r\n\r\n",
+        ):
+            async with wire(door.address) as connection:
+                connection.writer.write(raw)
+                connection.writer.write_eof()
+                assert (await connection.rest())[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 404", b"")
+        async with wire(door.address) as connection:
+            assert (await connection.ask("/v1/node")).status == 200

@@ -76,7 +76,7 @@ def peer_routes(holdings: Holdings, stopping: asyncio.Event) -> APIRouter:
     @router.api_route(BLOBS_PREFIX + "{digest}/pieces", methods=READ_ONLY)
     async def pieces(digest: str, after: int = -1, wait: float = 0.0) -> Response:
         blob = Digest.parse(digest)
-        wait_seconds = min(max(wait, 0.0), MAX_WAIT_SECONDS)
+        wait_seconds = min(wait, MAX_WAIT_SECONDS) if wait > 0 else 0.0  # NaN is not
         found = await _unless(stopping, holdings.piece_map(blob, after, wait_seconds))
         if found is None:
             raise NotFound(f"This node does not share {blob}.", digest=digest)
