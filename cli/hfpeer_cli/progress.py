@@ -107,7 +107,7 @@ def summary(finished: Finished) -> list[str]:
     ]
     if finished.reused_bytes:
         lines.append(f"  {'from here':<13}{human_size(finished.reused_bytes):>10}")
-    lines += [f"  by source    {_shares(finished.bytes_by_source)}"] if len(finished.bytes_by_source) > 1 else []
+    lines.append(f"  by source    {_shares(finished.bytes_by_source)}")
     if finished.refetched_bytes:
         lines.append(f"  fetched twice{human_size(finished.refetched_bytes):>10}")
     saved, total = max(0, finished.wan_saved_bytes), max(1, finished.size_bytes)

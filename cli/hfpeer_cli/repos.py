@@ -151,10 +151,10 @@ def _revision_row(cached: CachedRevision) -> tuple[str, ...]:
 
 
 def sharing(cached: CachedRevision) -> str:
-    """`yes`, or `no` with what the repo is when that is the reason."""
-    if cached.is_shared:
-        return "yes" if cached.visibility == "public" else f"yes, {cached.visibility}"
-    return f"no, {cached.visibility}"
+    """Whether peers may have it, and why: for what the repo is, or by the owner's word."""
+    if cached.visibility == "public":
+        return "yes" if cached.is_shared else "no, by you"
+    return "yes, by you" if cached.is_shared else f"no, {cached.visibility}"
 
 
 def _print_files(invocation: Invocation, cached: CachedRevision) -> None:

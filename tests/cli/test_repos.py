@@ -123,6 +123,8 @@ def test_ls_of_a_revision_lists_its_files_and_which_are_missing(hfpeer: Run) -> 
 def test_ls_says_why_a_repo_is_not_shared(hfpeer: Run, node: StubNode) -> None:
     node.cached = [replace(TINY, visibility="gated", is_shared=False)]
     assert "no, gated" in hfpeer("model", "ls").out
+    node.cached = [replace(TINY, is_shared=False)]
+    assert "no, by you" in hfpeer("model", "ls").out
 
 
 def test_rm_says_what_became_free(hfpeer: Run, node: StubNode) -> None:
