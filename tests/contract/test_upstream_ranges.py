@@ -6,10 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from fakes.hub import ZOO_FILES, Fault, HubSimulator, Lfs, faults, put_zoo
+from fakes.hub.wire import Request, Response, body_bytes
 from hfpeer.errors import EntryNotFound, GatedRepo
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.upstream.api import Timeouts
@@ -176,6 +178,21 @@ def test_what_came_before_a_break_stays_good(
         assert len(wanted.got) == 1_000_000
     rest = Range(upstream, commit, LARGE, 500 + len(wanted.got), len(WEIGHTS)).read()
     assert bytes(wanted.got) + rest == WEIGHTS[500:]
+
+
+def test_a_body_of_unknown_length_that_ends_early_broke_off(
+    hub: HubSimulator, upstream: Upstream, commit: Commit
+) -> None:
+    def chunked(request: Request, answer: Callable[[Request], Response]) -> Response:
+        response = answer(request)
+        return replace(response, stream=(part for part in [body_bytes(response.body)[:-1]]), body=())
+
+    hub.inject(chunked, listener="cdn", times=1)
+    wanted = Range(upstream, commit, LARGE, 10, 1000)
+    with pytest.raises(SourceFault, match="broke off"):
+        wanted.read()
+    assert wanted.got == WEIGHTS[10:999]
+    assert Range(upstream, commit, LARGE, 10, 1000).read() == WEIGHTS[10:1000]
 
 
 def test_an_expired_address_is_resolved_anew(hub: HubSimulator, upstream: Upstream, commit: Commit) -> None:
