@@ -138,6 +138,10 @@ class Neighbourhood:
             except asyncio.TimeoutError:
                 return
 
+    async def refresh(self) -> None:
+        """Probe everyone who may be asked, due or not, so that what is known of them is of now."""
+        await asyncio.gather(*(self._begin_probe(peer) for peer in self.table.candidates(self._clock())))
+
     async def probe_all(self) -> None:
         """Probe everyone who is due, and wait for the answers."""
         await asyncio.gather(*(self._begin_probe(peer) for peer in self.table.due(self._clock())))

@@ -1,0 +1,255 @@
+"""One add from the request to the finished snapshot: resolve, list, check, fetch, install, remember.
+
+Owns the order of these steps and what each is told; the steps themselves are `resolving`, `transfer` and the store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fnmatch
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import count
+
+from hfpeer.cache.store import Store
+from hfpeer.errors import HfpeerError, NotFound
+from hfpeer.manifest import Manifest, ManifestFile
+from hfpeer.names import Commit, RepoId, Visibility
+from hfpeer.operations import AddRequest
+from hfpeer.peers.neighbourhood import Neighbourhood
+from hfpeer.peers.table import Peer
+from hfpeer.resolving import Listing, Resolver
+from hfpeer.settings import Settings
+from hfpeer.transfer.events import CheckBegan, Finished, Listener, Planned, Resolved
+from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.scout import Scout
+from hfpeer.transfer.snapshot import SnapshotTransfer
+from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
+from hfpeer.upstream.hubs import Hubs
+
+MAX_SOURCE_PEERS = 16
+HASHING_THREADS = 2
+GREETING_SECONDS = 2.5
+"""How long after its start a node waits for peers to be found before it goes to the WAN."""
+
+
+class Adder:
+    """Adds for one node; without a neighbourhood it asks upstreams only. Belongs to the node's event loop."""
+
+    def __init__(
+        self,
+        store: Store,
+        fetches: Fetches,
+        resolver: Resolver,
+        neighbourhood: Neighbourhood | None,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._fetches = fetches
+        self._resolver = resolver
+        self._neighbourhood = neighbourhood
+        self._settings = settings
+        self._started_at = time.monotonic()
+        self._tickets = count()
+        self._under_way: dict[int, str] = {}
+
+    @property
+    def under_way(self) -> tuple[str, ...]:
+        """What is being added now, for people."""
+        return tuple(self._under_way.values())
+
+    async def add(self, request: AddRequest, hubs: Hubs, on_event: Listener) -> Finished:
+        """See `Operations.add`. `hubs` act for whoever made the request."""
+        began_at = time.monotonic()
+        ticket = next(self._tickets)
+        self._under_way[ticket] = f"{request.repo} {request.revision}"
+        try:
+            finished = await self._add(request, hubs, on_event)
+        finally:
+            del self._under_way[ticket]
+        finished = replace(finished, seconds=time.monotonic() - began_at)
+        on_event(finished)
+        return finished
+
+    async def _add(self, request: AddRequest, hubs: Hubs, on_event: Listener) -> Finished:
+        asks_peers = request.uses_peers and self._neighbourhood is not None and not request.is_local_only
+        await asyncio.to_thread(self._store.scan_repo, request.repo)
+        if asks_peers:
+            await self._greet(request)
+        listing = await self._list(request, hubs, on_event, asks_peers=asks_peers)
+        manifest, repo = listing.manifest, request.repo
+        files = select(manifest, request)
+        missing = await asyncio.to_thread(self._missing, files, on_event)
+        on_event(_planned(listing, files, missing))
+        if request.is_local_only and missing:
+            raise _not_all_here(manifest, missing)
+        transfer = SnapshotTransfer(
+            self._store,
+            self._fetches,
+            Scout(self._source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams]),
+            manifest,
+            files,
+            on_event,
+            asks_peers=asks_peers,
+            patience_seconds=self._settings.patience_seconds,
+        )
+        learning = asyncio.create_task(self._learn_visibility(listing, hubs, request))
+        try:
+            await transfer.run(missing)
+        finally:
+            await asyncio.to_thread(self._settle_accounts, transfer)
+            await asyncio.gather(learning, return_exceptions=True)
+        if not request.revision.is_commit:
+            await asyncio.to_thread(self._store.write_ref, repo, request.revision, manifest.commit, listing.given_by)
+        size_bytes, missing_bytes = _size(files), _size(missing)
+        return Finished(
+            repo=repo.full_name,
+            commit=manifest.commit,
+            snapshot=str(self._store.snapshot_path(repo, manifest.commit)),
+            files=len(files),
+            size_bytes=size_bytes,
+            reused_bytes=size_bytes - missing_bytes,
+            bytes_by_source=transfer.tally.bytes_by_source,
+            bytes_by_kind=transfer.tally.bytes_by_kind,
+            refetched_bytes=transfer.tally.refetched_bytes,
+        )
+
+    async def _list(self, request: AddRequest, hubs: Hubs, on_event: Listener, *, asks_peers: bool) -> Listing:
+        repo, revision = request.repo, request.revision
+        if request.is_local_only:
+            resolution = await self._resolver.local_commit(repo, revision)
+        else:
+            resolution = await self._resolver.commit(repo, revision, hubs, asks_peers=asks_peers)
+        on_event(Resolved(repo.full_name, revision, resolution.commit, resolution.answered_by, resolution.age_seconds))
+        if request.is_local_only:
+            return await self._local_listing(repo, resolution.commit)
+        return await self._resolver.listing(
+            repo,
+            resolution.commit,
+            hubs,
+            on_event,
+            asks_peers=asks_peers,
+            trusts_peers=request.trusts_peers or self._settings.trusts_attested,
+        )
+
+    async def _local_listing(self, repo: RepoId, commit: Commit) -> Listing:
+        manifest = await asyncio.to_thread(self._store.load_manifest, repo, commit)
+        if manifest is None:
+            raise NotFound(
+                f"The cache has no listing of {repo} at {commit.short}.",
+                hint="Run it once without --local-only.",
+                repo=str(repo),
+                commit=str(commit),
+            )
+        return Listing(manifest, "cache")
+
+    async def _greet(self, request: AddRequest) -> None:
+        """Right after the start peers may not have been found yet; a commit they have need not cross the WAN."""
+        assert self._neighbourhood is not None
+        commit = Commit(request.revision) if request.revision.is_commit else None
+        patience_seconds = GREETING_SECONDS if self._settings.uses_mdns else 0.0
+        remaining_seconds = self._started_at + patience_seconds - time.monotonic()
+        await self._neighbourhood.settle(commit, max(0.0, remaining_seconds))
+
+    async def _learn_visibility(self, listing: Listing, hubs: Hubs, request: AddRequest) -> None:
+        """What an upstream lists anonymously is public; what a peer shares is public on this LAN already."""
+        repo = listing.manifest.repo
+        if request.is_local_only or await asyncio.to_thread(self._store.visibility, repo) is not Visibility.UNKNOWN:
+            return
+        try:
+            visibility, _ = await hubs.visibility(repo)
+        except HfpeerError:
+            if listing.from_peer is None:
+                return
+            visibility = Visibility.PUBLIC
+        await asyncio.to_thread(self._store.set_visibility, repo, visibility)
+
+    def _missing(self, files: Sequence[ManifestFile], on_event: Listener) -> list[ManifestFile]:
+        """What has to be fetched. What other tools put there is hashed first, once: wrong bytes count as missing."""
+        absent = {file.digest for file in self._store.missing(files)}
+        here = {file.digest: file for file in files if file.digest not in absent}
+        found = {digest: self._store.find_blob(digest) for digest in here}
+        unverified = [blob for blob in found.values() if blob is not None and not blob.is_verified]
+        if unverified:
+            on_event(CheckBegan(len(unverified), sum(blob.size_bytes for blob in unverified)))
+            with ThreadPoolExecutor(HASHING_THREADS) as pool:
+                list(pool.map(self._store.verify, unverified))
+        return self._store.missing(files)
+
+    def _settle_accounts(self, transfer: SnapshotTransfer) -> None:
+        tally = transfer.tally
+        for name, size_bytes in tally.bytes_by_source.items():
+            self._store.note_received(tally.kinds[name], name, size_bytes)
+        if self._neighbourhood is not None:
+            for peer in self._source_peers(None):
+                if peer.name in tally.liars:
+                    self._neighbourhood.lied(peer.node_id)
+
+    def _source_peers(self, blob: WantedBlob | None) -> Sequence[PeerSource]:
+        if self._neighbourhood is None:
+            return ()
+        peers = self._neighbourhood.candidates(blob.commit if blob else None)[:MAX_SOURCE_PEERS]
+        names = [peer.name for peer in peers]
+        return [PeerSource(_unique_name(peer, names), peer.key, self._neighbourhood.client(peer)) for peer in peers]
+
+
+def select(manifest: Manifest, request: AddRequest) -> list[ManifestFile]:
+    """The files of a manifest that a request asks for. Raises EntryNotFound for a named file that is not there.
+
+    Globs match as huggingface_hub's `filter_repo_objects` does: fnmatch, `*` crosses `/`, `dir/` means `dir/*`.
+    """
+    for path in request.files:
+        manifest.file(path)
+    include, exclude = _globs(request.include), _globs(request.exclude)
+
+    def is_wanted(file: ManifestFile) -> bool:
+        if request.files and file.path not in request.files and not include:
+            return False
+        if include and file.path not in request.files and not _matches(file.path, include):
+            return False
+        return not _matches(file.path, exclude)
+
+    return [file for file in manifest.files if is_wanted(file)]
+
+
+def _globs(patterns: Sequence[str]) -> list[str]:
+    return [f"{pattern}*" if pattern.endswith("/") else pattern for pattern in patterns]
+
+
+def _matches(path: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch.fnmatchcase(path, glob) for glob in globs)
+
+
+def _size(files: Sequence[ManifestFile]) -> int:
+    return sum({file.digest: file.size_bytes for file in files}.values())
+
+
+def _planned(listing: Listing, files: Sequence[ManifestFile], missing: Sequence[ManifestFile]) -> Planned:
+    return Planned(
+        repo=listing.manifest.repo.full_name,
+        commit=listing.manifest.commit,
+        files=len(files),
+        size_bytes=_size(files),
+        missing_files=len(missing),
+        missing_bytes=_size(missing),
+        manifest_from=listing.given_by,
+        is_proved=not listing.manifest.is_attested,
+    )
+
+
+def _not_all_here(manifest: Manifest, missing: Sequence[ManifestFile]) -> NotFound:
+    names = ", ".join(file.path for file in missing[:3]) + (" …" if len(missing) > 3 else "")
+    return NotFound(
+        f"{len(missing)} files of {manifest.repo} at {manifest.commit.short} are not in the cache: {names}.",
+        hint="Run it without --local-only to fetch them.",
+        repo=str(manifest.repo),
+        commit=str(manifest.commit),
+    )
+
+
+def _unique_name(peer: Peer, names: Sequence[str]) -> str:
+    if peer.name and names.count(peer.name) == 1:
+        return peer.name
+    return f"{peer.name}@{peer.address}" if peer.name else str(peer.address)
