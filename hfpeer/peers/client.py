@@ -161,17 +161,17 @@ class PeerClient:
         timeout = httpx.Timeout(
             connect=self._connect_timeout_seconds, read=silence + wait_seconds, write=silence, pool=silence
         )
-        request = self._http.build_request("GET", path, headers=headers, params=params, timeout=timeout)
         try:
+            request = self._http.build_request("GET", path, headers=headers, params=params, timeout=timeout)
             reading = self._read(request, limit_bytes, absent)
             raw = await asyncio.wait_for(reading, MESSAGE_SECONDS + wait_seconds)
             return None if raw is None else await _parse(raw, parse)
         except (httpx.HTTPError, asyncio.TimeoutError) as error:
-            raise self._unreachable(f"does not answer: {error or type(error).__name__}") from error
+            raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error
         except PeerUnreachable:
             raise
         except (HfpeerError, ValueError, RecursionError) as error:
-            raise self._unreachable(f"sent what cannot be read: {error}") from error
+            raise self._unreachable(f"cannot be understood: {error}") from error
 
     async def _read(self, request: httpx.Request, limit_bytes: int, absent: tuple[int, ...]) -> bytes | None:
         response = await self._http.send(request, stream=True)

@@ -121,7 +121,7 @@ class Discovery:
                 await self._keep_up(on_found, on_left)
             except Exception as error:  # noqa: BLE001 - whatever goes wrong here is tried again at the next look
                 await self._leave()
-                self._complain(f"Other nodes cannot be found by multicast: {error or type(error).__name__}.")
+                self._complain(f"Other nodes cannot be found by multicast: {str(error) or type(error).__name__}.")
             await asyncio.sleep(SETTLE_SECONDS)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)

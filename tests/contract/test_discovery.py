@@ -175,20 +175,21 @@ async def test_without_multicast_there_is_a_warning_and_no_crash(
     assert "hfpeer peer add" in caplog.text
 
 
-async def test_a_changed_set_of_interfaces_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     reach = Reach((), (), ())
     monkeypatch.setattr(discovery, "look_around", lambda _: reach)
     monkeypatch.setattr(discovery, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(discovery, "SETTLE_SECONDS", 0.01)
-    a, found = fresh_id(), asyncio.Event()
-    one = Discovery(fresh_id(), "box", Address(HERE, 1))
-    async with node(a):
-        await one.start(lambda node_id, *_: found.set() if node_id == a else None, lambda _: None)
+    a, b = fresh_id(), fresh_id()
+    one = Discovery(b, "box", Address(HERE, 1))
+    async with node(a) as other:
+        await one.start(lambda *_: None, lambda _: None)
         while one.problem is None:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
-        reach = look_around(Address(HERE, 1))
-        await asyncio.wait_for(found.wait(), 5)
-        assert one.problem is None
+        for host in ("127.0.0.2", HERE):
+            reach = Reach((HERE,), (host,), (ip_interface(f"{host}/8"),))
+            await other.hears(found=b, addresses=[f"{host}:1"])
+            assert one.problem is None
         await one.stop()
 
 

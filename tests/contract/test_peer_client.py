@@ -37,7 +37,7 @@ from fakes.peers import (
 )
 from hfpeer.errors import CorruptData, InvalidName, PeerUnreachable
 from hfpeer.manifest import Manifest, ManifestFile
-from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
+from hfpeer.names import Address, Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.peers.client import PeerClient
 from hfpeer.wire import (
     MAX_BATCH_BLOBS,
@@ -146,6 +146,13 @@ async def test_a_peer_that_does_not_speak_properly_is_unreachable(cls: type[Good
                 with pytest.raises(PeerUnreachable, match=str(peer.address.port)):
                     await question
             assert time.monotonic() - started < 8
+
+
+async def test_a_host_name_that_cannot_exist_is_unreachable() -> None:
+    client = PeerClient(Address("xn--a", 9437), OWN)
+    with pytest.raises(PeerUnreachable, match="xn--a"):
+        await client.node()
+    await client.aclose()
 
 
 async def test_a_redirect_to_another_host_is_not_followed_and_its_cookie_not_kept() -> None:
@@ -287,13 +294,15 @@ def test_idle_connections_are_few_however_many_bodies_were_open() -> None:
         assert len(client._bodies._idle) == 4
 
 
-def test_a_body_that_was_not_read_to_its_end_costs_its_connection() -> None:
-    with GoodPeer([DATA]) as peer, reading(peer) as client:
-        body = client.open_range(DIGEST, 0, len(DATA))
-        body.readinto(memoryview(bytearray(10)))
-        body.close()
-        assert read_range(client, 0, 10) == DATA[:10]
-        assert peer.connections == 2
+@pytest.mark.parametrize("cls", [GoodPeer, StallingPeer])
+def test_a_body_that_was_not_read_to_its_end_costs_its_connection(cls: type[GoodPeer]) -> None:
+    with cls([DATA]) as peer, reading(peer) as client:
+        for number in (1, 2):
+            body = client.open_range(DIGEST, 0, 20)
+            body.readinto(memoryview(bytearray(10)))
+            body.close()
+            assert not client._bodies._idle
+            assert peer.connections == number
 
 
 @pytest.mark.parametrize("cls", BAD_AT_BODIES)
@@ -310,12 +319,15 @@ def test_a_bad_peer_gives_a_fault_in_time_and_never_a_wrong_length(cls: type[Goo
 @pytest.mark.parametrize("cls", [*BAD_AT_BODIES, FlakyPeer])
 def test_what_a_bad_peer_gave_before_its_fault_are_the_right_bytes(cls: type[GoodPeer]) -> None:
     with cls([DATA]) as peer, reading(peer) as client:
-        got = bytearray()
-        with pytest.raises(SourceFault):
+        got, buffer = bytearray(), bytearray(10_000)
+
+        def read_on() -> None:
             with closing(client.open_range(DIGEST, 100, len(DATA), size_bytes=len(DATA))) as body:
-                buffer = bytearray(10_000)
                 while count := body.readinto(memoryview(buffer)):
-                    got += buffer[:count]
+                    got.extend(buffer[:count])
+
+        with pytest.raises(SourceFault):
+            read_on()
         assert bytes(got) == DATA[100 : 100 + len(got)]
 
 
@@ -338,6 +350,15 @@ def test_the_whole_blob_instead_of_a_range_is_taken_only_where_it_is_the_range()
             with pytest.raises(SourceFault) as fault:
                 read_range(client, start, stop)
             assert fault.value.is_permanent
+
+
+def test_as_many_bytes_as_were_asked_from_nowhere_in_particular_are_refused() -> None:
+    class Vague(GoodPeer):
+        def answer(self, request: Request) -> Reply:
+            return Reply(200, b"0123456789")
+
+    with Vague() as peer, reading(peer) as client, pytest.raises(SourceFault, match="another range"):
+        client.open_range(DIGEST, 5, 15)
 
 
 def test_a_blob_of_another_size_is_refused_before_its_first_byte() -> None:
@@ -453,10 +474,12 @@ def test_abort_wakes_a_blocked_reader_at_once(is_batch: bool) -> None:
 def test_closing_the_client_wakes_every_reader_and_lets_nobody_ask_again() -> None:
     with StallingPeer([DATA]) as peer, reading(peer, silence_seconds=30) as client:
         body = client.open_range(DIGEST, 0, len(DATA))
+        started = time.monotonic()
         client._bodies.close()
         with pytest.raises(SourceFault):
             while body.readinto(memoryview(bytearray(100_000))):
                 pass
+        assert time.monotonic() - started < 1
         body.close()
         with pytest.raises(SourceFault):
             client.open_range(DIGEST, 0, 10)
