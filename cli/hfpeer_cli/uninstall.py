@@ -24,11 +24,11 @@ from hfpeer_cli.output import human_size
 COMMIT_PATTERN = "[0-9a-f]" * 40
 OWN_PATTERNS = (
     "settings.toml",
-    "settings.toml.*",
+    "settings.toml.[0-9]*",
     "node-id",
+    "node-id.[0-9]*",
     "catalog.sqlite*",
     "shares.json",
-    "peers.json",
     "daemon.pid",
     "control.sock",
     "logs/hfpeerd.log*",

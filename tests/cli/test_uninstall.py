@@ -80,7 +80,14 @@ def test_nothing_goes_when_nobody_can_be_asked(hfpeer: Run, home: Path, monkeypa
 
 
 def test_files_of_others_in_the_home_are_left_and_named(hfpeer: Run, home: Path) -> None:
-    foreign = ("thesis.tex", "logs/nginx.log", "manifests/pod.json", "manifests/models--a--b/notes.json", "caches/x")
+    foreign = (
+        "thesis.tex",
+        "settings.toml.bak",
+        "logs/nginx.log",
+        "manifests/pod.json",
+        "manifests/models--a--b/notes.json",
+        "caches/x",
+    )
     fill(home, *foreign)
     ran = hfpeer("uninstall", "--yes")
     assert remaining(home) == set(foreign)
