@@ -135,6 +135,15 @@ def root_tree(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry] = ())
         raise ForgedManifest(f"These files are no git tree: {error}.") from error
 
 
+def folder_trees(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry] = ()) -> dict[str, str]:
+    """The tree id of every folder below the root, by its path. Raises ForgedManifest if no tree can hold these."""
+    try:
+        folding = _folded(_leaves(files, opaque))
+    except (_Mismatch, UnicodeEncodeError) as error:
+        raise ForgedManifest(f"These files are no git tree: {error}.") from error
+    return {path_from_git(path): tree for path, tree in folding.trees.items()}
+
+
 def _leaves(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry]) -> Iterator[_Leaf]:
     for file in files:
         yield _Leaf(path_to_git(file.path), file.mode, file.blob_id)
@@ -143,7 +152,12 @@ def _leaves(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry]) -> Ite
 
 
 def _fold(leaves: Iterable[_Leaf]) -> str:
-    """The id of the root tree, by one pass over the sorted entries with only the current path's folders open.
+    """The id of the root tree."""
+    return _folded(leaves).root
+
+
+def _folded(leaves: Iterable[_Leaf]) -> _Folding:
+    """All trees, by one pass over the sorted entries with only the current path's folders open.
 
     Sorted by full path, with `/` after the name of a tree, entries come in git's own order at every level.
     """
@@ -153,7 +167,8 @@ def _fold(leaves: Iterable[_Leaf]) -> str:
         raise _Mismatch("a path occurs twice")
     for leaf in ordered:
         folding.add(leaf)
-    return folding.finish()
+    folding.finish()
+    return folding
 
 
 class _Folding:
@@ -163,6 +178,8 @@ class _Folding:
         self.leaf_paths = leaf_paths
         self._open: list[tuple[bytes, bytes, bytearray]] = [(b"", b"", bytearray())]
         self._trees = 1
+        self.trees: dict[bytes, str] = {}
+        self.root = ""
 
     def add(self, leaf: _Leaf) -> None:
         if not leaf.path or b"\0" in leaf.path or _OBJECT_ID.fullmatch(leaf.object_id) is None:
@@ -177,10 +194,10 @@ class _Folding:
             raise _Mismatch(f"{leaf.path!r:.200} has an empty name")
         self._put(leaf.mode, name, bytes.fromhex(leaf.object_id))
 
-    def finish(self) -> str:
+    def finish(self) -> None:
         while len(self._open) > 1:
             self._close()
-        return object_id("tree", bytes(self._open[0][2]))
+        self.root = object_id("tree", bytes(self._open[0][2]))
 
     def _enter(self, name: bytes) -> None:
         path = self._open[-1][0] + name
@@ -192,8 +209,9 @@ class _Folding:
         self._open.append((path + b"/", name, bytearray()))
 
     def _close(self) -> None:
-        _, name, body = self._open.pop()
-        self._put(TREE_MODE, name, bytes.fromhex(object_id("tree", bytes(body))))
+        path, name, body = self._open.pop()
+        tree = self.trees[path[:-1]] = object_id("tree", bytes(body))
+        self._put(TREE_MODE, name, bytes.fromhex(tree))
 
     def _put(self, mode: str, name: bytes, raw_id: bytes) -> None:
         self._open[-1][2].extend(b"%b %b\0%b" % (mode.encode("ascii"), name, raw_id))
