@@ -29,11 +29,13 @@ OWN_PATTERNS = (
     "node-id.[0-9]*",
     "catalog.sqlite*",
     "shares.json",
+    "shares.json.*.incomplete",
     "daemon.pid",
     "control.sock",
     "logs/hfpeerd.log*",
     "logs/startup.log",
     f"manifests/*--*/{COMMIT_PATTERN}.json",
+    f"manifests/*--*/{COMMIT_PATTERN}.json.*.incomplete",
 )
 """The files a node writes below its home. Folders go when nothing else is left in them."""
 OTHER_HOMES = "caches/*"

@@ -21,6 +21,7 @@ OWN = (
     "catalog.sqlite",
     "catalog.sqlite-wal",
     "shares.json",
+    "shares.json.0a1b2c3d.incomplete",
     "logs/hfpeerd.log",
     "logs/hfpeerd.log.1",
     "logs/startup.log",
