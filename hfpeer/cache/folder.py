@@ -9,6 +9,7 @@ out. What cannot be published as it is gets refused, never bent.
 from __future__ import annotations
 
 import os
+import posixpath
 import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -84,6 +85,7 @@ def read_folder(
             files = tuple(pool.map(hashing.file, entries))
         except BaseException:
             hashing.stop()
+            pool.shutdown(cancel_futures=True)
             raise
     manifest = _commit(repo, files)
     prove(manifest)
@@ -184,7 +186,7 @@ class _Hashing:
 
     def _link(self, entry: _Entry) -> ManifestFile:
         try:
-            target = os.readlink(entry.place)
+            target = os.readlink(entry.place)  # noqa: PTH115  (a Path would not keep the text as it is)
         except OSError as error:
             raise _unreadable(entry.place, error) from error
         _check_link(self._folder, entry.path, target)
@@ -215,8 +217,8 @@ class _Hashing:
 def _check_link(folder: Path, path: FilePath, target: str) -> None:
     """Raises InvalidName for a link that leads out of the folder, by its text or by where it ends."""
     place = folder / path
-    by_text = os.path.normpath(os.path.join(os.path.dirname(path), target))
-    leaves = os.path.isabs(target) or by_text.split("/")[0] == ".."
+    by_text = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    leaves = target.startswith("/") or by_text.split("/")[0] == ".."
     if leaves or not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
         hint = "Replace it by what it stands for: `cp -rL` makes a copy of the folder without links."
         raise _unfit(path, f"is a link that leaves the folder, to {target!r}", hint)

@@ -98,11 +98,11 @@ def git(tmp_path_factory: pytest.TempPathFactory) -> Git:
 
 
 def lfs_pointers() -> st.SearchStrategy[bytes]:
-    canonical = st.builds(
-        lambda content, size: pointer_text(hashlib.sha256(content).hexdigest(), size),
-        st.binary(max_size=4),
-        st.integers(0, 1 << 50),
-    )
+    def pointer(content: bytes) -> bytes:
+        digest = hashlib.sha256(content)
+        return pointer_text(digest.hexdigest(), int.from_bytes(digest.digest()[:6], "big"))
+
+    canonical = st.builds(pointer, st.binary(max_size=4))
     return canonical | st.builds(lambda text, quirk: quirk(text), canonical, st.sampled_from(QUIRKY_POINTERS))
 
 
@@ -318,6 +318,6 @@ def test_a_listing_made_to_burn_time_is_refused() -> None:
 def seconds_to_prove(files: tuple[ManifestFile, ...]) -> float:
     raw = commit_body(root_tree(files), author="a <a@b>", time_seconds=0, message="m")
     manifest = Manifest(REPO, Commit(object_id("commit", raw)), files, (), raw)
-    started = time.perf_counter()
+    started = time.thread_time()
     prove(manifest)
-    return time.perf_counter() - started
+    return time.thread_time() - started
