@@ -77,13 +77,13 @@ class Api:
 
     async def json(self, question: Question, access: Access) -> Any:
         """The document an answer holds. Raises the errors of `refusals`."""
-        return (await self._document(question, access))[0]
+        return (await self.document(question, access))[0]
 
     async def pages(self, question: Question, access: Access) -> list[Any]:
         """The elements of a paged array. Next pages are asked of our own endpoint, whatever host the link names."""
         elements: list[Any] = []
         for _ in range(MAX_PAGES):
-            page, answer = await self._document(question, access)
+            page, answer = await self.document(question, access)
             if not isinstance(page, list):
                 no_hub(self.name, "a listing is no array")
             elements += page
@@ -149,7 +149,8 @@ class Api:
         if self._client is not None:
             await self._client.aclose()
 
-    async def _document(self, question: Question, access: Access) -> tuple[Any, httpx.Response]:
+    async def document(self, question: Question, access: Access) -> tuple[Any, httpx.Response]:
+        """The document an answer holds, and the answer."""
         answer = await self.read(question, access)
         try:
             return await asyncio.to_thread(json.loads, answer.content), answer

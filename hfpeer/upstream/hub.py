@@ -10,6 +10,7 @@ import asyncio
 import copy
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
@@ -48,6 +49,14 @@ def stored_token() -> str | None:
     except failures as error:
         log.warning("huggingface_hub gives no token: %s", type(error).__name__)
         return None
+
+
+@dataclass(frozen=True)
+class Told:
+    """A document of a hub's API, with the answer's headers (names in lower case)."""
+
+    document: Any
+    headers: Mapping[str, str]
 
 
 class Upstream:
@@ -140,6 +149,20 @@ class Upstream:
         """
         url = self._access.url(f"/api/{repo.api_path}/auth-check")
         await self._api.read(Question(url, repo), self._access)
+
+    async def answer(self, repo: RepoId, rest: str, revision: str | None = None) -> Told:
+        """What `/api/{type}s/{id}{rest}` says; `rest` is quoted and may have a query.
+
+        Raises RepoNotFound, RevisionNotFound, EntryNotFound, GatedRepo, AccessDenied, HubUnreachable.
+        """
+        url = self._access.url(f"/api/{repo.api_path}{rest}")
+        document, answer = await self._api.document(Question(url, repo, revision), self._access)
+        return Told(document, dict(answer.headers))
+
+    @property
+    def sends_token(self) -> bool:
+        """Whether this hub may see tokens at all."""
+        return self._access.sends_token
 
     def open_range(
         self, repo: RepoId, commit: Commit, path: FilePath, start: int, stop: int, *, size_bytes: int

@@ -13,7 +13,7 @@ from typing import TypeVar
 from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, HubUnreachable, NotFound, RepoNotFound, Unreachable
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId, Revision, Visibility
-from hfpeer.upstream.hub import Upstream
+from hfpeer.upstream.hub import Told, Upstream
 
 log = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -82,6 +82,21 @@ class Hubs:
             if hidden is None:
                 raise
             return hidden
+
+    async def answer(self, repo: RepoId, rest: str, revision: str | None = None) -> tuple[Told, str]:
+        """What `/api/{type}s/{id}{rest}` says, a GET, and the name of the upstream that says so.
+
+        Raises the errors of Upstream.answer; their messages name who said what.
+        """
+        return await self._first(lambda upstream: upstream.answer(repo, rest, revision))
+
+    async def check_access(self, repo: RepoId) -> None:
+        """Asks those that may see the token whether it may have the repo's files.
+
+        Raises the errors of Upstream.check_access; HubUnreachable also when no upstream may see it.
+        """
+        trusted = Hubs([upstream for upstream in self.upstreams if upstream.sends_token])
+        await trusted._first(lambda upstream: upstream.check_access(repo))
 
     async def aclose(self) -> None:
         for upstream in self.upstreams:
