@@ -144,11 +144,15 @@ class RefRow:
 
 
 class Catalog:
-    """The index. Thread-safe. Raises NoSpace, BrokenCache, or Locked when another process writes for too long."""
+    """The index. Thread-safe. Raises NoSpace, BrokenCache, or Locked when another process writes for too long.
+
+    Whoever derives a revision's row from its files holds `summing`, so that an older sum never follows a newer one.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._write_lock = threading.Lock()
+        self.summing = threading.Lock()
         with translated("make the catalogue's folder", path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
         try:

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 SETTLED_SECONDS = 2.0
 """A folder that changed so shortly before it was read may change again without a new mtime: it is read again."""
+TRIES = 5
 Listing = dict[FilePath, tuple[Digest, int]]
 
 
@@ -76,16 +77,17 @@ def sum_up(
     cache: Path, catalog: Catalog, manifests: Manifests, repo: RepoId, commit: Commit, used_at: float | None = None
 ) -> None:
     """Brings a revision's row up to date with its files and its listing. One without files is forgotten."""
-    files, size_bytes = catalog.sum_of_files(repo.folder, commit)
-    if not files:
-        catalog.drop_revision(repo.folder, commit)
-        return
     known, is_proved = listing(cache, manifests, repo, commit)
-    before = catalog.revisions(repo.folder, commit)
-    if used_at is None:
-        used_at = before[0].used_at if before else _used_at(layout.snapshot_path(cache, repo, commit))
-    is_complete = None if known is None else files >= len(known) and _is_complete(catalog, repo, commit, known)
-    catalog.put_revision(RevisionRow(repo.folder, commit, files, size_bytes, is_complete, is_proved, used_at))
+    with catalog.summing:
+        files, size_bytes = catalog.sum_of_files(repo.folder, commit)
+        if not files:
+            catalog.drop_revision(repo.folder, commit)
+            return
+        before = catalog.revisions(repo.folder, commit)
+        if used_at is None:
+            used_at = before[0].used_at if before else _used_at(layout.snapshot_path(cache, repo, commit))
+        is_complete = None if known is None else files >= len(known) and _is_complete(catalog, repo, commit, known)
+        catalog.put_revision(RevisionRow(repo.folder, commit, files, size_bytes, is_complete, is_proved, used_at))
 
 
 def _is_complete(catalog: Catalog, repo: RepoId, commit: Commit, known: Listing) -> bool:
@@ -290,7 +292,7 @@ class Scanner:
         if folders is not None and _is_unchanged(folders):
             rows = self._catalog.revisions(repo.folder)
             return ScanResult(1, 0, len(rows), sum(row.files for row in rows))
-        while True:
+        for _ in range(TRIES):
             removals = self._removals()
             found = read_repo(self._cache, repo, lambda commit: self._listing(repo, commit))
             if removals == self._removals():

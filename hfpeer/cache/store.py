@@ -11,7 +11,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility
 from hfpeer.ranges import RangeSet
 
-LOCK_SECONDS = 5.0
+LOCK_SECONDS = 2.0
 """How long to wait for a Hub client that works on the same blob."""
 TRIES = 3
 """Somebody may delete a blob between finding and linking it."""
@@ -152,10 +152,10 @@ class Store:
         """Makes a partial whose bytes the caller has verified a blob of `repo`, and closes it.
 
         If another process was faster, its blob stays. Raises NoSpace or BrokenCache, and Locked when the Hub client's
-        lock is not free in time (None: waits without end); then the partial is as before.
+        lock is not free in time (None: waits for some seconds, then goes on); then the partial is as before.
         """
         blob = layout.blob_path(self.cache, repo, partial.digest)
-        with etag_lock(self.cache, repo, partial.digest, lock_timeout_seconds):
+        with self._holding(repo, partial.digest, lock_timeout_seconds):
             row = self._in_place(blob, partial.digest, partial.size_bytes)
             if row is None:
                 partial.publish_to(blob)
@@ -180,7 +180,7 @@ class Store:
         found = []
         with snapshots.written_aside({path: body for path, (_, body) in wanted.items()}) as fresh:
             for path, (digest, body) in wanted.items():
-                with etag_lock(self.cache, repo, digest, lock_timeout_seconds):
+                with self._holding(repo, digest, lock_timeout_seconds):
                     in_place = self._in_place(path, digest, len(body))
                     if in_place is None:
                         fresh[path].replace(path)
@@ -403,12 +403,19 @@ class Store:
             self._catalog.add_sent(sent_bytes)
 
     @contextmanager
-    def _holding(self, repo: RepoId, digest: Digest) -> Iterator[None]:
-        """The Hub client's lock on a blob, but not for as long as a client downloads it from far away: the lock saves
-        work, and what is right rests on renames."""
+    def _holding(self, repo: RepoId, digest: Digest, timeout_seconds: float | None = None) -> Iterator[None]:
+        """The Hub client's lock on a blob; Locked if it is not free within `timeout_seconds`.
+
+        Without a limit it is waited for a while and then done without: a client may hold it for as long as it
+        downloads from far away. The lock saves work; what is right rests on renames.
+        """
         with ExitStack() as held:
-            with suppress(Locked):
-                held.enter_context(etag_lock(self.cache, repo, digest, LOCK_SECONDS))
+            try:
+                limit = LOCK_SECONDS if timeout_seconds is None else timeout_seconds
+                held.enter_context(etag_lock(self.cache, repo, digest, limit))
+            except Locked:
+                if timeout_seconds is not None:
+                    raise
             yield
 
     def _forget_partial(self, partial: blobs.PartialBlob) -> None:

@@ -12,10 +12,11 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from filelock import FileLock
 
 from fakes.hub_cache import COMMIT, REPO, digest_of, download, git_sha1_of, listed, manifest_of, sha256_of
 from hfpeer.cache import snapshots
-from hfpeer.cache.layout import blob_path, partial_folder, partials_folder
+from hfpeer.cache.layout import blob_path, lock_path, partial_folder, partials_folder
 from hfpeer.cache.locks import etag_lock
 from hfpeer.cache.store import Store
 from hfpeer.errors import BrokenCache, CorruptData, Locked
@@ -293,6 +294,77 @@ def test_files_meet_in_a_snapshot_with_links_again(store: Store) -> None:
     store.install(REPO, COMMIT, listed(BODIES))
     store.install(REPO, COMMIT_2, listed(BODIES))
     assert {name: (store.snapshot_path(REPO, COMMIT_2) / name).read_bytes() for name in BODIES} == BODIES
+
+
+def test_a_client_that_downloads_for_long_does_not_keep_us_from_publishing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfpeer.cache.store.LOCK_SECONDS", 0.05)
+    path = lock_path(store.cache, REPO, git_sha1_of(b"{}"))
+    path.parent.mkdir(parents=True)
+    with FileLock(path):
+        snapshot = fill(store, {"config.json": b"{}"})
+    assert (snapshot / "config.json").read_bytes() == b"{}"
+
+
+def test_a_client_that_waited_for_us_finds_the_blob(store: Store) -> None:
+    """Hub protocol: a client blocked on the lock looks again once it has it."""
+    digest = sha256_of(b"abc")
+    blob = blob_path(store.cache, REPO, digest)
+    seen: list[bool] = []
+
+    def client() -> None:
+        with FileLock(lock_path(store.cache, REPO, digest)):
+            seen.append(blob.exists())
+
+    with etag_lock(store.cache, REPO, digest):
+        waiting = threading.Thread(target=client)
+        waiting.start()
+        snapshots.write_file(blob, "abc")
+    waiting.join()
+    assert seen == [True]
+
+
+def test_a_blob_deleted_between_finding_and_linking_leaves_no_dangling_link(store: Store) -> None:
+    publish(store, b"{}", git_sha1_of(b"{}"), OTHER)
+    store.install(REPO, COMMIT, listed({"config.json": b"{}"}))
+    blob = blob_path(store.cache, REPO, git_sha1_of(b"{}"))
+    blob.unlink()
+    snapshot = store.install(REPO, COMMIT, listed({"config.json": b"{}"}))
+    assert (snapshot / "config.json").read_bytes() == b"{}"
+
+
+def test_what_nobody_hashed_is_named_before_it_is_installed_elsewhere(store: Store) -> None:
+    download(store.cache, BODIES)
+    store.scan()
+    publish(store, b"new", git_sha1_of(b"new"))
+    files = listed({**BODIES, "new": b"new"})
+    assert store.missing(files) == []
+    unverified = store.unverified_of(files)
+    assert {blob.digest for blob in unverified} == {file.digest for file in listed(BODIES)}
+    assert all(store.verify(blob) for blob in unverified)
+    assert store.unverified_of(files) == []
+
+
+def test_many_installs_at_once_add_up(store: Store) -> None:
+    bodies = {f"{number}": b"%d" % number for number in range(64)}
+    manifest = manifest_of(bodies)
+    store.save_manifest(manifest)
+
+    def work(part: int) -> None:
+        files = manifest.files[part::4]
+        for file in files:
+            store.publish_small(REPO, [(file.digest, bodies[file.path])])
+            store.install(REPO, COMMIT, [file])
+
+    threads = [threading.Thread(target=work, args=(part,)) for part in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    [revision] = store.revisions()
+    assert (revision.files, revision.is_complete) == (64, True)
+    assert revision.size_bytes == sum(map(len, bodies.values()))
 
 
 # Trust and sharing

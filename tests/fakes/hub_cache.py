@@ -58,6 +58,7 @@ def download(
     for path, body in bodies.items():
         place = snapshot / path
         place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
         if not links:
             place.write_bytes(body)
             continue
