@@ -1,0 +1,73 @@
+"""Paths are where the Hub client looks for them, and refusals of the disk are sentences."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+from huggingface_hub._tree_cache import _tree_cache_path
+from huggingface_hub.file_download import _get_pointer_path, repo_folder_name
+
+from fakes.hub_cache import COMMIT, REPO
+from hfpeer.cache import layout, snapshots
+from hfpeer.cache.failures import storage_error, translated
+from hfpeer.errors import BrokenCache, NoSpace, StorageError
+from hfpeer.names import Digest, FilePath, RepoId, Revision
+
+CACHE = Path("/cache")
+DIGEST = Digest("sha256", "a" * 64)
+
+
+@pytest.mark.parametrize(
+    "repo", [REPO, RepoId.parse("gpt2"), RepoId.parse("a/b", "dataset"), RepoId.parse("a/b", "space")]
+)
+@pytest.mark.parametrize("path", ["a", "a/b", "a/b/c.bin"])
+def test_files_lie_where_the_hub_client_looks(repo: RepoId, path: str) -> None:
+    folder = CACHE / repo_folder_name(repo_id=repo.full_name, repo_type=repo.type.value)
+    file = layout.snapshot_file(CACHE, repo, COMMIT, FilePath(path))
+    assert str(file) == _get_pointer_path(str(folder), COMMIT, path)
+    assert str(layout.tree_path(CACHE, repo, COMMIT)) == _tree_cache_path(str(folder), COMMIT)
+    target = os.path.normpath(file.parent / layout.link_target(FilePath(path), DIGEST))
+    assert target == str(layout.blob_path(CACHE, repo, DIGEST)) == str(folder / "blobs" / DIGEST.hex)
+    assert layout.lock_path(CACHE, repo, DIGEST) == CACHE / ".locks" / folder.name / f"{DIGEST.hex}.lock"
+    assert layout.ref_path(CACHE, repo, Revision("refs/pr/1")) == folder / "refs/refs/pr/1"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{", '{"format_version": 2, "files": {}}', '{"format_version": 1, "files": {"../x": {}}}',
+     '{"format_version": 1, "files": {"a": {"size": "1", "blob_id": "x"}}}', '{"format_version": 1, "files": [1]}'],
+)  # fmt: skip
+def test_a_listing_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tree.json").write_text(text)
+    assert snapshots.read_tree(tmp_path / "tree.json") is None
+    assert snapshots.read_tree(tmp_path / "none.json") is None
+
+
+def test_a_full_disk_is_told_with_numbers_and_a_way_on(tmp_path: Path) -> None:
+    error = storage_error(
+        OSError(errno.ENOSPC, "No space left on device"), "write a blob", tmp_path / "x" / "y", 1234567
+    )
+    assert isinstance(error, NoSpace)
+    assert error.message.startswith("hfpeer could not write a blob: the volume is full. 1,234,567 bytes are needed, ")
+    assert str(error.facts["volume"]) in error.message
+    assert Path(error.facts["volume"]).is_mount()
+    assert error.facts["free_bytes"] > 0
+
+
+def test_a_quota_is_told_as_one(tmp_path: Path) -> None:
+    error = storage_error(OSError(errno.EDQUOT, "Disk quota exceeded"), "write a blob", tmp_path)
+    assert isinstance(error, NoSpace)
+    assert "quota" in error.message
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EMFILE, errno.ENOTDIR])
+def test_every_other_refusal_is_a_broken_cache_with_a_hint(tmp_path: Path, number: int) -> None:
+    with pytest.raises(StorageError) as caught, translated("do it", tmp_path):
+        raise OSError(number, os.strerror(number))
+    assert isinstance(caught.value, BrokenCache)
+    assert caught.value.hint
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.facts == {"path": str(tmp_path), "errno": number}
