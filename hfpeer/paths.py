@@ -32,14 +32,6 @@ class Places:
         return self.home / "node-id"
 
     @property
-    def catalogue_file(self) -> Path:
-        return self.home / "catalogue.sqlite"
-
-    @property
-    def manifests(self) -> Path:
-        return self.home / "manifests"
-
-    @property
     def pid_file(self) -> Path:
         """Locked (flock) by a running daemon for as long as it lives."""
         return self.home / "daemon.pid"

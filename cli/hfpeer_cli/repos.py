@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
 from hfpeer.names import FilePath, RepoId, RepoType, Revision
 from hfpeer.operations import MAIN, AddRequest, CachedRevision, Holding
+from hfpeer.transfer.events import Finished
 from hfpeer_cli.grammar import FILE, REVISION, Noun, RepoWord, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
@@ -108,6 +110,17 @@ def _define_add(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
             finished = invocation.run(lambda node: node.add(request, listener))
         output.result(finished.snapshot, {**asdict(finished), "wan_saved_bytes": finished.wan_saved_bytes})
         output.note("\n".join(summary(finished)))
+        _note_other_cache(invocation, finished)
+
+
+def _note_other_cache(invocation: Invocation, finished: Finished) -> None:
+    """Says so when the daemon keeps its models elsewhere than the tools of this shell look for them."""
+    cache = invocation.settings.places.cache
+    if not Path(finished.snapshot).is_relative_to(cache):
+        invocation.output.note(
+            f"The daemon's cache is another than this shell's ({cache}): tools started here will not find it. "
+            "Start the daemon with the same HF_HOME and HF_HUB_CACHE, or `hfpeer conf cache set`."
+        )
 
 
 def _define_ls(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
