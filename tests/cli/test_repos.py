@@ -165,3 +165,8 @@ def test_the_owner_has_the_last_word_on_sharing(
 ) -> None:
     assert hfpeer("model", *words, "-r", "acme/tiny").code == 0
     assert node.calls == [("share", {"repo": TINY_ID, "is_shared": word})]
+
+
+def test_an_add_says_when_the_daemon_keeps_its_models_where_this_shell_does_not_look(hfpeer: Run) -> None:
+    done = hfpeer("model", "add", "-r", "acme/tiny")
+    assert "The daemon's cache is another than this shell's" in done.err
