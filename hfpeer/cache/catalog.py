@@ -310,18 +310,17 @@ class Catalog:
     def bump(self) -> None:
         self._count("generation", 1)
 
-    def add_received(self, sizes: Mapping[tuple[str, str], int]) -> None:
-        """Counts bytes by (kind, source)."""
-        rows = [{"kind": kind, "source": source, "size_bytes": size} for (kind, source), size in sizes.items()]
+    def add_traffic(self, received: Mapping[tuple[str, str], int], sent_bytes: int) -> None:
+        """Counts bytes received by (kind, source), and bytes sent."""
+        rows = [{"kind": kind, "source": source, "size_bytes": size} for (kind, source), size in received.items()]
         query = insert(_received)
         total = _received.c.size_bytes + query.excluded.size_bytes
         query = query.on_conflict_do_update(index_elements=["kind", "source"], set_={"size_bytes": total})
         if rows:
             with self._writing() as connection:
                 connection.execute(query, rows)
-
-    def add_sent(self, size_bytes: int) -> None:
-        self._count("sent", size_bytes)
+        if sent_bytes:
+            self._count("sent", sent_bytes)
 
     def received(self) -> dict[tuple[str, str], int]:
         """Bytes by (kind, source) since this catalogue was made."""

@@ -9,41 +9,26 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hfpeer.cache import blobs, evict, layout, snapshots
-from hfpeer.cache.catalog import BlobRow, Catalog, FileRow, RefRow, RevisionRow
-from hfpeer.cache.locks import etag_lock
+from hfpeer.cache.catalog import BlobRow, Catalog, FileRow, RefRow
+from hfpeer.cache.inventory import BlobFile as BlobFile
+from hfpeer.cache.inventory import Inventory, vanished
 from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.records import CachedFile, CachedRevision, Removed
-from hfpeer.cache.scan import Scanner, ScanResult, listing, see_blob, sum_up
+from hfpeer.cache.records import CachedRevision, Removed
+from hfpeer.cache.scan import Scanner, ScanResult, sum_up
 from hfpeer.cache.sharing import Sharing
-from hfpeer.errors import BrokenCache, CorruptData, Locked
+from hfpeer.cache.shelf import Shelf
+from hfpeer.cache.tally import Tally
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility
 from hfpeer.ranges import RangeSet
 
-LOCK_SECONDS = 2.0
-"""How long to wait for a Hub client that works on the same blob."""
 TRIES = 3
 """Somebody may delete a blob between finding and linking it."""
-FLUSH_SECONDS = 1.0
-"""Statistics are written at most this often."""
-
-
-@dataclass(frozen=True)
-class BlobFile:
-    """A whole blob in the cache. `is_verified` says that its bytes were hashed and have not changed since."""
-
-    digest: Digest
-    path: Path
-    size_bytes: int
-    is_verified: bool
 
 
 class Store:
@@ -55,16 +40,16 @@ class Store:
         self._catalog = Catalog(home / "catalog.sqlite")
         self._manifests = Manifests(home / "manifests")
         self._sharing = Sharing(home / "shares.json")
+        self._inventory = Inventory(cache, self._catalog)
+        self._shelf = Shelf(cache, self._catalog, self._manifests, self._sharing)
+        self._tally = Tally(self._catalog)
         self._lock = threading.Lock()
         self._partials: dict[Digest, blobs.PartialBlob] = {}
-        self._received: dict[tuple[str, str], int] = defaultdict(int)
-        self._sent_bytes = 0
-        self._flushed_at = time.monotonic()
         self._removals = 0
 
     def close(self) -> None:
         """Writes what is left to write. Partials stay open: they are their holders'."""
-        self._flush()
+        self._tally.flush()
         self._catalog.close()
 
     @property
@@ -79,39 +64,33 @@ class Store:
 
         With `repo` also one that somebody has put into that repo since the last scan.
         """
-        found = self._best(self._catalog.blobs([str(digest)]))
-        if found is not None or repo is None:
-            return found
-        self._remember(self._see(layout.blob_path(self.cache, repo, digest), digest))
-        return self._best(self._catalog.blobs([str(digest)]))
+        return self._inventory.find(digest, repo)
 
     def missing(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
         """The files whose blob is nowhere in the cache, each digest once, in order."""
-        wanted = {file.digest: file for file in reversed(list(files))}
-        rows = self._rows_by_digest(wanted)
-        return [file for digest, file in reversed(wanted.items()) if not self._has(file, rows.get(digest, ()))]
+        wanted: dict[Digest, ManifestFile] = {}
+        for file in files:
+            wanted.setdefault(file.digest, file)
+        places = self._inventory.places(wanted)
+        return [file for digest, file in wanted.items() if not self._inventory.has(file, places.get(digest, ()))]
 
     def unverified_of(self, files: Iterable[ManifestFile]) -> list[BlobFile]:
-        """The blobs of these files that are in the cache and that nobody has hashed: to be verified before they are
-        installed."""
-        rows = self._rows_by_digest(file.digest for file in files)
-        found = (self._best(places) for places in rows.values())
+        """The blobs of these files that are here and that nobody has hashed: to be verified before an install."""
+        found = map(self._inventory.best, self._inventory.places(file.digest for file in files).values())
         return [blob for blob in found if blob is not None and not blob.is_verified]
 
     def shared_blob(self, digest: Digest) -> BlobFile | None:
         """A blob that peers may have: verified, and in a repo that is shared."""
-        rows = [row for row in self._catalog.blobs([str(digest)]) if self._is_shared(row.repo)]
-        found = self._best(rows)
+        found = self._inventory.best(row for row in self._catalog.blobs([str(digest)]) if self._is_row_shared(row))
         return found if found is not None and found.is_verified else None
 
     def is_blob_shared(self, digest: Digest) -> bool:
         """Whether the blob lies in a repo that is shared, verified or not."""
-        return any(self._is_shared(row.repo) for row in self._catalog.blobs([str(digest)]))
+        return any(self._is_row_shared(row) for row in self._catalog.blobs([str(digest)]))
 
     def unverified(self, limit: int) -> list[BlobFile]:
         """Blobs that others put into the cache and nobody has hashed, small ones first."""
-        found = (self._check(row) for row in self._catalog.unverified(limit))
-        return [self._to_blob_file(row) for row in found if row is not None]
+        return self._inventory.unverified(limit)
 
     def verify(self, blob: BlobFile, should_stop: Callable[[], bool] | None = None) -> bool:
         """Hashes a blob and remembers the result. Whether it is what its name says.
@@ -119,19 +98,10 @@ class Store:
         One that is not, or that cannot be read, is never shared and counts as missing, but its file is left alone: it
         is the user's.
         """
-        row = self._see(blob.path, blob.digest)
-        if row is None:
-            return False
-        try:
-            actual = blobs.hash_file(blob.path, blob.digest.algorithm, row.size_bytes, should_stop=should_stop)
-        except BrokenCache:
-            actual = ""
-        if actual is None or self._see(blob.path, blob.digest) != row:
-            return False
-        is_right = actual == blob.digest.hex
-        self._catalog.judge_blob(row, time.time() if is_right else None, is_corrupt=not is_right)
-        self._catalog.bump()
-        return is_right
+        is_right = self._inventory.verify(blob, should_stop)
+        if is_right is not None:
+            self._catalog.bump()
+        return is_right is True
 
     # Blobs on their way in
 
@@ -155,14 +125,15 @@ class Store:
         lock is not free in time (None: waits for some seconds, then goes on); then the partial is as before.
         """
         blob = layout.blob_path(self.cache, repo, partial.digest)
-        with self._holding(repo, partial.digest, lock_timeout_seconds):
-            row = self._in_place(blob, partial.digest, partial.size_bytes)
+        with self._inventory.holding(repo, partial.digest, lock_timeout_seconds):
+            row = self._inventory.in_place(blob, partial.digest, partial.size_bytes)
             if row is None:
                 partial.publish_to(blob)
-                row = self._seen(blob, partial.digest, verified_at=time.time())
+                row = self._inventory.seen(blob, partial.digest, is_verified=True)
             else:
                 partial.remove()
-        self._remember(row)
+        self._inventory.remember([row])
+        self._tally.flush_if_due()
         return blob
 
     def publish_bytes(
@@ -180,13 +151,14 @@ class Store:
         found = []
         with snapshots.written_aside({path: body for path, (_, body) in wanted.items()}) as fresh:
             for path, (digest, body) in wanted.items():
-                with self._holding(repo, digest, lock_timeout_seconds):
-                    in_place = self._in_place(path, digest, len(body))
+                with self._inventory.holding(repo, digest, lock_timeout_seconds):
+                    in_place = self._inventory.in_place(path, digest, len(body))
                     if in_place is None:
                         fresh[path].replace(path)
-                        in_place = self._seen(path, digest, verified_at=time.time())
+                        in_place = self._inventory.seen(path, digest, is_verified=True)
                 found.append(in_place)
-        self._catalog.put_blobs(row for row in found if row is not None)
+        self._inventory.remember(found)
+        self._tally.flush_if_due()
 
     def adopt_blob(self, path: Path, digest: Digest, repo: RepoId) -> Path:
         """Puts the content of a file into `blobs/` of `repo`.
@@ -194,13 +166,7 @@ class Store:
         A blob of this cache becomes one file with two names where possible; any other file is copied and the copy
         hashed. Raises CorruptData if that is not `digest`, NoSpace, BrokenCache.
         """
-        row = self._see(path, digest)
-        if row is None:
-            raise _vanished(path)
-        if not path.is_relative_to(self.cache):
-            copied = BlobFile(digest, path, row.size_bytes, is_verified=True)
-            return self._adopt(copied, repo, _check_of(digest, row.size_bytes))
-        return self._adopt(self._to_blob_file(self._known(row)), repo)
+        return self._inventory.adopt(path, digest, repo)
 
     # Snapshots, refs, manifests
 
@@ -209,9 +175,9 @@ class Store:
 
         Every blob must be in the cache already, in whichever repo. Raises BrokenCache for one that is not.
         """
-        rows = self._rows_by_digest(file.digest for file in files)
+        places = self._inventory.places(file.digest for file in files)
         for file in files:
-            self._install_file(repo, commit, file, rows.get(file.digest, ()))
+            self._install_file(repo, commit, file, places.get(file.digest, ()))
         present = [FileRow(file.path, str(file.digest), file.size_bytes) for file in files]
         self._catalog.put_files(repo.folder, commit, present)
         manifest = self._manifests.load(repo, commit)
@@ -267,27 +233,11 @@ class Store:
 
     def revisions(self, repo: RepoId | None = None) -> list[CachedRevision]:
         """The revisions of a repo or of all, most recently used first, without their listings."""
-        folder = None if repo is None else repo.folder
-        refs: dict[tuple[str, str], list[str]] = defaultdict(list)
-        for ref in self._catalog.refs(folder):
-            refs[ref.repo, ref.commit].append(ref.name)
-        visibilities = {folder: visibility for folder, (visibility, _) in self._catalog.repos().items()}
-        return [
-            self._to_revision(row, refs[row.repo, row.commit], visibilities.get(row.repo))
-            for row in self._catalog.revisions(folder)
-        ]
+        return self._shelf.revisions(repo)
 
     def revision(self, repo: RepoId, commit: Commit) -> CachedRevision | None:
         """One revision with its listing: all files of the commit if that is known, else those that are here."""
-        found = next((one for one in self.revisions(repo) if one.commit == commit), None)
-        if found is None:
-            return None
-        here = {row.path: row for row in self._catalog.files(repo.folder, commit)}
-        listing = [CachedFile(row.path, row.size_bytes, row.digest or "", True) for row in here.values()]
-        for path, (digest, size_bytes) in (self._listing(repo, commit) or {}).items():
-            if path not in here:
-                listing.append(CachedFile(path, size_bytes, str(digest), False))
-        return replace(found, listing=tuple(sorted(listing, key=lambda file: file.path)))
+        return self._shelf.revision(repo, commit)
 
     def note_used(self, repo: RepoId, commit: Commit) -> None:
         """Remembers that a revision was used now."""
@@ -298,13 +248,14 @@ class Store:
 
         What is not there is not an error: the result counts what was. Raises BrokenCache.
         """
-        self._removals += 1
-        removed = evict.remove(self.cache, self._catalog, repo, commit, frozenset(files))
-        for gone in removed.commits if not files else ():
+        wanted = frozenset(files)
+        self._count_removal()
+        removed = evict.remove(self.cache, self._catalog, repo, commit, wanted)
+        self._count_removal()
+        for gone in removed.commits:
             self._manifests.remove(repo, Commit(gone))
-        if files and commit is not None:
+        if wanted and commit is not None:
             self._sum_up(repo, commit)
-        self._removals += 1
         self._catalog.bump()
         return removed
 
@@ -312,8 +263,7 @@ class Store:
 
     def visibility(self, repo: RepoId) -> Visibility:
         """Who may see the repo at its hub, as far as anybody was asked."""
-        known = self._catalog.visibility(repo.folder)
-        return Visibility.UNKNOWN if known is None else Visibility(known[0])
+        return self._shelf.visibility(repo)
 
     def set_visibility(self, repo: RepoId, visibility: Visibility) -> None:
         self._catalog.set_repo(repo.folder, visibility=visibility.value, asked_at=time.time())
@@ -326,7 +276,7 @@ class Store:
 
     def is_shared(self, repo: RepoId) -> bool:
         """Whether peers may have the repo: the owner's word if there is one, else only if it is public."""
-        return self._is_shared(repo.folder)
+        return self._shelf.is_shared(repo)
 
     def note_published(self, repo: RepoId) -> None:
         """Remembers that the repo was made here, so that no hub need be asked about it."""
@@ -342,6 +292,7 @@ class Store:
 
         Cheap where no folder has changed since the last time. `on_batch` is told the files seen so far.
         """
+        self._tally.flush()
         return self._scanner().scan_all(on_batch)
 
     def scan_repo(self, repo: RepoId) -> ScanResult:
@@ -355,140 +306,27 @@ class Store:
     # Statistics
 
     def note_received(self, kind: str, source: str, size_bytes: int) -> None:
-        """Counts bytes from a source; `kind` is peer, mirror or origin. Cheap: written once a second."""
-        with self._lock:
-            self._received[kind, source] += size_bytes
-        self._flush_if_due()
+        """Counts bytes from a source; `kind` is peer, mirror or origin. Returns at once."""
+        self._tally.note_received(kind, source, size_bytes)
 
     def note_sent(self, size_bytes: int) -> None:
-        """Counts bytes that went to peers. Cheap: written once a second."""
-        with self._lock:
-            self._sent_bytes += size_bytes
-        self._flush_if_due()
+        """Counts bytes that went to peers. Returns at once."""
+        self._tally.note_sent(size_bytes)
 
     def totals(self) -> dict[str, Any]:
-        """`revisions`, `files`, `size_bytes`, `unverified_files`, `sent_bytes`, and since the catalogue was made
-        `received_bytes` by kind and `received_by_source` by source. With everything noted so far."""
-        self._flush()
-        by_kind: dict[str, int] = defaultdict(int)
-        by_source: dict[str, int] = defaultdict(int)
-        for (kind, source), size_bytes in self._catalog.received().items():
-            by_kind[kind] += size_bytes
-            by_source[source] += size_bytes
+        """`revisions`, `files`, `size_bytes`, `unverified_files`, and what `Tally.totals` says."""
         names = ("revisions", "files", "size_bytes", "unverified_files")
-        return {
-            **dict(zip(names, self._catalog.totals(), strict=True)),
-            "sent_bytes": self._catalog.sent_bytes,
-            "received_bytes": dict(by_kind),
-            "received_by_source": dict(by_source),
-        }
+        return {**dict(zip(names, self._catalog.totals(), strict=True)), **self._tally.totals()}
 
     # Inside
 
     def _scanner(self) -> Scanner:
         return Scanner(self.cache, self._catalog, self._manifests, lambda: self._removals)
 
-    def _flush_if_due(self) -> None:
-        if time.monotonic() - self._flushed_at >= FLUSH_SECONDS:
-            self._flush()
-
-    def _flush(self) -> None:
-        with self._lock:
-            received, self._received = self._received, defaultdict(int)
-            sent_bytes, self._sent_bytes = self._sent_bytes, 0
-            self._flushed_at = time.monotonic()
-        if received:
-            self._catalog.add_received(received)
-        if sent_bytes:
-            self._catalog.add_sent(sent_bytes)
-
-    @contextmanager
-    def _holding(self, repo: RepoId, digest: Digest, timeout_seconds: float | None = None) -> Iterator[None]:
-        """The Hub client's lock on a blob; Locked if it is not free within `timeout_seconds`.
-
-        Without a limit it is waited for a while and then done without: a client may hold it for as long as it
-        downloads from far away. The lock saves work; what is right rests on renames.
-        """
-        with ExitStack() as held:
-            try:
-                limit = LOCK_SECONDS if timeout_seconds is None else timeout_seconds
-                held.enter_context(etag_lock(self.cache, repo, digest, limit))
-            except Locked:
-                if timeout_seconds is not None:
-                    raise
-            yield
-
     def _forget_partial(self, partial: blobs.PartialBlob) -> None:
         with self._lock:
             if self._partials.get(partial.digest) is partial:
                 del self._partials[partial.digest]
-
-    def _rows_by_digest(self, digests: Iterable[Digest]) -> dict[Digest, list[BlobRow]]:
-        rows: dict[Digest, list[BlobRow]] = defaultdict(list)
-        for row in self._catalog.blobs({str(digest) for digest in digests}):
-            rows[Digest.parse(row.digest)].append(row)
-        return rows
-
-    def _best(self, rows: Iterable[BlobRow]) -> BlobFile | None:
-        """The best of several places: verified before not, and none that is corrupt or gone."""
-        for row in sorted(rows, key=lambda row: row.verified_at is None):
-            checked = self._check(row)
-            if checked is not None:
-                return self._to_blob_file(checked)
-        return None
-
-    def _has(self, file: ManifestFile, rows: Iterable[BlobRow]) -> bool:
-        return any(row.size_bytes == file.size_bytes and self._check(row) is not None for row in rows)
-
-    def _check(self, row: BlobRow) -> BlobRow | None:
-        """The row as the disk has it now: unverified if the file was changed, None if it is gone or corrupt."""
-        now = self._see(self.cache / row.path, Digest.parse(row.digest))
-        if now is None:
-            self._catalog.drop_blobs([row.path])
-            return None
-        if _stamp(now) == _stamp(row):
-            return None if row.is_corrupt else row
-        self._catalog.put_blobs([now])
-        return now
-
-    def _known(self, seen: BlobRow) -> BlobRow:
-        """What is known about the bytes of a file that was just seen."""
-        rows = self._catalog.blobs([seen.digest])
-        return next((row for row in rows if row.path == seen.path and _stamp(row) == _stamp(seen)), seen)
-
-    def _see(self, path: Path, digest: Digest) -> BlobRow | None:
-        """A row for a blob of the cache as it lies there now, with nothing known about its bytes."""
-        return see_blob(self.cache, path, digest)
-
-    def _to_blob_file(self, row: BlobRow) -> BlobFile:
-        is_verified = row.verified_at is not None
-        return BlobFile(Digest.parse(row.digest), self.cache / row.path, row.size_bytes, is_verified)
-
-    def _in_place(self, blob: Path, digest: Digest, size_bytes: int) -> BlobRow | None:
-        """What is known of a blob that is there already, unless it is known to be wrong."""
-        seen = self._see(blob, digest)
-        if seen is None or seen.size_bytes != size_bytes:
-            return None
-        known = self._known(seen)
-        return None if known.is_corrupt else known
-
-    def _seen(self, blob: Path, digest: Digest, verified_at: float | None) -> BlobRow | None:
-        row = self._see(blob, digest)
-        return None if row is None else replace(row, verified_at=verified_at)
-
-    def _remember(self, row: BlobRow | None) -> None:
-        if row is not None:
-            self._catalog.put_blobs([row])
-
-    def _adopt(self, source: BlobFile, repo: RepoId, check: Callable[[Path], None] | None = None) -> Path:
-        blob = layout.blob_path(self.cache, repo, source.digest)
-        with self._holding(repo, source.digest):
-            row = self._in_place(blob, source.digest, source.size_bytes)
-            if row is None:
-                snapshots.copy_blob(source.path, blob, check)
-                row = self._seen(blob, source.digest, time.time() if source.is_verified else None)
-        self._remember(row)
-        return blob
 
     def _install_file(self, repo: RepoId, commit: Commit, file: ManifestFile, rows: Sequence[BlobRow]) -> None:
         """Brings the blob into the repo if it is another's, then links it; each step only if it is needed."""
@@ -499,78 +337,22 @@ class Store:
             return
         for _ in range(TRIES):
             if str(blob.relative_to(self.cache)) not in known or not blob.is_file():
-                self._bring(file, repo, blob)
-            with self._holding(repo, file.digest):
+                self._inventory.bring(file, repo)
+            with self._inventory.holding(repo, file.digest):
                 if blob.is_file():
                     lies_at = snapshots.link_file(self.cache, repo, commit, file.path, file.digest)
                     break
         else:
-            raise _vanished(blob)
+            raise vanished(blob)
         if lies_at != blob:
-            self._move_row(blob, lies_at, file.digest)
+            self._inventory.moved(blob, lies_at, file.digest)
 
-    def _bring(self, file: ManifestFile, repo: RepoId, blob: Path) -> None:
-        """Puts a blob of another repo, or of another place in this one, at `blob`."""
-        source = self.find_blob(file.digest, repo)
-        if source is None or source.size_bytes != file.size_bytes:
-            raise _vanished(blob)
-        if source.path != blob:
-            self._adopt(source, repo)
-
-    def _move_row(self, old: Path, new: Path, digest: Digest) -> None:
-        """The bytes have moved into a snapshot because there are no links; what is known of them has too."""
-        for row in self._catalog.blobs([str(digest)]):
-            if self.cache / row.path == old:
-                self._remember(self._seen(new, digest, row.verified_at))
-                self._catalog.drop_blobs([row.path])
-
-    def _listing(self, repo: RepoId, commit: Commit) -> dict[FilePath, tuple[Digest, int]] | None:
-        return listing(self.cache, self._manifests, repo, commit)[0]
+    def _count_removal(self) -> None:
+        with self._lock:
+            self._removals += 1
 
     def _sum_up(self, repo: RepoId, commit: Commit, used_at: float | None = None) -> None:
         sum_up(self.cache, self._catalog, self._manifests, repo, commit, used_at)
 
-    def _is_shared(self, folder: str) -> bool:
-        repo = RepoId.from_folder(folder)
-        override = self._sharing.override(repo)
-        return self.visibility(repo) is Visibility.PUBLIC if override is None else override
-
-    def _to_revision(self, row: RevisionRow, refs: Sequence[str], visibility: str | None) -> CachedRevision:
-        repo = RepoId.from_folder(row.repo)
-        override = self._sharing.override(repo)
-        return CachedRevision(
-            repo=repo.full_name,
-            type=repo.type.value,
-            commit=row.commit,
-            refs=tuple(refs),
-            files=row.files,
-            size_bytes=row.size_bytes,
-            is_complete=row.is_complete,
-            is_proved=row.is_proved,
-            visibility=visibility or Visibility.UNKNOWN.value,
-            is_shared=visibility == Visibility.PUBLIC.value if override is None else override,
-            used_at=row.used_at,
-            snapshot=str(self.snapshot_path(repo, Commit(row.commit))),
-        )
-
-
-def _stamp(row: BlobRow) -> tuple[int, int, int]:
-    return row.size_bytes, row.mtime_ns, row.inode
-
-
-def _vanished(path: Path) -> BrokenCache:
-    return BrokenCache(
-        f"A blob is not in the cache any more: {path}.",
-        hint="Something deleted it meanwhile. Run the command again.",
-        path=str(path),
-    )
-
-
-def _check_of(digest: Digest, size_bytes: int) -> Callable[[Path], None]:
-    """A check that a copy still is what was hashed before: the original may have changed since."""
-
-    def check(copy: Path) -> None:
-        if blobs.hash_file(copy, digest.algorithm, size_bytes) != digest.hex or copy.stat().st_size != size_bytes:
-            raise CorruptData(f"A file changed while it was copied: its hash is not {digest}.", hint="Try again.")
-
-    return check
+    def _is_row_shared(self, row: BlobRow) -> bool:
+        return self._shelf.is_shared(RepoId.from_folder(row.repo))

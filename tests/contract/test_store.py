@@ -299,7 +299,7 @@ def test_files_meet_in_a_snapshot_with_links_again(store: Store) -> None:
 def test_a_client_that_downloads_for_long_does_not_keep_us_from_publishing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hfpeer.cache.store.LOCK_SECONDS", 0.05)
+    monkeypatch.setattr("hfpeer.cache.inventory.LOCK_SECONDS", 0.05)
     path = lock_path(store.cache, REPO, git_sha1_of(b"{}"))
     path.parent.mkdir(parents=True)
     with FileLock(path):
@@ -402,6 +402,17 @@ def test_a_blob_that_cannot_be_read_does_not_come_up_again_and_again(store: Stor
     assert store.unverified(5) == []
 
 
+def test_a_blob_known_to_be_wrong_is_not_found_again_by_looking_into_its_repo(store: Store) -> None:
+    download(store.cache, {"a": b"abc"})
+    blob = blob_path(store.cache, REPO, git_sha1_of(b"abc"))
+    blob.write_bytes(b"xyz")
+    found = store.find_blob(git_sha1_of(b"abc"), REPO)
+    assert found is not None
+    assert not store.verify(found)
+    assert store.find_blob(git_sha1_of(b"abc"), REPO) is None
+    assert store.unverified(5) == []
+
+
 @pytest.mark.parametrize("visibility", list(Visibility))
 def test_only_public_repos_are_shared_unless_the_owner_says_otherwise(store: Store, visibility: Visibility) -> None:
     digest = sha256_of(b"abc")
@@ -495,6 +506,13 @@ def test_statistics_add_up_over_restarts(store: Store, tmp_path: Path) -> None:
     again.close()
 
 
+def test_statistics_that_cannot_be_written_now_are_written_later(store: Store) -> None:
+    store.note_sent(3)
+    with mock.patch.object(store._catalog, "add_traffic", side_effect=Locked("busy")):
+        assert store.totals()["sent_bytes"] == 0
+    assert store.totals()["sent_bytes"] == 3
+
+
 def test_the_generation_grows_with_what_peers_should_hear_of(store: Store) -> None:
     seen = [store.generation]
 
@@ -574,7 +592,7 @@ def test_refs_to_a_removed_commit_go_with_it(store: Store) -> None:
 
 def test_removing_files_keeps_the_rest_of_the_revision(store: Store) -> None:
     fill(store)
-    removed = store.remove(REPO, COMMIT, [FilePath("sub/model.bin"), FilePath("never/there")])
+    removed = store.remove(REPO, COMMIT, iter([FilePath("sub/model.bin"), FilePath("never/there")]))
     assert (removed.commits, removed.files, removed.freed_bytes) == ((), 1, 7000)
     revision = store.revision(REPO, COMMIT)
     assert revision is not None

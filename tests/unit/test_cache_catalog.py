@@ -28,9 +28,8 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     first.put_revision(RevisionRow(REPO, "c" * 40, 1, 3, None, False, 1.5))
     first.put_refs([RefRow(REPO, "main", "c" * 40, 2.5, "origin")])
     first.set_repo(REPO, visibility="public", asked_at=3.5)
-    first.add_received({("peer", "node1"): 10, ("origin", "hub"): 5})
-    first.add_received({("peer", "node1"): 1})
-    first.add_sent(4)
+    first.add_traffic({("peer", "node1"): 10, ("origin", "hub"): 5}, 3)
+    first.add_traffic({("peer", "node1"): 1}, 1)
     generation = first.generation
     first.close()
     again = opened(tmp_path)
