@@ -139,6 +139,9 @@ class Api:
             raise outage(self.name, str(error)) from error
         except httpx.TimeoutException as error:
             raise outage(self.name, _timeout_reason(error)) from error
+        except httpx.ConnectError as error:
+            # Asking again at once does not help who is off the network, and an add from a peer would wait for it.
+            raise outage(self.name, f"cannot be reached ({_reason(error)})") from error
         except httpx.RequestError as error:
             raise PassingFault(f"cannot be reached ({_reason(error)})") from error
         finally:
