@@ -60,7 +60,7 @@ class Resolver:
         try:
             commit, name = await hubs.resolve(repo, revision)
         except Unreachable:
-            remembered = await self._remembered(repo, revision, asks_peers=asks_peers)
+            remembered = await self.remembered(repo, revision, asks_peers=asks_peers)
             if remembered is None:
                 raise
             return remembered
@@ -71,7 +71,7 @@ class Resolver:
         """What the cache alone knows. Raises RevisionNotFound."""
         if revision.is_commit:
             return Resolution(Commit(revision), "the commit id itself")
-        remembered = await self._remembered(repo, revision, asks_peers=False)
+        remembered = await self.remembered(repo, revision, asks_peers=False)
         if remembered is None:
             raise RevisionNotFound(
                 f"The cache does not know {revision!r} of {repo}.",
@@ -154,7 +154,7 @@ class Resolver:
 
     # Memory
 
-    async def _remembered(self, repo: RepoId, revision: Revision, *, asks_peers: bool) -> Resolution | None:
+    async def remembered(self, repo: RepoId, revision: Revision, *, asks_peers: bool) -> Resolution | None:
         """The newest answer that this node or a peer remembers; a short commit id by what is cached anywhere."""
         local = await asyncio.to_thread(self._store.read_ref, repo, revision)
         answers = [(local[1], local[0], f"this node, told by {local[2]}")] if local else []
