@@ -1,0 +1,256 @@
+"""A machine of the LAN: a home, a cache and an environment of its own, driven through the real `hfpeer` command.
+
+    with Machines(tmp_path) as machines:
+        first = machines.make("first", upstreams=f"origin={hub.endpoint}")
+        first.start()
+        second = machines.make("second", peers=[first.address])
+        snapshot = first.do("model", "add", "-r", "acme/tiny")["snapshot"]
+        first.kill()
+
+Every command is a process of its own, as a user's is. Whatever still runs when the block ends is ended, by its id.
+Nothing of the user's own settings, token or cache is seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fakes.lan import Host
+from hfpeer.errors import from_problem
+
+HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
+COMMAND_SECONDS = 90.0
+STOP_SECONDS = 10.0
+OWN_VARIABLES = ("HFPEER_", "HF_", "HUGGING", "TRANSFORMERS_")
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    @property
+    def problem(self) -> Any:
+        """The error, as `--json` tells it: the last line of stderr."""
+        return json.loads(self.err.splitlines()[-1])
+
+
+class Machine:
+    """One machine. `environ` is what its commands see, and may be changed between them."""
+
+    def __init__(self, name: str, folder: Path, environ: Mapping[str, str], host: Host | None = None) -> None:
+        self.name = name
+        self.home = folder / "home"
+        self.cache = folder / "hf" / "hub"
+        self._host = host
+        self._processes: list[subprocess.Popen[str]] = []
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
+        self.environ = {
+            **inherited,
+            "HFPEER_HOME": str(self.home),
+            "HF_HOME": str(folder / "hf"),
+            "HF_HUB_CACHE": str(self.cache),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HFPEER_NAME": name,
+            **environ,
+        }
+
+    # Commands
+
+    def begin(self, *argv: str | Path, **environ: str) -> subprocess.Popen[str]:
+        """Starts any program on this machine; its output is to be read by `finish`."""
+        options: dict[str, Any] = {
+            "env": {**self.environ, **environ},
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.PIPE,
+            "text": True,
+        }
+        if self._host is None:
+            process = subprocess.Popen(list(map(str, argv)), start_new_session=True, **options)
+        else:
+            process = self._host.popen(argv, **options)
+        self._processes.append(process)
+        return process
+
+    def begin_hfpeer(self, *words: str, **environ: str) -> subprocess.Popen[str]:
+        """Starts `hfpeer --json WORDS`."""
+        return self.begin(*HFPEER, "--json", *words, **environ)
+
+    def run(self, *argv: str | Path, timeout_seconds: float = COMMAND_SECONDS, **environ: str) -> Ran:
+        """Runs any program on this machine to its end."""
+        return self.finish(self.begin(*argv, **environ), timeout_seconds)
+
+    def hfpeer(self, *words: str, timeout_seconds: float = COMMAND_SECONDS, **environ: str) -> Ran:
+        """Runs `hfpeer --json WORDS` to its end, whatever it is."""
+        return self.finish(self.begin_hfpeer(*words, **environ), timeout_seconds)
+
+    def do(self, *words: str, **environ: str) -> Any:
+        """Runs `hfpeer --json WORDS` and gives its result. Raises the error it ended with."""
+        ran = self.hfpeer(*words, **environ)
+        if ran.code:
+            raise from_problem(ran.problem)
+        return json.loads(ran.out) if ran.out.strip() else None
+
+    def python(self, script: str, *arguments: str, **environ: str) -> Any:
+        """Runs a Python script that prints JSON, and gives that. Raises AssertionError with its stderr."""
+        ran = self.run(sys.executable, "-c", script, *arguments, **environ)
+        assert ran.code == 0, ran.err
+        return ran.document
+
+    def finish(self, process: subprocess.Popen[str], timeout_seconds: float = COMMAND_SECONDS) -> Ran:
+        """Waits for a program that `begin` started. Kills it and raises TimeoutExpired when it takes too long."""
+        try:
+            out, err = process.communicate(timeout=timeout_seconds)
+        except BaseException:
+            _kill(process)
+            raise
+        return Ran(process.returncode, out, err)
+
+    # The daemon
+
+    @property
+    def pid(self) -> int | None:
+        """The process of its daemon, as its home tells; None when none runs."""
+        try:
+            pid = int((self.home / "daemon.pid").read_text())
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return None
+        return pid if f"HFPEER_HOME={self.home}".encode() in variables else None
+
+    @property
+    def address(self) -> str:
+        """`HOST:PORT` of the LAN door. The daemon must run."""
+        return str(self.do("status")["listeners"]["lan"])
+
+    def start(self) -> Any:
+        """Starts the daemon; its status."""
+        return self.do("daemon", "start")
+
+    def stop(self) -> None:
+        self.do("daemon", "stop")
+
+    def kill(self) -> None:
+        """Kills the daemon with SIGKILL and waits until it is gone."""
+        pid = self.pid
+        assert pid is not None, f"no daemon of {self.name} runs"
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: self.pid is None, f"{self.name}'s daemon is gone")
+
+    @property
+    def log(self) -> str:
+        """The daemon's log so far."""
+        path = self.home / "logs" / "hfpeerd.log"
+        return path.read_text() if path.exists() else ""
+
+    # What it knows and has
+
+    def knows(self, other: Machine, state: str = "alive") -> bool:
+        """Whether it lists the other as a peer in that state."""
+        return any(peer["name"] == other.name and peer["state"] == state for peer in self.do("peer", "ls"))
+
+    def wait_until_it_knows(self, other: Machine, state: str = "alive", seconds: float = 20.0) -> None:
+        wait_until(lambda: self.knows(other, state), f"{self.name} finds {other.name} {state}", seconds)
+
+    def received_bytes(self) -> dict[str, int]:
+        """Bytes by kind of source, without those that gave none."""
+        received = self.do("status")["received_bytes"]
+        return {kind: size for kind, size in received.items() if size}
+
+    def blobs(self) -> dict[str, int]:
+        """Sizes of the visible blobs by their names."""
+        return {path.name: path.stat().st_size for path in self.cache.glob("*s--*/blobs/*")}
+
+    def present_bytes(self) -> int:
+        """What is on its disk: whole blobs, and the journalled pieces of those on their way."""
+        from hfpeer.cache.blobs import partial_bytes
+
+        return sum(self.blobs().values()) + partial_bytes(self.cache)
+
+    def close(self) -> None:
+        """Ends what still runs here."""
+        for process in self._processes:
+            _kill(process)
+        pid = self.pid
+        if pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            wait_until(lambda: self.pid is None, f"{self.name}'s daemon is gone")
+
+
+class Machines:
+    """Makes machines below one folder, and ends and removes them all when the `with` ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: list[Machine] = []
+
+    def __enter__(self) -> Machines:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for machine in self._made:
+            machine.close()
+            shutil.rmtree(self._folder / machine.name, ignore_errors=True)
+
+    def __iter__(self) -> Iterator[Machine]:
+        return iter(self._made)
+
+    def make(
+        self,
+        name: str,
+        *,
+        upstreams: str = "",
+        peers: Sequence[str] = (),
+        mdns: bool = False,
+        host: Host | None = None,
+        **environ: str,
+    ) -> Machine:
+        """A machine on loopback, or on a host of a LAN; its daemon is not started. `environ` is added to its own."""
+        listeners = {"HFPEER_ENDPOINT_LISTEN": "127.0.0.1:0"} | ({} if host else {"HFPEER_LAN_LISTEN": "127.0.0.1:0"})
+        node = {"HFPEER_UPSTREAMS": upstreams, "HFPEER_PEERS": ",".join(peers), "HFPEER_MDNS": str(int(mdns))}
+        machine = Machine(name, self._folder / name, {**listeners, **node, **environ}, host)
+        self._made.append(machine)
+        return machine
+
+
+def wait_until(look: Callable[[], Found], what: str, seconds: float = 20.0) -> Found:
+    """The first true answer of `look`. Raises TimeoutError that says what did not come true."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = look()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.02)
+
+
+def _kill(process: subprocess.Popen[str]) -> None:
+    """Ends a program with all that it started in its session."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(STOP_SECONDS)
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
