@@ -180,8 +180,6 @@ class Adder:
 
     def _settle_accounts(self, transfer: SnapshotTransfer) -> None:
         tally = transfer.tally
-        for name, size_bytes in tally.bytes_by_source.items():
-            self._store.note_received(tally.kinds[name], name, size_bytes)
         if self._neighbourhood is not None:
             for peer in self._source_peers(None):
                 if peer.name in tally.liars:

@@ -8,27 +8,28 @@ publish, and it decides nothing about which sources to ask; both belong to its o
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from hfpeer.cache.blobs import BlobHash, PartialBlob
-from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, NoSourceLeft
+from hfpeer.cache.store import Store
+from hfpeer.errors import AccessDenied, BrokenCache, CorruptData, HfpeerError, NoSourceLeft
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES, ByteRange, PieceGrid, RangeSet
+from hfpeer.transfer.blame import Inquiry
 from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.transfer.hashing import BufferPool, readable_stop
-from hfpeer.transfer.picker import Order, Picker
+from hfpeer.transfer.picker import Order, Pace, Picker
 from hfpeer.transfer.sources import CONNECTIONS, TIERS, Source, SourceKind, WantedBlob
 from hfpeer.wire import Body, PieceMap, SourceFault
 
 MAX_WORKERS = 8
 SYNC_EVERY_BYTES = 256 * MIB
 TICK_SECONDS = 0.25
-FLUSH_SECONDS = 1.0
-"""A piece that takes longer is written as far as it came, for those who read along."""
+KEEP_SECONDS = 1.0
+"""A piece that takes longer is written as it comes, so that a slow source is not taken for a silent one."""
 
 
 @dataclass
@@ -40,17 +41,25 @@ class FetchReport:
     refetched_bytes: int = 0
     liars: list[str] = field(default_factory=list)
 
+    def count(self, source: str, size_bytes: int) -> None:
+        """`size_bytes` came from a source."""
+        self.bytes_by_source[source] = self.bytes_by_source.get(source, 0) + size_bytes
 
-@dataclass
-class _Suspect:
-    """A source whose bytes are being fetched again elsewhere, with what it gave: piece start -> digest of its bytes."""
+    def note_in(self, store: Store) -> None:
+        """Adds what came to the statistics of the node; to be called once."""
+        for name, size_bytes in self.bytes_by_source.items():
+            store.note_received(self.kinds[name], name, size_bytes)
 
-    name: str
-    given: dict[ByteRange, bytes]
+
+class _Exhausted(Exception):
+    """Bytes are missing and nobody who is not excluded will bring them."""
 
 
 class BlobFetch:
-    """Fetches `blob` into `partial`. Start it once; `result` is the report, or the error that ended it."""
+    """Fetches `blob` into `partial`. Start it once; `result` is the report, or the error that ended it.
+
+    `patience_seconds` without a byte from anybody end it. `result` is cancelled when the fetch is stopped before.
+    """
 
     def __init__(
         self,
@@ -59,6 +68,7 @@ class BlobFetch:
         listener: Listener,
         *,
         patience_seconds: float = 60.0,
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blob = blob
@@ -68,215 +78,228 @@ class BlobFetch:
         self._listener = listener
         self._patience_seconds = patience_seconds
         self._clock = clock
-        self._changed = threading.Condition()
-        self._picker = Picker(PieceGrid(blob.size_bytes), partial.present)
+        self._lock = threading.Lock()
+        self._bytes_changed = threading.Condition(self._lock)
+        """For the conductor and for those who wait for a buffer."""
+        self._orders_changed = threading.Condition(self._lock)
+        """For workers without an order."""
+        self._picker = Picker(PieceGrid(blob.size_bytes), partial.present, pace)
         self._sources: dict[str, Source] = {}
         self._bodies: dict[int, Body] = {}
-        self._aborted: dict[int, str] = {}
-        self._pool = BufferPool(MAX_WORKERS + 4, self._changed)
+        self._overdue: dict[int, str] = {}
+        self._pool = BufferPool(MAX_WORKERS + 4, self._bytes_changed)
         self._conductor: threading.Thread | None = None
-        self._workers: list[threading.Thread] = []
+        self._workers: set[threading.Thread] = set()
+        self._opening: dict[threading.Thread, int] = {}
+        """Workers that wait for a source to answer, with their orders; they do not touch the partial."""
         self._unsynced_bytes = 0
         self._progressed_at = clock()
-        self._failure: HfpeerError | None = None
+        self._failure: BaseException | None = None
         self._refusal: AccessDenied | None = None
         self._is_over = False
-        self._suspects: list[_Suspect] = []
-        self._innocent: set[str] = set()
-        self._readers: dict[int, Callable[[], None]] = {}
-        self.discarded: list[ByteRange] = []
+        self._inquiry = Inquiry(partial, self._sample, self._tiers, self._whole_sources)
+        self._excluded: set[str] = set()
 
     # For the owner
 
     def add_source(self, source: Source, pieces: PieceMap | None = None) -> None:
         """A source joins, or has a new piece map (None: the whole blob). One with another grid is turned away."""
-        if pieces is not None and (pieces.size_bytes, pieces.piece_size_bytes) != (
-            self.blob.size_bytes,
-            PIECE_SIZE_BYTES,
-        ):
+        grid = (self.blob.size_bytes, PIECE_SIZE_BYTES)
+        if pieces is not None and (pieces.size_bytes, pieces.piece_size_bytes) != grid:
             return
-        if pieces is not None and pieces.bits is None:
-            pieces = None
-        with self._changed:
+        with self._lock:
             self._sources.setdefault(source.name, source)
             self.report.kinds[source.name] = source.kind
             self._picker.add_source(source.name, TIERS[source.kind], CONNECTIONS[source.kind], pieces)
-            self._changed.notify_all()
+            if source.name in self._excluded:
+                self._picker.remove_source(source.name, _COMPARED)
+            self._orders_changed.notify_all()
 
     def remove_source(self, name: str, reason: str) -> None:
         """A source has left."""
-        with self._changed:
+        with self._lock:
             self._picker.remove_source(name, reason)
-            self._changed.notify_all()
 
     def start(self) -> None:
         """Begins; returns at once."""
+        self._progressed_at = self._clock()
         self._conductor = threading.Thread(target=self._conduct, name=f"fetch {self.blob.path}", daemon=True)
         self._conductor.start()
 
     def stop(self) -> None:
-        """Ends the fetch and waits until no thread of it touches the partial any more. What came stays there."""
-        with self._changed:
-            self._is_over = True
-            self._abort_all()
-            self._changed.notify_all()
-        if self._conductor is not None:
+        """Ends the fetch and waits until no thread of it touches the partial any more. What came stays there.
+
+        A thread that waits for a source to answer may live on until it does, and then ends.
+        """
+        self._give_out()
+        if self._conductor is None:
+            self.result.cancel()
+        else:
             self._conductor.join()
 
     def present(self) -> RangeSet:
         """What is on disk now."""
-        with self._changed:
+        with self._lock:
             return self._picker.present.copy()
 
     @property
     def present_bytes(self) -> int:
-        with self._changed:
+        with self._lock:
             return self._picker.present.total
 
     def bytes_by_source(self) -> dict[str, int]:
-        with self._changed:
+        with self._lock:
             return dict(self.report.bytes_by_source)
-
-    # For those who read along
-
-    def join(self, reader: int, on_change: Callable[[], None]) -> None:
-        """`on_change` is called, from any thread, whenever bytes came, were found wrong, or the fetch has ended."""
-        with self._changed:
-            self._readers[reader] = on_change
-        self.result.add_done_callback(lambda _: on_change())
-
-    def leave(self, reader: int) -> None:
-        with self._changed:
-            self._readers.pop(reader, None)
-
-    def readable_stop(self, start: int, stop: int) -> int:
-        """How far the bytes from `start` are on disk without a gap, at most to `stop`; nobody has verified them."""
-        with self._changed:
-            gap = next(self._picker.present.gaps(start, stop), None)
-        return stop if gap is None else gap.start
-
-    @property
-    def is_verified(self) -> bool:
-        """Whether the whole blob is on disk and hashes to its digest."""
-        return self.result.done() and not self.result.cancelled() and self.result.exception() is None
-
-    def _tell_readers(self) -> None:
-        for on_change in list(self._readers.values()):
-            on_change()
 
     # The conductor
 
     def _conduct(self) -> None:
+        error: BaseException | None = None
+        is_verified = False
         try:
-            verified = self._hash_until_right()
-        except BaseException as error:  # noqa: BLE001  an unforeseen one must reach whoever waits, too
-            self._end()
-            if self.result.set_running_or_notify_cancel():
-                self.result.set_exception(error)
-        else:
-            self._end()
-            if verified and self.result.set_running_or_notify_cancel():
+            is_verified = self._hash_until_right()
+        except BaseException as reason:  # noqa: BLE001  an unforeseen one must reach whoever waits, too
+            error = reason
+        self._end()
+        if not is_verified and error is None:
+            self.result.cancel()
+        elif self.result.set_running_or_notify_cancel():  # whoever waited may have lost interest
+            if error is None:
                 self.result.set_result(self.report)
             else:
-                self.result.cancel()
+                self.result.set_exception(error)
+
+    def _give_out(self) -> None:
+        """No more orders, no more buffers, and every blocked read fails."""
+        with self._lock:
+            self._is_over = True
+            self._pool.close()
+            self._orders_changed.notify_all()
+            for body in self._bodies.values():
+                body.abort()
 
     def _end(self) -> None:
-        with self._changed:
-            self._is_over = True
-            self._pool.is_closed = True
-            self._abort_all()
-            self._changed.notify_all()
-        for worker in self._workers:
+        self._give_out()
+        with self._lock:
+            touching = self._workers - self._opening.keys()
+        for worker in touching:
             worker.join()
 
     def _hash_until_right(self) -> bool:
-        """True once the blob hashes to its digest, False when cancelled. Raises what ended it otherwise."""
+        """True once the blob hashes to its digest, False when stopped. Raises what ended it otherwise."""
         while True:
-            found = self._hash_once()
-            if found is None:
-                return False
-            if found == self.blob.digest.hex:
-                self._name_liars()
-                return True
-            self._suspect_next()
+            try:
+                found = self._hash_once()
+            except _Exhausted:
+                if not self._inquiry.is_open:
+                    raise self._no_source_left() from None
+                self._inquiry.is_exhausted = True
+            else:
+                if found is None:
+                    return False
+                if found == self.blob.digest.hex:
+                    self._name_liars()
+                    return True
+            self._try_otherwise()
 
     def _hash_once(self) -> str | None:
+        """The blob's hash, as soon as all of it is there; None when stopped."""
         blob_hash = BlobHash(self.blob.digest.algorithm, self.blob.size_bytes)
         scratch = bytearray(PIECE_SIZE_BYTES)
-        position, ticked_at = 0, 0.0
+        position, tick_at = 0, self._clock()
         while position < self.blob.size_bytes:
-            now = self._clock()
-            with self._changed:
-                if now - ticked_at >= TICK_SECONDS:
-                    self._tick(now)
-                    ticked_at = now
+            if self._clock() >= tick_at:
+                self._tick()
+                tick_at = self._clock() + TICK_SECONDS
+            with self._lock:
                 if self._is_over:
                     return None
-                warm = self._pool.take(position)
-                stop = position if warm else readable_stop(self._picker.present, position, self._pool)
-                if warm is None and stop == position:
-                    self._pool.is_hash_starving = True
-                    self._changed.notify_all()
-                    self._changed.wait(TICK_SECONDS)
-                    continue
-                self._pool.is_hash_starving = False
+                warm, stop = self._next_bytes(position)
             if warm is not None:
-                buffer, size = warm
-                blob_hash.update(memoryview(buffer)[:size])
-                position += size
-            else:
-                view = memoryview(scratch)[: stop - position]
-                self.partial.read(position, view)
-                blob_hash.update(view)
+                buffer, size_bytes = warm
+                blob_hash.update(memoryview(buffer)[:size_bytes])
+                position += size_bytes
+            elif stop > position:
+                blob_hash.update(self._read_back(position, memoryview(scratch)[: stop - position]))
                 position = stop
-            with self._changed:
+            with self._lock:
                 if warm is not None:
                     self._pool.give_back(warm[0])
                 self._pool.drop_before(position)
-                self._changed.notify_all()
         return blob_hash.hexdigest()
 
-    def _tick(self, now: float) -> None:
-        """With the lock held: wake workers for what is free, abort what is overdue, give up when nothing is left."""
-        if self._failure is not None:
-            raise self._failure
-        for order, reason in self._picker.overdue(now):
-            body = self._bodies.get(order.number)
-            if body is not None and order.number not in self._aborted:
-                self._aborted[order.number] = reason
-                body.abort()
-        if not self._picker.is_complete and not self._picker.orders:
-            is_patience_over = now - self._progressed_at > self._patience_seconds
-            if is_patience_over or self._picker.is_stuck(now):
-                raise self._no_source_left()
-        self._hire()
+    def _next_bytes(self, position: int) -> tuple[tuple[bytearray, int] | None, int]:
+        """With the lock held: the warm buffer at `position`, or else how far can be read back. Waits a while for
+        either."""
+        warm = self._pool.take(position)
+        stop = position if warm else readable_stop(self._picker.present, position, self._pool)
+        self._pool.is_hash_starving = warm is None and stop == position
+        if self._pool.is_hash_starving:
+            self._pool.starve()
+            self._bytes_changed.wait(TICK_SECONDS)
+        return warm, stop
+
+    def _read_back(self, position: int, view: memoryview) -> memoryview:
+        if self.partial.read(position, view) != len(view):
+            raise BrokenCache(
+                f"The partial file of {self.blob.path} has become shorter: {self.partial.path}.",
+                hint="Something else changed it. Run the command again.",
+                path=str(self.partial.path),
+            )
+        return view
+
+    def _tick(self) -> None:
+        """Ends what is overdue, gives up when nobody is left, starts workers, wakes those who wait for an order."""
+        failed = []
+        with self._lock:
+            if self._failure is not None:
+                raise self._failure
+            now = self._clock()
+            for order, reason in self._picker.overdue(now):
+                if order.number not in self._overdue:
+                    failed.append(SourceFailed(order.source, str(self.blob.path), reason))
+                self._end_overdue(order, reason, now)
+            if not self._picker.is_complete and (self._picker.is_stuck() or self._is_patience_over(now)):
+                raise _Exhausted
+            self._hire()
+            self._orders_changed.notify_all()
+        for event in failed:
+            self._listener(event)
+
+    def _end_overdue(self, order: Order, reason: str, now: float) -> None:
+        """Makes a blocked read fail. A source that has not even answered loses its order at once: whatever it
+        answers later is not read."""
+        self._overdue[order.number] = reason
+        body = self._bodies.get(order.number)
+        if body is not None:
+            body.abort()
+        elif order.number in self._opening.values():
+            self._picker.overtaken(order, reason, now)
+
+    def _is_patience_over(self, now: float) -> bool:
+        is_our_turn = any(order.is_paused for order in self._picker.orders.values())
+        return not is_our_turn and now - self._progressed_at > self._patience_seconds
 
     def _hire(self) -> None:
-        """Starts workers as long as there may be orders for them; each lives until the fetch ends."""
-        slots = sum(s.limit for s in self._picker.sources.values() if s.out_because is None)
-        wanted = min(MAX_WORKERS, slots, -(-self.blob.size_bytes // PIECE_SIZE_BYTES))
-        while len(self._workers) < wanted and not self._picker.is_complete:
-            worker = threading.Thread(
-                target=self._work, name=f"receive {self.blob.path} {len(self._workers)}", daemon=True
-            )
-            self._workers.append(worker)
+        """Starts workers as long as there may be orders for them; each lives until the fetch ends. One whose order
+        was taken from it while its source does not answer is lost, and replaced."""
+        lost = sum(number not in self._picker.orders for number in self._opening.values())
+        slots = sum(source.limit for source in self._picker.sources.values() if source.out_because is None)
+        wanted = min(MAX_WORKERS, slots, self._picker.grid.count) + lost
+        while len(self._workers) < wanted and not self._picker.is_complete and not self._is_over:
+            worker = threading.Thread(target=self._work, name=f"receive {self.blob.path}", daemon=True)
+            self._workers.add(worker)
             worker.start()
 
     def _no_source_left(self) -> HfpeerError:
-        reasons = {
-            source.name: source.out_because or source.last_reason or "has not got it"
-            for source in self._picker.sources.values()
-        }
+        with self._lock:
+            reasons = {
+                source.name: source.out_because or source.last_reason or "has not got all of it"
+                for source in self._picker.sources.values()
+            }
         if self._refusal is not None:
             return self._refusal
         said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no source knows it"
-        if self.report.liars or self._suspects:
-            return CorruptData(
-                f"{self.blob.path} could not be had right: {said}.",
-                hint="What verified is kept. Try again when another peer or the hub can be reached.",
-                path=str(self.blob.path),
-                sources=reasons,
-            )
         return NoSourceLeft(
             f"Nobody can give the rest of {self.blob.path}: {said}.",
             hint="What came is kept; run the same command again later and it continues.",
@@ -287,212 +310,226 @@ class BlobFetch:
     # The workers
 
     def _work(self) -> None:
-        while True:
-            with self._changed:
-                order = self._wait_for_order()
-            if order is None:
-                return
-            self._carry_out(order)
+        try:
+            while (order := self._wait_for_order()) is not None and self._carry_out(order):
+                pass
+        except BaseException as error:  # noqa: BLE001  a disk that fails, or a bug: it ends the fetch
+            with self._lock:
+                self._failure = self._failure or error
+                self._bytes_changed.notify_all()
+                self._orders_changed.notify_all()
+        finally:
+            with self._lock:
+                self._workers.discard(threading.current_thread())
 
     def _wait_for_order(self) -> Order | None:
-        while not self._is_over:
-            now = self._clock()
-            order = self._picker.next_order(now)
-            if order is not None:
-                return order
-            wake_at = self._picker.wake_at(now)
-            self._changed.wait(None if wake_at is None else max(0.01, wake_at - now))
-        return None
+        """The next order of this worker, which is now opening it; None when there will be none."""
+        with self._lock:
+            while not self._is_over and self._failure is None:
+                now = self._clock()
+                order = self._picker.next_order(now)
+                if order is not None:
+                    self._opening[threading.current_thread()] = order.number
+                    return order
+                wake_at = self._picker.wake_at(now)
+                self._orders_changed.wait(None if wake_at is None else max(0.01, wake_at - now))
+            return None
 
-    def _carry_out(self, order: Order) -> None:
-        source = self._sources[order.source]
+    def _carry_out(self, order: Order) -> bool:
+        """Whether the worker goes on: not if its order was taken from it before the source answered."""
         body: Body | None = None
         fault: SourceFault | None = None
         try:
-            body = source.open_range(self.blob, order.start, order.stop)
-            with self._changed:
-                self._bodies[order.number] = body
-                if self._is_over:
-                    body.abort()
-            self._receive(order, body)
+            body = self._sources[order.source].open_range(self.blob, order.start, order.stop)
         except SourceFault as error:
             fault = error
-        except HfpeerError as error:
-            self._fail(error)
         finally:
-            with self._changed:
-                self._bodies.pop(order.number, None)
+            is_mine = self._has_opened(order, body)
+        try:
+            if body is not None and is_mine:
+                self._receive(order, body)
+        except SourceFault as error:
+            fault = error
+        finally:
+            if is_mine:
                 self._settle(order, fault)
-                self._changed.notify_all()
             if body is not None:
                 body.close()
-        if fault is not None and not self._is_over:
-            self._listener(SourceFailed(source.name, str(self.blob.path), self._aborted_reason(order) or fault.reason))
+        return is_mine
 
-    def _aborted_reason(self, order: Order) -> str | None:
-        return self._aborted.get(order.number)
+    def _has_opened(self, order: Order, body: Body | None) -> bool:
+        """Whether the order still stands, now that its source has answered."""
+        with self._lock:
+            del self._opening[threading.current_thread()]
+            is_mine = not self._is_over and order.number in self._picker.orders
+            if is_mine and body is not None:
+                self._bodies[order.number] = body
+            return is_mine
 
     def _settle(self, order: Order, fault: SourceFault | None) -> None:
-        overdue = self._aborted_reason(order)
-        if fault is not None and isinstance(fault.__cause__, AccessDenied):
-            self._refusal = fault.__cause__
-        if order.position >= order.stop:
-            self._picker.finished(order)
-        elif fault is None and overdue is None:
-            self._picker.failed(order, "ended early", self._clock())
-        else:
-            self._picker.failed(
-                order,
-                overdue or (fault.reason if fault else ""),
-                self._clock(),
-                is_permanent=fault is not None and fault.is_permanent,
-                retry_after_seconds=fault.retry_after_seconds if fault else None,
-                is_overdue=overdue is not None,
-            )
+        with self._lock:
+            self._bodies.pop(order.number, None)
+            overdue = self._overdue.get(order.number)
+            now = self._clock()
+            if fault is not None and isinstance(fault.__cause__, AccessDenied):
+                self._refusal = fault.__cause__
+            if order.position >= order.stop:
+                fault = None
+                self._picker.finished(order)
+            elif overdue is not None:
+                self._picker.overtaken(order, overdue, now)
+            else:
+                self._picker.failed(
+                    order,
+                    fault.reason if fault is not None else "ended early",
+                    now,
+                    is_permanent=fault is not None and fault.is_permanent,
+                    retry_after_seconds=fault.retry_after_seconds if fault is not None else None,
+                )
+            self._bytes_changed.notify_all()
+            self._orders_changed.notify_all()
+            is_news = fault is not None and overdue is None and not self._is_over
+        if fault is not None and is_news:
+            self._listener(SourceFailed(order.source, str(self.blob.path), fault.reason))
 
     def _receive(self, order: Order, body: Body) -> None:
         while order.position < order.stop:
-            with self._changed:
+            with self._lock:
+                self._picker.paused(order)
                 buffer = self._pool.acquire()
+                self._picker.resumed(order, self._clock())
             if buffer is None:
                 return
-            kept = False
+            is_handed_over = False
             try:
-                kept = self._receive_piece(order, body, buffer)
+                offset, size_bytes = order.position, self._receive_piece(order, body, buffer)
+                with self._lock:
+                    self._pool.hand_over(offset, buffer, size_bytes)
+                is_handed_over = True
             finally:
-                if not kept:
-                    with self._changed:
+                if not is_handed_over:
+                    with self._lock:
                         self._pool.give_back(buffer)
-                        self._changed.notify_all()
 
-    def _receive_piece(self, order: Order, body: Body, buffer: bytearray) -> bool:
-        """Up to the next piece boundary, or for a second. Whether the buffer went to the hash. What came before a
-        fault is kept."""
-        offset = order.position
-        boundary = (offset // PIECE_SIZE_BYTES + 1) * PIECE_SIZE_BYTES
-        view = memoryview(buffer)[: min(boundary, order.stop) - offset]
-        filled, began_at = 0, self._clock()
+    def _receive_piece(self, order: Order, body: Body, buffer: bytearray) -> int:
+        """Bytes up to the next piece boundary; how many. What came before a fault is kept."""
+        boundary = (order.position // PIECE_SIZE_BYTES + 1) * PIECE_SIZE_BYTES
+        view = memoryview(buffer)[: min(boundary, order.stop) - order.position]
+        filled = kept = 0
+        keep_at = self._clock() + KEEP_SECONDS
         try:
-            while filled < len(view) and (not filled or self._clock() - began_at < FLUSH_SECONDS):
+            while filled < len(view):
                 received = body.readinto(view[filled:])
                 if received == 0:
-                    raise SourceFault(f"broke off after {offset + filled - order.start} bytes")
+                    raise SourceFault(f"broke off after {order.position + filled - kept - order.start} bytes")
                 filled += received
+                if filled < len(view) and self._clock() >= keep_at:
+                    self._keep(order, view[kept:filled])
+                    kept, keep_at = filled, self._clock() + KEEP_SECONDS
         finally:
-            if filled:
-                self._keep(order, offset, view[:filled])
-        return self._hand_over(offset, buffer, filled)
+            if filled > kept:
+                self._keep(order, view[kept:filled])
+        return filled
 
-    def _keep(self, order: Order, offset: int, view: memoryview) -> None:
-        self.partial.write(offset, view)
-        self.partial.record(offset, offset + len(view), order.source)
-        with self._changed:
-            now = self._clock()
-            self._picker.received(order, len(view), now)
-            self._progressed_at = now
-            counted = self.report.bytes_by_source
-            counted[order.source] = counted.get(order.source, 0) + len(view)
-            self._unsynced_bytes += len(view)
-            is_sync_due = self._unsynced_bytes >= SYNC_EVERY_BYTES
+    def _keep(self, order: Order, view: memoryview) -> None:
+        with self._lock:
+            self._picker.paused(order)
+        self.partial.write(order.position, view)
+        self.partial.record(order.position, order.position + len(view), order.source)
+        with self._lock:
+            self._picker.received(order, len(view), self._clock())
+            self._progressed_at = self._clock()
+            self.report.count(order.source, len(view))
+            self._bytes_changed.notify_all()
+            is_sync_due = self._is_sync_due(len(view))
             if is_sync_due:
-                self._unsynced_bytes = 0
-        self._tell_readers()
+                self._picker.paused(order)
         if is_sync_due:
             self.partial.sync()
 
-    def _hand_over(self, offset: int, buffer: bytearray, size_bytes: int) -> bool:
-        with self._changed:
-            self._pool.hand_over(offset, buffer, size_bytes)
-            self._changed.notify_all()
+    def _is_sync_due(self, size_bytes: int) -> bool:
+        self._unsynced_bytes += size_bytes
+        if self._unsynced_bytes < SYNC_EVERY_BYTES:
+            return False
+        self._unsynced_bytes = 0
         return True
-
-    def _fail(self, error: HfpeerError) -> None:
-        """The disk failed: nothing a source could mend."""
-        with self._changed:
-            self._failure = self._failure or error
-            self._changed.notify_all()
-
-    def _abort_all(self) -> None:
-        self._pool.is_closed = True
-        for body in self._bodies.values():
-            body.abort()
 
     # Lies
 
-    def _suspect_next(self) -> None:
-        """The whole is wrong: have what the likeliest liar gave fetched again by others.
+    def _try_otherwise(self) -> None:
+        """The blob is wrong: do without whom the inquiry suspects, and fetch what those gave from others.
 
-        Earlier suspects are innocent when their bytes came back the same. Raises CorruptData when nobody is left
-        to suspect or to ask.
+        Raises CorruptData when every way has been tried.
         """
-        with self._changed:
-            self._clear_innocent()
-            suspect = self._likeliest_liar()
-            if suspect is None:
-                raise self._wrong_everywhere()
+        excluded = self._inquiry.next_exclusion()
+        if excluded is None:
+            raise self._wrong_everywhere()
+        wrong = {name: self._inquiry.remember(name) for name in excluded}
+        for span in (span for ranges in wrong.values() for span in ranges):
+            self.partial.discard(*span)
+        with self._lock:
+            for name in self._excluded - excluded:
+                if name in self._picker.sources:
+                    self._picker.pardon(name)
+            for name in excluded:
+                self._picker.remove_source(name, _COMPARED)
+            for span in (span for ranges in wrong.values() for span in ranges):
+                self._picker.discard(*span)
+                self.report.refetched_bytes += span.size_bytes
+            self._excluded = excluded
             self._pool.clear()
-            ranges = [(start, stop) for start, stop, source in self.partial.sources() if source == suspect]
-            self._suspects.append(_Suspect(suspect, self._digests(ranges)))
-            self._picker.remove_source(suspect, "its bytes are being compared with others'")
-            for start, stop in ranges:
-                self.partial.discard(start, stop)
-                self._picker.discard(start, stop)
-                self.discarded.append(ByteRange(start, stop))
-                self.report.refetched_bytes += stop - start
             self._progressed_at = self._clock()
-            self._changed.notify_all()
-        self._tell_readers()
 
-    def _digests(self, ranges: Iterable[tuple[int, int]]) -> dict[ByteRange, bytes]:
-        digests = {}
-        grid = PieceGrid(self.blob.size_bytes)
-        for start, stop in ranges:
-            for piece in grid.pieces_touching(start, stop):
-                low, high = grid.range_of(piece)
-                span = ByteRange(max(low, start), min(high, stop))
-                digests[span] = self._digest(span)
-        return digests
+    def _sample(self, name: str, span: ByteRange) -> bytes | None:
+        """What a source gives for a range, asked at once and beside all orders."""
+        source, found = self._sources[name], bytearray(span.size_bytes)
+        if self._is_over:
+            return None
+        try:
+            body = source.open_range(self.blob, span.start, span.stop)
+        except SourceFault:
+            return None
+        with self._lock:
+            self._bodies[-1] = body
+        try:
+            filled = 0
+            while filled < len(found) and not self._is_over:
+                received = body.readinto(memoryview(found)[filled:])
+                if received == 0:
+                    return None
+                filled += received
+        except SourceFault:
+            return None
+        finally:
+            with self._lock:
+                del self._bodies[-1]
+                self.report.count(name, filled)
+                self.report.refetched_bytes += filled
+            body.close()
+        return bytes(found)
 
-    def _digest(self, span: ByteRange) -> bytes:
-        view = memoryview(bytearray(span.size_bytes))
-        self.partial.read(span.start, view)
-        return hashlib.sha256(view).digest()
+    def _tiers(self) -> dict[str, int]:
+        with self._lock:
+            sources = self._picker.sources.values()
+            return {source.name: source.tier for source in sources if source.out_because is None or source.is_barred}
 
-    def _likeliest_liar(self) -> str | None:
-        """The source not yet checked that is least to be trusted: peers first, those that gave most first."""
-        given: dict[str, int] = {}
-        for start, stop, source in self.partial.sources():
-            given[source] = given.get(source, 0) + stop - start
-        checked = {suspect.name for suspect in self._suspects} | self._innocent
-        candidates = [name for name in given if name not in checked]
-        return min(candidates, key=lambda name: (self._tier(name), -given[name]), default=None)
-
-    def _tier(self, name: str) -> int:
-        """A source of an earlier run is not known any more: suspect it like a peer."""
-        source = self._sources.get(name)
-        return TIERS[source.kind] if source else 0
-
-    def _clear_innocent(self) -> None:
-        for suspect in list(self._suspects):
-            if all(self._digest(span) == digest for span, digest in suspect.given.items()):
-                self._suspects.remove(suspect)
-                self._innocent.add(suspect.name)
-                if suspect.name in self._picker.sources:
-                    self._picker.pardon(suspect.name)
+    def _whole_sources(self) -> list[str]:
+        with self._lock:
+            return [source.name for source in self._picker.sources.values() if source.is_whole]
 
     def _name_liars(self) -> None:
         """The whole is right now: whoever gave other bytes before has lied."""
-        for suspect in self._suspects:
-            if any(self._digest(span) != digest for span, digest in suspect.given.items()):
-                self.report.liars.append(suspect.name)
-                self._listener(
-                    SourceFailed(
-                        suspect.name, str(self.blob.path), "gave bytes that are not the file's", was_lying=True
-                    )
-                )
+        if not self._inquiry.is_open:
+            return
+        self.report.liars = self._inquiry.liars()
+        for name in self.report.liars:
+            self._listener(SourceFailed(name, str(self.blob.path), _LIED, was_lying=True))
 
     def _wrong_everywhere(self) -> HfpeerError:
-        names = sorted({source for _, _, source in self.partial.sources()})
+        self.report.liars = self._inquiry.convicted
+        for name in self.report.liars:
+            self._listener(SourceFailed(name, str(self.blob.path), _LIED, was_lying=True))
+        names = sorted({*self._inquiry.suspected, *self._inquiry.givers()})
         self.partial.discard(0, self.blob.size_bytes)
         return CorruptData(
             f"{self.blob.path} does not hash to {self.blob.digest}; it came from {', '.join(names) or 'nobody'}.",
@@ -500,3 +537,7 @@ class BlobFetch:
             path=str(self.blob.path),
             sources=names,
         )
+
+
+_COMPARED = "its bytes are being compared with others'"
+_LIED = "gave bytes that are not the file's"

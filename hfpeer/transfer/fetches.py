@@ -1,13 +1,17 @@
 """The fetches under way in a node: one per blob, however many want it.
 
 Whoever asks for a blob joins the fetch that runs for it; the last one to lose interest stops it. A fetch ends with
-the blob published, so that joining and finding it in the cache come to the same.
+the blob published, so that joining and finding it in the cache come to the same. What it cost is accounted for once,
+however it ends and however many waited.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from hfpeer.cache.blobs import PartialBlob
 from hfpeer.cache.store import Store
@@ -19,6 +23,7 @@ from hfpeer.transfer.scout import Scout
 from hfpeer.transfer.sources import WantedBlob
 
 LOCK_POLL_SECONDS = 0.25
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -27,7 +32,9 @@ class _Running:
 
     task: asyncio.Task[FetchReport]
     listeners: list[Listener] = field(default_factory=list)
+    partial: PartialBlob | None = None
     fetch: BlobFetch | None = None
+    is_ending: bool = False
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, event: Event) -> None:
@@ -72,7 +79,8 @@ class Fetches:
         Cancelling leaves the fetch to the others who wait, and stops it when there are none; what came is kept.
         Raises NoSourceLeft, CorruptData or StorageError.
         """
-        running = self._running.get(blob.digest)
+        while (running := self._running.get(blob.digest)) is not None and running.is_ending:
+            await asyncio.wait([running.task])
         if running is None:
             running = self._begin(blob, scout, asks_peers=asks_peers)
         running.listeners.append(listener)
@@ -81,58 +89,79 @@ class Fetches:
         finally:
             running.listeners.remove(listener)
             if not running.listeners:
+                running.is_ending = True
                 await _cancel(running.task)
 
     def _begin(self, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> _Running:
         task = asyncio.create_task(self._run(blob, scout, asks_peers=asks_peers), name=f"fetch {blob.path}")
         running = self._running[blob.digest] = _Running(task)
-        task.add_done_callback(lambda _: self._end(blob.digest))
+        task.add_done_callback(lambda _: self._running.pop(blob.digest, None))
         return running
 
-    def _end(self, digest: Digest) -> None:
-        self._running.pop(digest).is_open.set()
-
     async def _run(self, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> FetchReport:
-        partial = await self._open_partial(blob)
-        if partial is None:
-            return FetchReport()
         running = self._running[blob.digest]
-        fetch = running.fetch = BlobFetch(blob, partial, running.tell, patience_seconds=self._patience_seconds)
-        running.is_open.set()
-        watcher: asyncio.Task[None] | None = None
         try:
-            await scout.look(fetch, blob, asks_peers=asks_peers)
-            fetch.start()
-            if asks_peers:
-                watcher = asyncio.create_task(scout.watch(fetch, blob))
-            report = await asyncio.wrap_future(fetch.result)
-            await self._publish(partial, blob)
-            return report
+            if not await self._open_partial(blob, running):
+                return FetchReport()
+            assert running.partial is not None
+            fetch = running.fetch = BlobFetch(
+                blob, running.partial, running.tell, patience_seconds=self._patience_seconds
+            )
+            await self._until_right(fetch, blob, scout, asks_peers=asks_peers)
+            await _in_thread(self._store.publish_blob, running.partial, blob.repo)
+            return fetch.report
+        finally:
+            await _in_thread(self._let_go, running)
+
+    async def _until_right(self, fetch: BlobFetch, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> None:
+        """Returns when the partial is verified."""
+        await scout.look(fetch, blob, asks_peers=asks_peers)
+        fetch.start()
+        watcher = asyncio.create_task(scout.watch(fetch, blob)) if asks_peers else None
+        try:
+            await asyncio.wrap_future(fetch.result)
         finally:
             if watcher is not None:
                 await _cancel(watcher)
-            await asyncio.to_thread(fetch.stop)
-            await asyncio.to_thread(partial.close)
 
-    async def _publish(self, partial: PartialBlob, blob: WantedBlob) -> None:
-        """Publishes as soon as the Hub client's lock is free. A client that reads this very blob from us into the same
-        cache holds it until it has all of it; then the blob is found in its place."""
-        while True:
-            try:
-                await asyncio.to_thread(self._store.publish_blob, partial, blob.repo, lock_timeout_seconds=0.0)
-                return
-            except Locked:
-                await asyncio.sleep(LOCK_POLL_SECONDS)
+    def _let_go(self, running: _Running) -> None:
+        if running.fetch is not None:
+            running.fetch.stop()
+            running.fetch.report.note_in(self._store)
+        if running.partial is not None:
+            running.partial.close()
 
-    async def _open_partial(self, blob: WantedBlob) -> PartialBlob | None:
-        """The partial, once no other process has it; None when the other one has finished the blob."""
+    async def _open_partial(self, blob: WantedBlob, running: _Running) -> bool:
+        """Opens the partial, once no other process has it; False when the other one has finished the blob."""
+
+        def open_it() -> None:
+            running.partial = self._store.open_partial(blob.digest, blob.size_bytes)
+
         while True:
-            try:
-                return await asyncio.to_thread(self._store.open_partial, blob.digest, blob.size_bytes)
-            except Locked:
-                await asyncio.sleep(LOCK_POLL_SECONDS)
+            with contextlib.suppress(Locked):
+                await _in_thread(open_it)
+                return True
+            await asyncio.sleep(LOCK_POLL_SECONDS)
             if await asyncio.to_thread(self._store.find_blob, blob.digest) is not None:
-                return None
+                return False
+
+
+async def _in_thread(function: Callable[..., Result], *arguments: object) -> Result:
+    """Like `asyncio.to_thread`, but a cancellation waits until the function has returned.
+
+    What two threads must not do at once, such as publishing a partial and closing it, stays in order.
+    """
+    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
+    cancelled: asyncio.CancelledError | None = None
+    while not work.done():
+        try:
+            await asyncio.wait([work])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        work.exception()  # looked at, so that nobody is told that it was not
+        raise cancelled
+    return work.result()
 
 
 async def _cancel(task: asyncio.Task[object]) -> None:

@@ -17,7 +17,7 @@ class BufferPool:
     """`count` buffers of one piece each, and those that wait to be hashed, by offset."""
 
     def __init__(self, count: int, changed: threading.Condition) -> None:
-        """`changed` is the fetch's condition; all methods must be called with it held, and may wait on it."""
+        """`changed` is notified when buffers move; its lock must be held around every method, and `acquire` waits."""
         self._changed = changed
         self._unmade = count
         self._idle: list[bytearray] = []
@@ -45,9 +45,21 @@ class BufferPool:
         self._waiting[offset] = (buffer, size_bytes)
         if replaced is not None:
             self._idle.append(replaced[0])
+        self._changed.notify_all()
 
     def give_back(self, buffer: bytearray) -> None:
         self._idle.append(buffer)
+        self._changed.notify_all()
+
+    def starve(self) -> None:
+        """The hash waits for bytes that are not there: receivers may take back what waits for it."""
+        self.is_hash_starving = True
+        self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nobody gets a buffer any more."""
+        self.is_closed = True
+        self._changed.notify_all()
 
     def take(self, offset: int) -> tuple[bytearray, int] | None:
         """The waiting buffer that starts at `offset`."""
@@ -63,6 +75,7 @@ class BufferPool:
         return min((start for start in self._waiting if start >= offset), default=None)
 
     def clear(self) -> None:
+        """Frees every waiting buffer: what is in them is not to be hashed."""
         self._idle.extend(buffer for buffer, _ in self._waiting.values())
         self._waiting.clear()
 
@@ -70,7 +83,7 @@ class BufferPool:
 def readable_stop(present: RangeSet, position: int, pool: BufferPool) -> int:
     """How far the hash may read back from `position`: to the end of what is present, the next waiting buffer, or a
     piece, whichever comes first; `position` itself when nothing is there."""
-    stop = next(iter(present.gaps(position, position + PIECE_SIZE_BYTES)), None)
-    limit = position + PIECE_SIZE_BYTES if stop is None else stop.start
+    gap = next(present.gaps(position, position + PIECE_SIZE_BYTES), None)
+    limit = position + PIECE_SIZE_BYTES if gap is None else gap.start
     waiting = pool.next_waiting(position)
     return limit if waiting is None else min(limit, waiting)

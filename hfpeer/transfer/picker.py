@@ -5,17 +5,19 @@ order it answers with a range and a source; told what arrived or failed it keeps
 moves a byte and never reads a clock: time is handed in, so that a simulation runs the very same decisions.
 
 Rules, in order of weight:
-1. A byte comes from the best tier that can give it now: peers, then mirrors, then the origin. A source that has
-   failed rests with growing back-off, and while it rests the next tier serves.
+1. A byte comes from the best tier that can give it now: peers, then mirrors, then the origin. A source that is
+   resting, on probation after a failure, behind, or below the floor holds no other back.
 2. Inside a tier the least busy source goes first, and ranges go out in file order, so that hashing can follow.
 3. A source that falls silent, or far behind the others, loses the rest of its order to them; the bytes it gave
    are kept.
 4. When nothing is left to order, an idle source takes over the second half of the largest order of another.
+
+No byte is on order twice. Sets of pieces are integers, one bit a piece: a decision over 60,000 pieces and many
+sources is then a handful of machine operations.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -24,22 +26,35 @@ from hfpeer.transfer.retry import backoff_seconds
 from hfpeer.wire import PieceMap
 
 MAX_ORDER_BYTES = 16 * MIB
-SILENCE_SECONDS = 5.0
-"""How long an order may bring nothing while another source could carry on."""
-SLOW_RATIO = 10
-"""A source this many times slower than the best other one of its tier loses its order."""
-SLOW_SECONDS = 30.0
-"""How long a source that fell behind gets no order that another could take."""
-FLOOR_BYTES_PER_SECOND = 64 * 1024
-"""Under this rate a tier no longer holds back the next one."""
-FLOOR_SECONDS = 10.0
-MAX_FAILURES = (4, 12, 12)
-"""By tier: failures in a row, with no byte between them, after which a source is out for this blob."""
+TAKE_OVER_SECONDS = 1.0
+"""An order whose rest takes its source less than this is left alone, unless it is large."""
+
+MAX_DOUBLINGS = 6
+"""Of the time for which others go before a source that stays silent."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a source counts as silent, behind, or as good as none."""
+
+    silence_seconds: float = 5.0
+    """How long an order may bring nothing while another source could carry on."""
+    slow_ratio: float = 10.0
+    """A source this many times slower than the best other one of its tier loses its order."""
+    slow_seconds: float = 30.0
+    """How long a source that fell behind gets no order that another could take."""
+    floor_bytes_per_second: float = 64 * 1024
+    """Under this rate a source holds back no worse tier, and may lose its order to one."""
+    floor_seconds: float = 10.0
+    """How long a source must have been busy before its rate is held against the floor."""
 
 
 @dataclass
 class Order:
-    """Bytes asked of one source. `position` is how far it has come; `stop` may move down while it runs."""
+    """Bytes asked of one source. `position` is how far it has come; `stop` may move down while it runs.
+
+    `is_paused` while not the source but the receiver is what it waits for.
+    """
 
     number: int
     source: str
@@ -48,6 +63,7 @@ class Order:
     position: int
     began_at: float
     progressed_at: float
+    is_paused: bool = False
 
     @property
     def remaining_bytes(self) -> int:
@@ -56,30 +72,38 @@ class Order:
 
 @dataclass
 class SourceState:
-    """What the picker knows of a source. `pieces` is None when it has the whole blob."""
+    """What the picker knows of a source. `pieces` has a bit for each piece that it can give."""
 
     name: str
     tier: int
     limit: int
-    pieces: PieceMap | None = None
+    pieces: int
+    is_whole: bool
     in_flight: int = 0
     failures: int = 0
     failed_at: float = 0.0
     resting_until: float = 0.0
     slow_until: float = 0.0
     out_because: str | None = None
+    is_barred: bool = False
     last_reason: str = ""
-    received_bytes: int = 0
     rate: float = 0.0
+    """Bytes per second of late; 0 while unknown."""
     _window_start: float = field(default=0.0, repr=False)
     _window_bytes: int = field(default=0, repr=False)
     _busy_since: float = field(default=0.0, repr=False)
 
+    @property
+    def allowance(self) -> int:
+        """How many orders it may have at a time: one until it has shown after a failure that it gives bytes."""
+        return 1 if self.failures else self.limit
+
     def is_usable(self, now: float) -> bool:
         return self.out_because is None and self.resting_until <= now
 
-    def has(self, piece: int) -> bool:
-        return self.pieces is None or self.pieces.has(piece)
+    def is_sound(self, now: float) -> bool:
+        """Whether it can be counted on: usable, and neither on probation nor behind."""
+        return self.is_usable(now) and not self.failures and self.slow_until <= now
 
     def begin(self, now: float) -> None:
         if self.in_flight == 0:
@@ -87,7 +111,6 @@ class SourceState:
         self.in_flight += 1
 
     def account(self, size_bytes: int, now: float) -> None:
-        self.received_bytes += size_bytes
         self._window_bytes += size_bytes
         elapsed = now - self._window_start
         if elapsed >= 1.0:
@@ -95,56 +118,64 @@ class SourceState:
             self.rate = fresh if not self.rate else (self.rate + fresh) / 2
             self._window_start, self._window_bytes = now, 0
 
-    def is_below_floor(self, now: float) -> bool:
+    def is_below_floor(self, now: float, pace: Pace) -> bool:
         """Whether it has been busy for a while and still gives next to nothing."""
-        if not self.in_flight or now - self._busy_since < FLOOR_SECONDS:
+        if not self.in_flight or now - self._busy_since < pace.floor_seconds:
             return False
-        elapsed = max(now - self._window_start, 1.0)
-        return max(self.rate if elapsed < 2.0 else 0.0, self._window_bytes / elapsed) < FLOOR_BYTES_PER_SECOND
+        elapsed = now - self._window_start
+        recent = self._window_bytes / elapsed if elapsed >= 1.0 else 0.0
+        return max(self.rate if elapsed < 2.0 else 0.0, recent) < pace.floor_bytes_per_second
 
 
 class Picker:
     """Decides for one blob. Not thread-safe: the fetch holds a lock around every call."""
 
-    def __init__(self, grid: PieceGrid, present: RangeSet) -> None:
+    def __init__(self, grid: PieceGrid, present: RangeSet, pace: Pace | None = None) -> None:
         self.grid = grid
         self.present = present.copy()
         self.sources: dict[str, SourceState] = {}
         self.orders: dict[int, Order] = {}
-        self._free = RangeSet([(0, grid.size_bytes)])
+        self._pace = pace or Pace()
+        self._all = (1 << grid.count) - 1
+        self._taken = present.copy()
+        """What is present or on order; the rest is free."""
+        self._free = self._all
+        """The pieces with a free byte."""
+        self._free_bytes = grid.size_bytes - present.total
         for start, stop in present:
-            self._free.discard(start, stop)
+            inside = grid.pieces_inside(start, stop)
+            self._free &= ~_bits(inside)
         self._numbers = count(1)
 
     # What is known of sources
 
     def add_source(self, name: str, tier: int, limit: int, pieces: PieceMap | None = None) -> None:
-        """A source joins, or says what it has now. `tier` 0 is best; `limit` bounds its orders at a time."""
-        known = self.sources.get(name)
-        if known is None:
-            self.sources[name] = SourceState(name, tier, limit, pieces)
-        else:
-            known.pieces = pieces
+        """A source joins, or says what it has now (None: everything). `tier` 0 is best; `limit` bounds its orders at
+        a time. One that had given up and now has something else is tried again."""
+        is_whole = pieces is None or pieces.bits is None
+        mine = self._all if pieces is None or pieces.bits is None else int.from_bytes(pieces.bits, "little") & self._all
+        known = self.sources.setdefault(name, SourceState(name, tier, limit, mine, is_whole))
+        if known.pieces != mine and not known.is_barred:
+            known.out_because = None
+        known.pieces, known.is_whole = mine, is_whole
 
     def remove_source(self, name: str, reason: str) -> None:
-        """A source is out for this blob: it left, lied, or never had it. Its running orders may end by themselves."""
+        """A source is out for this blob: it left or lied. Its running orders may end by themselves."""
         if name in self.sources:
             self.sources[name].out_because = reason
+            self.sources[name].is_barred = True
 
     def pardon(self, name: str) -> None:
-        """A source that was suspected turns out to be innocent."""
+        """A source that was suspected is asked again."""
         self.sources[name].out_because = None
+        self.sources[name].is_barred = False
 
     # Decisions
 
     def next_order(self, now: float) -> Order | None:
         """The next range to ask of the best source, or None when nothing can be asked now."""
-        ready = [
-            source for source in self.sources.values() if source.is_usable(now) and source.in_flight < source.limit
-        ]
-        ready.sort(
-            key=lambda source: (source.tier, source.slow_until > now, source.in_flight / source.limit, -source.rate)
-        )
+        ready = [source for source in self.sources.values() if self._is_ready(source, now)]
+        ready.sort(key=lambda source: (source.tier, source.in_flight / source.limit, -source.rate))
         for source in ready:
             span = self._span_for(source, now)
             if span is not None:
@@ -156,7 +187,7 @@ class Picker:
         return None
 
     def overdue(self, now: float) -> list[tuple[Order, str]]:
-        """The running orders that others should finish, each with the reason. The caller aborts them."""
+        """The running orders that others should finish, each with the reason. The caller ends them."""
         late = []
         for order in self.orders.values():
             reason = self._why_overdue(order, now)
@@ -166,11 +197,19 @@ class Picker:
 
     # What happened
 
+    def paused(self, order: Order) -> None:
+        """Not the source but the receiver is what an order waits for now: no silence is held against it."""
+        order.is_paused = True
+
+    def resumed(self, order: Order, now: float) -> None:
+        """The order waits for its source again."""
+        order.is_paused, order.progressed_at = False, now
+
     def received(self, order: Order, size_bytes: int, now: float) -> None:
         """The next `size_bytes` of an order are on disk."""
         self.present.add(order.position, order.position + size_bytes)
         order.position += size_bytes
-        order.progressed_at = now
+        order.is_paused, order.progressed_at = False, now
         source = self.sources[order.source]
         source.failures = 0
         source.account(size_bytes, now)
@@ -187,7 +226,6 @@ class Picker:
         *,
         is_permanent: bool = False,
         retry_after_seconds: float | None = None,
-        is_overdue: bool = False,
     ) -> None:
         """An order broke off; what it brought is kept, the rest is free again, and the source rests.
 
@@ -196,24 +234,27 @@ class Picker:
         source = self.sources[order.source]
         source.last_reason = reason
         self._release(order)
-        if is_overdue:
-            source.slow_until = now + SLOW_SECONDS
-            return
-        if order.began_at >= source.failed_at:
-            source.failures += 1
-        source.failed_at = now
-        if is_permanent or source.failures >= MAX_FAILURES[source.tier]:
-            source.out_because = reason
-        source.resting_until = now + (
-            backoff_seconds(source.failures) if retry_after_seconds is None else retry_after_seconds
-        )
+        self._count_failure(source, order, now)
+        if is_permanent:
+            source.out_because = source.out_because or reason
+        rest = backoff_seconds(source.failures) if retry_after_seconds is None else retry_after_seconds
+        source.resting_until = max(source.resting_until, now + rest)
+
+    def overtaken(self, order: Order, reason: str, now: float) -> None:
+        """An order was ended because it was overdue: others go first for a while, the longer the oftener it gave
+        nothing at all, which is a failure."""
+        source = self.sources[order.source]
+        source.last_reason = reason
+        self._release(order)
+        if order.position == order.start:
+            self._count_failure(source, order, now)
+        source.slow_until = now + self._pace.slow_seconds * 2 ** min(max(source.failures - 1, 0), MAX_DOUBLINGS)
 
     def discard(self, start: int, stop: int) -> None:
         """Bytes that were thought present are wrong: they are to be fetched again."""
         self.present.discard(start, stop)
-        self._free.add(start, stop)
-        for order in self.orders.values():
-            self._free.discard(order.position, order.stop)
+        for lost in self._lost(start, stop):
+            self._free_up(*lost)
 
     # State
 
@@ -228,111 +269,150 @@ class Picker:
             default=None,
         )
 
-    def is_stuck(self, now: float) -> bool:
-        """Whether bytes are missing, nothing is on order, and no source, rested or not, could bring them."""
+    def is_stuck(self) -> bool:
+        """Whether bytes are missing, nothing is on order, and no source, rested or not, will bring them.
+
+        A source that has not got everything yet is on its way there and may still bring them.
+        """
         if self.is_complete or self.orders:
             return False
         hopeful = [source for source in self.sources.values() if source.out_because is None]
-        return not any(source.has(piece) for source in hopeful for piece in self._free_pieces())
+        return not any(source.pieces & self._free or not source.is_whole for source in hopeful)
 
-    def _free_pieces(self) -> Iterator[int]:
-        for start, stop in self._free:
-            yield from self.grid.pieces_touching(start, stop)
+    # Inside
+
+    def _is_ready(self, source: SourceState, now: float) -> bool:
+        return source.in_flight < source.allowance and source.is_usable(now)
 
     def _span_for(self, source: SourceState, now: float) -> ByteRange | None:
-        better = [other for other in self.sources.values() if self._holds_back(other, source, now)]
-        if any(other.pieces is None for other in better):
+        """The first run of free bytes that `source` has and that nobody better could give."""
+        mine = source.pieces & self._free
+        if mine:
+            mine &= ~self._held_back(source, now)
+        if not mine:
             return None
+        first = _lowest(mine)
         limit = self._order_bytes()
-        if source.pieces is None and not better:
-            first = next(iter(self._free), None)
-            return first and ByteRange(first.start, min(first.stop, self._cut(first.start + limit)))
-        for start, stop in self._free:
-            span = self._allowed(source, better, start, stop, limit)
-            if span is not None:
-                return span
-        return None
+        window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
+        low, high = self._bytes_of(first, first + _lowest(~window))
+        return next(self._taken.gaps(low, high))
 
-    def _allowed(
-        self, source: SourceState, better: list[SourceState], start: int, stop: int, limit: int
-    ) -> ByteRange | None:
-        """The first run of pieces in `[start, stop)` that `source` has and no better source has."""
-        run: ByteRange | None = None
-        for piece in self.grid.pieces_touching(start, stop):
-            low, high = self.grid.range_of(piece)
-            if source.has(piece) and not any(other.has(piece) for other in better):
-                run = ByteRange(max(low, start) if run is None else run.start, min(high, stop))
-                if run.size_bytes >= limit:
-                    break
-            elif run is not None:
-                break
-        return run
+    def _held_back(self, source: SourceState, now: float) -> int:
+        """The pieces that must come from others rather than from `source`."""
+        pieces = 0
+        for other in self.sources.values():
+            if self._goes_before(other, source, now):
+                if other.is_whole:
+                    return self._all
+                pieces |= other.pieces
+        return pieces
 
-    def _holds_back(self, other: SourceState, source: SourceState, now: float) -> bool:
-        """Whether what `other` has must come from it rather than from `source`."""
-        return other.tier < source.tier and other.is_usable(now) and not other.is_below_floor(now)
+    def _goes_before(self, other: SourceState, source: SourceState, now: float) -> bool:
+        is_better = other.tier < source.tier or (source.slow_until > now and other is not source)
+        return is_better and other.is_sound(now) and not other.is_below_floor(now, self._pace)
 
     def _order_bytes(self) -> int:
         """Large orders while there is much to do, small ones towards the end, so that all finish together."""
         connections = sum(s.limit for s in self.sources.values() if s.out_because is None)
-        share = self._free.total // (2 * max(1, connections))
+        share = self._free_bytes // (2 * max(1, connections))
         piece = self.grid.piece_size_bytes
         return max(piece, min(MAX_ORDER_BYTES, share // piece * piece))
 
-    def _cut(self, stop: int) -> int:
-        """The piece boundary at or before `stop`, so that orders end where journal records do."""
-        piece = self.grid.piece_size_bytes
-        return stop // piece * piece
-
     def _give(self, source: SourceState, span: ByteRange, now: float) -> Order:
         order = Order(next(self._numbers), source.name, span.start, span.stop, span.start, now, now)
-        self._free.discard(span.start, span.stop)
+        self._take_up(*span)
         self.orders[order.number] = order
         source.begin(now)
         return order
 
     def _release(self, order: Order) -> None:
         if self.orders.pop(order.number, None) is not None:
-            self._free.add(order.position, order.stop)
+            self._free_up(order.position, order.stop)
             self.sources[order.source].in_flight -= 1
+
+    def _take_up(self, start: int, stop: int) -> None:
+        """`[start, stop)` was free and is on order from now on."""
+        self._taken.add(start, stop)
+        self._free_bytes -= stop - start
+        touched = self.grid.pieces_touching(start, stop)
+        self._free &= ~_bits(touched)
+        for piece in {touched[0], touched[-1]}:
+            if not self._taken.covers(*self.grid.range_of(piece)):
+                self._free |= 1 << piece
+
+    def _free_up(self, start: int, stop: int) -> None:
+        """`[start, stop)` was present or on order and is to be ordered again."""
+        if start < stop:
+            self._taken.discard(start, stop)
+            self._free_bytes += stop - start
+            self._free |= _bits(self.grid.pieces_touching(start, stop))
+
+    def _lost(self, start: int, stop: int) -> RangeSet:
+        """What of `[start, stop)` is taken but neither present nor on order."""
+        lost = RangeSet([(start, stop)])
+        for gap in self._taken.gaps(start, stop):
+            lost.discard(*gap)
+        for order in self.orders.values():
+            lost.discard(order.position, order.stop)
+        return lost
+
+    def _count_failure(self, source: SourceState, order: Order, now: float) -> None:
+        if order.began_at >= source.failed_at:
+            source.failures += 1
+        source.failed_at = now
 
     def _take_over(self, source: SourceState, now: float) -> Order | None:
         """The second half of the largest order of another source, for one that has nothing else to do."""
-        if source.slow_until > now:
+        if not source.is_sound(now):
             return None
-        largest = max(
-            (order for order in self.orders.values() if self._can_replace(source, order, now)),
-            key=lambda order: order.remaining_bytes,
-            default=None,
-        )
-        if largest is None or largest.remaining_bytes < 4 * self.grid.piece_size_bytes:
-            return None
-        middle = self._cut(largest.position + largest.remaining_bytes // 2)
-        stop, largest.stop = largest.stop, middle
-        return self._give(source, ByteRange(middle, stop), now)
+        for order in sorted(self.orders.values(), key=lambda order: -order.remaining_bytes):
+            middle = self._middle(order)
+            if middle < order.stop and self._can_replace(source, order, middle, now):
+                stop, order.stop = order.stop, middle
+                return self._give(source, ByteRange(middle, stop), now)
+        return None
 
-    def _can_replace(self, source: SourceState, order: Order, now: float) -> bool:
+    def _middle(self, order: Order) -> int:
+        """The piece boundary that halves what is left of an order, past the piece that is arriving."""
+        piece = self.grid.piece_size_bytes
+        return max(order.position + order.remaining_bytes // 2, order.position + piece) // piece * piece
+
+    def _can_replace(self, source: SourceState, order: Order, middle: int, now: float) -> bool:
         owner = self.sources[order.source]
-        return (
-            owner.name != source.name
-            and (source.tier <= owner.tier or not self._holds_back(owner, source, now))
-            and all(source.has(piece) for piece in self.grid.pieces_touching(order.position, order.stop))
+        if owner is source or (source.tier > owner.tier and self._goes_before(owner, source, now)):
+            return False
+        is_worth_it = order.remaining_bytes >= 4 * self.grid.piece_size_bytes or (
+            0 < owner.rate < order.remaining_bytes / TAKE_OVER_SECONDS
         )
+        wanted = _bits(self.grid.pieces_touching(middle, order.stop))
+        return is_worth_it and source.pieces & wanted == wanted
 
     def _why_overdue(self, order: Order, now: float) -> str | None:
+        if order.is_paused or not order.remaining_bytes:
+            return None
+        rest = _bits(self.grid.pieces_touching(order.position, order.stop))
         owner = self.sources[order.source]
-        others = [
-            other
-            for other in self.sources.values()
-            if other is not owner
-            and other.is_usable(now)
-            and other.slow_until <= now
-            and all(other.has(piece) for piece in self.grid.pieces_touching(order.position, order.stop))
-        ]
+        others = [s for s in self.sources.values() if s is not owner and s.is_sound(now) and s.pieces & rest]
         silent_seconds = now - order.progressed_at
-        if others and silent_seconds >= SILENCE_SECONDS:
+        if others and silent_seconds >= self._pace.silence_seconds:
             return f"silent for {silent_seconds:.0f} s"
+        if owner.is_below_floor(now, self._pace) and not all(s.is_below_floor(now, self._pace) for s in others):
+            return f"gives less than {self._pace.floor_bytes_per_second / 1024:.0f} KiB/s"
         best = max((other.rate for other in others if other.tier <= owner.tier), default=0.0)
-        if owner.rate and best > owner.rate * SLOW_RATIO and order.remaining_bytes / owner.rate > 3.0:
+        if owner.rate and best > owner.rate * self._pace.slow_ratio and order.remaining_bytes / owner.rate > 3.0:
             return f"{best / owner.rate:.0f} times slower than another source"
         return None
+
+    def _bytes_of(self, first: int, stop: int) -> ByteRange:
+        """The bytes of the pieces from `first` up to and without `stop`."""
+        return ByteRange(self.grid.range_of(first).start, self.grid.range_of(stop - 1).stop)
+
+
+def _bits(pieces: range) -> int:
+    """A set of consecutive pieces."""
+    return (1 << len(pieces)) - 1 << pieces.start if pieces else 0
+
+
+def _lowest(pieces: int) -> int:
+    """The first piece of a set that is not empty."""
+    return (pieces & -pieces).bit_length() - 1

@@ -16,6 +16,7 @@ from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
 from hfpeer.wire import PieceMap
 
 FIRST_LOOK_SECONDS = 2.0
+GRACE_SECONDS = 0.1
 LONG_POLL_SECONDS = 20.0
 ASK_AGAIN_SECONDS = 3.0
 
@@ -34,10 +35,21 @@ class Scout:
         return self._neighbours(blob)
 
     async def look(self, fetch: BlobFetch, blob: WantedBlob, *, asks_peers: bool) -> None:
-        """Gives a fetch its first sources: every peer that answers in time, then the upstreams."""
-        if asks_peers:
-            asked = [self._ask(fetch, blob, peer) for peer in self._neighbours(blob)]
-            await asyncio.gather(*asked)
+        """Gives a fetch its first sources: every peer that answers in time, then the upstreams.
+
+        Once a peer has all of it the others get a moment only; `watch` finds them later.
+        """
+        asking = {asyncio.create_task(self._ask(fetch, blob, peer)) for peer in self._neighbours(blob) if asks_peers}
+        deadline = time.monotonic() + FIRST_LOOK_SECONDS
+        try:
+            while asking and (left := deadline - time.monotonic()) > 0:
+                done, asking = await asyncio.wait(asking, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.result() for task in done):
+                    deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
         for upstream in self.upstreams:
             fetch.add_source(upstream)
 
@@ -55,13 +67,16 @@ class Scout:
                 follower.cancel()
             await asyncio.gather(*followers.values(), return_exceptions=True)
 
-    async def _ask(self, fetch: BlobFetch, blob: WantedBlob, peer: PeerSource) -> None:
+    async def _ask(self, fetch: BlobFetch, blob: WantedBlob, peer: PeerSource) -> bool:
+        """Whether the peer says that it has all of it."""
         try:
-            pieces = await asyncio.wait_for(peer.client.pieces(blob.digest), FIRST_LOOK_SECONDS)
-        except (HfpeerError, asyncio.TimeoutError):
-            return
-        if pieces is not None:
-            fetch.add_source(peer, pieces)
+            pieces = await peer.client.pieces(blob.digest)
+        except HfpeerError:
+            return False
+        if pieces is None:
+            return False
+        fetch.add_source(peer, pieces)
+        return pieces.bits is None
 
     async def _follow(self, fetch: BlobFetch, blob: WantedBlob, peer: PeerSource) -> None:
         pieces: PieceMap | None = None

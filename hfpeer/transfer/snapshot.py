@@ -7,15 +7,16 @@ ones a few at a time; each file becomes visible when it is verified. It resolves
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from hfpeer.cache.store import Store
-from hfpeer.errors import HfpeerError, Unreachable
+from hfpeer.errors import CorruptData, HfpeerError, Unreachable
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest
-from hfpeer.transfer.events import Event, FileFinished, FileProgress, Listener, Progressed
+from hfpeer.transfer.events import Event, FileFinished, FileProgress, Listener, Progressed, SourceFailed
 from hfpeer.transfer.fetch import FetchReport
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.scout import Scout
@@ -42,7 +43,6 @@ class Tally:
             self.bytes_by_source[name] = self.bytes_by_source.get(name, 0) + size_bytes
         self.kinds.update(report.kinds)
         self.refetched_bytes += report.refetched_bytes
-        self.liars.update(report.liars)
 
     @property
     def bytes_by_kind(self) -> dict[str, int]:
@@ -75,9 +75,10 @@ class SnapshotTransfer:
         self._files: dict[Digest, list[ManifestFile]] = {}
         for file in files:
             self._files.setdefault(file.digest, []).append(file)
-        self._listener = listener
+        self._tell = listener
         self._asks_peers = asks_peers
         self._patience_seconds = patience_seconds
+        self._lock = threading.Lock()
         self._done: set[Digest] = set()
         self._done_bytes = 0
         self._small: SmallBlobs | None = None
@@ -138,11 +139,16 @@ class SnapshotTransfer:
         finally:
             self._small = None
             self.tally.add(small.report)
+            await asyncio.to_thread(small.report.note_in, self._store)
 
     def _keep_small(self, blobs: Sequence[tuple[WantedBlob, bytes]]) -> None:
-        for blob, data in blobs:
-            self._store.publish_bytes(blob.digest, data, self._manifest.repo)
+        self._store.publish_small(self._manifest.repo, ((blob.digest, data) for blob, data in blobs))
         self._install_now([blob.digest for blob, _ in blobs])
+
+    def _listener(self, event: Event) -> None:
+        if isinstance(event, SourceFailed) and event.was_lying:
+            self.tally.liars.add(event.source)
+        self._tell(event)
 
     async def _install(self, digests: Sequence[Digest]) -> None:
         await asyncio.to_thread(self._install_now, digests)
@@ -151,11 +157,11 @@ class SnapshotTransfer:
         files = [file for digest in digests for file in self._files[digest]]
         if files:
             self._store.install(self._manifest.repo, self._manifest.commit, files)
-        for digest in digests:
-            self._done.add(digest)
-            self._done_bytes += self._files[digest][0].size_bytes
-            for file in self._files[digest]:
-                self._listener(FileFinished(str(file.path), file.size_bytes))
+        with self._lock:
+            self._done.update(digests)
+            self._done_bytes += sum(self._files[digest][0].size_bytes for digest in digests)
+        for file in files:
+            self._listener(FileFinished(str(file.path), file.size_bytes))
 
     # Progress
 
@@ -216,7 +222,7 @@ async def _all_or_worst(tasks: Sequence[asyncio.Task[None]]) -> None:
     for finished in asyncio.as_completed(tasks):
         try:
             await finished
-        except Unreachable as error:
+        except (Unreachable, CorruptData) as error:
             first = first or error
     if first is not None:
         raise first

@@ -6,11 +6,11 @@ sent them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias
 
 from hfpeer.names import Commit, Digest, FilePath, RepoId
+from hfpeer.peers.bodies import Batch
 from hfpeer.peers.client import PeerClient
 from hfpeer.upstream.hub import Upstream
 from hfpeer.wire import Body
@@ -57,7 +57,7 @@ class PeerSource:
     def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
         return self.client.open_range(blob.digest, start, stop, size_bytes=blob.size_bytes)
 
-    def open_batch(self, digests: list[Digest]) -> Iterator[tuple[Digest, bytes | None]]:
+    def open_batch(self, digests: list[Digest]) -> Batch:
         """Many small blobs in one answer; None for what the peer does not have. Raises SourceFault."""
         return self.client.open_batch(digests)
 

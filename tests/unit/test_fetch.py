@@ -1,0 +1,391 @@
+"""The fetch of one blob from sources of every kind: what verifies, what it cost, who is blamed, and what is left."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import errno
+import os
+import random
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from fakes.peers import digest_of
+from fakes.sources import FakeSource, wait_until
+
+from hfpeer.cache.blobs import PartialBlob, open_partial
+from hfpeer.errors import AccessDenied, CorruptData, GatedRepo, HfpeerError, NoSourceLeft, NoSpace
+from hfpeer.names import Commit, FilePath, RepoId
+from hfpeer.ranges import MIB
+from hfpeer.transfer.events import Event, SourceFailed
+from hfpeer.transfer.fetch import BlobFetch, FetchReport
+from hfpeer.transfer.picker import Pace
+from hfpeer.transfer.sources import WantedBlob
+from hfpeer.wire import PieceMap, SourceFault
+
+PACE = Pace(silence_seconds=0.3, slow_seconds=30.0, floor_seconds=0.6)
+NOISE = random.Random(3).randbytes(20 * MIB)
+
+
+def noise(size_bytes: int) -> bytes:
+    return NOISE[:size_bytes]
+
+
+@dataclass
+class Job:
+    """A blob, its partial, and one fetch of it."""
+
+    data: bytes
+    cache: Path
+    algorithm: str = "sha256"
+    patience_seconds: float = 1.0
+    events: list[Event] = field(default_factory=list)
+    _opened: list[BlobFetch] = field(default_factory=list)
+
+    def open(self) -> PartialBlob:
+        return open_partial(self.cache, digest_of(self.data, self.algorithm), len(self.data))
+
+    def begin(self, *sources: FakeSource, partial: PartialBlob | None = None) -> BlobFetch:
+        digest = digest_of(self.data, self.algorithm)
+        blob = WantedBlob(digest, len(self.data), RepoId.from_api_path("models/a/b"), Commit("0" * 40), FilePath("w"))
+        partial = partial or self.open()
+        fetch = BlobFetch(blob, partial, self.events.append, patience_seconds=self.patience_seconds, pace=PACE)
+        self._opened.append(fetch)
+        for source in sources:
+            fetch.add_source(source)
+        fetch.start()
+        return fetch
+
+    def run(self, *sources: FakeSource, partial: PartialBlob | None = None) -> FetchReport:
+        fetch = self.begin(*sources, partial=partial)
+        report = fetch.result.result(20)
+        assert self.content(fetch) == self.data
+        return report
+
+    def content(self, fetch: BlobFetch) -> bytes:
+        return fetch.partial.path.read_bytes()
+
+    def reasons(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for event in self.events:
+            assert isinstance(event, SourceFailed)
+            found.setdefault(event.source, []).append(event.reason)
+        return found
+
+    def blamed(self) -> set[str]:
+        return {event.source for event in self.events if isinstance(event, SourceFailed) and event.was_lying}
+
+    def close(self) -> None:
+        for fetch in self._opened:
+            fetch.stop()
+            assert fetch.result.done()
+            fetch.partial.close()
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Iterator[Job]:
+    """A fetch that leaves no thread and no open file behind."""
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    job = Job(noise(5 * MIB + 17), tmp_path)
+    yield job
+    job.close()
+    assert wait_until(lambda: threading.active_count() <= threads), threading.enumerate()
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "git-sha1"])
+@pytest.mark.parametrize("size_bytes", [0, 1, MIB - 1, MIB, MIB + 1, 20 * MIB])
+def test_any_size_arrives_whole(job: Job, size_bytes: int, algorithm: str) -> None:
+    job.data, job.algorithm = noise(size_bytes), algorithm
+    report = job.run(FakeSource("peer", job.data))
+    assert report.bytes_by_source == ({"peer": size_bytes} if size_bytes else {})
+    assert (report.refetched_bytes, report.liars) == (0, [])
+
+
+def test_several_peers_share_the_work_and_the_hub_is_left_alone(job: Job) -> None:
+    job.data = noise(20 * MIB)
+    peers = [FakeSource(f"peer {n}", job.data, bytes_per_second=20e6) for n in range(3)]
+    hub = FakeSource("hub", job.data, kind="origin")
+    report = job.run(hub, *peers)
+    assert sum(report.bytes_by_source.values()) == 20 * MIB
+    assert all(peer.given_bytes > 0 for peer in peers)
+    assert not hub.given
+
+
+def test_what_a_dead_peer_gave_is_kept_and_the_rest_comes_from_elsewhere(job: Job) -> None:
+    dying = FakeSource("dying", job.data, dies_after=2 * MIB + 1000, chunk_bytes=1000)
+    hub = FakeSource("hub", job.data, kind="origin")
+    report = job.run(dying, hub)
+    assert report.bytes_by_source["dying"] >= 2 * MIB
+    assert report.bytes_by_source["dying"] + report.bytes_by_source["hub"] == len(job.data)
+    assert "the connection broke" in job.reasons()["dying"][0]
+
+
+@pytest.mark.parametrize("silence", [{"is_silent_after": 100_000}, {"is_silent_after": 0}, {"never_answers": True}])
+def test_a_silent_peer_loses_its_order_to_the_hub(job: Job, silence: dict[str, int]) -> None:
+    silent = FakeSource("silent", job.data, **silence)  # type: ignore[arg-type]
+    report = job.run(silent, FakeSource("hub", job.data, kind="origin"))
+    assert report.bytes_by_source["hub"] >= len(job.data) - 2 * silent.chunk_bytes
+    assert job.reasons()["silent"][0] == "silent for 0 s"
+    silent.released.set()
+
+
+def test_a_source_slower_than_a_piece_a_second_is_not_taken_for_silent(job: Job) -> None:
+    job.data = noise(MIB)
+    slow = FakeSource("slow", job.data, bytes_per_second=600_000, chunk_bytes=30_000)
+    report = job.run(slow, FakeSource("hub", job.data, kind="origin"))
+    assert report.bytes_by_source == {"slow": MIB}
+
+
+def test_a_source_that_ends_at_once_is_left_for_another(job: Job) -> None:
+    report = job.run(FakeSource("empty", job.data, ends_after=0), FakeSource("hub", job.data, kind="origin"))
+    assert report.bytes_by_source == {"hub": len(job.data)}
+    assert job.reasons()["empty"][0] == "broke off after 0 bytes"
+
+
+def test_when_nobody_is_left_the_error_says_who_and_why_and_what_came_is_kept(job: Job) -> None:
+    gone = SourceFault("does not have it", is_permanent=True)
+    fetch = job.begin(
+        FakeSource("dying", job.data, dies_after=MIB + 1, chunk_bytes=4096), FakeSource("hub", b"", refuses=gone)
+    )
+    with pytest.raises(NoSourceLeft, match=r"dying: the connection was refused; hub: does not have it") as caught:
+        fetch.result.result(10)
+    assert caught.value.facts["sources"]["hub"] == "does not have it"
+    fetch.stop()
+    fetch.partial.close()
+    rest = FakeSource("hub", job.data)
+    job.run(rest)
+    assert rest.given_bytes <= len(job.data) - MIB
+
+
+def test_without_any_source_it_says_so_at_once(job: Job) -> None:
+    job.patience_seconds = 60.0
+    with pytest.raises(NoSourceLeft, match="no source knows it"):
+        job.begin().result.result(5)
+
+
+def test_a_hub_that_refuses_is_what_a_person_is_told(job: Job) -> None:
+    refusal = SourceFault("answers 403", is_permanent=True)
+    refusal.__cause__ = GatedRepo("The repo is gated.")
+    with pytest.raises(AccessDenied, match="gated"):
+        job.begin(FakeSource("hub", b"", refuses=refusal)).result.result(10)
+
+
+def test_patience_ends_even_while_a_source_is_always_being_asked(job: Job) -> None:
+    job.patience_seconds = 0.8
+    silent = FakeSource("silent", job.data, never_answers=True)
+    with pytest.raises(NoSourceLeft, match="silent"):
+        job.begin(silent).result.result(10)
+    silent.released.set()
+
+
+def test_a_lying_peer_among_honest_ones_is_blamed_alone_and_only_its_bytes_are_fetched_again(job: Job) -> None:
+    job.data = noise(20 * MIB)
+    liar = FakeSource("liar", job.data, lies_at=range(0, 20 * MIB, 4096), bytes_per_second=30e6)
+    honest = [FakeSource(f"honest {n}", job.data, bytes_per_second=30e6) for n in range(2)]
+    fetch = job.begin(liar, *honest)
+    report = fetch.result.result(20)
+    assert job.content(fetch) == job.data
+    assert report.liars == ["liar"]
+    assert job.blamed() == {"liar"}
+    samples = 3 * MIB
+    assert report.refetched_bytes <= report.bytes_by_source["liar"] + samples
+
+
+def test_a_peer_that_lies_in_one_byte_is_found(job: Job) -> None:
+    job.data = noise(12 * MIB)
+    liar = FakeSource("liar", job.data, lies_at=frozenset(range(0, 12 * MIB, MIB)), bytes_per_second=30e6)
+    liar.lies_at = frozenset(offset + MIB - 1 for offset in range(0, 12 * MIB, 3 * MIB))
+    peers = [FakeSource(f"honest {n}", job.data, bytes_per_second=30e6) for n in range(2)]
+    report = job.run(liar, *peers, FakeSource("hub", job.data, kind="origin"))
+    assert set(report.liars) <= {"liar"}
+    assert job.blamed() <= {"liar"}
+
+
+def test_of_two_peers_without_a_hub_the_honest_one_gives_it_all(job: Job) -> None:
+    for names in (("a", "b"), ("b", "a")):
+        sources = {
+            "a": FakeSource("a", job.data, bytes_per_second=30e6),
+            "b": FakeSource("b", job.data, lies_at=range(0, len(job.data), 4096), bytes_per_second=30e6),
+        }
+        fetch = job.begin(*(sources[name] for name in names))
+        report = fetch.result.result(20)
+        assert job.content(fetch) == job.data
+        assert report.liars == ["b"]
+        fetch.partial.remove()
+
+
+def test_many_liars_and_one_honest_peer(job: Job) -> None:
+    lies = range(0, len(job.data), 4096)
+    liars = [FakeSource(f"liar {n}", job.data, lies_at=lies, bytes_per_second=50e6) for n in range(4)]
+    report = job.run(*liars, FakeSource("honest", job.data, bytes_per_second=50e6))
+    assert set(report.liars) <= {liar.name for liar in liars}
+    assert report.liars
+
+
+def test_a_lying_mirror_does_not_keep_the_origin_from_being_believed(job: Job) -> None:
+    mirror = FakeSource("mirror", job.data, kind="mirror", lies_at=frozenset({3 * MIB}))
+    report = job.run(mirror, FakeSource("origin", job.data, kind="origin"))
+    assert report.liars == ["mirror"]
+
+
+def test_only_liars_are_all_named_and_nothing_of_theirs_is_kept(job: Job) -> None:
+    fetch = job.begin(
+        FakeSource("one", job.data, lies_at=frozenset({0})), FakeSource("two", job.data, lies_at=frozenset({0}))
+    )
+    with pytest.raises(CorruptData, match="it came from one, two"):
+        fetch.result.result(20)
+    assert fetch.partial.present.total == 0
+
+
+def test_a_liar_of_an_earlier_run_is_found_through_the_journal(job: Job) -> None:
+    partial = job.open()
+    wrong = bytes(MIB)
+    partial.write(0, memoryview(wrong))
+    partial.record(0, MIB, "the day before's peer")
+    partial.close()
+    report = job.run(FakeSource("hub", job.data, kind="origin"))
+    assert report.liars == ["the day before's peer"]
+    assert report.refetched_bytes <= 2 * MIB
+
+
+def test_a_stopped_fetch_is_resumed_with_nothing_fetched_twice(job: Job) -> None:
+    job.data = noise(20 * MIB)
+    first = FakeSource("first", job.data, bytes_per_second=20e6)
+    fetch = job.begin(first)
+    assert wait_until(lambda: fetch.present_bytes > 6 * MIB)
+    fetch.stop()
+    here = fetch.partial.present.total
+    assert first.open_bodies == 0
+    fetch.partial.close()
+    second = FakeSource("second", job.data)
+    job.run(second)
+    pieces_in_flight = 2 * MIB
+    assert here >= 6 * MIB
+    assert second.given_bytes <= 20 * MIB - here + pieces_in_flight
+
+
+def test_stopping_ends_a_wait_for_the_result(job: Job) -> None:
+    fetch = job.begin(FakeSource("silent", job.data, is_silent_after=0))
+    threading.Timer(0.1, fetch.stop).start()
+    with pytest.raises(concurrent.futures.CancelledError):
+        fetch.result.result(5)
+
+
+def test_stopping_does_not_wait_for_a_source_that_does_not_answer(job: Job) -> None:
+    silent = FakeSource("silent", job.data, never_answers=True)
+    fetch = job.begin(silent)
+    assert silent.asked.wait(5)
+    fetch.stop()
+    fetch.partial.close()
+    silent.released.set()
+
+
+def test_whoever_waits_may_lose_interest_without_harm(job: Job) -> None:
+    fetch = job.begin(FakeSource("peer", job.data, bytes_per_second=20e6))
+    assert fetch.result.cancel()
+    assert wait_until(lambda: fetch.present_bytes == len(job.data))
+
+
+def test_a_full_disk_ends_the_fetch_and_keeps_what_came(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    job.data = noise(20 * MIB)
+    real, written = os.pwrite, [0]
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        written[0] += len(data)
+        if written[0] > 8 * MIB:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    fetch = job.begin(FakeSource("peer", job.data))
+    with pytest.raises(NoSpace, match="the volume is full"):
+        fetch.result.result(10)
+    assert fetch.partial.present.total == 8 * MIB
+    assert not job.blamed()
+
+
+def test_a_bug_in_a_worker_ends_the_fetch_instead_of_leaving_it_waiting(job: Job) -> None:
+    class Broken(FakeSource):
+        def open_range(self, blob: WantedBlob, start: int, stop: int) -> None:  # type: ignore[override]
+            raise ZeroDivisionError("a bug")
+
+    with pytest.raises(ZeroDivisionError, match="a bug"):
+        job.begin(Broken("peer", job.data)).result.result(10)
+
+
+def test_a_peer_that_still_fetches_gives_what_it_has_as_it_comes(job: Job) -> None:
+    data = job.data = noise(4 * MIB)
+    job.patience_seconds = 30.0
+    peer = FakeSource("peer", data)
+    fetch = job.begin()
+    fetch.result.exception(5)  # nobody had it yet
+    fetch.stop()
+    fetch.partial.close()
+    fetch = job.begin(FakeSource("silent", data, never_answers=True))
+    fetch.add_source(peer, PieceMap(len(data), MIB, 1, b"\x03"))
+    assert wait_until(lambda: fetch.present_bytes == 2 * MIB)
+    fetch.add_source(peer, PieceMap(len(data), MIB, 2, b"\x0f"))
+    assert fetch.result.result(10).bytes_by_source == {"peer": 4 * MIB}
+    for source in fetch._sources.values():
+        assert isinstance(source, FakeSource)
+        source.released.set()
+
+
+def test_a_piece_map_of_another_grid_is_turned_away(job: Job) -> None:
+    fetch = job.begin(FakeSource("hub", job.data, bytes_per_second=1e6))
+    fetch.add_source(FakeSource("other", job.data), PieceMap(len(job.data) + 1, MIB, 1, None))
+    fetch.add_source(FakeSource("other", job.data), PieceMap(len(job.data), MIB // 2, 1, None))
+    assert "other" not in fetch.report.kinds
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_the_sources_do_it_ends(job: Job, seed: int) -> None:
+    """Random company: with one honest source it verifies; without, it fails with a reason; it never hangs."""
+    dice = random.Random(seed)
+    job.data = noise(dice.choice([1, MIB, 3 * MIB + 5, 12 * MIB]))
+    sources = [_any_source(f"source {n}", job.data, dice) for n in range(dice.randint(1, 16))]
+    has_honest = dice.random() < 0.7
+    if has_honest:
+        sources.append(FakeSource("honest", job.data, kind=dice.choice(["peer", "mirror", "origin"])))
+    fetch = job.begin(*dice.sample(sources, len(sources)))
+    stops = dice.random() < 0.2
+    if stops:
+        threading.Timer(dice.random(), fetch.stop).start()
+    try:
+        report = fetch.result.result(25)
+        assert job.content(fetch) == job.data
+        assert set(report.liars) <= {source.name for source in sources if source.lies_at}
+    except concurrent.futures.CancelledError:
+        assert stops
+    except HfpeerError:
+        assert not has_honest
+    finally:
+        fetch.stop()
+        for source in sources:
+            source.released.set()
+    assert all(source.open_bodies == 0 for source in sources)
+
+
+def _any_source(name: str, data: bytes, dice: random.Random) -> FakeSource:
+    source = FakeSource(name, data, kind=dice.choice(["peer", "peer", "mirror", "origin"]))
+    source.chunk_bytes = dice.choice([1000, 65536, 1 << 20])
+    vice = dice.choice(["none", "dies", "silent", "dumb", "ends", "lies", "refuses", "slow"])
+    if vice == "dies":
+        source.dies_after = dice.randrange(3 * MIB)
+    elif vice == "silent":
+        source.is_silent_after = dice.choice([0, 5000, 2 * MIB])
+    elif vice == "dumb":
+        source.never_answers = True
+    elif vice == "ends":
+        source.ends_after = dice.choice([0, 10_000, MIB])
+    elif vice == "lies":
+        source.lies_at = range(dice.randrange(len(data)), len(data), dice.choice([4096, 3 * MIB]))
+    elif vice == "refuses":
+        source.refuses = SourceFault("refuses", is_permanent=dice.random() < 0.5)
+    elif vice == "slow":
+        source.bytes_per_second = dice.choice([2e4, 1e6])
+        source.chunk_bytes = 5000
+    return source
