@@ -7,12 +7,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import scan_cache_dir, snapshot_download, try_to_load_from_cache
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from fakes.hub_cache import COMMIT, REPO, download, git_sha1_of, listed, manifest_of, sha256_of
+from hfpeer.cache import scan
 from hfpeer.cache.store import Store
 from hfpeer.names import Commit, RepoId, Revision
 
@@ -227,6 +229,26 @@ def test_a_scan_sees_what_came_and_what_went(store: Store) -> None:
     assert {revision.commit: revision.files for revision in store.revisions()} == {COMMIT: 2, COMMIT_2: 1}
     assert store.read_ref(REPO, Revision("main")) is not None
     assert store.scan_repo(REPO).changed_repos == 0
+
+
+def test_what_is_removed_while_its_repo_is_read_does_not_come_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    download(store.cache, BODIES)
+    download(store.cache, {"new.json": b"new"}, COMMIT_2)
+    read = scan.read_repo
+    reads: list[scan.RepoOnDisk] = []
+
+    def read_and_remove(*arguments: Any) -> scan.RepoOnDisk:
+        reads.append(read(*arguments))
+        if len(reads) == 1:
+            store.remove(REPO, COMMIT)
+        return reads[-1]
+
+    monkeypatch.setattr(scan, "read_repo", read_and_remove)
+    store.scan()
+    assert len(reads) == 2
+    assert [revision.commit for revision in store.revisions()] == [COMMIT_2]
 
 
 def test_an_unchanged_cache_is_not_read_again(store: Store) -> None:
