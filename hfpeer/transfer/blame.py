@@ -8,10 +8,15 @@ else. It never decides by reputation: whoever's bytes differ from the right ones
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from hfpeer.cache.blobs import PartialBlob
 from hfpeer.ranges import ByteRange, PieceGrid
+from hfpeer.wire import Body, SourceFault
+
+LOOK_SECONDS = 0.1
 
 Ask = Callable[[str, ByteRange], "bytes | None"]
 """What a source gives for a range now; None if it does not."""
@@ -101,20 +106,25 @@ class Inquiry:
         return sorted(names, key=lambda name: -tiers.get(name, 0))
 
     def _compare(self) -> set[str]:
-        """The givers of whose bytes a sample differs from what the most trusted source that answers gives."""
-        referees = self._by_trust(self._tiers())
-        different = set()
+        """The givers of whose bytes a sample differs from what the most trusted source that answers gives; or that
+        source itself, if most of those that are trusted as much give something else."""
+        tiers = self._tiers()
+        referees = self._by_trust(tiers)
+        same: set[str] = set()
+        different: set[str] = set()
         for name, ranges in self.givers().items():
             start, stop = ranges[0]
             span = ByteRange(start, min(stop, start + self._grid.piece_size_bytes))
             while referees and referees[0] != name:
                 sample = self._ask(referees[0], span)
-                if sample is None:
-                    del referees[0]
-                    continue
-                if hashlib.sha256(sample).digest() != self._digest(span):
-                    different.add(name)
-                break
+                if sample is not None:
+                    is_same = hashlib.sha256(sample).digest() == self._digest(span)
+                    (same if is_same else different).add(name)
+                    break
+                del referees[0]
+        is_outvoted = len(different) > len(same) + 1
+        if is_outvoted and all(tiers.get(name) == tiers[referees[0]] for name in different):
+            return {referees[0]}
         return different
 
     def _likeliest(self, tried: set[str]) -> str | None:
@@ -136,3 +146,59 @@ class Inquiry:
         view = memoryview(bytearray(span.size_bytes))
         self._partial.read(span.start, view)
         return hashlib.sha256(view).digest()
+
+
+def ask_once(
+    open_body: Callable[[], Body], size_bytes: int, seconds: float, is_over: Callable[[], bool]
+) -> bytes | None:
+    """The `size_bytes` of a body, unless its source fails, takes longer, or they are not wanted any more.
+
+    A source that does not even answer keeps a thread until it does.
+    """
+    asking = _Asking(open_body, size_bytes)
+    asking.start()
+    deadline = time.monotonic() + seconds
+    while asking.is_alive() and not is_over() and time.monotonic() < deadline:
+        asking.join(LOOK_SECONDS)
+    return asking.leave()
+
+
+class _Asking(threading.Thread):
+    """Reads one body whole."""
+
+    def __init__(self, open_body: Callable[[], Body], size_bytes: int) -> None:
+        super().__init__(name="compare", daemon=True)
+        self._open_body = open_body
+        self._found = bytearray(size_bytes)
+        self._filled = 0
+        self._lock = threading.Lock()
+        self._body: Body | None = None
+        self._is_left = False
+
+    def run(self) -> None:
+        try:
+            body = self._open_body()
+        except SourceFault:
+            return
+        with self._lock:
+            self._body = body
+            if self._is_left:
+                body.abort()
+        try:
+            view = memoryview(self._found)
+            while self._filled < len(view) and (received := body.readinto(view[self._filled :])):
+                self._filled += received
+        except SourceFault:
+            pass
+        finally:
+            with self._lock:
+                self._body = None
+            body.close()
+
+    def leave(self) -> bytes | None:
+        """What was read, if it is all; ends a read that still goes on."""
+        with self._lock:
+            self._is_left = True
+            if self._body is not None:
+                self._body.abort()
+            return bytes(self._found) if self._filled == len(self._found) else None

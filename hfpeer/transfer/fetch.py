@@ -18,7 +18,7 @@ from hfpeer.cache.blobs import BlobHash, PartialBlob
 from hfpeer.cache.store import Store
 from hfpeer.errors import AccessDenied, BrokenCache, CorruptData, HfpeerError, NoSourceLeft
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES, ByteRange, PieceGrid, RangeSet
-from hfpeer.transfer.blame import Inquiry
+from hfpeer.transfer.blame import Inquiry, ask_once
 from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.transfer.hashing import BufferPool, readable_stop
 from hfpeer.transfer.picker import Order, Pace, Picker
@@ -28,8 +28,10 @@ from hfpeer.wire import Body, PieceMap, SourceFault
 MAX_WORKERS = 8
 SYNC_EVERY_BYTES = 256 * MIB
 TICK_SECONDS = 0.25
-KEEP_SECONDS = 1.0
-"""A piece that takes longer is written as it comes, so that a slow source is not taken for a silent one."""
+SAMPLE_SILENCES = 3
+"""How long a source may take to give one piece for comparison, in the time after which it counts as silent."""
+KEEPS_PER_SILENCE = 5
+"""A piece that takes long is written as it comes, so often that a slow source is not taken for a silent one."""
 
 
 @dataclass
@@ -77,13 +79,15 @@ class BlobFetch:
         self.report = FetchReport()
         self._listener = listener
         self._patience_seconds = patience_seconds
+        self._pace = pace or Pace()
+        self._keep_seconds = self._pace.silence_seconds / KEEPS_PER_SILENCE
         self._clock = clock
         self._lock = threading.Lock()
         self._bytes_changed = threading.Condition(self._lock)
         """For the conductor and for those who wait for a buffer."""
         self._orders_changed = threading.Condition(self._lock)
         """For workers without an order."""
-        self._picker = Picker(PieceGrid(blob.size_bytes), partial.present, pace)
+        self._picker = Picker(PieceGrid(blob.size_bytes), partial.present, self._pace)
         self._sources: dict[str, Source] = {}
         self._bodies: dict[int, Body] = {}
         self._overdue: dict[int, str] = {}
@@ -99,6 +103,9 @@ class BlobFetch:
         self._is_over = False
         self._inquiry = Inquiry(partial, self._sample, self._tiers, self._whole_sources)
         self._excluded: set[str] = set()
+        self._readers: dict[int, Callable[[], None]] = {}
+        self.discarded: list[ByteRange] = []
+        """What was found wrong, in the order in which it was; for those who read along."""
 
     # For the owner
 
@@ -150,6 +157,41 @@ class BlobFetch:
     def bytes_by_source(self) -> dict[str, int]:
         with self._lock:
             return dict(self.report.bytes_by_source)
+
+    # For those who read along
+
+    def join(self, reader: int, on_change: Callable[[], None]) -> None:
+        """`on_change` is called, from any thread, whenever bytes came, were found wrong, or the fetch has ended."""
+        with self._lock:
+            self._readers[reader] = on_change
+        self.result.add_done_callback(lambda _: on_change())
+
+    def leave(self, reader: int) -> None:
+        with self._lock:
+            self._readers.pop(reader, None)
+            self._picker.prefer(reader, 0, 0)
+
+    def prefer(self, reader: int, start: int, stop: int) -> None:
+        """`reader` waits for `[start, stop)`: these bytes are ordered before others until it says otherwise."""
+        with self._lock:
+            self._picker.prefer(reader, start, stop)
+
+    def readable_stop(self, start: int, stop: int) -> int:
+        """How far the bytes from `start` are on disk without a gap, at most to `stop`; nobody has verified them."""
+        with self._lock:
+            gap = next(self._picker.present.gaps(start, stop), None)
+        return stop if gap is None else gap.start
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the whole blob is on disk and hashes to its digest."""
+        return self.result.done() and not self.result.cancelled() and self.result.exception() is None
+
+    def _tell_readers(self) -> None:
+        with self._lock:
+            readers = list(self._readers.values())
+        for on_change in readers:
+            on_change()
 
     # The conductor
 
@@ -294,7 +336,9 @@ class BlobFetch:
     def _no_source_left(self) -> HfpeerError:
         with self._lock:
             reasons = {
-                source.name: source.out_because or source.last_reason or "has not got all of it"
+                source.name: source.out_because
+                or source.last_reason
+                or ("was not asked" if source.is_whole else "has not got all of it")
                 for source in self._picker.sources.values()
             }
         if self._refusal is not None:
@@ -416,7 +460,7 @@ class BlobFetch:
         boundary = (order.position // PIECE_SIZE_BYTES + 1) * PIECE_SIZE_BYTES
         view = memoryview(buffer)[: min(boundary, order.stop) - order.position]
         filled = kept = 0
-        keep_at = self._clock() + KEEP_SECONDS
+        keep_at = self._clock() + self._keep_seconds
         try:
             while filled < len(view):
                 received = body.readinto(view[filled:])
@@ -425,7 +469,7 @@ class BlobFetch:
                 filled += received
                 if filled < len(view) and self._clock() >= keep_at:
                     self._keep(order, view[kept:filled])
-                    kept, keep_at = filled, self._clock() + KEEP_SECONDS
+                    kept, keep_at = filled, self._clock() + self._keep_seconds
         finally:
             if filled > kept:
                 self._keep(order, view[kept:filled])
@@ -444,6 +488,7 @@ class BlobFetch:
             is_sync_due = self._is_sync_due(len(view))
             if is_sync_due:
                 self._picker.paused(order)
+        self._tell_readers()
         if is_sync_due:
             self.partial.sync()
 
@@ -475,38 +520,29 @@ class BlobFetch:
                 self._picker.remove_source(name, _COMPARED)
             for span in (span for ranges in wrong.values() for span in ranges):
                 self._picker.discard(*span)
+                self.discarded.append(span)
                 self.report.refetched_bytes += span.size_bytes
             self._excluded = excluded
             self._pool.clear()
             self._progressed_at = self._clock()
+        self._tell_readers()
 
     def _sample(self, name: str, span: ByteRange) -> bytes | None:
         """What a source gives for a range, asked at once and beside all orders."""
-        source, found = self._sources[name], bytearray(span.size_bytes)
-        if self._is_over:
-            return None
-        try:
-            body = source.open_range(self.blob, span.start, span.stop)
-        except SourceFault:
-            return None
         with self._lock:
-            self._bodies[-1] = body
-        try:
-            filled = 0
-            while filled < len(found) and not self._is_over:
-                received = body.readinto(memoryview(found)[filled:])
-                if received == 0:
-                    return None
-                filled += received
-        except SourceFault:
-            return None
-        finally:
-            with self._lock:
-                del self._bodies[-1]
-                self.report.count(name, filled)
-                self.report.refetched_bytes += filled
-            body.close()
-        return bytes(found)
+            source = self._sources[name]
+        found = ask_once(
+            lambda: source.open_range(self.blob, span.start, span.stop),
+            span.size_bytes,
+            SAMPLE_SILENCES * self._pace.silence_seconds,
+            lambda: self._is_over,
+        )
+        with self._lock:
+            self._progressed_at = self._clock()
+            if found is not None:
+                self.report.count(name, len(found))
+                self.report.refetched_bytes += len(found)
+        return found
 
     def _tiers(self) -> dict[str, int]:
         with self._lock:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -23,6 +24,7 @@ from hfpeer.transfer.scout import Scout
 from hfpeer.transfer.sources import WantedBlob
 
 LOCK_POLL_SECONDS = 0.25
+LOCK_PATIENCE_SECONDS = 10.0
 Result = TypeVar("Result")
 
 
@@ -107,11 +109,25 @@ class Fetches:
             fetch = running.fetch = BlobFetch(
                 blob, running.partial, running.tell, patience_seconds=self._patience_seconds
             )
+            running.is_open.set()
             await self._until_right(fetch, blob, scout, asks_peers=asks_peers)
-            await _in_thread(self._store.publish_blob, running.partial, blob.repo)
+            await self._publish(running.partial, blob)
             return fetch.report
         finally:
+            running.is_open.set()
             await _in_thread(self._let_go, running)
+
+    async def _publish(self, partial: PartialBlob, blob: WantedBlob) -> None:
+        """Publishes as soon as the Hub client's lock is free. A client that reads this very blob from us into the same
+        cache holds it until it has all of it; then the blob is found in its place. One that holds it for long is
+        fetching the blob by itself, and is not waited for."""
+        deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(Locked):
+                await _in_thread(self._store.publish_blob, partial, blob.repo, 0.0)
+                return
+            await asyncio.sleep(LOCK_POLL_SECONDS)
+        await _in_thread(self._store.publish_blob, partial, blob.repo)
 
     async def _until_right(self, fetch: BlobFetch, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> None:
         """Returns when the partial is verified."""
@@ -142,7 +158,7 @@ class Fetches:
                 await _in_thread(open_it)
                 return True
             await asyncio.sleep(LOCK_POLL_SECONDS)
-            if await asyncio.to_thread(self._store.find_blob, blob.digest) is not None:
+            if await asyncio.to_thread(self._store.find_blob, blob.digest, blob.repo) is not None:
                 return False
 
 

@@ -7,7 +7,8 @@ moves a byte and never reads a clock: time is handed in, so that a simulation ru
 Rules, in order of weight:
 1. A byte comes from the best tier that can give it now: peers, then mirrors, then the origin. A source that is
    resting, on probation after a failure, behind, or below the floor holds no other back.
-2. Inside a tier the least busy source goes first, and ranges go out in file order, so that hashing can follow.
+2. Inside a tier the least busy source goes first, and ranges go out in file order, so that hashing can follow;
+   what a reader waits for goes out before that.
 3. A source that falls silent, or far behind the others, loses the rest of its order to them; the bytes it gave
    are kept.
 4. When nothing is left to order, an idle source takes over the second half of the largest order of another.
@@ -145,6 +146,8 @@ class Picker:
         for start, stop in present:
             inside = grid.pieces_inside(start, stop)
             self._free &= ~_bits(inside)
+        self._preferred: dict[int, int] = {}
+        """By reader: the pieces it waits for."""
         self._numbers = count(1)
 
     # What is known of sources
@@ -169,6 +172,12 @@ class Picker:
         """A source that was suspected is asked again."""
         self.sources[name].out_because = None
         self.sources[name].is_barred = False
+
+    def prefer(self, reader: int, start: int, stop: int) -> None:
+        """A reader waits for `[start, stop)`: it goes out before everything else. An empty range takes that back."""
+        self._preferred.pop(reader, None)
+        if start < stop:
+            self._preferred[reader] = _bits(self.grid.pieces_touching(start, stop))
 
     # Decisions
 
@@ -291,11 +300,16 @@ class Picker:
             mine &= ~self._held_back(source, now)
         if not mine:
             return None
-        first = _lowest(mine)
+        first = self._first(mine)
         limit = self._order_bytes()
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
         low, high = self._bytes_of(first, first + _lowest(~window))
         return next(self._taken.gaps(low, high))
+
+    def _first(self, pieces: int) -> int:
+        """Where to begin in a set that is not empty: what the oldest reader waits for, else in file order."""
+        wanted = next((pieces & preferred for preferred in self._preferred.values() if pieces & preferred), pieces)
+        return _lowest(wanted)
 
     def _held_back(self, source: SourceState, now: float) -> int:
         """The pieces that must come from others rather than from `source`."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+
 from fakes.peers import digest_of
 from fakes.sources import FakeSource, wait_until
-
 from hfpeer.cache.blobs import PartialBlob, open_partial
 from hfpeer.errors import AccessDenied, CorruptData, GatedRepo, HfpeerError, NoSourceLeft, NoSpace
 from hfpeer.names import Commit, FilePath, RepoId
@@ -25,7 +25,7 @@ from hfpeer.transfer.picker import Pace
 from hfpeer.transfer.sources import WantedBlob
 from hfpeer.wire import PieceMap, SourceFault
 
-PACE = Pace(silence_seconds=0.3, slow_seconds=30.0, floor_seconds=0.6)
+PACE = Pace(silence_seconds=0.3, slow_seconds=30.0, floor_seconds=2.0)
 NOISE = random.Random(3).randbytes(20 * MIB)
 
 
@@ -84,15 +84,19 @@ class Job:
             fetch.partial.close()
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> Iterator[Job]:
     """A fetch that leaves no thread and no open file behind."""
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, files = threading.active_count(), open_files()
     job = Job(noise(5 * MIB + 17), tmp_path)
     yield job
     job.close()
     assert wait_until(lambda: threading.active_count() <= threads), threading.enumerate()
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert open_files() == files
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "git-sha1"])
@@ -128,7 +132,7 @@ def test_a_silent_peer_loses_its_order_to_the_hub(job: Job, silence: dict[str, i
     silent = FakeSource("silent", job.data, **silence)  # type: ignore[arg-type]
     report = job.run(silent, FakeSource("hub", job.data, kind="origin"))
     assert report.bytes_by_source["hub"] >= len(job.data) - 2 * silent.chunk_bytes
-    assert job.reasons()["silent"][0] == "silent for 0 s"
+    assert job.reasons()["silent"][0].startswith("silent for ")
     silent.released.set()
 
 
@@ -196,8 +200,7 @@ def test_a_lying_peer_among_honest_ones_is_blamed_alone_and_only_its_bytes_are_f
 
 def test_a_peer_that_lies_in_one_byte_is_found(job: Job) -> None:
     job.data = noise(12 * MIB)
-    liar = FakeSource("liar", job.data, lies_at=frozenset(range(0, 12 * MIB, MIB)), bytes_per_second=30e6)
-    liar.lies_at = frozenset(offset + MIB - 1 for offset in range(0, 12 * MIB, 3 * MIB))
+    liar = FakeSource("liar", job.data, lies_at=frozenset({MIB - 1}), bytes_per_second=30e6)
     peers = [FakeSource(f"honest {n}", job.data, bytes_per_second=30e6) for n in range(2)]
     report = job.run(liar, *peers, FakeSource("hub", job.data, kind="origin"))
     assert set(report.liars) <= {"liar"}
@@ -345,6 +348,7 @@ def test_a_piece_map_of_another_grid_is_turned_away(job: Job) -> None:
 def test_whatever_the_sources_do_it_ends(job: Job, seed: int) -> None:
     """Random company: with one honest source it verifies; without, it fails with a reason; it never hangs."""
     dice = random.Random(seed)
+    job.patience_seconds = 8.0
     job.data = noise(dice.choice([1, MIB, 3 * MIB + 5, 12 * MIB]))
     sources = [_any_source(f"source {n}", job.data, dice) for n in range(dice.randint(1, 16))]
     has_honest = dice.random() < 0.7
