@@ -19,8 +19,11 @@ from hfpeer import __version__
 from hfpeer.adding import Adder
 from hfpeer.cache.folder import read_folder
 from hfpeer.cache.store import Store
+from hfpeer.endpoint.endpoint import Endpoint, Rules
 from hfpeer.errors import AccessDenied, BrokenCache, HfpeerError, NotFound
 from hfpeer.holdings import NodeHoldings
+from hfpeer.limits import make_limiter
+from hfpeer.lan import Lan
 from hfpeer.names import Address, Commit, FilePath, RepoId, Revision
 from hfpeer.operations import (
     MAIN,
@@ -64,6 +67,7 @@ class Node:
         self._upkeep: Upkeep | None = None
         self._resolver = Resolver(self.store, None)
         self._adder = Adder(self.store, self._fetches, self._resolver, None, settings)
+        self._endpoint: Endpoint | None = None
         self._started_at = time.time()
         self.listeners: dict[str, str] = {}
         self.holdings = NodeHoldings(self.store, self._fetches, self._identity, self._alive_addresses)
@@ -72,7 +76,9 @@ class Node:
         """Joins the LAN: `lan_address` is where the LAN door really listens; None stays alone."""
         if lan_address is None:
             return
-        self._neighbourhood = Neighbourhood(self.node_id, self._settings.peers)
+        self._neighbourhood = Neighbourhood(
+            self.node_id, self._settings.peers, limiter=make_limiter(self._settings.lan_down_limit)
+        )
         self._resolver = Resolver(self.store, self._neighbourhood)
         self._adder = Adder(self.store, self._fetches, self._resolver, self._neighbourhood, self._settings)
         await self._neighbourhood.start()
@@ -81,16 +87,32 @@ class Node:
 
             self._discovery = Discovery(self.node_id, self._settings.name, lan_address)
             await self._discovery.start(self._neighbourhood.found, self._neighbourhood.left)
+        self._endpoint = self._make_endpoint(Lan(self._neighbourhood, waits_for_peers=self._discovery is not None))
         self._upkeep = Upkeep(self.store, self._hubs, self._announce)
         self._upkeep.start()
 
     async def stop(self) -> None:
         """Leaves the LAN and closes everything; adds under way must have been cancelled before."""
-        for part in (self._upkeep, self._discovery, self._neighbourhood):
+        for part in (self._endpoint, self._upkeep, self._discovery, self._neighbourhood):
             if part is not None:
                 await part.stop()
         await self._hubs.aclose()
         await asyncio.to_thread(self.store.close)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """What local tools are given; None while the node is alone."""
+        return self._endpoint
+
+    def _make_endpoint(self, lan: Lan) -> Endpoint:
+        rules = Rules(
+            ref_seconds=self._settings.ref_seconds,
+            stale_refs=self._settings.stale_refs,
+            offline_seconds=self._settings.offline_days * 86400,
+            trusts_attested=self._settings.trusts_attested,
+            patience_seconds=self._settings.patience_seconds,
+        )
+        return Endpoint(self.store, self._fetches, self._resolver, lan, self._hubs, rules)
 
     async def add(self, request: AddRequest, on_event: Listener) -> Finished:
         hubs = self._hubs if request.token is None else self._hubs.acting_for(request.token)
@@ -303,6 +325,7 @@ class Node:
 
 
 def _make_hubs(settings: Settings) -> Hubs:
+    limiter = make_limiter(settings.wan_down_limit)
     return Hubs(
         [
             Upstream(
@@ -311,6 +334,7 @@ def _make_hubs(settings: Settings) -> Hubs:
                 upstream.url,
                 token=stored_token,
                 sends_token=upstream.kind == "origin" or settings.sends_token_to_mirrors,
+                limiter=limiter,
             )
             for upstream in settings.upstreams
         ]

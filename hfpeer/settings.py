@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.names import ENDPOINT_PORT, LAN_PORT, Address
 from hfpeer.paths import Places, chosen_cache, default_cache, default_home
+from hfpeer.rates import Schedule, parse_schedule
 
 if TYPE_CHECKING:
     import tomlkit
@@ -50,12 +51,18 @@ class Settings:
     name: str
     lan_listen: Address
     endpoint_listen: Address
+    ref_seconds: float
+    stale_refs: Literal["serve", "refuse"]
+    offline_days: float
     upstreams: tuple[UpstreamSetting, ...]
     sends_token_to_mirrors: bool
     uses_mdns: bool
     peers: tuple[Address, ...]
     trusts_attested: bool
     patience_seconds: float
+    lan_up_limit: Schedule
+    lan_down_limit: Schedule
+    wan_down_limit: Schedule
     log_level: str
     origins: Mapping[str, str]
 
@@ -128,6 +135,22 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1.0
+    if not 0 <= days <= 3650:
+        raise InvalidName(f"{text!r} is not a number of days.", hint="Give days, from 0 to 3650.", value=text)
+    return days
+
+
+def _stale_refs(text: str) -> str:
+    if text.lower() not in ("serve", "refuse"):
+        raise InvalidName(f"{text!r} is neither serve nor refuse.", hint="serve or refuse.", value=text)
+    return text.lower()
+
+
 def _folder(text: str) -> Path:
     path = Path(os.path.expandvars(text)).expanduser()
     if not path.is_absolute():
@@ -154,12 +177,18 @@ KEYS: tuple[Key, ...] = (
         "where local tools reach this node",
         lambda text: Address.parse(text, ENDPOINT_PORT, is_listener=True),
     ),
+    Key("endpoint.ref_ttl", "60", "seconds for which the endpoint knows what a branch or tag is", _seconds),
+    Key("endpoint.stale_refs", "serve", "what to do with old answers when no hub can be asked: serve or refuse", _stale_refs),
+    Key("endpoint.offline_days", "7", "days for which a token that a hub accepted opens its cached repos offline", _days),
     Key("upstreams", DEFAULT_UPSTREAMS, "the hubs to ask after the peers, in order", _upstreams),
     Key("mirror.send_token", "false", "whether mirrors may see your Hugging Face token", _boolean),
     Key("mdns", "true", "whether to announce this node and find others by mDNS", _boolean),
     Key("peers", "", "static peers, HOST[:PORT], separated by commas", _addresses),
     Key("trust.attested", "false", "whether to take listings without proof from peers", _boolean),
     Key("patience", "60", "seconds without a byte from anybody after which an add gives up", _seconds),
+    Key("limit.lan_up", "none", "what peers may take in all: 200mbit, 25MB, 08:00-18:00=100mbit,none", parse_schedule),
+    Key("limit.lan_down", "none", "what may come from peers in all, written the same", parse_schedule),
+    Key("limit.wan_down", "none", "what may come from mirrors and the origin in all, written the same", parse_schedule),
     Key("log.level", "info", "debug, info, warning or error", _log_level),
 )
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
@@ -185,12 +214,18 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         name=values["name"] or _host_name(),
         lan_listen=values["lan.listen"],
         endpoint_listen=values["endpoint.listen"],
+        ref_seconds=values["endpoint.ref_ttl"],
+        stale_refs=values["endpoint.stale_refs"],
+        offline_days=values["endpoint.offline_days"],
         upstreams=values["upstreams"],
         sends_token_to_mirrors=values["mirror.send_token"],
         uses_mdns=values["mdns"],
         peers=values["peers"],
         trusts_attested=values["trust.attested"],
         patience_seconds=values["patience"],
+        lan_up_limit=values["limit.lan_up"],
+        lan_down_limit=values["limit.lan_down"],
+        wan_down_limit=values["limit.wan_down"],
         log_level=values["log.level"],
         origins=origins,
     )
@@ -203,12 +238,18 @@ def setting_text(settings: Settings, name: str) -> str:
         "cache": settings.places.cache,
         "lan.listen": settings.lan_listen,
         "endpoint.listen": settings.endpoint_listen,
+        "endpoint.ref_ttl": settings.ref_seconds,
+        "endpoint.stale_refs": settings.stale_refs,
+        "endpoint.offline_days": settings.offline_days,
         "upstreams": settings.upstreams,
         "mirror.send_token": settings.sends_token_to_mirrors,
         "mdns": settings.uses_mdns,
         "peers": settings.peers,
         "trust.attested": settings.trusts_attested,
         "patience": settings.patience_seconds,
+        "limit.lan_up": settings.lan_up_limit,
+        "limit.lan_down": settings.lan_down_limit,
+        "limit.wan_down": settings.wan_down_limit,
         "log.level": settings.log_level,
     }[find_key(name).name]
     if isinstance(value, tuple):

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator, Sequence
 
 from hfpeer.errors import CorruptData
+from hfpeer.limits import Limiter, limited
 from hfpeer.names import Address, Digest
 from hfpeer.peers.connection import Answer, Connection, StaleConnection
 from hfpeer.wire import (
@@ -20,6 +21,7 @@ from hfpeer.wire import (
     NODE_HEADER,
     PROTOCOL_HEADER,
     PROTOCOL_VERSION,
+    Body,
     SourceFault,
     batch_path,
     blob_path,
@@ -36,7 +38,7 @@ class BodyClient:
     """Opens blobs at one peer and keeps its idle connections, at most `max_idle_connections`. Thread-safe.
 
     `connect_timeout_seconds` bounds making a connection, `silence_timeout_seconds` the wait for the whole head of an
-    answer and for each next byte of its body.
+    answer and for each next byte of its body. `limiter` holds for all bodies together.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class BodyClient:
         connect_timeout_seconds: float = 3.0,
         silence_timeout_seconds: float = 10.0,
         max_idle_connections: int = MAX_IDLE_CONNECTIONS,
+        limiter: Limiter | None = None,
     ) -> None:
         self._address = address
+        self._limiter = limiter
         self._head = (
             f"Host: {_host_header(address)}\r\nAccept-Encoding: identity\r\n"
             f"{NODE_HEADER}: {own_node_id}\r\n{PROTOCOL_HEADER}: {PROTOCOL_VERSION}\r\n"
@@ -61,7 +65,7 @@ class BodyClient:
         self._busy: set[Connection] = set()
         self._is_closed = False
 
-    def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> SocketBody:
+    def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> Body:
         """Bytes `[start, stop)` of a blob; `size_bytes` is the blob's whole size, checked if it is given.
 
         Raises SourceFault: permanent where this peer can never give this blob (404, a redirect, a wrong size, an
@@ -75,7 +79,7 @@ class BodyClient:
         except SourceFault:
             self._give_back(connection, is_reusable=False)
             raise
-        return SocketBody(self, connection, stop - start)
+        return limited(SocketBody(self, connection, stop - start), self._limiter)
 
     def open_batch(self, digests: Sequence[Digest]) -> Batch:
         """Many small blobs with one request, in the order asked; None stands for one that the peer does not give.
@@ -90,7 +94,7 @@ class BodyClient:
         except SourceFault:
             self._give_back(connection, is_reusable=False)
             raise
-        return Batch(SocketBody(self, connection, length), digests)
+        return Batch(limited(SocketBody(self, connection, length), self._limiter), digests)
 
     def close(self) -> None:
         """Ends every connection, also those that other threads are reading from."""
@@ -197,7 +201,7 @@ class SocketBody:
 class Batch(Iterator[tuple[Digest, "bytes | None"]]):
     """The blobs of one batch as they come. Closes itself at its end and when it fails."""
 
-    def __init__(self, body: SocketBody, digests: Sequence[Digest]) -> None:
+    def __init__(self, body: Body, digests: Sequence[Digest]) -> None:
         self._body = body
         self._expected = iter(digests)
         self._buffer = bytearray()

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 import httpx
 
 from hfpeer.errors import HfpeerError, PeerUnreachable
+from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, Digest, RepoId, Revision
-from hfpeer.peers.bodies import Batch, BodyClient, SocketBody
+from hfpeer.peers.bodies import Batch, BodyClient
 from hfpeer.wire import (
     CATALOGUE_PATH,
     MAX_MESSAGE_BYTES,
@@ -26,6 +27,7 @@ from hfpeer.wire import (
     PEERS_PATH,
     PROTOCOL_HEADER,
     PROTOCOL_VERSION,
+    Body,
     CatalogueMessage,
     NodeMessage,
     PeersMessage,
@@ -52,7 +54,7 @@ class PeerClient:
     """One peer at one address. Belongs to the event loop it is first used on; `close` it with `aclose`.
 
     Every coroutine raises PeerUnreachable when the peer does not answer, or not in hfpeer's protocol. The two
-    blocking methods raise SourceFault and are for worker threads.
+    blocking methods raise SourceFault and are for worker threads; `limiter` holds for what these bring.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class PeerClient:
         *,
         connect_timeout_seconds: float = 3.0,
         silence_timeout_seconds: float = 10.0,
+        limiter: Limiter | None = None,
     ) -> None:
         self.address = address
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -84,6 +87,7 @@ class PeerClient:
             own_node_id,
             connect_timeout_seconds=connect_timeout_seconds,
             silence_timeout_seconds=silence_timeout_seconds,
+            limiter=limiter,
         )
 
     async def node(self) -> NodeMessage:
@@ -127,7 +131,7 @@ class PeerClient:
             wait_seconds=wait_seconds,
         )
 
-    def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> SocketBody:
+    def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> Body:
         """Blocking: see `BodyClient.open_range`."""
         return self._bodies.open_range(digest, start, stop, size_bytes=size_bytes)
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from hfpeer.errors import HfpeerError, NotFound
+from hfpeer.limits import Limiter
 from hfpeer.names import Address, Commit
 from hfpeer.peers.client import PeerClient
 from hfpeer.peers.table import Peer, PeerTable, State
@@ -25,7 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class Neighbourhood:
-    """Belongs to one event loop; between `start` and `stop` it keeps its table fresh."""
+    """Belongs to one event loop; between `start` and `stop` it keeps its table fresh.
+
+    `limiter` holds for the blobs of all peers together.
+    """
 
     def __init__(
         self,
@@ -33,9 +37,11 @@ class Neighbourhood:
         static: Iterable[Address],
         *,
         clock: Callable[[], float] = time.monotonic,
+        limiter: Limiter | None = None,
     ) -> None:
         self.table = PeerTable(own_node_id)
         self._own_node_id = own_node_id
+        self._limiter = limiter
         self._clock = clock
         self._clients: dict[Address, PeerClient] = {}
         self._catalogues: dict[str, CatalogueMessage] = {}
@@ -65,7 +71,7 @@ class Neighbourhood:
         """The client for a peer's best address."""
         known = self._clients.get(peer.address)
         if known is None:
-            known = self._clients[peer.address] = PeerClient(peer.address, self._own_node_id)
+            known = self._clients[peer.address] = PeerClient(peer.address, self._own_node_id, limiter=self._limiter)
         return known
 
     def candidates(self, commit: Commit | None = None) -> list[Peer]:

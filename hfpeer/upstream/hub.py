@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from hfpeer import gitproof
 from hfpeer.errors import AccessDenied, InvalidName, RepoNotFound
+from hfpeer.limits import Limiter, limited
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, FilePath, RepoId, Revision, Visibility
 from hfpeer.upstream import git, listing
@@ -64,7 +65,7 @@ class Upstream:
 
     `token` gives the token for it, asked again for every request; it is sent only if `sends_token`, and only to the
     endpoint's own scheme, host and port. Give mirrors `sends_token=False` unless their user has opted in. The async
-    methods belong to one event loop; `open_range` is for threads.
+    methods belong to one event loop; `open_range` is for threads, and `limiter` holds for it.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class Upstream:
         token: Token | None = None,
         sends_token: bool = False,
         timeouts: Timeouts | None = None,
+        limiter: Limiter | None = None,
     ) -> None:
         timeouts = timeouts or Timeouts()
+        self._limiter = limiter
         self.name = name
         self.kind: UpstreamKind = kind
         self.endpoint = endpoint.rstrip("/")
@@ -173,7 +176,7 @@ class Upstream:
         """
         url = file_url(self._access, repo, commit, path)
         wanted = WantedRange(repo, commit, url, start, stop, size_bytes)
-        return self._bodies.open(self._access, self._places, wanted)
+        return limited(self._bodies.open(self._access, self._places, wanted), self._limiter)
 
     async def aclose(self) -> None:
         """Closes all connections."""
