@@ -103,7 +103,7 @@ class BlobFetch:
         self._is_over = False
         self._inquiry = Inquiry(partial, self._sample, self._tiers, self._whole_sources)
         self._excluded: set[str] = set()
-        self._readers: dict[int, Callable[[], None]] = {}
+        self._readers: dict[int, Callable[[], object]] = {}
         self.discarded: list[ByteRange] = []
         """What was found wrong, in the order in which it was; for those who read along."""
 
@@ -160,7 +160,7 @@ class BlobFetch:
 
     # For those who read along
 
-    def join(self, reader: int, on_change: Callable[[], None]) -> None:
+    def join(self, reader: int, on_change: Callable[[], object]) -> None:
         """`on_change` is called, from any thread, whenever bytes came, were found wrong, or the fetch has ended."""
         with self._lock:
             self._readers[reader] = on_change
