@@ -141,7 +141,14 @@ class Node:
     async def remove(self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()) -> Removed:
         await self._look_at_cache()
         commit = None if revision is None else (await self._resolver.local_commit(repo, revision)).commit
-        return await asyncio.to_thread(self.store.remove, repo, commit, files)
+        removed = await asyncio.to_thread(self.store.remove, repo, commit, files)
+        if not removed.commits and not removed.files:
+            raise NotFound(
+                f"{repo} is not in the cache" + (", or not these files of it." if files else "."),
+                hint=f"`hfpeer {repo.type.value} ls` lists what is.",
+                repo=str(repo),
+            )
+        return removed
 
     async def publish(self, folder: str, repo: RepoId) -> Published:
         await self._look_at_cache()

@@ -9,16 +9,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from hfpeer.cache.store import Store
-from hfpeer.errors import HfpeerError, NotFound
+from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, NotFound
 from hfpeer.names import Commit, RepoId, Visibility
 from hfpeer.upstream.hubs import Hubs
 
 SCAN_SECONDS = 30.0
 VERIFY_SECONDS = 5.0
-VISIBILITY_SECONDS = 300.0
-PROOF_SECONDS = 300.0
+INTRODUCE_SECONDS = 300.0
+RETRY_SECONDS = 5.0
 ANNOUNCE_SECONDS = 1.0
 STALE_PARTIAL_SECONDS = 30 * 24 * 3600.0
 
@@ -35,13 +36,13 @@ class Upkeep:
         self._announced: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._scanned = asyncio.Event()
+        self._has_news = asyncio.Event()
 
     def start(self) -> None:
         duties = (
             (self._scan, SCAN_SECONDS),
             (self._verify, VERIFY_SECONDS),
-            (self._ask_visibility, VISIBILITY_SECONDS),
-            (self._prove, PROOF_SECONDS),
+            (self._introduce, RETRY_SECONDS),
             (self._announce_changes, ANNOUNCE_SECONDS),
         )
         self._tasks = [
@@ -71,7 +72,9 @@ class Upkeep:
         if not self._scanned.is_set():
             await asyncio.to_thread(self._store.sweep_partials, STALE_PARTIAL_SECONDS)
         try:
-            await asyncio.to_thread(self._store.scan)
+            result = await asyncio.to_thread(self._store.scan)
+            if result.changed_repos or not self._scanned.is_set():
+                self._has_news.set()
         finally:
             self._scanned.set()
 
@@ -82,11 +85,22 @@ class Upkeep:
                 if not await asyncio.to_thread(self._store.verify, blob):
                     _log.warning("%s does not hash to its name; it is not shared", blob.path)
 
+    async def _introduce(self) -> None:
+        """Makes what other tools put here known to peers: soon after a scan has found it, and again from time to time
+        for what no hub would speak of."""
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._has_news.wait(), INTRODUCE_SECONDS)
+        self._has_news.clear()
+        await self._ask_visibility()
+        await self._prove()
+
     async def _ask_visibility(self) -> None:
-        await self._scanned.wait()
         for repo in await self._repos():
             if await asyncio.to_thread(self._is_unknown, repo):
-                visibility, _ = await self._hubs.visibility(repo)
+                try:
+                    visibility, _ = await self._hubs.visibility(repo)
+                except (NotFound, AccessDenied, CorruptData):
+                    continue
                 await asyncio.to_thread(self._store.set_visibility, repo, visibility)
 
     def _is_unknown(self, repo: RepoId) -> bool:
@@ -94,7 +108,6 @@ class Upkeep:
 
     async def _prove(self) -> None:
         """Fetches the manifest, with proof, of shared revisions that other tools downloaded, so that peers believe."""
-        await self._scanned.wait()
         for revision in await asyncio.to_thread(self._store.revisions):
             repo, commit = RepoId.parse(revision.repo, revision.type), Commit(revision.commit)
             known = await asyncio.to_thread(self._store.load_manifest, repo, commit)
@@ -102,7 +115,7 @@ class Upkeep:
                 continue
             try:
                 manifest, _ = await self._hubs.manifest(repo, commit)
-            except NotFound:
+            except (NotFound, AccessDenied, CorruptData):
                 continue
             await asyncio.to_thread(self._store.save_manifest, manifest)
 
