@@ -22,8 +22,8 @@ from hfpeer.cache.store import Store
 from hfpeer.endpoint.endpoint import Endpoint, Rules
 from hfpeer.errors import AccessDenied, BrokenCache, HfpeerError, NotFound
 from hfpeer.holdings import NodeHoldings
-from hfpeer.limits import make_limiter
 from hfpeer.lan import Lan
+from hfpeer.limits import make_limiter
 from hfpeer.names import Address, Commit, FilePath, RepoId, Revision
 from hfpeer.operations import (
     MAIN,

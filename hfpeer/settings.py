@@ -178,8 +178,15 @@ KEYS: tuple[Key, ...] = (
         lambda text: Address.parse(text, ENDPOINT_PORT, is_listener=True),
     ),
     Key("endpoint.ref_ttl", "60", "seconds for which the endpoint knows what a branch or tag is", _seconds),
-    Key("endpoint.stale_refs", "serve", "what to do with old answers when no hub can be asked: serve or refuse", _stale_refs),
-    Key("endpoint.offline_days", "7", "days for which a token that a hub accepted opens its cached repos offline", _days),
+    Key(
+        "endpoint.stale_refs",
+        "serve",
+        "what to do with old answers when no hub can be asked: serve or refuse",
+        _stale_refs,
+    ),
+    Key(
+        "endpoint.offline_days", "7", "days for which a token that a hub accepted opens its cached repos offline", _days
+    ),
     Key("upstreams", DEFAULT_UPSTREAMS, "the hubs to ask after the peers, in order", _upstreams),
     Key("mirror.send_token", "false", "whether mirrors may see your Hugging Face token", _boolean),
     Key("mdns", "true", "whether to announce this node and find others by mDNS", _boolean),

@@ -27,6 +27,10 @@ from hfpeer_daemon.routes.peer import peer_routes
 from hfpeer_daemon.uploads import UploadLine
 
 MAX_BATCHES = 4
+OWN_PAGES = frozenset({"/", "/healthz", "/metrics"})
+"""Paths of the endpoint that are no Hub's."""
+VIEWER_PREFIX = "datasets-server."
+"""Hub protocol: `datasets` puts it before the endpoint's host to ask for a dataset's viewer."""
 Check = Callable[[Scope], None]
 
 
@@ -47,9 +51,16 @@ def lan_app(holdings: Holdings, threads: Executor, line: UploadLine, stopping: a
     return _door(route, refuse_change, refuse_browser)
 
 
-def endpoint_app(node: Operations, own_address: Address, names: Iterable[str] = ()) -> App:
-    """The local tools' door. `names` are further values of `Host`, with or without a port, that are its own."""
-    return _door(_framework(endpoint_routes(node)), host_check(own_address, names))
+def endpoint_app(node: Operations, own_address: Address, names: Iterable[str] = (), hub: App | None = None) -> App:
+    """The local tools' door: its own pages, and everything else at `hub`. `names` are further values of `Host`, with or
+    without a port, that are its own."""
+    pages = _framework(endpoint_routes(node))
+
+    async def route(scope: Scope, receive: Receive, send: Send) -> None:
+        app = pages if hub is None or scope["path"] in OWN_PAGES else hub
+        await app(scope, receive, send)
+
+    return _door(route, host_check(own_address, names))
 
 
 def control_app(node: Operations, adds: Adds, stop: Callable[[], None]) -> App:
@@ -71,11 +82,15 @@ def refuse_browser(scope: Scope) -> None:
 
 
 def host_check(own_address: Address, names: Iterable[str] = ()) -> Check:
-    """A check that raises unless `Host` is one of the door's own names: else a web page could rebind its name to us."""
+    """A check that raises unless `Host` is one of the door's own names: else a web page could rebind its name to us.
+
+    A door that is open to other machines takes every IP address, because it cannot know them all.
+    """
     hosts = {own_address.host, "localhost", "127.0.0.1", "::1"}
     allowed = {str(Address(host, own_address.port)).lower() for host in hosts}
     if own_address.port == 80:
         allowed |= {"localhost", "127.0.0.1", "[::1]"}
+    is_open = not own_address.is_loopback
     for name in names:
         allowed |= {name.lower(), f"{name.lower()}:{own_address.port}"}
 
@@ -84,12 +99,20 @@ def host_check(own_address: Address, names: Iterable[str] = ()) -> Check:
         if len(given) != 1:
             raise InvalidName("A request has one Host header.")
         host = given[0].decode("latin-1").strip().lower()
-        if host not in allowed:
+        if host.removeprefix(VIEWER_PREFIX) not in allowed and not (is_open and _is_address(host)):
             raise AccessDenied(
                 f"This endpoint is not {host!r}.", hint=f"Use http://{own_address}, or http://localhost with its port."
             )
 
     return check
+
+
+def _is_address(host: str) -> bool:
+    """Whether a `Host` is an IP address: no web page can make its own name lead there."""
+    try:
+        return Address.parse(host).ip is not None
+    except InvalidName:
+        return False
 
 
 def _framework(routes: APIRouter) -> FastAPI:

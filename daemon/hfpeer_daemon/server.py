@@ -20,6 +20,7 @@ from contextlib import ExitStack
 from typing import Any, Protocol
 
 from hfpeer.control import CONTROL_VERSION
+from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.errors import HfpeerError
 from hfpeer.lifecycle import DaemonLock, Reporter
 from hfpeer.names import Address
@@ -29,6 +30,7 @@ from hfpeer.wire import PROTOCOL_HEADER
 from hfpeer_daemon.app import control_app, endpoint_app, lan_app
 from hfpeer_daemon.background import Adds
 from hfpeer_daemon.doors import Door
+from hfpeer_daemon.hub.door import HubDoor
 from hfpeer_daemon.listeners import bound_address, listen_tcp, listen_unix
 from hfpeer_daemon.logs import start_logging
 from hfpeer_daemon.notify import Notifier
@@ -37,6 +39,9 @@ from hfpeer_daemon.zero_copy import zero_copy_protocol
 
 SPARE_THREADS = 8
 """Threads beside those that send: for opening files, for HEAD, and for batches."""
+
+LOCAL_THREADS = 64
+"""How many local tools can be sent to at once; the others wait for one of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +53,11 @@ class RunningNode(Operations, Protocol):
 
     @property
     def holdings(self) -> Holdings: ...
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """What local tools are given once it is started; None when it is no Hub for them."""
+        ...
 
     async def start(self, lan_address: Address | None) -> None: ...
 
@@ -163,7 +173,9 @@ class Daemon:
     ) -> None:
         line, adds = UploadLine(), Adds(node)
         threads = ThreadPoolExecutor(line.max_active + SPARE_THREADS, "hfpeer-send")
-        protocol = zero_copy_protocol(threads)
+        local_threads = ThreadPoolExecutor(LOCAL_THREADS, "hfpeer-local")
+        protocol, local_protocol = zero_copy_protocol(threads), zero_copy_protocol(local_threads)
+        hub = None if node.endpoint is None else HubDoor(node.endpoint, local_threads)
         node.listeners = {
             "lan": str(bound_address(lan)),
             "endpoint": str(bound_address(endpoint)),
@@ -171,7 +183,7 @@ class Daemon:
         }
         doors = [
             Door(lan_app(node.holdings, threads, line, self._stopping), lan, protocol),
-            Door(endpoint_app(node, bound_address(endpoint)), endpoint, protocol),
+            Door(endpoint_app(node, bound_address(endpoint), _own_names(), hub), endpoint, local_protocol),
             Door(
                 control_app(node, adds, self._stopping.set),
                 control,
@@ -190,6 +202,7 @@ class Daemon:
         await adds.stop()
         await asyncio.gather(*serving)
         await asyncio.to_thread(threads.shutdown)
+        await asyncio.to_thread(local_threads.shutdown)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -218,6 +231,12 @@ class Daemon:
         # From here on a second signal ends the process the hard way.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _own_names() -> tuple[str, ...]:
+    """What other machines call this one."""
+    name = socket.gethostname().lower()
+    return (name, f"{name.split('.')[0]}.local")
 
 
 async def _first_of(*works: Awaitable[object]) -> None:

@@ -44,9 +44,11 @@ def refusal(
         hint = f"Ask for access on the page of {repo} at its hub, then use a token of that account. {_LOGIN}"
         return GatedRepo(f"{repo} is gated, and {hub} gives no access to it.", hint=hint, **facts)
     if said == DISABLED:
-        return AccessDenied(f"{hub} has disabled {repo}.", hint="Nobody can fetch it there now.", **facts)
+        hint = "Nobody can fetch it there now."
+        return AccessDenied(f"{hub} has disabled {repo}.", hint=hint, reason="disabled", **facts)
     if status == 401 and said == BAD_TOKEN:
-        return AccessDenied(f"{hub} does not accept the token.", hint=f"It may have expired. {_LOGIN}", **facts)
+        hint = f"It may have expired. {_LOGIN}"
+        return AccessDenied(f"{hub} does not accept the token.", hint=hint, reason="bad token", **facts)
     if code == "RepoNotFound" or status == 401:
         hint = f"Check the name; if it is private, a token that may see it is needed. {_LOGIN}"
         return RepoNotFound(f"{hub} has no {repo.type.value} {repo.full_name} that you can see.", hint=hint, **facts)

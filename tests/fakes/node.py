@@ -76,6 +76,7 @@ class MemoryNode:
         self.running_adds = 0
         self.add_ended = asyncio.Event()
         self.is_started = False
+        self.endpoint = None
 
     def put(self, path: Path) -> Digest:
         """Makes a file a shared blob."""

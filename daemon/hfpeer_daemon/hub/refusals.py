@@ -1,0 +1,91 @@
+"""Errors as the Hub says them: status, `X-Error-Code`, `X-Error-Message`, a small JSON body.
+
+Hub protocol: clients decide by the code, and remember `EntryNotFound` for ever. A missing repo carries its code here,
+which the real hub leaves out over https, because over plain http the clients do not guess it. An outage of a hub is
+never "not found"; on a GET of a file it is "come back", because a 503 there ends a download at once.
+"""
+
+from __future__ import annotations
+
+import math
+
+from hfpeer.errors import (
+    AccessDenied,
+    EntryNotFound,
+    GatedRepo,
+    HfpeerError,
+    InvalidName,
+    NotFound,
+    RepoNotFound,
+    RevisionNotFound,
+    Unreachable,
+)
+from hfpeer.upstream.refusals import BAD_TOKEN, DISABLED
+from hfpeer_daemon.hub.asked import Asked
+from hfpeer_daemon.problems import problem_of
+from hfpeer_daemon.responses import json_bytes, send_whole
+
+RETRY_SECONDS = 5
+REALM = 'Bearer realm="Authentication required", charset="UTF-8"'
+GIT_REALM = 'Basic realm="Hugging Face"'
+
+
+async def send_refusal(asked: Asked, error: BaseException) -> None:
+    """Answers with what the Hub would say of `error`."""
+    problem = problem_of(error)
+    status, code, message = _refusal(asked, problem)
+    headers = {"X-Error-Message": printable(message), "Content-Type": "application/json"}
+    if code:
+        headers["X-Error-Code"] = code
+    if status == 401:
+        headers["WWW-Authenticate"] = REALM if (asked.header("user-agent") or "")[:3] != "git" else GIT_REALM
+    if status in (429, 503):
+        headers["Retry-After"] = str(_rest_seconds(problem))
+    commit = problem.facts.get("commit")
+    if isinstance(problem, EntryNotFound) and isinstance(commit, str):
+        headers["X-Repo-Commit"] = commit
+    body = b"" if asked.is_head else json_bytes({"error": message})
+    await send_whole(asked.send, status, body, headers.items())
+
+
+def printable(text: str) -> str:
+    """The text as a header can carry it."""
+    return "".join(character if " " <= character <= "~" else "?" for character in text)[:500]
+
+
+def _refusal(asked: Asked, problem: HfpeerError) -> tuple[int, str | None, str]:
+    is_anonymous = asked.caller.token is None
+    if isinstance(problem, EntryNotFound):
+        return 404, "EntryNotFound", "Entry not found"
+    if isinstance(problem, RevisionNotFound):
+        return 404, "RevisionNotFound", problem.message
+    if isinstance(problem, RepoNotFound):
+        return (401 if is_anonymous else 404), "RepoNotFound", problem.message
+    if isinstance(problem, GatedRepo):
+        return (401 if is_anonymous else 403), "GatedRepo", problem.message
+    if isinstance(problem, AccessDenied):
+        return _denial(problem)
+    if isinstance(problem, NotFound):
+        return 404, None, problem.message
+    if isinstance(problem, InvalidName):
+        return 400, None, problem.message
+    if isinstance(problem, Unreachable):
+        return (429 if _waits_for_file(asked) else 503), None, problem.message
+    return problem.http_status, None, problem.message
+
+
+def _denial(problem: AccessDenied) -> tuple[int, str | None, str]:
+    if problem.facts.get("reason") == "bad token":
+        return 401, None, BAD_TOKEN
+    if problem.facts.get("reason") == "disabled":
+        return 403, None, DISABLED
+    return 403, None, problem.message
+
+
+def _waits_for_file(asked: Asked) -> bool:
+    return asked.method == "GET" and asked.address is not None and asked.address.verb == "resolve"
+
+
+def _rest_seconds(problem: HfpeerError) -> int:
+    asked_seconds = problem.facts.get("retry_after_seconds")
+    return math.ceil(asked_seconds) if isinstance(asked_seconds, (int, float)) else RETRY_SECONDS

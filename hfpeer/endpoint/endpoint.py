@@ -1,0 +1,341 @@
+"""The node as a Hub for one caller after the other: who may, what a revision is, what it holds, its files.
+
+Everything at a commit is answered from here once it is known. What a name means is asked again after a while; when
+nobody can be asked, the newest answer is given with its age, or refused, as the owner wishes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from hfpeer.cache.store import Store
+from hfpeer.endpoint import answers
+from hfpeer.endpoint.answers import Json, Listing
+from hfpeer.endpoint.callers import Admission, Caller, Verdicts
+from hfpeer.endpoint.files import Files
+from hfpeer.endpoint.kept import KeptAnswers
+from hfpeer.endpoint.once import Once, Recent
+from hfpeer.endpoint.reading import Reading
+from hfpeer.errors import HfpeerError, HubUnreachable, InvalidName, NotFound, Unreachable
+from hfpeer.lan import Lan
+from hfpeer.manifest import Manifest, ManifestFile
+from hfpeer.names import Commit, RepoId, Revision
+from hfpeer.resolving import Resolution, Resolver
+from hfpeer.transfer.events import Event
+from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.scout import Scout
+from hfpeer.transfer.sources import UpstreamSource, WantedBlob
+from hfpeer.upstream.hubs import Hubs
+from hfpeer.upstream.passage import Passage
+
+MAX_LISTED_FILES = 200_000
+"""As many files of listings are kept in memory together."""
+MAX_REFS = 10_000
+MAX_TOKENS = 64
+PATIENCE_FOR_REFS_SECONDS = 4.0
+"""How long the hubs may take to say what a name means, where an old answer is known: clients wait ten seconds."""
+OUTAGE_SECONDS = 10.0
+"""How long an old answer is given before the hubs are tried again."""
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What the owner has set. Times in seconds."""
+
+    ref_seconds: float = 60.0
+    stale_refs: Literal["serve", "refuse"] = "serve"
+    offline_seconds: float = 7 * 86400.0
+    trusts_attested: bool = False
+    patience_seconds: float = 60.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A revision that a caller may see: what its name meant when it was asked, and what it holds."""
+
+    caller: Caller
+    resolution: Resolution
+    listing: Listing
+    asked_at: float | None
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.listing.manifest
+
+    @property
+    def repo(self) -> RepoId:
+        return self.manifest.repo
+
+    @property
+    def commit(self) -> Commit:
+        return self.resolution.commit
+
+
+@dataclass(frozen=True)
+class Document:
+    """An answer of a hub, now ours. `following` is the query of the next page, `total` how many there are in all."""
+
+    content: Any
+    following: str | None = None
+    total: str | None = None
+
+
+class Endpoint:
+    """Belongs to the node's event loop. `passage` is for what nobody here knows."""
+
+    def __init__(
+        self,
+        store: Store,
+        fetches: Fetches,
+        resolver: Resolver,
+        lan: Lan,
+        hubs: Hubs,
+        rules: Rules,
+    ) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._lan = lan
+        self._hubs = hubs
+        self._rules = rules
+        self._once = Once()
+        self._kept = KeptAnswers(store.home / "answers")
+        self._admission = Admission(
+            store,
+            Verdicts(Path(store.home) / "verdicts.json"),
+            self._once,
+            lan.shares,
+            offline_seconds=rules.offline_seconds,
+        )
+        self._acting: Recent[str, Hubs] = Recent(MAX_TOKENS)
+        self._refs: Recent[tuple[RepoId, Revision], tuple[float, Resolution]] = Recent(MAX_REFS)
+        self._written: Recent[tuple[RepoId, Revision], Commit] = Recent(MAX_REFS)
+        self._listings: Recent[tuple[RepoId, Commit], Listing] = Recent(MAX_LISTED_FILES, _weight)
+        self.passage = Passage(hubs.upstreams)
+        self.files = Files(store, fetches, lan.blame, self._installed, patience_seconds=rules.patience_seconds)
+
+    async def stop(self) -> None:
+        """Ends what is under way for callers and closes what leads through to the hubs."""
+        await self.files.stop()
+        await self._once.stop()
+        await self.passage.aclose()
+
+    # Revisions
+
+    async def look(self, caller: Caller, repo: RepoId, revision: Revision, *, wants_files: bool) -> Seen:
+        """A revision as this caller may see it.
+
+        Raises RepoNotFound, GatedRepo, AccessDenied, RevisionNotFound, and HubUnreachable when nobody knows.
+        """
+        await self.admit(caller, repo, wants_files=wants_files)
+        resolution, asked_at = await self._resolve(caller, repo, revision)
+        return Seen(caller, resolution, await self._listing(caller, repo, resolution.commit), asked_at)
+
+    async def admit(self, caller: Caller, repo: RepoId, *, wants_files: bool) -> None:
+        """Returns if the caller may; see `Admission.admit`."""
+        await self._admission.admit(caller, repo, self.hubs_for(caller), wants_files=wants_files)
+
+    def hubs_for(self, caller: Caller) -> Hubs:
+        """The hubs with the caller's token, never with the node's own."""
+        hubs = self._acting.get(caller.fingerprint)
+        if hubs is None:
+            hubs = self._hubs.acting_for(caller.token)
+            self._acting.put(caller.fingerprint, hubs)
+        return hubs
+
+    async def _resolve(self, caller: Caller, repo: RepoId, revision: Revision) -> tuple[Resolution, float | None]:
+        """What a revision means, and when it was asked (on the monotonic clock)."""
+        if revision.is_commit:
+            return Resolution(Commit(revision), "the commit id itself"), None
+        known = self._refs.get((repo, revision))
+        if known is not None and time.monotonic() - known[0] < self._lifetime(known[1]):
+            return self._unless_too_old(repo, revision, known[1]), known[0]
+        if await asyncio.to_thread(self._store.is_published, repo):
+            return await self._resolver.local_commit(repo, revision), None
+        asking = self._once.begin((repo, revision, caller.fingerprint), lambda: self._ask(caller, repo, revision))
+        await asyncio.wait([asking], timeout=PATIENCE_FOR_REFS_SECONDS)
+        if not asking.done():
+            remembered = await self._resolver.remembered(repo, revision, asks_peers=True)
+            if remembered is not None:
+                return self._unless_too_old(repo, revision, remembered), time.monotonic()
+        resolution = await asyncio.shield(asking)
+        return self._unless_too_old(repo, revision, resolution), time.monotonic()
+
+    def _lifetime(self, resolution: Resolution) -> float:
+        if resolution.age_seconds is None:
+            return self._rules.ref_seconds
+        return min(OUTAGE_SECONDS, self._rules.ref_seconds)
+
+    def _unless_too_old(self, repo: RepoId, revision: Revision, resolution: Resolution) -> Resolution:
+        if resolution.age_seconds is None or self._rules.stale_refs == "serve":
+            return resolution
+        raise HubUnreachable(
+            f"No hub says what {revision} of {repo} is now; it was {resolution.commit.short} "
+            f"{resolution.age_seconds:.0f} s ago.",
+            hint=f"Ask for {resolution.commit}, or allow old answers: hfpeer conf set endpoint.stale_refs serve.",
+        )
+
+    async def _ask(self, caller: Caller, repo: RepoId, revision: Revision) -> Resolution:
+        """Asks the hubs, which tell all about the repo with it; else whoever remembers."""
+        try:
+            told, name = await self.hubs_for(caller).answer(repo, f"/revision/{quote(revision, safe='')}", revision)
+            commit = Commit.parse(str(told.document.get("sha")))
+        except (Unreachable, InvalidName, AttributeError) as error:
+            remembered = await self._resolver.remembered(repo, revision, asks_peers=True)
+            if remembered is None:
+                raise error if isinstance(error, HfpeerError) else HubUnreachable("A hub answers nonsense.") from error
+            resolution = remembered
+        else:
+            await asyncio.to_thread(self._remember, repo, revision, commit, name, told.document)
+            resolution = Resolution(commit, name)
+        self._refs.put((repo, revision), (time.monotonic(), resolution))
+        return resolution
+
+    def _remember(self, repo: RepoId, revision: Revision, commit: Commit, name: str, document: Json) -> None:
+        self._store.write_ref(repo, revision, commit, name)
+        self._keep_facts(repo, commit, document)
+
+    async def _listing(self, caller: Caller, repo: RepoId, commit: Commit) -> Listing:
+        known = self._listings.get((repo, commit))
+        if known is None:
+            # What is under a commit is the same whoever asks, but only some can get it from a hub.
+            key = ("listing", repo, commit, caller.fingerprint)
+            known = await self._once.ask(key, lambda: self._find_listing(caller, repo, commit))
+            self._listings.put((repo, commit), known)
+        return known
+
+    async def _find_listing(self, caller: Caller, repo: RepoId, commit: Commit) -> Listing:
+        await self._lan.greet(commit)
+        found = await self._resolver.listing(
+            repo,
+            commit,
+            self.hubs_for(caller),
+            _ignore,
+            asks_peers=True,
+            trusts_peers=self._rules.trusts_attested,
+        )
+        listing = Listing(found.manifest)
+        await asyncio.to_thread(lambda: listing.entries)
+        return listing
+
+    # What is said about a revision
+
+    async def info(self, seen: Seen, *, with_blobs: bool, fields: Iterable[str] = ()) -> Json:
+        """What the API says of the repo at this commit; with `fields` only those."""
+        fields = list(fields)
+        facts = await self._facts(seen)
+        unknown = [name for name in fields if name not in facts and name not in ("siblings", "sha")]
+        if unknown:
+            facts = {**facts, **await self._more_facts(seen, unknown)}
+        document = await asyncio.to_thread(answers.info, seen.manifest, facts, with_blobs=with_blobs)
+        return answers.expanded(document, fields) if fields else document
+
+    async def _facts(self, seen: Seen) -> Mapping[str, Any]:
+        kept = await asyncio.to_thread(self._kept.load, seen.repo, seen.commit, "info")
+        return kept if isinstance(kept, dict) else await self._more_facts(seen, ())
+
+    async def _more_facts(self, seen: Seen, fields: Iterable[str]) -> Json:
+        """Asks a hub; nothing when none can be asked or knows the commit."""
+        query = "&".join(f"expand={quote(name, safe='')}" for name in fields)
+        rest = f"/revision/{seen.commit}" + (f"?{query}" if query else "")
+        try:
+            told, _ = await self.hubs_for(seen.caller).answer(seen.repo, rest, seen.commit)
+        except (Unreachable, NotFound):
+            return {}
+        if not isinstance(told.document, dict):
+            return {}
+        return await asyncio.to_thread(self._keep_facts, seen.repo, seen.commit, told.document)
+
+    def _keep_facts(self, repo: RepoId, commit: Commit, document: Json) -> Json:
+        known = self._kept.load(repo, commit, "info")
+        facts = {**(known if isinstance(known, dict) else {}), **answers.facts_of(document)}
+        self._kept.save(repo, commit, "info", facts)
+        return facts
+
+    async def told(self, seen: Seen, rest: str) -> Document:
+        """What a hub says of the repo at this commit under `/api/{type}s/{id}{rest}`, asked once for ever.
+
+        Raises the errors of `Hubs.answer`.
+        """
+        kept = await asyncio.to_thread(self._kept.load, seen.repo, seen.commit, rest)
+        if kept is not None:
+            return Document(**kept)
+        hubs = self.hubs_for(seen.caller)
+        told, _ = await self._once.ask(
+            (seen.repo, rest, seen.caller.fingerprint), lambda: hubs.answer(seen.repo, rest, seen.commit)
+        )
+        document = _document(answers.without_xet(told.document), told.headers)
+        await asyncio.to_thread(self._kept.save, seen.repo, seen.commit, rest, vars(document))
+        return document
+
+    async def refs(self, caller: Caller, repo: RepoId) -> tuple[Json, float]:
+        """All refs of a repo, and the age of the answer in seconds. Raises HubUnreachable when nobody knows any."""
+        await self.admit(caller, repo, wants_files=False)
+        return await self._once.ask(("refs", repo, caller.fingerprint), lambda: self._ask_refs(caller, repo))
+
+    async def _ask_refs(self, caller: Caller, repo: RepoId) -> tuple[Json, float]:
+        kept = await asyncio.to_thread(self._kept.load, repo, _NO_COMMIT, "refs")
+        age = time.time() - kept["at"] if kept else None
+        if kept and age is not None and 0 <= age < self._rules.ref_seconds:
+            return kept["refs"], age
+        try:
+            told, _ = await self.hubs_for(caller).answer(repo, "/refs?include_prs=1")
+        except (Unreachable, NotFound) as error:
+            if isinstance(error, NotFound) and not await asyncio.to_thread(self._store.is_published, repo):
+                raise
+            if kept and age is not None:
+                return kept["refs"], max(0.0, age)
+            known = await asyncio.to_thread(self._known_refs, repo)
+            if not known["branches"]:
+                raise
+            return known, 0.0
+        await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {"at": time.time(), "refs": told.document})
+        return told.document, 0.0
+
+    def _known_refs(self, repo: RepoId) -> Json:
+        """The refs of what is in the cache."""
+        branches = [
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": revision.commit}
+            for revision in self._store.revisions(repo)
+            for name in revision.refs
+            if not name.startswith("refs/")
+        ]
+        return {"branches": branches, "converts": [], "tags": [], "pullRequests": []}
+
+    # Files
+
+    async def read(self, seen: Seen, file: ManifestFile) -> Reading | bytes:
+        """See `Files.read`."""
+        blob = WantedBlob(file.digest, file.size_bytes, seen.repo, seen.commit, file.path)
+        hubs = self.hubs_for(seen.caller)
+        scout = Scout(self._lan.source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams])
+        return await self.files.read(blob, file, scout)
+
+    async def _installed(self, repo: RepoId, commit: Commit) -> None:
+        """Files have come into the cache: the names that led to their commit can be written beside them now."""
+        for key, (_, resolution) in self._refs.items():
+            if key[0] == repo and resolution.commit == commit and self._written.get(key) != commit:
+                self._written.put(key, commit)
+                await asyncio.to_thread(self._store.write_ref, *key, commit, resolution.answered_by)
+
+
+_NO_COMMIT = Commit("0" * 40)
+
+
+def _document(content: Any, headers: Mapping[str, str]) -> Document:
+    link = headers.get("link", "")
+    address = link.partition("<")[2].partition(">")[0] if 'rel="next"' in link else ""
+    return Document(content, address.partition("?")[2] or None, headers.get("x-total-count"))
+
+
+def _weight(listing: Listing) -> int:
+    return len(listing.manifest.files) + 100
+
+
+def _ignore(event: Event) -> None:
+    """Nobody watches."""

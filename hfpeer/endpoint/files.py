@@ -1,0 +1,328 @@
+"""Files for callers of the endpoint: from the cache, or streamed while the node fetches them for everybody.
+
+A blob is fetched once however many read it. It goes on for a little while after the last reader has left, because
+clients come back, and readers of ranges come again and again; then it stops and keeps what came. What was fetched
+is installed like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from hfpeer.cache.store import BlobFile, Store
+from hfpeer.endpoint.once import Once
+from hfpeer.endpoint.reading import Checking, Fetching, Reading
+from hfpeer.endpoint.suspicion import Suspicion
+from hfpeer.errors import HfpeerError, Locked, Unreachable
+from hfpeer.manifest import ManifestFile
+from hfpeer.names import Commit, Digest, RepoId
+from hfpeer.transfer.events import Event, SourceFailed
+from hfpeer.transfer.fetch import BlobFetch, FetchReport
+from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.scout import Scout
+from hfpeer.transfer.small import SmallBlobs, is_small
+from hfpeer.transfer.sources import WantedBlob
+
+LINGER_SECONDS = 15.0
+LOCK_POLL_SECONDS = 0.1
+GATHER_SECONDS = 0.1
+"""How long new files of a commit are gathered before they are installed together."""
+MAX_SMALL_PEERS = 4
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Keeping:
+    """A fetch for callers: the task that ends with the file installed, and how many read along."""
+
+    task: asyncio.Task[None]
+    opened: asyncio.Future[BlobFetch | None]
+    readers: int = 0
+    leaving: asyncio.TimerHandle | None = None
+
+
+class Files:
+    """Belongs to one event loop. `blame` is told, from any thread, who gave wrong bytes; `on_installed`, of which
+    commits files have become visible."""
+
+    def __init__(
+        self,
+        store: Store,
+        fetches: Fetches,
+        blame: Callable[[str], None],
+        on_installed: Callable[[RepoId, Commit], Awaitable[None]],
+        *,
+        patience_seconds: float,
+        linger_seconds: float = LINGER_SECONDS,
+    ) -> None:
+        self._store = store
+        self._fetches = fetches
+        self._blame = blame
+        self._on_installed = on_installed
+        self._to_install: dict[tuple[RepoId, Commit], list[ManifestFile]] = {}
+        self._installing: asyncio.Task[None] | None = None
+        self._patience_seconds = patience_seconds
+        self._linger_seconds = linger_seconds
+        self._keeping: dict[Digest, _Keeping] = {}
+        self._checking: dict[Digest, asyncio.Task[bool]] = {}
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._fresh: dict[Digest, bytes] = {}
+        self._once = Once()
+        self.suspicion = Suspicion()
+
+    @property
+    def under_way(self) -> list[Digest]:
+        """What is being fetched for callers now."""
+        return list(self._keeping)
+
+    async def read(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> Reading | bytes:
+        """An open reading, or the verified bytes of a small file that came just now.
+
+        Raises NoSourceLeft, CorruptData, StorageError when it can be had from nobody.
+        """
+        while True:
+            whole = await asyncio.to_thread(self._find_whole, blob)
+            if whole is not None and (reading := await self._open_whole(whole)) is not None:
+                return reading
+            if is_small(blob):
+                return await self._small(blob, file, scout)
+            if (reading := await self._join(blob, file, scout)) is not None:
+                return reading
+
+    async def stop(self) -> None:
+        """Ends every fetch for callers; what came is kept."""
+        tasks: list[asyncio.Task[Any]] = [keeping.task for keeping in self._keeping.values()]
+        tasks += [*self._checking.values(), *self._publishing]
+        for keeping in self._keeping.values():
+            if keeping.leaving is not None:
+                keeping.leaving.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._once.stop()
+        if self._installing is not None:
+            await self._installing
+
+    # What is here
+
+    def _find_whole(self, blob: WantedBlob) -> BlobFile | None:
+        found = self._store.find_blob(blob.digest, blob.repo)
+        return found if found is not None and found.size_bytes == blob.size_bytes else None
+
+    async def _open_whole(self, whole: BlobFile) -> Reading | None:
+        fd = await asyncio.to_thread(_open, whole.path)
+        if fd is None:
+            return None
+        if whole.is_verified:
+            return Reading(fd, whole.size_bytes, None, _nothing)
+        task = self._check(whole)
+        reading = Reading(fd, whole.size_bytes, Checking(task, whole.path.name), _nothing)
+        task.add_done_callback(lambda _: reading.changed())
+        return reading
+
+    def _check(self, whole: BlobFile) -> asyncio.Task[bool]:
+        """Hashes a file that others put there, once however many read it."""
+        task = self._checking.get(whole.digest)
+        if task is None:
+            task = self._checking[whole.digest] = asyncio.ensure_future(asyncio.to_thread(self._store.verify, whole))
+            task.add_done_callback(lambda _: self._checking.pop(whole.digest))
+        return task
+
+    # What is large: streamed
+
+    async def _join(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> Reading | None:
+        """A reading of the running fetch; None if that has ended meanwhile with the blob in the cache."""
+        keeping = self._keeping.get(blob.digest) or self._begin(blob, file, scout)
+        self._enter(keeping)
+        try:
+            fetch = await asyncio.shield(keeping.opened)
+            fd = None if fetch is None else await asyncio.to_thread(_open, fetch.partial.path)
+            if fetch is None or fd is None:
+                await _outcome(keeping.task)
+                self._leave(blob.digest, keeping)
+                return None
+        except BaseException:
+            self._leave(blob.digest, keeping)
+            raise
+        growth, opened = Fetching(fetch, keeping.task), fetch
+        reading = Reading(fd, blob.size_bytes, growth, lambda: self._left(reading, opened, blob, keeping))
+        self._watch(reading, fetch, keeping)
+        return reading
+
+    def _watch(self, reading: Reading, fetch: BlobFetch, keeping: _Keeping) -> None:
+        loop = asyncio.get_running_loop()
+        fetch.join(reading.number, lambda: loop.call_soon_threadsafe(reading.changed))
+        keeping.task.add_done_callback(lambda _: reading.changed())
+
+    async def _left(self, reading: Reading, fetch: BlobFetch, blob: WantedBlob, keeping: _Keeping) -> None:
+        fetch.leave(reading.number)
+        self._note_wrong(fetch, blob.digest)
+        self._leave(blob.digest, keeping)
+
+    def _begin(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> _Keeping:
+        opened: asyncio.Future[BlobFetch | None] = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._keep(blob, file, scout, opened), name=f"keep {blob.path}")
+        keeping = self._keeping[blob.digest] = _Keeping(task, opened)
+        task.add_done_callback(lambda _: self._end(blob.digest, keeping))
+        return keeping
+
+    async def _keep(
+        self, blob: WantedBlob, file: ManifestFile, scout: Scout, opened: asyncio.Future[BlobFetch | None]
+    ) -> None:
+        """Fetches, publishes and installs one blob."""
+        fetching = asyncio.ensure_future(self._fetches.fetch(blob, scout, self._hear, asks_peers=True))
+        fetch = None
+        try:
+            fetch = await self._opened(blob.digest, fetching)
+            opened.set_result(fetch)
+            await fetching
+        finally:
+            fetching.cancel()
+            await asyncio.gather(fetching, return_exceptions=True)
+            if fetch is not None:
+                self._note_wrong(fetch, blob.digest)
+        self.suspicion.verified(blob.digest)
+        self._install(blob, file)
+
+    async def _opened(self, digest: Digest, fetching: asyncio.Future[FetchReport]) -> BlobFetch | None:
+        """The fetch once its partial is open; None if it ended before, because another process had the blob."""
+        while not fetching.done():
+            await asyncio.sleep(0)
+            fetch = await self._fetches.opened(digest)
+            if fetch is not None:
+                return fetch
+        return None
+
+    def _note_wrong(self, fetch: BlobFetch, digest: Digest) -> None:
+        for part in list(fetch.discarded):
+            self.suspicion.found_wrong(digest, part)
+
+    def _enter(self, keeping: _Keeping) -> None:
+        keeping.readers += 1
+        if keeping.leaving is not None:
+            keeping.leaving.cancel()
+            keeping.leaving = None
+
+    def _leave(self, digest: Digest, keeping: _Keeping) -> None:
+        keeping.readers -= 1
+        if keeping.readers == 0 and not keeping.task.done():
+            loop = asyncio.get_running_loop()
+            keeping.leaving = loop.call_later(self._linger_seconds, self._give_up, digest, keeping)
+
+    def _give_up(self, digest: Digest, keeping: _Keeping) -> None:
+        if keeping.readers == 0:
+            keeping.task.cancel()
+            self._end(digest, keeping)
+
+    def _end(self, digest: Digest, keeping: _Keeping) -> None:
+        if self._keeping.get(digest) is keeping:
+            del self._keeping[digest]
+        if keeping.leaving is not None:
+            keeping.leaving.cancel()
+        if keeping.task.done():
+            if not keeping.opened.done():
+                keeping.opened.set_result(None)
+            if not keeping.task.cancelled():
+                keeping.task.exception()
+
+    # What is small: fetched whole, in memory
+
+    async def _small(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> bytes:
+        fresh = self._fresh.get(blob.digest)
+        if fresh is None:
+            fresh = await self._once.ask(blob.digest, lambda: self._fetch_small(blob, file, scout))
+        return fresh
+
+    async def _fetch_small(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> bytes:
+        """The verified bytes. They are published beside, because the caller may hold the Hub client's lock."""
+        if blob.size_bytes == 0:
+            data = b""
+        else:
+            data = await asyncio.to_thread(self._fetch_small_now, blob, scout)
+        self._fresh[blob.digest] = data
+        task = asyncio.create_task(self._publish_small(blob, file, data))
+        self._publishing.add(task)
+        task.add_done_callback(self._publishing.discard)
+        return data
+
+    def _fetch_small_now(self, blob: WantedBlob, scout: Scout) -> bytes:
+        got: list[bytes] = []
+        small = SmallBlobs(
+            [blob],
+            lambda blobs: got.extend(data for _, data in blobs),
+            self._hear,
+            patience_seconds=self._patience_seconds,
+        )
+        try:
+            small.run(list(scout.peers_for(blob))[:MAX_SMALL_PEERS], scout.upstreams)
+        finally:
+            small.report.note_in(self._store)
+        return got[0]
+
+    async def _publish_small(self, blob: WantedBlob, file: ManifestFile, data: bytes) -> None:
+        try:
+            # The lock of another process rings no bell.
+            while not await asyncio.to_thread(self._try_to_publish, blob, data):  # noqa: ASYNC110
+                await asyncio.sleep(LOCK_POLL_SECONDS)
+            self._install(blob, file)
+        except HfpeerError as error:
+            _log.warning("%s of %s was given out but could not be kept: %s", blob.path, blob.repo, error.message)
+        finally:
+            self._fresh.pop(blob.digest, None)
+
+    def _try_to_publish(self, blob: WantedBlob, data: bytes) -> bool:
+        try:
+            self._store.publish_bytes(blob.digest, data, blob.repo, lock_timeout_seconds=0.0)
+        except Locked:
+            return False
+        return True
+
+    # Installing
+
+    def _install(self, blob: WantedBlob, file: ManifestFile) -> None:
+        """Soon, together with others of the commit that come at the same time."""
+        self._to_install.setdefault((blob.repo, blob.commit), []).append(file)
+        if self._installing is None or self._installing.done():
+            self._installing = asyncio.create_task(self._install_all())
+
+    async def _install_all(self) -> None:
+        while self._to_install:
+            await asyncio.sleep(GATHER_SECONDS)
+            waiting, self._to_install = self._to_install, {}
+            for (repo, commit), files in waiting.items():
+                try:
+                    await asyncio.to_thread(self._store.install, repo, commit, files)
+                    await self._on_installed(repo, commit)
+                except HfpeerError as error:
+                    _log.warning("Files of %s at %s cannot be installed: %s", repo, commit.short, error.message)
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, SourceFailed):
+            _log.info("%s: %s %s", event.path, event.source, event.reason)
+            if event.was_lying:
+                self._blame(event.source)
+
+
+async def _outcome(task: asyncio.Task[None]) -> None:
+    """Waits for a task that others wait for too; raises what ended it."""
+    await asyncio.wait([task])
+    if task.cancelled():
+        raise Unreachable("The fetch was stopped.", hint="Ask again: it continues where it was.")
+    task.result()
+
+
+def _open(path: os.PathLike[str]) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+async def _nothing() -> None:
+    """What is to be done when a whole file is closed."""

@@ -1,0 +1,65 @@
+"""What callers were given of a blob before it was verified, and whether any of it has turned out to be wrong.
+
+A client whose connection breaks comes back for the rest of what it has. If what it has is wrong it must not get the
+rest, but the whole again. Pure bookkeeping; belongs to one event loop.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+
+from hfpeer.names import Digest
+from hfpeer.ranges import ByteRange, RangeSet
+
+MAX_BLOBS = 1024
+
+
+@dataclass
+class _Blob:
+    given: dict[str, RangeSet] = field(default_factory=dict)
+    wrong: RangeSet = field(default_factory=RangeSet)
+
+
+class Suspicion:
+    """By blob and caller; a caller is whatever string tells one from the other."""
+
+    def __init__(self) -> None:
+        self._blobs: OrderedDict[Digest, _Blob] = OrderedDict()
+
+    def gave(self, caller: str, digest: Digest, start: int, stop: int) -> None:
+        """Unverified bytes have gone to a caller."""
+        self._blob(digest).given.setdefault(caller, RangeSet()).add(start, stop)
+
+    def found_wrong(self, digest: Digest, part: ByteRange) -> None:
+        """Bytes that were on disk were not the blob's."""
+        self._blob(digest).wrong.add(*part)
+
+    def verified(self, digest: Digest) -> None:
+        """The blob is whole and right. Nothing was wrong: nothing need be remembered."""
+        blob = self._blobs.get(digest)
+        if blob is not None and not blob.wrong:
+            del self._blobs[digest]
+
+    def has_wrong(self, caller: str, digest: Digest) -> bool:
+        """Whether something that this caller was given has turned out to be wrong."""
+        blob = self._blobs.get(digest)
+        given = blob.given.get(caller) if blob else None
+        return blob is not None and given is not None and any(_meet(given, part) for part in blob.wrong)
+
+    def begins_anew(self, caller: str, digest: Digest) -> None:
+        """The caller gets the blob from its first byte: what it had before does not matter any more."""
+        if digest in self._blobs:
+            self._blobs[digest].given.pop(caller, None)
+
+    def _blob(self, digest: Digest) -> _Blob:
+        blob = self._blobs.setdefault(digest, _Blob())
+        self._blobs.move_to_end(digest)
+        while len(self._blobs) > MAX_BLOBS:
+            self._blobs.popitem(last=False)
+        return blob
+
+
+def _meet(given: RangeSet, part: ByteRange) -> bool:
+    missing = sum(gap.size_bytes for gap in given.gaps(*part))
+    return missing < part.size_bytes

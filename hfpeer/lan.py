@@ -1,0 +1,60 @@
+"""The LAN as the node's parts ask of it: whom to fetch from, who shares what, whom to blame.
+
+Without a neighbourhood there is nobody, and nothing is waited for.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from hfpeer.names import Commit, RepoId
+from hfpeer.peers.neighbourhood import Neighbourhood
+from hfpeer.peers.table import Peer
+from hfpeer.transfer.sources import PeerSource, WantedBlob
+
+MAX_SOURCE_PEERS = 16
+GREETING_SECONDS = 2.5
+"""How long after its start a node waits for peers to be found before it goes to the WAN."""
+
+
+class Lan:
+    """Belongs to the node's event loop; `source_peers` and `blame` may be called from any thread."""
+
+    def __init__(self, neighbourhood: Neighbourhood | None, *, waits_for_peers: bool) -> None:
+        self._neighbourhood = neighbourhood
+        self._settled_at = time.monotonic() + (GREETING_SECONDS if waits_for_peers else 0.0)
+
+    async def greet(self, commit: Commit | None) -> None:
+        """Right after the start peers may not have been found yet; a commit they have need not cross the WAN."""
+        if self._neighbourhood is not None:
+            await self._neighbourhood.settle(commit, max(0.0, self._settled_at - time.monotonic()))
+
+    def source_peers(self, blob: WantedBlob | None) -> Sequence[PeerSource]:
+        """The peers to ask for a blob, the likeliest first."""
+        if self._neighbourhood is None:
+            return ()
+        peers = self._neighbourhood.candidates(blob.commit if blob else None)[:MAX_SOURCE_PEERS]
+        names = [peer.name for peer in peers]
+        return [PeerSource(_unique_name(peer, names), peer.key, self._neighbourhood.client(peer)) for peer in peers]
+
+    async def shares(self, repo: RepoId) -> bool:
+        """Whether a peer's catalogue names the repo."""
+        await self.greet(None)
+        if self._neighbourhood is None:
+            return False
+        catalogues = (self._neighbourhood.catalogue(peer) for peer in self._neighbourhood.candidates())
+        return any(held.repo == repo for catalogue in catalogues if catalogue for held in catalogue.revisions)
+
+    def blame(self, name: str) -> None:
+        """A source of this name gave wrong bytes."""
+        if self._neighbourhood is not None:
+            for peer in self.source_peers(None):
+                if peer.name == name:
+                    self._neighbourhood.lied(peer.node_id)
+
+
+def _unique_name(peer: Peer, names: Sequence[str]) -> str:
+    if peer.name and names.count(peer.name) == 1:
+        return peer.name
+    return f"{peer.name}@{peer.address}" if peer.name else str(peer.address)
