@@ -32,6 +32,8 @@ NOUNS: dict[str, tuple[str, str]] = {
     "space": ("repos:space", "The same for spaces."),
     "daemon": ("daemon:daemon", "The node that runs in the background: start, stop, logs."),
     "peer": ("peer:peer", "Other nodes on the LAN."),
+    "env": ("environment:env", "The environment in which Hugging Face tools ask this node."),
+    "run": ("environment:run", "Run one command in that environment."),
     "auth": ("auth:auth", "Your Hugging Face token, kept by huggingface_hub."),
     "conf": ("conf:conf", "Settings."),
     "demo": ("demo:demo", "See the main job done on this machine, in a minute."),

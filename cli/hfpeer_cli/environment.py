@@ -1,0 +1,104 @@
+"""`hfpeer env` and `hfpeer run`: the environment in which every Hugging Face tool asks this node."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+
+import click
+
+from hfpeer.errors import InvalidName, NotRunning
+from hfpeer.names import Address
+from hfpeer_cli.grammar import Verb, pass_invocation
+from hfpeer_cli.invocation import Invocation
+
+SHELLS = ("sh", "fish", "powershell")
+_PROXIES = ("http_proxy", "all_proxy")
+
+
+@click.command(
+    "env",
+    cls=Verb,
+    examples=['eval "$(hfpeer env)"', "hfpeer env --shell fish | source", "hfpeer env --shell powershell | iex"],
+)
+@click.option("--shell", type=click.Choice(SHELLS), help="Whose language to print; without it, your shell's.")
+@pass_invocation
+def env(invocation: Invocation, shell: str | None) -> None:
+    """Print what makes Hugging Face tools ask this node.
+
+    Run by your shell, it holds for every command that follows: hf, transformers, datasets, vLLM, llama.cpp, git.
+    """
+    address = _running_endpoint(invocation)
+    if address is None:
+        address = invocation.settings.endpoint_listen
+        invocation.output.note("No daemon runs: `hfpeer daemon start` starts it.")
+    variables = environment(address, invocation.environ)
+    text = exports(variables, shell or _shell_of(invocation.environ))
+    invocation.output.result(text, variables)
+
+
+@click.command(
+    "run",
+    cls=Verb,
+    examples=["hfpeer run -- hf download gpt2", "hfpeer run -- python train.py"],
+    context_settings={"ignore_unknown_options": True},
+)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@pass_invocation
+def run(invocation: Invocation, command: tuple[str, ...]) -> None:
+    """Run one command that asks this node for what it wants from the Hub.
+
+    Its exit code is this command's.
+    """
+    address = _running_endpoint(invocation)
+    if address is None:
+        raise NotRunning("No daemon runs.", hint="`hfpeer daemon start` starts it.")
+    variables = {**invocation.environ, **environment(address, invocation.environ)}
+    program = shutil.which(command[0], path=variables.get("PATH"))
+    if program is None:
+        raise InvalidName(f"There is no command {command[0]!r}.", hint="It is looked for in PATH.", command=command[0])
+    os.execve(program, command, variables)
+
+
+def environment(address: Address, environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables that lead to an endpoint; past a proxy, if the environment names one."""
+    variables = {"HF_ENDPOINT": _reachable(address).url}
+    lower = {name.lower(): value for name, value in environ.items()}
+    if any(lower.get(name) for name in _PROXIES):
+        known = [part for part in lower.get("no_proxy", "").split(",") if part]
+        exempt = ",".join(dict.fromkeys([*known, _reachable(address).host]))
+        variables |= {"NO_PROXY": exempt, "no_proxy": exempt}
+    return variables
+
+
+def exports(variables: Mapping[str, str], shell: str) -> str:
+    """The variables as statements of a shell's language, one a line."""
+    if shell == "fish":
+        return "\n".join(f"set -gx {name} {shlex.quote(value)};" for name, value in variables.items())
+    if shell == "powershell":
+        quoted = {name: value.replace("'", "''") for name, value in variables.items()}
+        return "\n".join(f"$Env:{name} = '{value}'" for name, value in quoted.items())
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+
+
+def _running_endpoint(invocation: Invocation) -> Address | None:
+    """Where the daemon's endpoint really listens; None when none runs."""
+    from hfpeer.lifecycle import find_daemon
+
+    status = asyncio.run(find_daemon(invocation.settings))
+    return None if status is None else Address.parse(status.listeners["endpoint"])
+
+
+def _reachable(address: Address) -> Address:
+    """The address as this machine reaches it."""
+    if address.ip is None or not address.ip.is_unspecified:
+        return address
+    return Address("::1" if ":" in address.host else "127.0.0.1", address.port)
+
+
+def _shell_of(environ: Mapping[str, str]) -> str:
+    name = environ.get("SHELL", "").rpartition("/")[2]
+    return "fish" if name == "fish" else "powershell" if name in ("pwsh", "powershell") else "sh"
