@@ -14,6 +14,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 
 from hfpeer.errors import AccessDenied, InvalidName
+from hfpeer.limits import Limiter
 from hfpeer.names import Address
 from hfpeer.operations import Holdings, Operations
 from hfpeer.wire import BATCH_PATH, BLOBS_PREFIX
@@ -27,6 +28,7 @@ from hfpeer_daemon.routes.peer import peer_routes
 from hfpeer_daemon.uploads import UploadLine
 
 MAX_BATCHES = 4
+MAX_BATCHES_PER_PEER = 2
 OWN_PAGES = frozenset({"/", "/healthz", "/metrics"})
 """Paths of the endpoint that are no Hub's."""
 VIEWER_PREFIX = "datasets-server."
@@ -34,9 +36,17 @@ VIEWER_PREFIX = "datasets-server."
 Check = Callable[[Scope], None]
 
 
-def lan_app(holdings: Holdings, threads: Executor, line: UploadLine, stopping: asyncio.Event) -> App:
-    """The peers' door. `line` bounds the uploads; `threads` should be somewhat more than its places."""
-    blobs = BlobDoor(holdings, threads, line, UploadLine(MAX_BATCHES))
+def lan_app(
+    holdings: Holdings,
+    threads: Executor,
+    line: UploadLine,
+    stopping: asyncio.Event,
+    limiter: Limiter | None = None,
+) -> App:
+    """The peers' door. `line` bounds the uploads, `limiter` their rate; `threads` should be somewhat more than the
+    line's places."""
+    batches = UploadLine(MAX_BATCHES, max_per_peer=MAX_BATCHES_PER_PEER)
+    blobs = BlobDoor(holdings, threads, line, batches, limiter)
     messages = _framework(peer_routes(holdings, stopping))
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,17 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
 from hfpeer.errors import NotFound
+from hfpeer.limits import Limiter
 from hfpeer.names import Digest
 from hfpeer.operations import Holdings, SharedBlob
 from hfpeer.ranges import MIB, ByteRange
-from hfpeer.wire import BLOBS_PREFIX, MAX_BATCH_BLOB_BYTES, encode_batch_header, parse_batch_digests
+from hfpeer.wire import BLOBS_PREFIX, MAX_BATCH_BLOB_BYTES, NODE_HEADER, encode_batch_header, parse_batch_digests
 from hfpeer_daemon.responses import (
     UNSATISFIABLE,
     Receive,
@@ -32,7 +33,6 @@ from hfpeer_daemon.responses import (
     header_lines,
     names_etag,
     parse_range,
-    send_whole,
 )
 from hfpeer_daemon.uploads import UploadLine
 from hfpeer_daemon.zero_copy import EXTENSION, SendBroken
@@ -45,6 +45,7 @@ _NOTHING = ByteRange(0, 0)
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
+Read = Callable[[int, int], Awaitable[bytes]]
 
 
 @dataclass(frozen=True)
@@ -60,14 +61,23 @@ class BlobDoor:
     """Answers GET and HEAD of `/v1/blobs/{digest}` and `/v1/batch`. Raises errors for `problems` before it answers.
 
     `threads` opens, reads and (through the zero-copy protocol) sends; it wants a few more threads than the lines have
-    places. `line` bounds the uploads, `batches` the batches, which are built in memory (16 MiB at most).
+    places. `line` bounds the uploads, `batches` the batches, which are built in memory (16 MiB at most), and `limiter`
+    the rate of them all together.
     """
 
-    def __init__(self, holdings: Holdings, threads: Executor, line: UploadLine, batches: UploadLine) -> None:
+    def __init__(
+        self,
+        holdings: Holdings,
+        threads: Executor,
+        line: UploadLine,
+        batches: UploadLine,
+        limiter: Limiter | None = None,
+    ) -> None:
         self._holdings = holdings
         self._threads = threads
         self._line = line
         self._batches = batches
+        self._limiter = limiter
 
     async def blob(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One blob, or one range of it."""
@@ -76,18 +86,21 @@ class BlobDoor:
             answered = await self._answer_without_bytes(digest, scope, send)
             if answered:
                 return
-        async with self._line.turn():
+        async with self._line.turn(_peer_of(scope)):
             await self._answer_with_bytes(digest, scope, receive, send)
 
     async def batch(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Many small blobs in one answer, each behind a line that names it."""
         query = parse_qs(scope["query_string"].decode("latin-1"))
         digests = parse_batch_digests(",".join(query.get("digests", [])))
-        async with self._batches.turn():
+        async with self._batches.turn(_peer_of(scope)):
             body = await self._run(_read_batch, self._holdings, digests)
-            await send_whole(send, 200, body, {"Content-Type": "application/octet-stream"}.items())
-            if scope["method"] == "GET":
-                self._holdings.note_sent(len(body))
+            headers: dict[str, str | int] = {"Content-Type": "application/octet-stream", "Content-Length": len(body)}
+            await _start(send, _Answer(200, headers))
+            if scope["method"] == "HEAD":
+                await send({"type": "http.response.body", "body": b""})
+            else:
+                await self._send_memory(body, receive, send)
 
     async def _answer_without_bytes(self, digest: Digest, scope: Scope, send: Send) -> bool:
         """Answers HEAD, and GET where nothing has changed; False when bytes must follow."""
@@ -126,21 +139,46 @@ class BlobDoor:
         for start in range(part.start, part.stop, MESSAGE_BYTES):
             stop = min(part.stop, start + MESSAGE_BYTES)
             await send(
-                {"type": EXTENSION, "file": fd, "offset": start, "count": stop - start, "more_body": stop < part.stop}
+                {
+                    "type": EXTENSION,
+                    "file": fd,
+                    "offset": start,
+                    "count": stop - start,
+                    "more_body": stop < part.stop,
+                    "limiter": self._limiter,
+                }
             )
             self._holdings.note_sent(stop - start)
 
     async def _send_reads(self, fd: int, part: ByteRange, receive: Receive, send: Send) -> None:
+        async def read(start: int, stop: int) -> bytes:
+            chunk = await self._run(os.pread, fd, stop - start, start)
+            if len(chunk) < stop - start:
+                raise SendBroken("was cut off: the file ended early")
+            return chunk
+
+        await self._send_portions(part, read, receive, send)
+
+    async def _send_memory(self, body: bytes, receive: Receive, send: Send) -> None:
+        async def read(start: int, stop: int) -> bytes:
+            return body[start:stop]
+
+        await self._send_portions(ByteRange(0, len(body)), read, receive, send)
+
+    async def _send_portions(self, part: ByteRange, read: Read, receive: Receive, send: Send) -> None:
+        """Sends `part` at the rate that the limiter allows, as long as the client is there."""
         gone = asyncio.ensure_future(_wait_until_gone(receive))
         try:
             start = part.start
             while start < part.stop and not gone.done():
-                chunk = await self._run(os.pread, fd, min(READ_BYTES, part.stop - start), start)
-                if not chunk:
-                    raise SendBroken("was cut off: the file ended early")
-                start += len(chunk)
-                await send({"type": "http.response.body", "body": chunk, "more_body": start < part.stop})
+                stop = min(part.stop, start + READ_BYTES)
+                if self._limiter is not None:
+                    stop = min(stop, start + (self._limiter.quantum() or READ_BYTES))
+                    await asyncio.wait([gone], timeout=self._limiter.reserve(stop - start))
+                chunk = await read(start, stop)
+                await send({"type": "http.response.body", "body": chunk, "more_body": stop < part.stop})
                 self._holdings.note_sent(len(chunk))
+                start = stop
         finally:
             gone.cancel()
 
@@ -191,6 +229,13 @@ def _present_part(blob: SharedBlob, asked: ByteRange | None) -> ByteRange | Unsa
     if asked is None:
         raise NotFound("This node has only parts of this blob.", hint="Ask for ranges; /pieces says which.")
     return UNSATISFIABLE if gap.start == start else ByteRange(start, gap.start)
+
+
+def _peer_of(scope: Scope) -> str:
+    """Who asks: a host, and among the nodes of this very machine, which share one, the node it says it is."""
+    host = scope["client"][0] if scope.get("client") else ""
+    is_own_machine = host.startswith("127.") or host in ("", "::1", "::ffff:127.0.0.1")
+    return f"{host} {header(scope, NODE_HEADER.lower().encode()) or ''}" if is_own_machine else host
 
 
 async def _start(send: Send, answer: _Answer) -> None:

@@ -14,6 +14,10 @@ from hfpeer.errors import AddressInUse, BrokenCache, DaemonError, InvalidName
 from hfpeer.names import Address
 
 BACKLOG = 512
+LOWER_EFFORT = 1 << 2
+"""The code point of RFC 8622, as it stands in the octet of IP_TOS."""
+BULK = 2
+"""TC_PRIO_BULK of linux/pkt_sched.h."""
 _LISTENING = "0A"
 """The state TCP_LISTEN in /proc/net/tcp."""
 
@@ -46,6 +50,21 @@ def bound_address(listener: socket.socket) -> Address:
     """Where the socket listens, with the port it got; a dual-stack socket as 0.0.0.0."""
     host, port = listener.getsockname()[:2]
     return Address("0.0.0.0" if host == "::" else host, port)
+
+
+def send_after_others(listener: socket.socket) -> None:
+    """What the connections of a listener send is of lower effort (RFC 8622) than all else that leaves this machine.
+
+    A queue that tells classes apart, here or on the way, lets the user's own packets go first; any other ignores it.
+    """
+    options = [(socket.IPPROTO_IP, socket.IP_TOS, LOWER_EFFORT)]
+    if listener.family == socket.AF_INET6:
+        options.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, LOWER_EFFORT))
+    if hasattr(socket, "SO_PRIORITY"):  # after the others, which set it too
+        options.append((socket.SOL_SOCKET, socket.SO_PRIORITY, BULK))
+    for level, name, value in options:
+        with suppress(OSError):
+            listener.setsockopt(level, name, value)
 
 
 def listen_unix(path: Path) -> socket.socket:

@@ -23,6 +23,7 @@ from hfpeer.control import CONTROL_VERSION
 from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.errors import HfpeerError
 from hfpeer.lifecycle import DaemonLock, Reporter
+from hfpeer.limits import make_limiter
 from hfpeer.names import Address
 from hfpeer.operations import Holdings, Operations
 from hfpeer.settings import Settings, read_settings
@@ -31,7 +32,7 @@ from hfpeer_daemon.app import control_app, endpoint_app, lan_app
 from hfpeer_daemon.background import Adds
 from hfpeer_daemon.doors import Door
 from hfpeer_daemon.hub.door import HubDoor
-from hfpeer_daemon.listeners import bound_address, listen_tcp, listen_unix
+from hfpeer_daemon.listeners import bound_address, listen_tcp, listen_unix, send_after_others
 from hfpeer_daemon.logs import start_logging
 from hfpeer_daemon.notify import Notifier
 from hfpeer_daemon.uploads import UploadLine
@@ -172,6 +173,8 @@ class Daemon:
         self, node: RunningNode, lan: socket.socket, endpoint: socket.socket, control: socket.socket
     ) -> None:
         line, adds = UploadLine(), Adds(node)
+        limiter = make_limiter(self._settings.lan_up_limit)
+        send_after_others(lan)
         threads = ThreadPoolExecutor(line.max_active + SPARE_THREADS, "hfpeer-send")
         local_threads = ThreadPoolExecutor(LOCAL_THREADS, "hfpeer-local")
         protocol, local_protocol = zero_copy_protocol(threads), zero_copy_protocol(local_threads)
@@ -182,7 +185,7 @@ class Daemon:
             "control": str(self._settings.places.control_socket),
         }
         doors = [
-            Door(lan_app(node.holdings, threads, line, self._stopping), lan, protocol),
+            Door(lan_app(node.holdings, threads, line, self._stopping, limiter), lan, protocol),
             Door(endpoint_app(node, bound_address(endpoint), _own_names(), hub), endpoint, local_protocol),
             Door(
                 control_app(node, adds, self._stopping.set),

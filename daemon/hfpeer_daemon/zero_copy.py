@@ -8,10 +8,7 @@ the limits on a request's head. It must never decide what is sent. It rests on u
 from __future__ import annotations
 
 import asyncio
-import errno
-import logging
 import os
-import select
 import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
@@ -19,31 +16,19 @@ from typing import Any, ClassVar
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from hfpeer.limits import Limiter
+from hfpeer_daemon.copying import SendBroken as SendBroken
+from hfpeer_daemon.copying import copy_to_socket
+
 EXTENSION = "http.response.zerocopysend"
 MAX_HEAD_BYTES = 64 * 1024
 HEAD_TIMEOUT_SECONDS = 30.0
 STALL_TIMEOUT_SECONDS = 60.0
-MAX_SENDFILE_BYTES = 1 << 30
-COPY_BYTES = 1024 * 1024
 CAN_SENDFILE = hasattr(os, "sendfile")
 
 _HEAD_TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
-_NO_SENDFILE = {errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP}
-"""What sendfile says of a file system that has none."""
-_GONE = {errno.EPIPE, errno.ECONNRESET, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
-
-_log = logging.getLogger(__name__)
-
 Message = dict[str, Any]
 Send = Callable[[Message], Awaitable[None]]
-
-
-class SendBroken(ConnectionError):
-    """A body was not sent to its end, and its connection is gone. `sent_bytes` of the message did leave."""
-
-    def __init__(self, reason: str, sent_bytes: int = 0) -> None:
-        super().__init__(reason)
-        self.sent_bytes = sent_bytes
 
 
 class ZeroCopyProtocol(HttpToolsProtocol):
@@ -125,7 +110,7 @@ def zero_copy_protocol(
 ) -> type[ZeroCopyProtocol]:
     """The protocol class that sends in `threads`: one thread is busy for as long as one body is sent.
 
-    A client that takes nothing for `stall_timeout_seconds`, or does not end a request's head within
+    A client that takes next to nothing for `stall_timeout_seconds`, or does not end a request's head within
     `head_timeout_seconds`, loses its connection.
     """
     settings = {
@@ -137,7 +122,7 @@ def zero_copy_protocol(
 
 
 class _FileSender:
-    """`send` of one request, which also takes `http.response.zerocopysend`."""
+    """`send` of one request, which also takes `http.response.zerocopysend`. A message of ours may have a `limiter`."""
 
     def __init__(
         self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop, threads: Executor, timeout_seconds: float
@@ -167,7 +152,7 @@ class _FileSender:
             raise RuntimeError("Response content longer than Content-Length")
         if count:
             await self._flush()
-            await self._copy(file_fd, offset, count)
+            await self._copy(file_fd, offset, count, message.get("limiter"))
             cycle.expected_content_length -= count
 
     async def _flush(self) -> None:
@@ -185,9 +170,10 @@ class _FileSender:
         if cycle.disconnected or cycle.transport.is_closing():
             raise self._broken("left before the body")
 
-    async def _copy(self, file_fd: int, offset: int, count: int) -> None:
+    async def _copy(self, file_fd: int, offset: int, count: int, limiter: Limiter | None) -> None:
         sock = self._duplicate_socket()
-        copied = self._loop.run_in_executor(self._threads, _copy, sock, file_fd, offset, count, self._timeout_seconds)
+        what = (sock, file_fd, offset, count, self._timeout_seconds, limiter)
+        copied = self._loop.run_in_executor(self._threads, copy_to_socket, *what)
         try:
             await asyncio.shield(copied)
         except SendBroken as error:
@@ -233,39 +219,3 @@ def _slice(message: Message) -> tuple[int, int, int]:
     offset = os.lseek(file_fd, 0, os.SEEK_CUR) if offset is None else offset
     count = message.get("count")
     return file_fd, offset, max(0, os.fstat(file_fd).st_size - offset) if count is None else count
-
-
-def _copy(sock: socket.socket, file_fd: int, offset: int, count: int, timeout_seconds: float) -> int:
-    """Blocking: all `count` bytes or SendBroken. `sock` does not block (its mode is shared with the loop's)."""
-    writable = select.poll()
-    writable.register(sock, select.POLLOUT)
-    sent = 0
-    send = _sendfile
-    while sent < count:
-        try:
-            size = send(sock, file_fd, offset + sent, count - sent)
-        except BlockingIOError:
-            if not writable.poll(timeout_seconds * 1000):
-                raise SendBroken(f"took nothing for {timeout_seconds:g} s", sent) from None
-            continue
-        except OSError as error:
-            if error.errno in _NO_SENDFILE and send is _sendfile:
-                send = _read_and_send
-                continue
-            if error.errno not in _GONE:
-                _log.warning("A file that was being sent cannot be read: %s", error)
-            raise SendBroken(str(error), sent) from error
-        if size == 0:
-            _log.warning("A file that was being sent ended %d bytes early", count - sent)
-            raise SendBroken("the file ended early", sent)
-        sent += size
-    return sent
-
-
-def _sendfile(sock: socket.socket, file_fd: int, offset: int, count: int) -> int:
-    return os.sendfile(sock.fileno(), file_fd, offset, min(count, MAX_SENDFILE_BYTES))
-
-
-def _read_and_send(sock: socket.socket, file_fd: int, offset: int, count: int) -> int:
-    chunk = os.pread(file_fd, min(count, COPY_BYTES), offset)
-    return sock.send(chunk) if chunk else 0
