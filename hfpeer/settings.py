@@ -181,11 +181,14 @@ KEYS: tuple[Key, ...] = (
     Key(
         "endpoint.stale_refs",
         "serve",
-        "what to do with old answers when no hub can be asked: serve or refuse",
+        "old answers about a branch when no hub answers: serve or refuse",
         _stale_refs,
     ),
     Key(
-        "endpoint.offline_days", "7", "days for which a token that a hub accepted opens its cached repos offline", _days
+        "endpoint.offline_days",
+        "7",
+        "days for which a token once accepted opens cached repos while no hub answers",
+        _days,
     ),
     Key("upstreams", DEFAULT_UPSTREAMS, "the hubs to ask after the peers, in order", _upstreams),
     Key("mirror.send_token", "false", "whether mirrors may see your Hugging Face token", _boolean),

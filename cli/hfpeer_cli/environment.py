@@ -46,7 +46,7 @@ def env(invocation: Invocation, shell: str | None) -> None:
     examples=["hfpeer run -- hf download gpt2", "hfpeer run -- python train.py"],
     context_settings={"ignore_unknown_options": True},
 )
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND")
 @pass_invocation
 def run(invocation: Invocation, command: tuple[str, ...]) -> None:
     """Run one command that asks this node for what it wants from the Hub.
