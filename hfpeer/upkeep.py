@@ -19,7 +19,7 @@ from hfpeer.upstream.hubs import Hubs
 SCAN_SECONDS = 30.0
 VERIFY_SECONDS = 5.0
 INTRODUCE_SECONDS = 300.0
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 30.0
 ANNOUNCE_SECONDS = 1.0
 STALE_PARTIAL_SECONDS = 30 * 24 * 3600.0
 
@@ -86,13 +86,17 @@ class Upkeep:
                     _log.warning("%s does not hash to its name; it is not shared", blob.path)
 
     async def _introduce(self) -> None:
-        """Makes what other tools put here known to peers: soon after a scan has found it, and again from time to time
-        for what no hub would speak of."""
+        """Makes what other tools put here known to peers: soon after a scan has found it, or a hub can be reached,
+        and again from time to time for what no hub would speak of."""
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._has_news.wait(), INTRODUCE_SECONDS)
         self._has_news.clear()
-        await self._ask_visibility()
-        await self._prove()
+        try:
+            await self._ask_visibility()
+            await self._prove()
+        except HfpeerError:
+            self._has_news.set()
+            raise
 
     async def _ask_visibility(self) -> None:
         for repo in await self._repos():
