@@ -228,7 +228,9 @@ class Machines:
     ) -> Machine:
         """A machine on loopback, or on a host of a LAN; its daemon is not started. `environ` is added to its own."""
         listeners = {"HFPEER_ENDPOINT_LISTEN": "127.0.0.1:0"} | ({} if host else {"HFPEER_LAN_LISTEN": "127.0.0.1:0"})
-        node = {"HFPEER_UPSTREAMS": upstreams, "HFPEER_PEERS": ",".join(peers), "HFPEER_MDNS": str(int(mdns))}
+        # A variable goes before the settings file, even an empty one: `peer add` writes to the file.
+        known = {"HFPEER_PEERS": ",".join(peers)} if peers else {}
+        node = {"HFPEER_UPSTREAMS": upstreams, "HFPEER_MDNS": str(int(mdns)), **known}
         machine = Machine(name, self._folder / name, {**listeners, **node, **environ}, host)
         self._made.append(machine)
         return machine
