@@ -79,7 +79,7 @@ class BlobFetch:
         self.report = FetchReport()
         self._listener = listener
         self._patience_seconds = patience_seconds
-        self._pace = pace or Pace()
+        self._pace = pace or Pace(silence_seconds=min(Pace.silence_seconds, patience_seconds / 3))
         self._keep_seconds = self._pace.silence_seconds / KEEPS_PER_SILENCE
         self._clock = clock
         self._lock = threading.Lock()
@@ -111,14 +111,15 @@ class BlobFetch:
 
     def add_source(self, source: Source, pieces: PieceMap | None = None) -> None:
         """A source joins, or has a new piece map (None: the whole blob). One with another grid is turned away."""
-        grid = (self.blob.size_bytes, PIECE_SIZE_BYTES)
-        if pieces is not None and (pieces.size_bytes, pieces.piece_size_bytes) != grid:
-            return
         with self._lock:
             self._sources.setdefault(source.name, source)
             self.report.kinds[source.name] = source.kind
             self._picker.add_source(source.name, TIERS[source.kind], CONNECTIONS[source.kind], pieces)
-            if source.name in self._excluded:
+            if pieces is not None and pieces.size_bytes != self.blob.size_bytes:
+                self._picker.remove_source(source.name, f"has {pieces.size_bytes} bytes under this digest")
+            elif pieces is not None and pieces.piece_size_bytes != PIECE_SIZE_BYTES:
+                self._picker.remove_source(source.name, f"has pieces of {pieces.piece_size_bytes} bytes")
+            elif source.name in self._excluded:
                 self._picker.remove_source(source.name, _COMPARED)
             self._orders_changed.notify_all()
 

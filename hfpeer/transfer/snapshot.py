@@ -75,11 +75,14 @@ class SnapshotTransfer:
         self._files: dict[Digest, list[ManifestFile]] = {}
         for file in files:
             self._files.setdefault(file.digest, []).append(file)
+        self._files_total = len(files)
+        self._size_bytes = sum(files[0].size_bytes for files in self._files.values())
+        self._fetching: list[Digest] = []
         self._tell = listener
         self._asks_peers = asks_peers
         self._patience_seconds = patience_seconds
         self._lock = threading.Lock()
-        self._done: set[Digest] = set()
+        self._done_files = 0
         self._done_bytes = 0
         self._small: SmallBlobs | None = None
         self._rate = _Rate()
@@ -120,7 +123,11 @@ class SnapshotTransfer:
 
     async def _fetch_large(self, blob: WantedBlob, slots: asyncio.Semaphore) -> None:
         async with slots:
-            report = await self._fetches.fetch(blob, self._scout, self._listener, asks_peers=self._asks_peers)
+            self._fetching.append(blob.digest)
+            try:
+                report = await self._fetches.fetch(blob, self._scout, self._listener, asks_peers=self._asks_peers)
+            finally:
+                self._fetching.remove(blob.digest)
             self.tally.add(report)
             await self._install([blob.digest])
 
@@ -158,7 +165,7 @@ class SnapshotTransfer:
         if files:
             self._store.install(self._manifest.repo, self._manifest.commit, files)
         with self._lock:
-            self._done.update(digests)
+            self._done_files += len(files)
             self._done_bytes += sum(self._files[digest][0].size_bytes for digest in digests)
         for file in files:
             self._listener(FileFinished(str(file.path), file.size_bytes))
@@ -174,9 +181,8 @@ class SnapshotTransfer:
         running = []
         by_source = dict(self.tally.bytes_by_source)
         present_bytes = self._done_bytes
-        for digest, files in self._files.items():
-            if digest in self._done or self._fetches.find(digest) is None:
-                continue
+        for digest in self._fetching:
+            files = self._files[digest]
             here = self._fetches.present_bytes(digest)
             present_bytes += here
             running.append(FileProgress(str(files[0].path), here, files[0].size_bytes))
@@ -186,13 +192,13 @@ class SnapshotTransfer:
         rates = self._rate.of(by_source)
         return Progressed(
             present_bytes=present_bytes,
-            size_bytes=sum(files[0].size_bytes for files in self._files.values()),
+            size_bytes=self._size_bytes,
             rate_bytes_per_second=sum(rates.values()),
             bytes_by_source=by_source,
             rate_by_source=rates,
             files=tuple(running),
-            files_done=sum(len(self._files[digest]) for digest in list(self._done)),
-            files_total=sum(len(files) for files in self._files.values()),
+            files_done=self._done_files,
+            files_total=self._files_total,
         )
 
 

@@ -338,10 +338,14 @@ def test_a_peer_that_still_fetches_gives_what_it_has_as_it_comes(job: Job) -> No
 
 
 def test_a_piece_map_of_another_grid_is_turned_away(job: Job) -> None:
-    fetch = job.begin(FakeSource("hub", job.data, bytes_per_second=1e6))
-    fetch.add_source(FakeSource("other", job.data), PieceMap(len(job.data) + 1, MIB, 1, None))
-    fetch.add_source(FakeSource("other", job.data), PieceMap(len(job.data), MIB // 2, 1, None))
-    assert "other" not in fetch.report.kinds
+    other = FakeSource("other", job.data)
+    dumb = FakeSource("dumb", job.data, never_answers=True)
+    fetch = job.begin(dumb)
+    fetch.add_source(other, PieceMap(len(job.data) + 1, MIB, 1, None))
+    with pytest.raises(NoSourceLeft, match="other: has 5242898 bytes under this digest"):
+        fetch.result.result(5)
+    assert not other.given
+    dumb.released.set()
 
 
 @pytest.mark.parametrize("seed", range(12))
