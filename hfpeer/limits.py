@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hfpeer.rates import MINUTES_PER_DAY, Schedule, TokenBucket
 from hfpeer.wire import Body, SourceFault
 
-QUANTUM_SECONDS = 0.05
+QUANTUM_SECONDS = 0.03
 """How much of the road one may take in a turn: little, so that rates are smooth and turns come soon."""
 LEAST_QUANTUM_BYTES = 1024
 MOST_QUANTUM_BYTES = 1024 * 1024

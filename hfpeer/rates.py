@@ -17,8 +17,8 @@ Rate: TypeAlias = "float | None"
 MINUTES_PER_DAY = 24 * 60
 LOWEST_BYTES_PER_SECOND = 8_000
 """A lower limit would look like a source that has died."""
-BURST_SECONDS = 0.1
-"""What was not used is not lost at once, so that late wake-ups cost no rate; after this time it is."""
+LATE_SECONDS = 0.25
+"""Who wakes up so late after its turn makes up for it; whoever comes later begins anew."""
 
 _UNITS_BYTES = {
     "kbit": 125.0,
@@ -118,7 +118,7 @@ class TokenBucket:
 
     def reserve(self, size_bytes: float, now: float, rate: float) -> float:
         """Takes `size_bytes` at `rate` bytes per second; how many seconds to wait before they may move."""
-        begins_at = max(self._free_at, now - BURST_SECONDS)
+        begins_at = self._free_at if self._free_at >= now - LATE_SECONDS else now
         self._free_at = begins_at + size_bytes / rate
         return max(0.0, begins_at - now)
 

@@ -20,6 +20,8 @@ from hfpeer.limits import Limiter
 
 MAX_SENDFILE_BYTES = 1 << 30
 COPY_BYTES = 1024 * 1024
+BULK = 2
+"""TC_PRIO_BULK of linux/pkt_sched.h: behind the user's own packets wherever this machine queues by priority."""
 LEAST_TAKEN_BYTES = 16 * 1024
 """Who takes less in the time of a stall is stalling, even if it is a byte now and then."""
 
@@ -77,6 +79,8 @@ class _Client:
     """Who is being sent to: waits for it, and watches how much it takes."""
 
     def __init__(self, sock: socket.socket, timeout_seconds: float) -> None:
+        if hasattr(socket, "SO_PRIORITY"):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_PRIORITY, BULK)
         self._sock = sock
         self._timeout_seconds = timeout_seconds
         self._writable = select.poll()

@@ -16,8 +16,6 @@ from hfpeer.names import Address
 BACKLOG = 512
 LOWER_EFFORT = 1 << 2
 """The code point of RFC 8622, as it stands in the octet of IP_TOS."""
-BULK = 2
-"""TC_PRIO_BULK of linux/pkt_sched.h."""
 _LISTENING = "0A"
 """The state TCP_LISTEN in /proc/net/tcp."""
 
@@ -60,8 +58,6 @@ def send_after_others(listener: socket.socket) -> None:
     options = [(socket.IPPROTO_IP, socket.IP_TOS, LOWER_EFFORT)]
     if listener.family == socket.AF_INET6:
         options.append((socket.IPPROTO_IPV6, socket.IPV6_TCLASS, LOWER_EFFORT))
-    if hasattr(socket, "SO_PRIORITY"):  # after the others, which set it too
-        options.append((socket.SOL_SOCKET, socket.SO_PRIORITY, BULK))
     for level, name, value in options:
         with suppress(OSError):
             listener.setsockopt(level, name, value)

@@ -1,0 +1,303 @@
+"""Limits over real connections: as fast as was set, shared by all, ended at once, and nothing where none is set."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from fakes.doors import OpenDoor, eventually, open_door, wire
+from fakes.node import MemoryNode
+from hfpeer.limits import LimitedBody, Limiter, limited, make_limiter
+from hfpeer.names import Address, Digest
+from hfpeer.peers.bodies import BodyClient, SocketBody
+from hfpeer.rates import Schedule, parse_schedule
+from hfpeer.wire import Body, SourceFault, blob_path
+from hfpeer_daemon.app import lan_app
+from hfpeer_daemon.responses import App, Receive, Scope, Send
+from hfpeer_daemon.uploads import UploadLine
+from hfpeer_daemon.zero_copy import EXTENSION
+
+SIZE_BYTES = 20_000_000
+RATE = 20e6
+TOLERANCE = 0.1
+CONTENT = os.urandom(1_000_000) * 20
+
+
+class Shelf:
+    """A node with one large blob and some small ones."""
+
+    def __init__(self, folder: Path) -> None:
+        self.node = MemoryNode()
+        self.large = self._put(folder / "large", CONTENT)
+        self.small = [self._put(folder / f"small-{n}", os.urandom(250_000)) for n in range(16)]
+
+    def _put(self, path: Path, content: bytes) -> Digest:
+        path.write_bytes(content)
+        return self.node.put(path)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Shelf:
+    return Shelf(tmp_path)
+
+
+@asynccontextmanager
+async def door_of(
+    shelf: Shelf,
+    limiter: Limiter | None = None,
+    line: UploadLine | None = None,
+    *,
+    zero_copy: bool = True,
+    stall_timeout_seconds: float = 30.0,
+    grace_seconds: int = 1,
+) -> AsyncIterator[OpenDoor]:
+    stopping = asyncio.Event()
+
+    def make_app(threads: ThreadPoolExecutor) -> App:
+        app = lan_app(shelf.node, threads, line or UploadLine(), stopping, limiter)
+        return app if zero_copy else without_zero_copy(app)
+
+    settings = {"threads": 8, "stall_timeout_seconds": stall_timeout_seconds, "grace_seconds": grace_seconds}
+    async with open_door(make_app, **settings) as door:
+        yield door
+
+
+def without_zero_copy(app: App) -> App:
+    async def plain(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"].pop(EXTENSION)
+        await app(scope, receive, send)
+
+    return plain
+
+
+def read_all(body: Body, size_bytes: int) -> bytes:
+    buffer, got = bytearray(size_bytes), 0
+    while size := body.readinto(memoryview(buffer)[got : got + 2**20]):
+        got += size
+    body.close()
+    return bytes(buffer[:got])
+
+
+def fetch(address: Address, digest: Digest, start: int, stop: int, limiter: Limiter | None = None) -> bytes:
+    client = BodyClient(address, f"node-{start}", limiter=limiter)
+    try:
+        return read_all(client.open_range(digest, start, stop), stop - start)
+    finally:
+        client.close()
+
+
+async def seconds_for(*works: Callable[[], object]) -> float:
+    """How long it takes to do all of them at once, each in a thread."""
+    began_at = time.monotonic()
+    await asyncio.gather(*map(asyncio.to_thread, works))
+    return time.monotonic() - began_at
+
+
+def limiter_of(rate: float) -> Limiter:
+    return Limiter(Schedule(default=rate))
+
+
+@pytest.mark.parametrize("zero_copy", [True, False])
+async def test_an_upload_takes_as_long_as_its_limit_says(shelf: Shelf, zero_copy: bool) -> None:
+    async with door_of(shelf, limiter_of(RATE), zero_copy=zero_copy) as door:
+        found: list[bytes] = []
+        seconds = await seconds_for(lambda: found.append(fetch(door.address, shelf.large, 0, SIZE_BYTES)))
+    assert found == [CONTENT]
+    assert seconds == pytest.approx(SIZE_BYTES / RATE, rel=TOLERANCE)
+
+
+async def test_two_uploads_share_the_limit(shelf: Shelf) -> None:
+    half = SIZE_BYTES // 2
+    async with door_of(shelf, limiter_of(RATE)) as door:
+        ends: list[float] = []
+
+        def take(start: int) -> None:
+            fetch(door.address, shelf.large, start, start + half)
+            ends.append(time.monotonic())
+
+        seconds = await seconds_for(lambda: take(0), lambda: take(half))
+    assert seconds == pytest.approx(SIZE_BYTES / RATE, rel=TOLERANCE)
+    assert max(ends) - min(ends) < 0.2 * seconds, "each had its half of the rate"
+
+
+async def test_batches_keep_to_the_limit_too(shelf: Shelf) -> None:
+    async with door_of(shelf, limiter_of(4e6)) as door:
+        client = BodyClient(door.address, "me")
+        found: list[tuple[Digest, bytes | None]] = []
+        seconds = await seconds_for(lambda: found.extend(client.open_batch(shelf.small)))
+        client.close()
+    assert [len(data or b"") for _, data in found] == [250_000] * 16
+    assert seconds == pytest.approx(1.0, rel=TOLERANCE)
+
+
+async def test_downloads_of_ranges_and_batches_share_their_limit(shelf: Shelf) -> None:
+    limiter = limiter_of(RATE)
+    async with door_of(shelf) as door:
+        client = BodyClient(door.address, "me", limiter=limiter)
+        seconds = await seconds_for(
+            lambda: fetch(door.address, shelf.large, 0, SIZE_BYTES - 4_000_000, limiter),
+            lambda: list(client.open_batch(shelf.small)),
+        )
+        client.close()
+    assert seconds == pytest.approx(SIZE_BYTES / RATE, rel=TOLERANCE)
+
+
+async def test_a_limit_that_does_not_hold_at_this_hour_slows_nothing(shelf: Shelf) -> None:
+    evening = Limiter(parse_schedule("08:00-18:00=1mbit,none"), minute=lambda: 20 * 60)
+    async with door_of(shelf, evening) as door:
+        assert await seconds_for(lambda: fetch(door.address, shelf.large, 0, SIZE_BYTES, evening)) < 2.0
+
+
+async def test_a_limit_begins_in_the_middle_of_a_download(shelf: Shelf) -> None:
+    now = [20 * 60]
+    limiter = Limiter(parse_schedule("21:00-22:00=80mbit,none"), minute=lambda: now[0])
+    async with door_of(shelf) as door:
+        client = BodyClient(door.address, "me", limiter=limiter)
+        body = await asyncio.to_thread(client.open_range, shelf.large, 0, SIZE_BYTES)
+        view = memoryview(bytearray(2**20))
+        got = 0
+        while got < SIZE_BYTES // 2:
+            got += await asyncio.to_thread(body.readinto, view)
+        now[0] = 21 * 60
+        seconds = await seconds_for(lambda: read_all(body, SIZE_BYTES))
+        client.close()
+    assert seconds == pytest.approx((SIZE_BYTES - got) / 10e6, rel=TOLERANCE)
+
+
+def test_abort_wakes_a_download_that_waits_for_its_turn() -> None:
+    class Endless:
+        is_aborted = False
+
+        def readinto(self, view: memoryview) -> int:
+            return len(view)
+
+        def close(self) -> None: ...
+
+        def abort(self) -> None:
+            self.is_aborted = True
+
+    inner, limiter = Endless(), limiter_of(10_000.0)
+    body = limited(inner, limiter)
+    limiter.reserve(10_000_000)  # by somebody else: the next turn is in a quarter of an hour
+    timer = threading.Timer(0.05, body.abort)
+    timer.start()
+    began_at = time.monotonic()
+    with pytest.raises(SourceFault, match="aborted"):
+        body.readinto(memoryview(bytearray(100)))
+    timer.join()
+    assert time.monotonic() - began_at < 1.0
+    assert inner.is_aborted
+
+
+async def test_the_end_of_the_daemon_wakes_an_upload_that_waits_for_its_turn(shelf: Shelf) -> None:
+    limiter = limiter_of(10_000.0)
+    async with door_of(shelf, limiter, grace_seconds=0) as door, wire(door.address) as connection:
+        await connection.say(blob_path(shelf.large))
+        await connection.head()
+        limiter.reserve(10_000_000)
+        began_at = time.monotonic()
+        door.close()
+        await connection.rest()
+        assert await door.threads_are_free()
+        assert time.monotonic() - began_at < 2.0
+
+
+async def test_without_a_limit_nothing_stands_in_the_way(shelf: Shelf) -> None:
+    assert make_limiter(parse_schedule("none")) is None
+    assert make_limiter(parse_schedule("08:00-18:00=none")) is None
+    async with door_of(shelf) as door:
+        plain, paced = BodyClient(door.address, "me"), BodyClient(door.address, "me", limiter=limiter_of(RATE))
+        bodies = [await asyncio.to_thread(client.open_range, shelf.large, 0, 10) for client in (plain, paced)]
+        assert [type(body) for body in bodies] == [SocketBody, LimitedBody]
+        for body in bodies:
+            body.close()
+        plain.close()
+        paced.close()
+
+
+# Few connections, and no place for ever
+
+
+async def test_one_peer_does_not_take_all_places(shelf: Shelf) -> None:
+    line = UploadLine(max_active=4, max_per_peer=2, max_wait_seconds=30.0)
+    with ExitStack() as greedy:
+        async with door_of(shelf, line=line, grace_seconds=0) as door:
+            for _ in range(4):
+                sock = greedy.enter_context(socket.create_connection((door.address.host, door.address.port)))
+                request = f"GET {blob_path(shelf.large)} HTTP/1.1\r\nHost: x\r\nX-Hfpeer-Node: greedy\r\n\r\n"
+                sock.sendall(request.encode())
+            await eventually(lambda: (line.active, line.waiting) == (2, 2))
+            async with wire(door.address) as fifth:
+                assert (await fifth.ask(blob_path(shelf.large), "X-Hfpeer-Node: greedy")).status == 503
+            async with wire(door.address) as modest:
+                answer = await modest.ask(blob_path(shelf.large), "Range: bytes=0-9", "X-Hfpeer-Node: modest")
+                assert answer.body == CONTENT[:10]
+            for _ in range(4):
+                greedy.close()
+    await eventually(lambda: line.active == 0)
+
+
+async def test_a_place_comes_free_for_a_peer_that_has_too_many(shelf: Shelf) -> None:
+    line = UploadLine(max_active=4, max_per_peer=1, max_wait_seconds=30.0)
+    async with door_of(shelf, line=line) as door, wire(door.address) as first, wire(door.address) as second:
+        await first.say(blob_path(shelf.large))
+        await first.head()
+        await second.say(blob_path(shelf.large), "Range: bytes=0-9")
+        await eventually(lambda: line.waiting == 1)
+        assert await first.reader.readexactly(SIZE_BYTES) == CONTENT
+        assert (await second.answer()).body == CONTENT[:10]
+    assert not line._turns_of, "nothing is remembered of who has gone"
+
+
+async def test_who_takes_a_byte_now_and_then_does_not_keep_a_place(shelf: Shelf) -> None:
+    line = UploadLine()
+    async with door_of(shelf, line=line, stall_timeout_seconds=0.5) as door:
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect((door.address.host, door.address.port))
+            sock.setblocking(False)
+            sock.sendall(f"GET {blob_path(shelf.large)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await eventually(lambda: line.active == 1)
+            began_at = time.monotonic()
+            while line.active and time.monotonic() - began_at < 10:
+                await asyncio.sleep(0.1)
+                try:
+                    sock.recv(100)
+                except BlockingIOError:
+                    pass
+                except ConnectionError:
+                    break
+            await eventually(lambda: line.active == 0)
+            assert await door.threads_are_free()
+
+
+async def test_who_is_slow_but_takes_what_it_can_keeps_its_place(shelf: Shelf) -> None:
+    line, size_bytes = UploadLine(), 400_000
+    async with door_of(shelf, line=line, stall_timeout_seconds=0.5) as door:
+        slow = limiter_of(200_000.0)
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.connect((door.address.host, door.address.port))
+            head = f"GET {blob_path(shelf.large)} HTTP/1.1\r\nHost: x\r\nRange: bytes=0-{size_bytes - 1}\r\n\r\n"
+            await asyncio.to_thread(sock.sendall, head.encode())
+
+            def drain() -> int:
+                got = 0
+                while got < size_bytes:
+                    time.sleep(slow.reserve(4000))
+                    chunk = sock.recv(4000)
+                    if not chunk:
+                        break
+                    got += len(chunk)
+                return got
+
+            assert await asyncio.to_thread(drain) >= size_bytes
