@@ -7,20 +7,26 @@ shown, and of a blob that is still being fetched only what is on disk.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from itertools import count
 
 from hfpeer.cache.store import Store
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.operations import CachedRevision, SharedBlob
 from hfpeer.ranges import PIECE_SIZE_BYTES, PieceGrid, RangeSet
+from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
-from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, RefMessage, RevisionMessage
+from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
 
-MAP_POLL_SECONDS = 0.05
-MAX_WAIT_SECONDS = 30.0
+NEWS_SECONDS = 0.06
+"""How long news is gathered before it is told: each telling costs both ends, and a piece takes about as long."""
+SIGN_OF_LIFE_SECONDS = 5.0
+
+_readers = count(1 << 32)
+"""Numbers apart from those of others who read along."""
 
 
 class OpenBlob:
@@ -87,31 +93,27 @@ class NodeHoldings:
             return None
         return _open(fetch.partial.path, fetch.blob.size_bytes, fetch.present)
 
-    async def piece_map(self, digest: Digest, after: int, wait_seconds: float) -> PieceMap | None:
-        deadline = time.monotonic() + min(wait_seconds, MAX_WAIT_SECONDS)
-        while True:
-            now = await self._piece_map(digest)
-            if now is None or now.version != after or time.monotonic() >= deadline:
-                return now
-            await asyncio.sleep(MAP_POLL_SECONDS)
-
-    async def _piece_map(self, digest: Digest) -> PieceMap | None:
-        """A map's version is the number of its pieces, one more when the blob is whole: whatever changes it shows."""
+    async def piece_map(self, digest: Digest) -> PieceMap | None:
         fetch = self._fetches.find(digest)
-        if fetch is None:
-            whole = await asyncio.to_thread(self._store.shared_blob, digest)
-            if whole is None:
-                return None
-            return PieceMap(whole.size_bytes, PIECE_SIZE_BYTES, PieceGrid(whole.size_bytes).count + 1, None)
-        if not await asyncio.to_thread(self._store.is_shared, fetch.blob.repo):
+        if fetch is not None:
+            return fetch.piece_map() if await self._is_shared(fetch) else None
+        whole = await asyncio.to_thread(self._store.shared_blob, digest)
+        if whole is None:
             return None
-        grid = PieceGrid(fetch.blob.size_bytes)
-        bits, pieces = bytearray(-(-grid.count // 8)), 0
-        for start, stop in fetch.present():
-            for piece in grid.pieces_inside(start, stop):
-                bits[piece >> 3] |= 1 << (piece & 7)
-                pieces += 1
-        return PieceMap(fetch.blob.size_bytes, PIECE_SIZE_BYTES, pieces, bytes(bits))
+        return PieceMap(whole.size_bytes, PIECE_SIZE_BYTES, PieceGrid(whole.size_bytes).count, None)
+
+    async def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
+        self._fetches.heard_of(digest)
+        fetch = self._fetches.find(digest)
+        if fetch is not None and await self._is_shared(fetch):
+            async for line in _chronicle(fetch):
+                yield line
+        whole = await self.piece_map(digest)
+        if whole is not None and whole.bits is None:
+            yield whole
+
+    async def _is_shared(self, fetch: BlobFetch) -> bool:
+        return await asyncio.to_thread(self._store.is_shared, fetch.blob.repo)
 
     def note_sent(self, size_bytes: int) -> None:
         self._store.note_sent(size_bytes)
@@ -131,6 +133,30 @@ class NodeHoldings:
             size_bytes=revision.size_bytes,
             refs=refs,
         )
+
+
+async def _chronicle(fetch: BlobFetch) -> AsyncIterator[PieceMap | PieceNews]:
+    """The map of a running fetch, and its news until it ends, a few times a second; at least a sign of life."""
+    loop, changed, reader = asyncio.get_running_loop(), asyncio.Event(), next(_readers)
+    fetch.join(reader, lambda: loop.call_soon_threadsafe(changed.set))
+    try:
+        first = fetch.piece_map()
+        yield first
+        version = first.version
+        while not fetch.result.done():
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(changed.wait(), SIGN_OF_LIFE_SECONDS)
+            await asyncio.sleep(NEWS_SECONDS)
+            changed.clear()
+            version, news = fetch.news_since(version)
+            if news is None:
+                again = fetch.piece_map()
+                version = again.version
+                yield again
+            else:
+                yield news
+    finally:
+        fetch.leave(reader)
 
 
 def _open(path: os.PathLike[str], size_bytes: int, present: Callable[[], RangeSet | None]) -> SharedBlob | None:

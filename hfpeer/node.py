@@ -60,7 +60,7 @@ class Node:
         self._places = settings.places
         self.node_id = _node_id(self._places)
         self.store = Store(self._places.cache, self._places.home)
-        self._fetches = Fetches(self.store, patience_seconds=settings.patience_seconds)
+        self._fetches = Fetches(self.store, self.node_id, patience_seconds=settings.patience_seconds)
         self._hubs = _make_hubs(settings)
         self._neighbourhood: Neighbourhood | None = None
         self._discovery: Discovery | None = None

@@ -6,6 +6,7 @@ any work.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.ranges import RangeSet
 from hfpeer.transfer.events import Finished, Listener
-from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, RefMessage
+from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage
 
 MAIN = Revision("main")
 
@@ -188,8 +189,13 @@ class Holdings(Protocol):
         """Blocking; for a worker thread."""
         ...
 
-    async def piece_map(self, digest: Digest, after: int, wait_seconds: float) -> PieceMap | None:
-        """The map once its version is newer than `after`, or as it is after the wait; None if not shared."""
+    async def piece_map(self, digest: Digest) -> PieceMap | None:
+        """What there is of a blob now; None if it is not shared."""
+        ...
+
+    def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
+        """What there is of a blob, and what comes of it for as long as it is being fetched; the last map says when it
+        is whole. Nothing if the blob is not shared. To be asked is also a hint that the asker wants the blob."""
         ...
 
     def note_sent(self, size_bytes: int) -> None:

@@ -7,10 +7,11 @@ here into values whose names are safe. No input or output.
 from __future__ import annotations
 
 import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -47,6 +48,10 @@ def blob_path(digest: Digest) -> str:
 
 def pieces_path(digest: Digest) -> str:
     return f"{BLOBS_PREFIX}{digest}/pieces"
+
+
+def follow_path(digest: Digest) -> str:
+    return f"{BLOBS_PREFIX}{digest}/follow"
 
 
 def manifest_path(repo: RepoId, commit: Commit) -> str:
@@ -279,6 +284,45 @@ class PieceMap:
                 _whole(document["version"]),
                 None if bits is None else base64.b64decode(bits, validate=True),
             )
+
+
+@dataclass(frozen=True)
+class PieceNews:
+    """A line of `GET /v1/blobs/{digest}/follow`, after the first, which is a piece map.
+
+    The answer is a stream of JSON lines for as long as the node fetches the blob. `added` are the pieces that came
+    since the line before. `claimed` are all those that it is asking a holder of the whole blob for now, so that nobody
+    else need. `firsthand` maps pieces that came straight from such a holder to `piece_digest` of their bytes: a node
+    that gets them at second hand can tell whether they were changed on the way. An empty line of news says that the
+    node is still there.
+    """
+
+    added: tuple[int, ...] = ()
+    claimed: tuple[int, ...] = ()
+    firsthand: Mapping[int, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        firsthand = {str(piece): digest for piece, digest in self.firsthand.items()}
+        return {"added": self.added, "claimed": self.claimed, "firsthand": firsthand}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> PieceNews:
+        with _reading("piece news"):
+            return cls(
+                tuple(_whole(piece) for piece in document["added"]),
+                tuple(_whole(piece) for piece in document["claimed"]),
+                {int(piece): _text(digest, 64) for piece, digest in dict(document["firsthand"]).items()},
+            )
+
+
+def piece_digest(data: bytes | memoryview) -> str:
+    """What `firsthand` says of a piece: the first 128 bits of its sha256, in hex."""
+    return hashlib.sha256(data).hexdigest()[:32]
+
+
+def parse_following(document: Mapping[str, Any]) -> PieceMap | PieceNews:
+    """One line of a followed blob."""
+    return PieceMap.from_json(document) if "bits" in document else PieceNews.from_json(document)
 
 
 class _reading:

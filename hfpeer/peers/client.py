@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
 
-from hfpeer.errors import HfpeerError, PeerUnreachable
+from hfpeer.errors import CorruptData, HfpeerError, PeerUnreachable
 from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, Digest, RepoId, Revision
@@ -32,9 +32,12 @@ from hfpeer.wire import (
     NodeMessage,
     PeersMessage,
     PieceMap,
+    PieceNews,
     RefMessage,
+    follow_path,
     generation_etag,
     manifest_path,
+    parse_following,
     pieces_path,
     ref_path,
 )
@@ -46,6 +49,8 @@ MESSAGE_SECONDS = 60.0
 """No message may take longer as a whole, however steadily it trickles."""
 PARSE_IN_THREAD_BYTES = 256 * 1024
 MAX_CONNECTIONS = 64
+FOLLOW_SILENCE_SECONDS = 15.0
+"""A peer that is followed says something at least every five seconds."""
 
 Message = TypeVar("Message")
 
@@ -118,18 +123,25 @@ class PeerClient:
         """What the peer last knew a revision to be; None if it never knew."""
         return await self._get(ref_path(repo, revision), RefMessage.from_json, SMALL_MESSAGE_BYTES, (404,))
 
-    async def pieces(self, digest: Digest, after: int | None = None, wait_seconds: float = 0.0) -> PieceMap | None:
-        """The piece map of a blob, once it is newer than version `after` or `wait_seconds` are over; None if the
-        peer neither has nor fetches the blob."""
-        query = {} if after is None else {"after": after, "wait": wait_seconds}
-        return await self._get(
-            pieces_path(digest),
-            PieceMap.from_json,
-            MAX_PIECE_MAP_BYTES,
-            (404,),
-            params=query,
-            wait_seconds=wait_seconds,
-        )
+    async def pieces(self, digest: Digest) -> PieceMap | None:
+        """The piece map of a blob; None if the peer neither has nor fetches it."""
+        return await self._get(pieces_path(digest), PieceMap.from_json, MAX_PIECE_MAP_BYTES, (404,))
+
+    async def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
+        """What the peer has of a blob, and then what it gets, for as long as it is fetching it; nothing if it neither
+        has nor fetches it. Ends when the peer has all of it, which the last map says, or has stopped fetching."""
+        timeout = httpx.Timeout(self._silence_timeout_seconds, read=FOLLOW_SILENCE_SECONDS)
+        try:
+            async with self._http.stream("GET", follow_path(digest), timeout=timeout) as response:
+                if response.status_code == 404:
+                    return
+                self._check(response, MAX_PIECE_MAP_BYTES)
+                async for line in _lines(response, MAX_PIECE_MAP_BYTES):
+                    yield parse_following(json.loads(line))
+        except httpx.HTTPError as error:
+            raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error
+        except (CorruptData, ValueError, RecursionError) as error:
+            raise self._unreachable(f"cannot be understood: {error}") from error
 
     def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> Body:
         """Blocking: see `BodyClient.open_range`."""
@@ -206,6 +218,17 @@ class PeerClient:
             hint=f"Is hfpeerd running there, and may this machine reach port {self.address.port}?",
             address=str(self.address),
         )
+
+
+async def _lines(response: httpx.Response, limit_bytes: int) -> AsyncIterator[bytes]:
+    """The lines of an answer as they come. Raises ValueError for one of more than `limit_bytes`."""
+    rest = b""
+    async for chunk in response.aiter_raw():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) > limit_bytes:
+            raise ValueError(f"a line of more than {limit_bytes} bytes")
 
 
 async def _parse(raw: bytes, parse: Callable[[Any], Message]) -> Message:

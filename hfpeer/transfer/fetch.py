@@ -20,10 +20,12 @@ from hfpeer.errors import AccessDenied, BrokenCache, CorruptData, HfpeerError, N
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.blame import Inquiry, ask_once
 from hfpeer.transfer.events import Listener, SourceFailed
+from hfpeer.transfer.fellows import Chronicle, Vouchers, bits_of, span_of
 from hfpeer.transfer.hashing import BufferPool, readable_stop
 from hfpeer.transfer.picker import Order, Pace, Picker
+from hfpeer.transfer.shares import Shares
 from hfpeer.transfer.sources import CONNECTIONS, TIERS, Source, SourceKind, WantedBlob
-from hfpeer.wire import Body, PieceMap, SourceFault
+from hfpeer.wire import Body, PieceMap, PieceNews, SourceFault, piece_digest
 
 MAX_WORKERS = 8
 SYNC_EVERY_BYTES = 256 * MIB
@@ -71,8 +73,10 @@ class BlobFetch:
         *,
         patience_seconds: float = 60.0,
         pace: Pace | None = None,
+        own_id: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`own_id` is this node's, by which it shares the pieces out with others that want the blob; "" shares none."""
         self.blob = blob
         self.partial = partial
         self.result: Future[FetchReport] = Future()
@@ -87,7 +91,11 @@ class BlobFetch:
         """For the conductor and for those who wait for a buffer."""
         self._orders_changed = threading.Condition(self._lock)
         """For workers without an order."""
-        self._picker = Picker(PieceGrid(blob.size_bytes), partial.present, self._pace)
+        self._grid = PieceGrid(blob.size_bytes)
+        shares = Shares(own_id, str(blob.digest), self._grid.count) if own_id else None
+        self._picker = Picker(self._grid, partial.present, self._pace, shares)
+        self._chronicle = Chronicle(self._grid, self._picker.present)
+        self._vouchers = Vouchers()
         self._sources: dict[str, Source] = {}
         self._bodies: dict[int, Body] = {}
         self._overdue: dict[int, str] = {}
@@ -114,7 +122,8 @@ class BlobFetch:
         with self._lock:
             self._sources.setdefault(source.name, source)
             self.report.kinds[source.name] = source.kind
-            self._picker.add_source(source.name, TIERS[source.kind], CONNECTIONS[source.kind], pieces)
+            tier, limit = TIERS[source.kind], CONNECTIONS[source.kind]
+            self._picker.add_source(source.name, tier, limit, pieces, source.node_id)
             if pieces is not None and pieces.size_bytes != self.blob.size_bytes:
                 self._picker.remove_source(source.name, f"has {pieces.size_bytes} bytes under this digest")
             elif pieces is not None and pieces.piece_size_bytes != PIECE_SIZE_BYTES:
@@ -122,6 +131,29 @@ class BlobFetch:
             elif source.name in self._excluded:
                 self._picker.remove_source(source.name, _COMPARED)
             self._orders_changed.notify_all()
+
+    def hear(self, name: str, news: PieceNews) -> None:
+        """What a fellow, a source that fetches this blob too, has got and is getting."""
+        with self._lock:
+            self._picker.hear(name, bits_of(news.added), bits_of(news.claimed))
+            self._vouchers.hear(name, news.firsthand)
+            self._orders_changed.notify_all()
+
+    def fellow_left(self, name: str) -> None:
+        """A fellow does not answer any more, or has stopped fetching; it may come back."""
+        with self._lock:
+            self._picker.left(name)
+            self._orders_changed.notify_all()
+
+    def piece_map(self) -> PieceMap:
+        """All whole pieces that are here; its version is for `news_since`."""
+        with self._lock:
+            return self._chronicle.piece_map()
+
+    def news_since(self, version: int) -> tuple[int, PieceNews | None]:
+        """The version now, and what is new since the given one; None when the whole map has to be told again."""
+        with self._lock:
+            return self._chronicle.version, self._chronicle.since(version, self._picker.claims())
 
     def remove_source(self, name: str, reason: str) -> None:
         """A source has left."""
@@ -375,10 +407,15 @@ class BlobFetch:
                 order = self._picker.next_order(now)
                 if order is not None:
                     self._opening[threading.current_thread()] = order.number
-                    return order
+                    break
                 wake_at = self._picker.wake_at(now)
                 self._orders_changed.wait(None if wake_at is None else max(0.01, wake_at - now))
-            return None
+            else:
+                return None
+            is_claim = self._picker.sources[order.source].is_whole
+        if is_claim:
+            self._tell_readers()
+        return order
 
     def _carry_out(self, order: Order) -> bool:
         """Whether the worker goes on: not if its order was taken from it before the source answered."""
@@ -471,10 +508,40 @@ class BlobFetch:
                 if filled < len(view) and self._clock() >= keep_at:
                     self._keep(order, view[kept:filled])
                     kept, keep_at = filled, self._clock() + self._keep_seconds
+            if not kept:
+                filled = 0
+                self._compare(order, view)
+                filled = len(view)
         finally:
             if filled > kept:
                 self._keep(order, view[kept:filled])
         return filled
+
+    def _compare(self, order: Order, view: memoryview) -> None:
+        """Takes note of the digest of a piece that came at first hand, if anybody listens, and compares one that did
+        not with what its first receiver says. Raises SourceFault when the sender changed it."""
+        piece = span_of(self._grid, order.position, len(view))
+        with self._lock:
+            is_first_hand = self._picker.sources[order.source].is_whole
+            is_known = piece is not None and self._vouchers.knows(piece)
+            if piece is None or not (self._readers if is_first_hand else is_known):
+                return
+        digest = piece_digest(view)
+        with self._lock:
+            if is_first_hand:
+                self._chronicle.vouch(piece, digest)
+                return
+            verdict = self._vouchers.judge(piece, digest, order.source)
+            if verdict is None:
+                return
+            self.report.liars.append(verdict.liar)
+            self._picker.remove_source(verdict.liar, _LIED)
+            if verdict.innocent is not None and verdict.innocent not in self._excluded:
+                self.report.liars.remove(verdict.innocent)
+                self._picker.pardon(verdict.innocent)
+        self._listener(SourceFailed(verdict.liar, str(self.blob.path), _LIED, was_lying=True))
+        if verdict.liar == order.source:
+            raise SourceFault(_LIED, is_permanent=True)
 
     def _keep(self, order: Order, view: memoryview) -> None:
         with self._lock:
@@ -482,7 +549,9 @@ class BlobFetch:
         self.partial.write(order.position, view)
         self.partial.record(order.position, order.position + len(view), order.source)
         with self._lock:
+            start = order.position
             self._picker.received(order, len(view), self._clock())
+            self._chronicle.came(start, order.position, self._picker.present)
             self._progressed_at = self._clock()
             self.report.count(order.source, len(view))
             self._bytes_changed.notify_all()
@@ -521,6 +590,7 @@ class BlobFetch:
                 self._picker.remove_source(name, _COMPARED)
             for span in (span for ranges in wrong.values() for span in ranges):
                 self._picker.discard(*span)
+                self._chronicle.lost(*span)
                 self.discarded.append(span)
                 self.report.refetched_bytes += span.size_bytes
             self._excluded = excluded

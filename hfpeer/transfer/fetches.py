@@ -20,7 +20,7 @@ from hfpeer.errors import Locked
 from hfpeer.names import Digest
 from hfpeer.transfer.events import Event, Listener
 from hfpeer.transfer.fetch import BlobFetch, FetchReport
-from hfpeer.transfer.scout import Scout
+from hfpeer.transfer.scout import Scout, Watch
 from hfpeer.transfer.sources import WantedBlob
 
 LOCK_POLL_SECONDS = 0.25
@@ -37,6 +37,7 @@ class _Running:
     partial: PartialBlob | None = None
     fetch: BlobFetch | None = None
     is_ending: bool = False
+    watch: Watch | None = None
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, event: Event) -> None:
@@ -47,8 +48,10 @@ class _Running:
 class Fetches:
     """Belongs to one event loop."""
 
-    def __init__(self, store: Store, *, patience_seconds: float) -> None:
+    def __init__(self, store: Store, own_id: str, *, patience_seconds: float) -> None:
+        """`own_id` is the node's, by which it shares blobs out with others that want them."""
         self._store = store
+        self._own_id = own_id
         self._patience_seconds = patience_seconds
         self._running: dict[Digest, _Running] = {}
 
@@ -66,6 +69,12 @@ class Fetches:
         """The running fetch of a blob, for whoever serves or streams what it has so far."""
         running = self._running.get(digest)
         return running.fetch if running else None
+
+    def heard_of(self, digest: Digest) -> None:
+        """A peer has asked for a blob: if it is being fetched here, that peer may be a fellow, and is asked now."""
+        running = self._running.get(digest)
+        if running is not None and running.watch is not None:
+            running.watch.heard_of()
 
     async def opened(self, digest: Digest) -> BlobFetch | None:
         """The fetch that runs for a blob, as soon as its partial is open; None when there is none (any more)."""
@@ -107,10 +116,11 @@ class Fetches:
                 return FetchReport()
             assert running.partial is not None
             fetch = running.fetch = BlobFetch(
-                blob, running.partial, running.tell, patience_seconds=self._patience_seconds
+                blob, running.partial, running.tell, patience_seconds=self._patience_seconds, own_id=self._own_id
             )
             running.is_open.set()
-            await self._until_right(fetch, blob, scout, asks_peers=asks_peers)
+            running.watch = scout.watch(fetch) if asks_peers else None
+            await self._until_right(fetch, running.watch, scout)
             await self._publish(running.partial, blob)
             return fetch.report
         finally:
@@ -129,16 +139,17 @@ class Fetches:
             await asyncio.sleep(LOCK_POLL_SECONDS)
         await _in_thread(self._store.publish_blob, partial, blob.repo)
 
-    async def _until_right(self, fetch: BlobFetch, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> None:
+    async def _until_right(self, fetch: BlobFetch, watch: Watch | None, scout: Scout) -> None:
         """Returns when the partial is verified."""
-        await scout.look(fetch, blob, asks_peers=asks_peers)
-        fetch.start()
-        watcher = asyncio.create_task(scout.watch(fetch, blob)) if asks_peers else None
         try:
+            if watch is not None:
+                await watch.settle()
+            scout.add_upstreams(fetch)
+            fetch.start()
             await asyncio.wrap_future(fetch.result)
         finally:
-            if watcher is not None:
-                await _cancel(watcher)
+            if watch is not None:
+                await watch.stop()
 
     def _let_go(self, running: _Running) -> None:
         if running.fetch is not None:

@@ -12,6 +12,9 @@ Rules, in order of weight:
 3. A source that falls silent, or far behind the others, loses the rest of its order to them; the bytes it gave
    are kept.
 4. When nothing is left to order, an idle source takes over the second half of the largest order of another.
+5. While fellows fetch the same blob, each node asks a holder only for its own share of the pieces, one at a time, and
+   gets the others from its fellows; so a holder, or the WAN, gives each piece about once. When its share is out, a
+   node takes over what no fellow has or has claimed, the pieces of which it is the second owner first.
 
 No byte is on order twice. Sets of pieces are integers, one bit a piece: a decision over 60,000 pieces and many
 sources is then a handful of machine operations.
@@ -24,12 +27,21 @@ from itertools import count
 
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.retry import backoff_seconds
+from hfpeer.transfer.shares import Shares
 from hfpeer.wire import PieceMap
 
 MAX_ORDER_BYTES = 16 * MIB
 TAKE_OVER_SECONDS = 1.0
 """An order whose rest takes its source less than this is left alone, unless it is large."""
 
+TAKE_OVER_SHARE_SECONDS = 0.15
+"""How long a node whose own share is out leaves the others' to them; news of claims takes a part of that."""
+FEW_FELLOWS = 3
+"""Up to so many fellows give two pieces at a time, more of them one."""
+HOLDER_ORDERS = {0: 1, 1: 2, 2: 2}
+"""By tier: the pieces on order at a holder while there are fellows. Over the WAN two cover its latency."""
+
+_LEFT = "left"
 MAX_DOUBLINGS = 6
 """Of the time for which others go before a source that stays silent."""
 
@@ -80,6 +92,9 @@ class SourceState:
     limit: int
     pieces: int
     is_whole: bool
+    node_id: str = ""
+    claimed: int = 0
+    """The pieces that this fellow is asking a holder for."""
     in_flight: int = 0
     failures: int = 0
     failed_at: float = 0.0
@@ -131,8 +146,13 @@ class SourceState:
 class Picker:
     """Decides for one blob. Not thread-safe: the fetch holds a lock around every call."""
 
-    def __init__(self, grid: PieceGrid, present: RangeSet, pace: Pace | None = None) -> None:
+    def __init__(
+        self, grid: PieceGrid, present: RangeSet, pace: Pace | None = None, shares: Shares | None = None
+    ) -> None:
+        """`shares` are this node's; without them it asks holders for everything."""
         self.grid = grid
+        self._shares = shares
+        self._share_out_at: float | None = None
         self.present = present.copy()
         self.sources: dict[str, SourceState] = {}
         self.orders: dict[int, Order] = {}
@@ -152,15 +172,39 @@ class Picker:
 
     # What is known of sources
 
-    def add_source(self, name: str, tier: int, limit: int, pieces: PieceMap | None = None) -> None:
+    def add_source(self, name: str, tier: int, limit: int, pieces: PieceMap | None = None, node_id: str = "") -> None:
         """A source joins, or says what it has now (None: everything). `tier` 0 is best; `limit` bounds its orders at
         a time. One that had given up and now has something else is tried again."""
         is_whole = pieces is None or pieces.bits is None
         mine = self._all if pieces is None or pieces.bits is None else int.from_bytes(pieces.bits, "little") & self._all
-        known = self.sources.setdefault(name, SourceState(name, tier, limit, mine, is_whole))
-        if known.pieces != mine and not known.is_barred:
+        known = self.sources.setdefault(name, SourceState(name, tier, limit, mine, is_whole, node_id))
+        if (known.pieces != mine or known.out_because == _LEFT) and not known.is_barred:
             known.out_because = None
         known.pieces, known.is_whole = mine, is_whole
+
+    def hear(self, name: str, added: int, claimed: int) -> None:
+        """News of a fellow: the pieces it has got, and all that it is asking holders for now. Bits."""
+        fellow = self.sources.get(name)
+        if fellow is not None:
+            if added and not fellow.is_barred:
+                fellow.out_because = None
+            fellow.pieces |= added & self._all
+            fellow.claimed = claimed & self._all
+
+    def left(self, name: str) -> None:
+        """A fellow is gone; what it claimed is free for others."""
+        fellow = self.sources.get(name)
+        if fellow is not None and not fellow.is_whole:
+            fellow.claimed = 0
+            fellow.out_because = fellow.out_because or _LEFT
+
+    def claims(self) -> int:
+        """The pieces that are on order at holders, for the fellows to know."""
+        held = (order for order in self.orders.values() if self.sources[order.source].is_whole)
+        claimed = 0
+        for order in held:
+            claimed |= _bits(self.grid.pieces_touching(order.position, order.stop))
+        return claimed
 
     def remove_source(self, name: str, reason: str) -> None:
         """A source is out for this blob: it left or lied. Its running orders may end by themselves."""
@@ -183,10 +227,18 @@ class Picker:
 
     def next_order(self, now: float) -> Order | None:
         """The next range to ask of the best source, or None when nothing can be asked now."""
-        ready = [source for source in self.sources.values() if self._is_ready(source, now)]
-        ready.sort(key=lambda source: (source.tier, source.in_flight / source.limit, -source.rate))
+        fellows = self._fellows(now)
+        ready = [source for source in self.sources.values() if self._is_ready(source, fellows, now)]
+        ready.sort(
+            key=lambda source: (
+                source.tier,
+                bool(fellows) and not source.is_whole,
+                source.in_flight / source.limit,
+                -source.rate,
+            )
+        )
         for source in ready:
-            span = self._span_for(source, now)
+            span = self._span_for(source, fellows, now)
             if span is not None:
                 return self._give(source, span, now)
         for source in ready:
@@ -272,11 +324,11 @@ class Picker:
         return self.present.covers(0, self.grid.size_bytes)
 
     def wake_at(self, now: float) -> float | None:
-        """When a resting source becomes usable again, if one will."""
-        return min(
-            (s.resting_until for s in self.sources.values() if s.out_because is None and s.resting_until > now),
-            default=None,
-        )
+        """When a resting source becomes usable again, or a share may be taken over, if either will be."""
+        times = [s.resting_until for s in self.sources.values() if s.out_because is None and s.resting_until > now]
+        if self._share_out_at is not None:
+            times.append(now + TAKE_OVER_SHARE_SECONDS)
+        return min(times, default=None)
 
     def is_stuck(self) -> bool:
         """Whether bytes are missing, nothing is on order, and no source, rested or not, will bring them.
@@ -290,18 +342,48 @@ class Picker:
 
     # Inside
 
-    def _is_ready(self, source: SourceState, now: float) -> bool:
-        return source.in_flight < source.allowance and source.is_usable(now)
+    def _is_ready(self, source: SourceState, fellows: list[SourceState], now: float) -> bool:
+        allowance = source.allowance
+        if fellows and source.is_whole:
+            allowance = min(allowance, HOLDER_ORDERS[source.tier])
+        elif len(fellows) > FEW_FELLOWS:
+            allowance = 1
+        return source.in_flight < allowance and source.is_usable(now)
 
-    def _span_for(self, source: SourceState, now: float) -> ByteRange | None:
+    def _fellows(self, now: float) -> list[SourceState]:
+        """The others that fetch this blob and can be counted on."""
+        if self._shares is None:
+            return []
+        return [s for s in self.sources.values() if not s.is_whole and s.node_id and s.is_sound(now)]
+
+    def _share(self, holder: SourceState, fellows: list[SourceState], now: float) -> int:
+        """The pieces to ask a holder for while there are fellows: of those that no fellow has or has claimed its own,
+        and when these are out, after a while, those of others."""
+        assert self._shares is not None
+        unclaimed = self._free & holder.pieces
+        for fellow in fellows:
+            unclaimed &= ~(fellow.pieces | fellow.claimed)
+        ids = [fellow.node_id for fellow in fellows]
+        own = unclaimed & self._shares.within(ids, 1)
+        if own or not unclaimed:
+            self._share_out_at = None
+            return own
+        if self._share_out_at is None:
+            self._share_out_at = now
+        rank = 1 + int((now - self._share_out_at) / TAKE_OVER_SHARE_SECONDS)
+        return unclaimed & self._shares.within(ids, rank) if rank > 1 else 0
+
+    def _span_for(self, source: SourceState, fellows: list[SourceState], now: float) -> ByteRange | None:
         """The first run of free bytes that `source` has and that nobody better could give."""
         mine = source.pieces & self._free
+        if mine and fellows and source.is_whole:
+            mine &= self._share(source, fellows, now)
         if mine:
             mine &= ~self._held_back(source, now)
         if not mine:
             return None
         first = self._first(mine)
-        limit = self._order_bytes()
+        limit = self.grid.piece_size_bytes if fellows else self._order_bytes()
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
         low, high = self._bytes_of(first, first + _lowest(~window))
         return next(self._taken.gaps(low, high))

@@ -1,7 +1,7 @@
-"""Who has a blob: asks the peers before a fetch starts, and goes on asking while it runs.
+"""Who has a blob: follows the peers from before a fetch starts until it ends.
 
-A peer's answer is its piece map; asking is also how a peer learns that we want the blob. A map that is not whole
-yet is followed by long polls, so that a peer which is still fetching gives on what it has.
+A peer that has the whole blob says so once; one that fetches it too is a fellow, and is followed: it tells what it
+gets as it gets it. Asking is also how a peer learns that we want the blob, and asks us in turn.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
 from hfpeer.wire import PieceMap
 
 FIRST_LOOK_SECONDS = 2.0
-GRACE_SECONDS = 0.1
-LONG_POLL_SECONDS = 20.0
+"""How long the first answers of peers are waited for."""
+HOLDER_GRACE_SECONDS = 0.1
+"""How long the others are, once a peer has all of it."""
+FELLOW_GRACE_SECONDS = 0.15
+"""How long before the WAN is asked, when nobody has it, for peers that start just now to say that they want it too."""
 ASK_AGAIN_SECONDS = 3.0
 
 Neighbours = Callable[[WantedBlob], Sequence[PeerSource]]
@@ -34,63 +37,98 @@ class Scout:
     def peers_for(self, blob: WantedBlob) -> Sequence[PeerSource]:
         return self._neighbours(blob)
 
-    async def look(self, fetch: BlobFetch, blob: WantedBlob, *, asks_peers: bool) -> None:
-        """Gives a fetch its first sources: every peer that answers in time, then the upstreams.
+    def watch(self, fetch: BlobFetch) -> Watch:
+        """Begins to follow the peers for a fetch; to be stopped with it."""
+        return Watch(self._neighbours, fetch)
 
-        Once a peer has all of it the others get a moment only; `watch` finds them later.
-        """
-        asking = {asyncio.create_task(self._ask(fetch, blob, peer)) for peer in self._neighbours(blob) if asks_peers}
-        deadline = time.monotonic() + FIRST_LOOK_SECONDS
-        try:
-            while asking and (left := deadline - time.monotonic()) > 0:
-                done, asking = await asyncio.wait(asking, timeout=left, return_when=asyncio.FIRST_COMPLETED)
-                if any(task.result() for task in done):
-                    deadline = min(deadline, time.monotonic() + GRACE_SECONDS)
-        finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+    def add_upstreams(self, fetch: BlobFetch) -> None:
         for upstream in self.upstreams:
             fetch.add_source(upstream)
 
-    async def watch(self, fetch: BlobFetch, blob: WantedBlob) -> None:
-        """Follows the peers until cancelled: new ones, and what those that fetch it too have got since."""
-        followers: dict[str, asyncio.Task[None]] = {}
+
+class Watch:
+    """The peers followed for one fetch. Belongs to the event loop in which it was made."""
+
+    def __init__(self, neighbours: Neighbours, fetch: BlobFetch) -> None:
+        self._neighbours = neighbours
+        self._fetch = fetch
+        self._heard_of = asyncio.Event()
+        self._answered: dict[str, asyncio.Event] = {}
+        self._following: dict[str, asyncio.Task[None]] = {}
+        self._has_holder = asyncio.Event()
+        self._follow_new()
+        self._looking = asyncio.create_task(self._look_for_new())
+
+    def heard_of(self) -> None:
+        """A peer has asked for the blob: whoever had nothing so far is asked again at once."""
+        self._heard_of.set()
+        self._heard_of = asyncio.Event()
+        self._follow_new()
+
+    async def settle(self) -> None:
+        """Waits until the peers that are known have answered, within the times above."""
+        answers = [event.wait() for event in self._answered.values()]
+        if not answers:
+            return
+        answering = asyncio.gather(*answers)
+        holding = asyncio.create_task(self._has_holder.wait())
         try:
-            while True:
-                for peer in self._neighbours(blob):
-                    if peer.name not in followers:
-                        followers[peer.name] = asyncio.create_task(self._follow(fetch, blob, peer))
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
+            await asyncio.wait((answering, holding), timeout=FIRST_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if holding.done():
+                await asyncio.wait((answering,), timeout=HOLDER_GRACE_SECONDS)
+            else:
+                await asyncio.wait((holding,), timeout=FELLOW_GRACE_SECONDS)
         finally:
-            for follower in followers.values():
-                follower.cancel()
-            await asyncio.gather(*followers.values(), return_exceptions=True)
+            holding.cancel()
+            answering.cancel()
+            await asyncio.gather(holding, answering, return_exceptions=True)
 
-    async def _ask(self, fetch: BlobFetch, blob: WantedBlob, peer: PeerSource) -> bool:
-        """Whether the peer says that it has all of it."""
-        try:
-            pieces = await peer.client.pieces(blob.digest)
-        except HfpeerError:
-            return False
-        if pieces is None:
-            return False
-        fetch.add_source(peer, pieces)
-        return pieces.bits is None
+    async def stop(self) -> None:
+        tasks = [self._looking, *self._following.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _follow(self, fetch: BlobFetch, blob: WantedBlob, peer: PeerSource) -> None:
-        pieces: PieceMap | None = None
+    async def _look_for_new(self) -> None:
         while True:
-            asked_at = time.monotonic()
-            try:
-                pieces = await peer.client.pieces(
-                    blob.digest, after=pieces.version if pieces else None, wait_seconds=LONG_POLL_SECONDS
-                )
-            except HfpeerError:
-                pieces = None
-            if pieces is not None:
-                fetch.add_source(peer, pieces)
-                if pieces.bits is None:
-                    return
-            is_answered_late = time.monotonic() - asked_at >= 0.05
-            await asyncio.sleep(0 if pieces and is_answered_late else ASK_AGAIN_SECONDS if pieces is None else 0.05)
+            await asyncio.sleep(ASK_AGAIN_SECONDS)
+            self._follow_new()
+
+    def _follow_new(self) -> None:
+        for peer in self._neighbours(self._fetch.blob):
+            if peer.name not in self._following:
+                self._answered[peer.name] = asyncio.Event()
+                self._following[peer.name] = asyncio.create_task(self._follow(peer), name=f"follow {peer.name}")
+
+    async def _follow(self, peer: PeerSource) -> None:
+        """Until the peer has all of the blob, or this is cancelled."""
+        while True:
+            heard_of, asked_at = self._heard_of, time.monotonic()
+            if await self._hear(peer):
+                return
+            self._answered[peer.name].set()
+            rest_seconds = max(0.05, ASK_AGAIN_SECONDS - (time.monotonic() - asked_at))
+            waiting = asyncio.create_task(heard_of.wait())
+            await asyncio.wait((waiting,), timeout=rest_seconds)
+            waiting.cancel()
+
+    async def _hear(self, peer: PeerSource) -> bool:
+        """What a peer tells, to the end. Whether it has all of the blob now."""
+        is_fellow = False
+        try:
+            async for line in peer.client.follow(self._fetch.blob.digest):
+                if not isinstance(line, PieceMap):
+                    self._fetch.hear(peer.name, line)
+                    continue
+                self._fetch.add_source(peer, line)
+                is_fellow = line.bits is not None
+                if not is_fellow:
+                    self._has_holder.set()
+                    self._answered[peer.name].set()
+                    return True
+                self._answered[peer.name].set()
+        except HfpeerError:
+            pass
+        if is_fellow:
+            self._fetch.fellow_left(peer.name)
+        return False

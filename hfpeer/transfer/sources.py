@@ -40,6 +40,11 @@ class Source(Protocol):
     @property
     def kind(self) -> SourceKind: ...
 
+    @property
+    def node_id(self) -> str:
+        """The id of the node it is; "" for a hub."""
+        ...
+
     def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
         """The bytes `[start, stop)`. Raises SourceFault."""
         ...
@@ -67,6 +72,7 @@ class UpstreamSource:
     """A hub: asked by path at a commit, over HTTP."""
 
     upstream: Upstream
+    node_id: str = ""
 
     @property
     def name(self) -> str:

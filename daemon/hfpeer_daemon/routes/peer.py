@@ -6,12 +6,12 @@ Everything is a question to `Holdings`, which shows only what is shared; nothing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
-from typing import Any, TypeVar
+from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
 from hfpeer.errors import InvalidName, NotFound
 from hfpeer.names import Commit, Digest, RepoId, Revision
@@ -24,18 +24,20 @@ from hfpeer.wire import (
     PEERS_PATH,
     REFS_PREFIX,
     PeersMessage,
+    PieceMap,
+    PieceNews,
     generation_etag,
 )
 from hfpeer_daemon.responses import json_bytes, names_etag
 
-MAX_WAIT_SECONDS = 30.0
+NDJSON = "application/x-ndjson"
 READ_ONLY = ["GET", "HEAD"]
 
-_Result = TypeVar("_Result")
+_Line = PieceMap | PieceNews
 
 
 def peer_routes(holdings: Holdings, stopping: asyncio.Event) -> APIRouter:
-    """The routes over one node. `stopping` ends the long polls."""
+    """The routes over one node. `stopping` ends those that are followed."""
     router = APIRouter()
 
     @router.api_route(NODE_PATH, methods=READ_ONLY)
@@ -74,13 +76,21 @@ def peer_routes(holdings: Holdings, stopping: asyncio.Event) -> APIRouter:
         return _json(found.to_json())
 
     @router.api_route(BLOBS_PREFIX + "{digest}/pieces", methods=READ_ONLY)
-    async def pieces(digest: str, after: int = -1, wait: float = 0.0) -> Response:
+    async def pieces(digest: str) -> Response:
         blob = Digest.parse(digest)
-        wait_seconds = min(wait, MAX_WAIT_SECONDS) if wait > 0 else 0.0  # NaN is not
-        found = await _unless(stopping, holdings.piece_map(blob, after, wait_seconds))
+        found = await holdings.piece_map(blob)
         if found is None:
             raise NotFound(f"This node does not share {blob}.", digest=digest)
         return _json(found.to_json())
+
+    @router.api_route(BLOBS_PREFIX + "{digest}/follow", methods=READ_ONLY)
+    async def follow(digest: str) -> Response:
+        blob = Digest.parse(digest)
+        lines = _until(stopping, holdings.follow(blob))
+        first = await _next(lines)
+        if first is None:
+            raise NotFound(f"This node does not share {blob}.", digest=digest)
+        return StreamingResponse(_as_lines(first, lines), media_type=NDJSON)
 
     return router
 
@@ -102,13 +112,34 @@ def _json_bytes(body: bytes, **headers: str) -> Response:
     return Response(body, media_type="application/json", headers=headers)
 
 
-async def _unless(stopping: asyncio.Event, work: Awaitable[_Result | None]) -> _Result | None:
-    """The result of `work`, or None as soon as the node stops."""
-    doing = asyncio.ensure_future(work)
+async def _as_lines(first: _Line, rest: AsyncIterator[_Line]) -> AsyncIterator[bytes]:
+    yield json_bytes(first.to_json()) + b"\n"
+    async for line in rest:
+        yield json_bytes(line.to_json()) + b"\n"
+
+
+async def _next(lines: AsyncIterator[_Line]) -> _Line | None:
+    """The next line; None when there is none."""
+    async for line in lines:
+        return line
+    return None
+
+
+async def _until(stopping: asyncio.Event, lines: AsyncIterator[_Line]) -> AsyncIterator[_Line]:
+    """The lines until there are no more, or the node stops."""
     stop = asyncio.ensure_future(stopping.wait())
     try:
-        await asyncio.wait((doing, stop), return_when=asyncio.FIRST_COMPLETED)
-        return doing.result() if doing.done() else None
+        while True:
+            line = asyncio.ensure_future(_next(lines))
+            try:
+                await asyncio.wait((line, stop), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                if not line.done():
+                    line.cancel()
+                    await asyncio.gather(line, return_exceptions=True)
+            found = None if line.cancelled() else line.result()
+            if found is None:
+                return
+            yield found
     finally:
-        doing.cancel()
         stop.cancel()

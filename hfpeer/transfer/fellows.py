@@ -1,0 +1,132 @@
+"""What nodes that fetch the same blob tell each other, and what can be made of it. Pure; its owner holds a lock.
+
+A piece that comes straight from a holder of the whole blob is at first hand: who got it so says the digest of its
+bytes, and whoever gets it later, from anybody, can tell whether it was changed on the way. That is no proof, the
+blob's own digest is; but it finds who lies at once, and keeps a lie from spreading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from hfpeer.ranges import ByteRange, PieceGrid, RangeSet
+from hfpeer.wire import PieceMap, PieceNews
+
+
+def bits_of(pieces: Iterable[int]) -> int:
+    """A set of pieces as bits."""
+    bits = 0
+    for piece in pieces:
+        bits |= 1 << piece
+    return bits
+
+
+def pieces_of(bits: int) -> tuple[int, ...]:
+    """The inverse of `bits_of`, in order."""
+    return tuple(at for at, digit in enumerate(reversed(f"{bits:b}")) if digit == "1") if bits else ()
+
+
+class Chronicle:
+    """Which whole pieces a fetch has, in the order in which they came, and the digests of those at first hand.
+
+    `version` grows with each piece, and at once beyond what anybody has heard of when bytes turn out to be wrong.
+    """
+
+    def __init__(self, grid: PieceGrid, present: RangeSet) -> None:
+        self._grid = grid
+        self._arrived: list[int] = []
+        self._firsthand: dict[int, str] = {}
+        self._has = 0
+        self._first_version = 0
+        for start, stop in present:
+            self.came(start, stop, present)
+
+    @property
+    def version(self) -> int:
+        return self._first_version + len(self._arrived)
+
+    def came(self, start: int, stop: int, present: RangeSet) -> None:
+        """Bytes came; `present` is what is there now."""
+        for piece in self._grid.pieces_touching(start, stop):
+            if not self._has >> piece & 1 and present.covers(*self._grid.range_of(piece)):
+                self._has |= 1 << piece
+                self._arrived.append(piece)
+
+    def vouch(self, piece: int, digest: str) -> None:
+        """A piece came at first hand; `digest` is `wire.piece_digest` of it."""
+        self._firsthand[piece] = digest
+
+    def lost(self, start: int, stop: int) -> None:
+        """Bytes turned out to be wrong."""
+        gone = set(self._grid.pieces_touching(start, stop))
+        self._first_version = self.version + 1
+        self._arrived = [piece for piece in self._arrived if piece not in gone]
+        self._has = bits_of(self._arrived)
+        for piece in gone:
+            self._firsthand.pop(piece, None)
+
+    def since(self, version: int, claimed: int) -> PieceNews | None:
+        """What came since a version; None when the whole map has to be told again."""
+        if version < self._first_version:
+            return None
+        added = self._arrived[version - self._first_version :]
+        firsthand = {piece: self._firsthand[piece] for piece in added if piece in self._firsthand}
+        return PieceNews(tuple(added), pieces_of(claimed), firsthand)
+
+    def piece_map(self) -> PieceMap:
+        """All pieces that are there."""
+        bits = self._has.to_bytes(-(-self._grid.count // 8), "little")
+        return PieceMap(self._grid.size_bytes, self._grid.piece_size_bytes, self.version, bits)
+
+
+@dataclass
+class _Voucher:
+    """What the first receiver of a piece says of it, and who gave something else."""
+
+    digest: str
+    by: str
+    contradicted_by: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Who lied about a piece, and who was accused of it wrongly before."""
+
+    liar: str
+    innocent: str | None = None
+
+
+@dataclass
+class Vouchers:
+    """What fellows say of the pieces that they got at first hand. The first word on a piece counts."""
+
+    _by_piece: dict[int, _Voucher] = field(default_factory=dict)
+
+    def hear(self, fellow: str, firsthand: Mapping[int, str]) -> None:
+        for piece, digest in firsthand.items():
+            self._by_piece.setdefault(piece, _Voucher(digest, fellow))
+
+    def knows(self, piece: int) -> bool:
+        return piece in self._by_piece
+
+    def judge(self, piece: int, digest: str, sender: str) -> Verdict | None:
+        """What follows when `sender` gave bytes with this digest; None when nothing speaks against them.
+
+        Whoever contradicts the voucher is taken for the liar; when a second one does too, it was the voucher.
+        """
+        voucher = self._by_piece.get(piece)
+        if voucher is None or voucher.digest == digest:
+            return None
+        if voucher.contradicted_by is None or sender in (voucher.by, voucher.contradicted_by):
+            voucher.contradicted_by = sender if sender != voucher.by else voucher.contradicted_by
+            return Verdict(sender)
+        del self._by_piece[piece]
+        return Verdict(voucher.by, voucher.contradicted_by)
+
+
+def span_of(grid: PieceGrid, start: int, size_bytes: int) -> int | None:
+    """The piece that `size_bytes` from `start` are, when they are a whole one."""
+    piece = start // grid.piece_size_bytes
+    is_whole = size_bytes > 0 and grid.range_of(piece) == ByteRange(start, start + size_bytes)
+    return piece if is_whole else None
