@@ -270,9 +270,9 @@ class _Bar:
 
 
 async def _wanted_files(node: Operations, request: AddRequest, finished: Finished) -> list[CachedFile]:
+    from hfpeer.adding import select
     from hfpeer.manifest import Manifest, ManifestFile
     from hfpeer.names import Commit
-    from hfpeer.adding import select
 
     (cached,) = await node.list_revisions(request.repo, Revision(finished.commit))
     listing = {file.path: file for file in cached.listing}
