@@ -13,6 +13,7 @@ Nothing of the user's own settings, token or cache is seen.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shutil
@@ -27,7 +28,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fakes.lan import Host
+from hfpeer.control import ControlClient
 from hfpeer.errors import from_problem
+from hfpeer.operations import PeerStatus
+from hfpeer.paths import Places
 
 HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
 COMMAND_SECONDS = 90.0
@@ -165,9 +169,18 @@ class Machine:
 
     # What it knows and has
 
+    def peers(self) -> list[PeerStatus]:
+        """The peers its daemon lists; asked without the time that a command takes to start."""
+
+        async def ask() -> list[PeerStatus]:
+            async with ControlClient(Places(self.home, self.cache).control_socket) as daemon:
+                return await daemon.list_peers()
+
+        return asyncio.run(ask())
+
     def knows(self, other: Machine, state: str = "alive") -> bool:
         """Whether it lists the other as a peer in that state."""
-        return any(peer["name"] == other.name and peer["state"] == state for peer in self.do("peer", "ls"))
+        return any(peer.name == other.name and peer.state == state for peer in self.peers())
 
     def wait_until_it_knows(self, other: Machine, state: str = "alive", seconds: float = 20.0) -> None:
         wait_until(lambda: self.knows(other, state), f"{self.name} finds {other.name} {state}", seconds)
