@@ -51,7 +51,7 @@ def lan_app(
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if path.startswith(BLOBS_PREFIX) and not path.endswith("/pieces"):
+        if path.startswith(BLOBS_PREFIX) and not path.endswith(("/pieces", "/follow")):
             await blobs.blob(scope, receive, send)
         elif path == BATCH_PATH:
             await blobs.batch(scope, receive, send)

@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from blockbuster import blockbuster_ctx
 
@@ -26,7 +27,17 @@ from hfpeer.names import Address, Digest, FilePath, RepoId, Revision
 from hfpeer.operations import PeerStatus
 from hfpeer.peers.bodies import BodyClient
 from hfpeer.ranges import MIB, ByteRange, RangeSet
-from hfpeer.wire import RefMessage, blob_path, manifest_path, pieces_path, ref_path
+from hfpeer.wire import (
+    PieceMap,
+    PieceNews,
+    RefMessage,
+    blob_path,
+    follow_path,
+    manifest_path,
+    parse_following,
+    pieces_path,
+    ref_path,
+)
 from hfpeer_daemon.app import endpoint_app, lan_app
 from hfpeer_daemon.listeners import bound_address, listen_tcp, listen_unix
 from hfpeer_daemon.responses import UNSATISFIABLE, App, Receive, Scope, Send, names_etag, parse_range
@@ -335,21 +346,19 @@ async def test_manifests_and_refs_are_found_whatever_their_names(node: MemoryNod
         assert (await ask_lan(node, path)).status == 400
 
 
-async def test_a_piece_map_comes_when_there_is_news_and_not_before(node: MemoryNode, blob: Digest) -> None:
+async def test_whoever_follows_a_blob_hears_its_map_and_then_what_comes_of_it(node: MemoryNode, blob: Digest) -> None:
     node.partial[blob] = RangeSet([(0, MIB)])
-    async with lan(node) as door, wire(door.address) as connection:
-        now = json.loads((await connection.ask(pieces_path(blob))).body)
-        assert (now["version"], now["bits"]) == (1, "AQ==")
-        await connection.say(f"{pieces_path(blob)}?after=1&wait=20")
-        asking = asyncio.ensure_future(connection.answer())
-        await asyncio.sleep(0.05)
-        assert not asking.done()
-        node.piece_version = 2
-        node.pieces_changed.set()
-        assert json.loads((await asking).body)["version"] == 2
-        assert (await connection.ask(f"{pieces_path(blob)}?after=x")).status == 400
-        for wait in ("nan", "-1", "inf", "1e400"):
-            assert (await connection.ask(f"{pieces_path(blob)}?after=1&wait={wait}")).status == 200
+    async with lan(node) as door, httpx.AsyncClient(base_url=f"http://{door.address}", trust_env=False) as client:
+        async with client.stream("GET", follow_path(blob)) as answer:
+            lines = answer.aiter_lines()
+            first = parse_following(json.loads(await anext(lines)))
+            assert isinstance(first, PieceMap) and first.has(0) and not first.has(1)
+            following = asyncio.ensure_future(anext(lines))
+            news = PieceNews((1, 2), (3,), {1: "ab"})
+            await node.news.put(news)
+            assert parse_following(json.loads(await following)) == news
+        assert (await client.get(follow_path(Digest("sha256", "0" * 64)))).status_code == 404
+        assert (await client.get(pieces_path(blob))).json()["bits"] == "AQ=="
 
 
 # Who is let in

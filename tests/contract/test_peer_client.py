@@ -41,6 +41,7 @@ from hfpeer.names import Address, Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.peers.client import PeerClient
 from hfpeer.wire import (
     MAX_BATCH_BLOBS,
+    PieceMap,
     RefMessage,
     SourceFault,
     encode_batch_header,
@@ -130,11 +131,12 @@ async def test_a_catalogue_that_did_not_change_is_not_sent_again() -> None:
             assert await client.catalogue(after_generation=peer.generation - 1) is not None
 
 
-async def test_asking_for_a_newer_piece_map_says_how_long_to_wait() -> None:
+async def test_a_peer_that_has_all_of_a_blob_says_so_once() -> None:
     with GoodPeer([DATA]) as peer:
         async with asking(peer) as client:
-            await client.pieces(DIGEST, after=3, wait_seconds=20)
-        assert peer.requests[0].query == {"after": "3", "wait": "20"}
+            lines = [line async for line in client.follow(DIGEST)]
+            assert [line async for line in client.follow(Digest("sha256", "0" * 64))] == []
+        assert [isinstance(line, PieceMap) and line.bits is None for line in lines] == [True]
 
 
 @pytest.mark.parametrize("cls", [UnreachablePeer, SilentPeer, GzippingPeer, HugeMessagePeer, RedirectingPeer])

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from hfpeer.operations import (
 )
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
 from hfpeer.transfer.events import Event, Finished, Listener
-from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, RefMessage, RevisionMessage
+from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
 
 COMMIT = Commit("ab" * 20)
 
@@ -68,8 +67,7 @@ class MemoryNode:
         self.gate: asyncio.Event | None = None
         self.failure: Exception | None = None
         self.generation = 1
-        self.piece_version = 1
-        self.pieces_changed = asyncio.Event()
+        self.news: asyncio.Queue[PieceNews] = asyncio.Queue()
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.sent_bytes = 0
         self.open_blobs = 0
@@ -202,14 +200,19 @@ class MemoryNode:
         self.open_blobs += 1
         return MemoryBlob(self.blobs[digest], self.partial.get(digest), self._closed)
 
-    async def piece_map(self, digest: Digest, after: int, wait_seconds: float) -> PieceMap | None:
+    async def piece_map(self, digest: Digest) -> PieceMap | None:
         if digest not in self.blobs:
             return None
-        if after >= self.piece_version and wait_seconds:
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self.pieces_changed.wait(), wait_seconds)
         size_bytes = self.sizes[digest]
-        return PieceMap(size_bytes, MIB, self.piece_version, self._bits(digest, size_bytes))
+        return PieceMap(size_bytes, MIB, 1, self._bits(digest, size_bytes))
+
+    async def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
+        """The map, then the `news` that a test puts in for as long as the blob is partial."""
+        first = await self.piece_map(digest)
+        if first is not None:
+            yield first
+        while first is not None and digest in self.partial:
+            yield await self.news.get()
 
     def note_sent(self, size_bytes: int) -> None:
         self.sent_bytes += size_bytes

@@ -243,8 +243,8 @@ class GoodPeer:
         data = self.content(Digest.parse(name))
         if data is None:
             return Reply(404)
-        if rest == "pieces":
-            return Reply(body=json.dumps(PieceMap(len(data), PIECE_BYTES, 1, None).to_json()).encode())
+        if rest in ("pieces", "follow"):
+            return Reply(body=json.dumps(PieceMap(len(data), PIECE_BYTES, 1, None).to_json()).encode() + b"\n")
         wanted = request.headers.get("range", "")
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         start, stop = (int(first), min(int(last) + 1, len(data))) if wanted else (0, len(data))

@@ -26,6 +26,7 @@ class FakeSource:
     name: str
     data: bytes
     kind: SourceKind = "peer"
+    address: str = "127.0.0.1:9437"
     chunk_bytes: int = 1 << 18
     bytes_per_second: float = 0.0
     dies_after: int | None = None
@@ -34,6 +35,7 @@ class FakeSource:
     ends_after: int | None = None
     lies_at: frozenset[int] | range = frozenset()
     refuses: SourceFault | None = None
+    node_id: str = ""
     given: list[tuple[int, int]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     open_bodies: int = 0
