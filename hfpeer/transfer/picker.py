@@ -31,6 +31,8 @@ from hfpeer.transfer.shares import Shares
 from hfpeer.wire import PieceMap
 
 MAX_ORDER_BYTES = 16 * MIB
+URGENT_ORDER_BYTES = 4 * MIB
+"""The largest order for what somebody waits for."""
 TAKE_OVER_SECONDS = 1.0
 """An order whose rest takes its source less than this is left alone, unless it is large."""
 
@@ -218,10 +220,20 @@ class Picker:
         self.sources[name].is_barred = False
 
     def prefer(self, reader: int, start: int, stop: int) -> None:
-        """A reader waits for `[start, stop)`: it goes out before everything else. An empty range takes that back."""
+        """A reader waits for `[start, stop)`: it goes out before everything else. An empty range takes that back.
+
+        Running orders that would come to it only later give it up.
+        """
         self._preferred.pop(reader, None)
-        if start < stop:
-            self._preferred[reader] = _bits(self.grid.pieces_touching(start, stop))
+        if start >= stop:
+            return
+        self._preferred[reader] = _bits(self.grid.pieces_touching(start, stop))
+        piece = self.grid.piece_size_bytes
+        start = start // piece * piece
+        for order in self.orders.values():
+            if order.position + 2 * piece < start < order.stop:
+                stop, order.stop = order.stop, start
+                self._free_up(start, stop)
 
     # Decisions
 
@@ -382,16 +394,19 @@ class Picker:
             mine &= ~self._held_back(source, now)
         if not mine:
             return None
-        first = self._first(mine)
+        urgent = self._urgent(mine)
+        first = _lowest(urgent or mine)
         limit = self.grid.piece_size_bytes if fellows else self._order_bytes()
+        if urgent:
+            limit = min(limit, max(URGENT_ORDER_BYTES, self.grid.piece_size_bytes))
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
         low, high = self._bytes_of(first, first + _lowest(~window))
         return next(self._taken.gaps(low, high))
 
-    def _first(self, pieces: int) -> int:
-        """Where to begin in a set that is not empty: what the oldest reader waits for, else in file order."""
-        wanted = next((pieces & preferred for preferred in self._preferred.values() if pieces & preferred), pieces)
-        return _lowest(wanted)
+    def _urgent(self, pieces: int) -> int:
+        """Of these, what the reader waits for who needs the least; 0 when nobody waits for any."""
+        waited_for = (pieces & preferred for preferred in self._preferred.values())
+        return min((wanted for wanted in waited_for if wanted), key=int.bit_count, default=0)
 
     def _held_back(self, source: SourceState, now: float) -> int:
         """The pieces that must come from others rather than from `source`."""
