@@ -1,0 +1,56 @@
+"""A node that lies: hfpeer's own daemon, in a process whose `sendfile` changes one byte in 1 % of the pieces it sends.
+
+    python -m bench.swarm.liar FILE        started like `hfpeerd`; each lie is a line of FILE
+
+The product has no switch for this; the lie is told beneath it, where file bytes go to a socket. What the node itself
+fetches and keeps stays right.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PIECE_BYTES = 256 * 1024
+ONE_IN, PHASE = 100, 37
+"""Piece n is a lie if n % ONE_IN == PHASE."""
+
+
+def lies_in(offset: int, count: int) -> int | None:
+    """The offset of the first byte that is changed in `[offset, offset + count)`; None if none is."""
+    period = ONE_IN * PIECE_BYTES
+    first = offset - (offset - PHASE * PIECE_BYTES) % -period
+    return first if first < offset + count else None
+
+
+def make_sendfile_lie(told: Path) -> None:
+    """Replaces `os.sendfile` of this process."""
+    honest = os.sendfile
+
+    def lying(out_fd: int, in_fd: int, offset: int | None, count: int) -> int:
+        if offset is None:
+            return honest(out_fd, in_fd, offset, count)
+        lie_at = lies_in(offset, count)
+        if lie_at is None:
+            return honest(out_fd, in_fd, offset, count)
+        if lie_at > offset:
+            return honest(out_fd, in_fd, offset, lie_at - offset)
+        (byte,) = os.pread(in_fd, 1, offset)
+        sent = os.write(out_fd, bytes([byte ^ 0xFF]))
+        with told.open("a") as file:
+            file.write(f"{offset}\n")
+        return sent
+
+    os.sendfile = lying
+
+
+def main() -> int:
+    from hfpeer_daemon.server import main as serve
+
+    make_sendfile_lie(Path(sys.argv.pop(1)))
+    return serve()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

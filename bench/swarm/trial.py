@@ -1,0 +1,210 @@
+"""One trial: a plan, done one way, on a LAN of its own, measured from the first command to the last verified file.
+
+Owns the clock, the counters and the faults. Bounded in time by the plan's limit.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .lan import Lan
+from .plan import HOLDER_KILLED_AFTER_COPIES, KILLED_AT_PROGRESS, SLOWED_TO, Fetch, Model, Plan
+from .program import WATCH_SECONDS, Program, machine_cpu, total_cpu
+from .ways import WAYS, HfDownload, HfPeer, Hub, Way
+
+SAMPLE_SECONDS = 0.1
+PAUSE_BYTES = 256 * 1024
+"""A node that receives less than this has paused."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one trial showed. `seconds` ends with the last awaited fetch; None if one did not end, or ended wrong."""
+
+    scenario: str
+    way: str
+    receivers: int
+    rate_mbit: float
+    size_bytes: int
+    bound_seconds: float
+    seconds: float | None
+    finished: int
+    awaited: int
+    node_seconds: list[float]
+    wan_payload_copies: float | None
+    wan_wire_copies: float | None
+    holder_payload_copies: float | None
+    holder_wire_copies: float | None
+    cpu_seconds_per_gb: float
+    machine_busy: float
+    fault_at_seconds: float | None
+    pause_seconds: float | None
+    delay: str
+    congestion_control: str
+    remarks: list[str] = field(default_factory=list)
+
+    @property
+    def ratio(self) -> float | None:
+        """Time over the bound."""
+        return None if self.seconds is None else self.seconds / self.bound_seconds
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Bytes (sent, received) by each host, at a moment."""
+
+    at: float
+    bytes_by_host: dict[str, tuple[int, int]]
+
+
+class Trial:
+    """A trial in its LAN; `run` may be called once."""
+
+    def __init__(self, lan: Lan, plan: Plan, way: Way, models: list[Model]) -> None:
+        self._lan, self._plan, self._way, self._models = lan, plan, way, models
+        self._programs: dict[Fetch, Program] = {}
+        self._samples: list[Sample] = []
+        self._fault_at: float | None = None
+
+    def run(self) -> Outcome:
+        hub = Hub(self._way) if None in self._plan.holders else None
+        if hub is not None and isinstance(self._way, (HfPeer, HfDownload)):
+            self._way.use_hub(hub)
+        self._way.set_up()
+        if self._plan.fault and self._plan.fault.kind == "slow":
+            self._lan.set_rate(self._lan.hosts[self._plan.fault.host], self._plan.rate_bits * SLOWED_TO)
+        wire, cpu, machine = self._lan.wire_bytes(), self._cpu(), machine_cpu()
+        began_at = time.monotonic()
+        self._watch(began_at)
+        machine_now, cpu = machine_cpu(), self._cpu() - cpu
+        sent = {name: count - wire[name] for name, count in self._lan.wire_bytes().items()}
+        busy = (machine_now[0] - machine[0]) / max(1e-9, machine_now[1] - machine[1])
+        return self._outcome(began_at, cpu, busy, sent, hub)
+
+    def _cpu(self) -> float:
+        return total_cpu(program for host in self._lan.everybody for program in host.programs)
+
+    # --- watching -----------------------------------------------------------------------------------------------
+
+    def _watch(self, began_at: float) -> None:
+        """Gives the commands when they are due, makes the fault, and returns when all is done or time is up."""
+        waiting = list(self._plan.fetches)
+        ends_at, sampled_at = began_at + self._plan.limit_seconds, 0.0
+        while (now := time.monotonic()) < ends_at:
+            while waiting and now >= began_at + waiting[0].after_seconds:
+                fetch = waiting.pop(0)
+                self._programs[fetch] = self._way.begin(fetch)
+            if now >= sampled_at + SAMPLE_SECONDS:
+                sampled_at = now
+                self._samples.append(Sample(now, self._lan.traffic()))
+                self._break_if_due()
+            done = [program.is_done() for program in self._programs.values()]  # each is looked at, for its time
+            if not waiting and all(self._programs[fetch].is_done() for fetch in self._plan.awaited) and done:
+                return
+            time.sleep(WATCH_SECONDS)
+
+    def _break_if_due(self) -> None:
+        fault = self._plan.fault
+        if fault is None or self._fault_at is not None or fault.kind in ("slow", "lie") or not self._is_due():
+            return
+        self._fault_at = time.monotonic()
+        self._lan.hosts[fault.host].kill_all()
+
+    def _is_due(self) -> bool:
+        fault, first, last = self._plan.fault, self._samples[0].bytes_by_host, self._samples[-1].bytes_by_host
+        assert fault is not None
+        if fault.kind == "kill-holder":
+            name = self._lan.hosts[fault.host].name
+            return last[name][0] - first[name][0] >= HOLDER_KILLED_AFTER_COPIES * self._plan.largest_bytes
+        received = sum(last[name][1] - first[name][1] for name in last)
+        return received >= KILLED_AT_PROGRESS * self._plan.receivers * self._plan.largest_bytes
+
+    # --- reckoning ----------------------------------------------------------------------------------------------
+
+    def _outcome(self, began_at: float, cpu: float, busy: float, sent: dict[str, int], hub: Hub | None) -> Outcome:
+        plan, unit = self._plan, self._plan.largest_bytes
+        holders = dict.fromkeys(self._lan.hosts[holder] for holder in plan.holders if holder is not None)
+        held = sum(
+            shape.size_bytes for shape, holder in zip(plan.shapes, plan.holders, strict=True) if holder is not None
+        )
+        payloads = [self._way.sent_bytes(host) for host in holders]
+        known = [count for count in payloads if count is not None]
+        wrong = {fetch: problem for fetch in plan.awaited if (problem := self._problem(fetch))}
+        right = [self._programs[fetch].ended_at for fetch in plan.awaited if fetch not in wrong]
+        times = sorted(ended_at - began_at for ended_at in right if ended_at is not None)
+        return Outcome(
+            scenario=plan.scenario,
+            way=self._way.name,
+            receivers=plan.receivers,
+            rate_mbit=plan.rate_bits / 1e6,
+            size_bytes=unit,
+            bound_seconds=plan.bound_seconds,
+            seconds=None if wrong else times[-1],
+            finished=len(plan.awaited) - len(wrong),
+            awaited=len(plan.awaited),
+            node_seconds=times,
+            wan_payload_copies=hub.stop() / unit if hub else None,
+            wan_wire_copies=sent["hub"] / unit if hub else None,
+            holder_payload_copies=sum(known) / held if known and len(known) == len(payloads) else None,
+            holder_wire_copies=sum(sent[host.name] for host in holders) / held if holders else None,
+            cpu_seconds_per_gb=cpu / (plan.awaited_bytes / 1e9),
+            machine_busy=busy,
+            fault_at_seconds=self._fault_at - began_at if self._fault_at else None,
+            pause_seconds=self._pause() if self._fault_at else None,
+            delay=self._lan.delay,
+            congestion_control=self._lan.congestion_control(),
+            remarks=[*wrong.values(), *self._way.remarks()],
+        )
+
+    def _problem(self, fetch: Fetch) -> str | None:
+        """What is wrong with a fetch; None when every file of it is right."""
+        program, model = self._programs.get(fetch), self._models[fetch.model]
+        label = f"{self._lan.hosts[fetch.host].name} {model.name}:"
+        if program is None or not program.is_done():
+            return f"{label} not done after {self._plan.limit_seconds:.0f} s"
+        if program.exit_code != 0:
+            return f"{label} exit {program.exit_code}"
+        folder = self._way.fetched_folder(fetch)
+        for name, digest in model.digests.items():
+            if _sha256(folder / name) != digest:
+                return f"{label} {name} is wrong"
+        return None
+
+    def _pause(self) -> float:
+        """The longest time for which a survivor received next to nothing, from the fault to its last bytes."""
+        assert self._fault_at is not None
+        names = {self._lan.hosts[fetch.host].name for fetch in self._plan.awaited}
+        after = [sample for sample in self._samples if sample.at >= self._fault_at]
+        return max((_longest_pause(after, name) for name in names), default=0.0)
+
+
+def _longest_pause(samples: Sequence[Sample], name: str) -> float:
+    longest = 0.0
+    mark = samples[0] if samples else None
+    for sample in samples:
+        assert mark is not None
+        if sample.bytes_by_host[name][1] - mark.bytes_by_host[name][1] >= PAUSE_BYTES:
+            longest, mark = max(longest, sample.at - mark.at), sample
+    return longest
+
+
+def _sha256(path: Path) -> str | None:
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError:
+        return None
+    return digest.hexdigest()
+
+
+def perform(plan: Plan, way_name: str, models: list[Model], place: Path) -> Outcome:
+    """One trial in a fresh LAN and a fresh folder. Raises CannotBuild, TimedOut when it could not be set up."""
+    with Lan(plan.hosts, plan.rate_bits, plan.wan_bits) as lan:
+        way = WAYS[way_name](lan, plan, models, place)
+        return Trial(lan, plan, way, models).run()
