@@ -24,9 +24,11 @@ from sqlalchemy.engine import Connection, Engine
 from hfpeer.cache.failures import storage_error, translated
 from hfpeer.errors import BrokenCache, Locked, StorageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BATCH_ROWS = 500
 """Rows per transaction of a long write, so that others wait for milliseconds at most."""
+MAX_FETCHES = 50_000
+"""Of so many blobs it is known how they came."""
 _BUSY_SECONDS = 15
 
 _schema = sa.MetaData()
@@ -92,6 +94,13 @@ _received = sa.Table(
     sa.Column("kind", sa.Text, primary_key=True),
     sa.Column("source", sa.Text, primary_key=True),
     sa.Column("size_bytes", sa.Integer, nullable=False),
+)
+_fetches = sa.Table(
+    "fetches",
+    _schema,
+    sa.Column("digest", sa.Text, primary_key=True),
+    sa.Column("ended_at", sa.Float, nullable=False, index=True),
+    sa.Column("document", sa.Text, nullable=False),
 )
 
 
@@ -191,7 +200,11 @@ class Catalog:
 
     def drop_blobs(self, paths: Iterable[str]) -> None:
         for batch in _batches(paths):
-            self._execute(sa.delete(_blobs).where(_blobs.c.path.in_(batch)))
+            is_one = _blobs.c.path.in_(batch)
+            with self._writing() as connection:
+                digests = connection.scalars(sa.select(_blobs.c.digest).where(is_one)).all()
+                connection.execute(sa.delete(_blobs).where(is_one))
+                _forget_fetches(connection, digests)
 
     def judge_blob(self, seen: BlobRow, verified_at: float | None, *, is_corrupt: bool) -> bool:
         """Writes down what a hash said about the bytes; False if the blob is another one by now."""
@@ -297,8 +310,28 @@ class Catalog:
     def drop_repo(self, repo: str) -> None:
         """Forgets everything about a repo."""
         with self._writing() as connection:
+            digests = connection.scalars(sa.select(_blobs.c.digest).where(_blobs.c.repo == repo)).all()
             for table in (_files, _revisions, _blobs, _refs, _repos):
                 connection.execute(sa.delete(table).where(table.c.repo == repo))
+            for batch in _batches(digests):
+                _forget_fetches(connection, batch)
+
+    # How blobs came
+
+    def fetches(self, digests: Iterable[str]) -> dict[str, str]:
+        """The document that was put for each of these digests, if there is one."""
+        found: dict[str, str] = {}
+        for batch in _batches(digests):
+            with self._reading() as connection:
+                query = sa.select(_fetches.c.digest, _fetches.c.document).where(_fetches.c.digest.in_(batch))
+                found.update((digest, document) for digest, document in connection.execute(query))
+        return found
+
+    def put_fetches(self, rows: Iterable[tuple[str, float, str]]) -> None:
+        """Keeps (digest, when it ended, document), the newest `MAX_FETCHES` of all."""
+        self._put(_fetches, [dict(zip(("digest", "ended_at", "document"), row, strict=True)) for row in rows])
+        oldest_first = sa.select(_fetches.c.digest).order_by(_fetches.c.ended_at.desc()).limit(-1).offset(MAX_FETCHES)
+        self._execute(sa.delete(_fetches).where(_fetches.c.digest.in_(oldest_first)))
 
     # Statistics
 
@@ -440,6 +473,12 @@ def _make_anew(connection: Connection) -> None:
     _schema.create_all(connection)
     connection.execute(insert(_meta).values(key="generation", value=int(time.time() * 1000)))
     connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _forget_fetches(connection: Connection, digests: Sequence[str]) -> None:
+    """Drops what is known of the coming of blobs that lie nowhere any more."""
+    is_gone = _fetches.c.digest.not_in(sa.select(_blobs.c.digest).where(_blobs.c.digest.in_(digests)))
+    connection.execute(sa.delete(_fetches).where(_fetches.c.digest.in_(digests), is_gone))
 
 
 def _batches(items: Iterable[Any]) -> Iterator[list[Any]]:

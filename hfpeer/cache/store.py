@@ -7,6 +7,7 @@ is right.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,14 +16,16 @@ from typing import Any
 
 from hfpeer.cache import blobs, evict, layout, snapshots
 from hfpeer.cache.catalog import BlobRow, Catalog, FileRow, RefRow
+from hfpeer.cache.history import History
 from hfpeer.cache.inventory import BlobFile as BlobFile
 from hfpeer.cache.inventory import Inventory, vanished
 from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.records import CachedRevision, Removed
+from hfpeer.cache.records import CachedRevision, FetchRecord, Provenance, Removed
 from hfpeer.cache.scan import Scanner, ScanResult, sum_up
 from hfpeer.cache.sharing import Sharing
 from hfpeer.cache.shelf import Shelf
 from hfpeer.cache.tally import Tally
+from hfpeer.errors import StorageError
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility
 from hfpeer.ranges import RangeSet
@@ -43,6 +46,7 @@ class Store:
         self._inventory = Inventory(cache, self._catalog)
         self._shelf = Shelf(cache, self._catalog, self._manifests, self._sharing)
         self._tally = Tally(self._catalog)
+        self._history = History(cache, self._catalog)
         self._lock = threading.Lock()
         self._partials: dict[Digest, blobs.PartialBlob] = {}
         self._removals = 0
@@ -302,6 +306,22 @@ class Store:
     def sweep_partials(self, max_age_seconds: float) -> int:
         """Deletes partials that nobody has touched for so long; how many bytes that gave back."""
         return blobs.sweep(self.cache, time.time() - max_age_seconds)
+
+    # How it came
+
+    def note_fetches(self, records: Sequence[FetchRecord]) -> None:
+        """Remembers how blobs came; forgotten with them. What cannot be written now is not: it is no reason to fail."""
+        with contextlib.suppress(StorageError):
+            self._history.note(records)
+
+    def fetch_record(self, digest: Digest) -> FetchRecord | None:
+        """How a blob came, as far as that is known."""
+        return self._history.find(digest)
+
+    def provenance(self, repo: RepoId, commit: Commit, paths: Iterable[FilePath] = ()) -> list[Provenance]:
+        """Where the files of a revision come from, with `paths` only those; nothing for a revision that is not here."""
+        revision = self.revision(repo, commit)
+        return [] if revision is None else self._history.of(revision, paths, lambda: self.is_published(repo))
 
     # Statistics
 

@@ -22,8 +22,9 @@ from hfpeer.errors import HfpeerError, Locked, Unreachable
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.transfer.events import Event, SourceFailed
-from hfpeer.transfer.fetch import BlobFetch, FetchReport
+from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.scout import Scout
 from hfpeer.transfer.small import SmallBlobs, is_small
 from hfpeer.transfer.sources import WantedBlob

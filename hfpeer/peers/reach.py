@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -63,6 +64,22 @@ def look_around(listener: Address) -> Reach:
     if ip.version == 4:
         return Reach((str(ip),), (str(ip),), whole.networks)
     return Reach(tuple(entry for entry in whole.interfaces if isinstance(entry, int)), (str(ip),), whole.networks)
+
+
+def interface_to(host: str) -> str:
+    """The name of the interface by which this machine would send to an IP address; "" for a name, or if it would not.
+
+    Nothing is sent. Reads the system's list of interfaces.
+    """
+    try:
+        ip = ipaddress.ip_address(host)
+        with socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            own = ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
+    except (OSError, ValueError):
+        return ""
+    adapters = ifaddr.get_adapters()
+    return next((adapter.name for adapter in adapters if any(own == one.ip for one in _interfaces(adapter))), "")
 
 
 def _reach(adapters: Iterable[ifaddr.Adapter]) -> Reach:

@@ -12,10 +12,8 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 from hfpeer.cache.blobs import BlobHash, PartialBlob
-from hfpeer.cache.store import Store
 from hfpeer.errors import AccessDenied, BrokenCache, CorruptData, HfpeerError, NoSourceLeft
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.blame import Inquiry, ask_once
@@ -23,8 +21,9 @@ from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.transfer.fellows import Chronicle, Vouchers, bits_of, span_of
 from hfpeer.transfer.hashing import BufferPool, readable_stop
 from hfpeer.transfer.picker import Order, Pace, Picker
+from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.shares import Shares
-from hfpeer.transfer.sources import CONNECTIONS, TIERS, Source, SourceKind, WantedBlob
+from hfpeer.transfer.sources import CONNECTIONS, TIERS, Source, WantedBlob
 from hfpeer.wire import Body, PieceMap, PieceNews, SourceFault, piece_digest
 
 MAX_WORKERS = 8
@@ -34,25 +33,6 @@ SAMPLE_SILENCES = 3
 """How long a source may take to give one piece for comparison, in the time after which it counts as silent."""
 KEEPS_PER_SILENCE = 5
 """A piece that takes long is written as it comes, so often that a slow source is not taken for a silent one."""
-
-
-@dataclass
-class FetchReport:
-    """What a fetch cost: payload bytes by source name, each source's kind, and what had to be fetched twice."""
-
-    bytes_by_source: dict[str, int] = field(default_factory=dict)
-    kinds: dict[str, SourceKind] = field(default_factory=dict)
-    refetched_bytes: int = 0
-    liars: list[str] = field(default_factory=list)
-
-    def count(self, source: str, size_bytes: int) -> None:
-        """`size_bytes` came from a source."""
-        self.bytes_by_source[source] = self.bytes_by_source.get(source, 0) + size_bytes
-
-    def note_in(self, store: Store) -> None:
-        """Adds what came to the statistics of the node; to be called once."""
-        for name, size_bytes in self.bytes_by_source.items():
-            store.note_received(self.kinds[name], name, size_bytes)
 
 
 class _Exhausted(Exception):
@@ -81,7 +61,7 @@ class BlobFetch:
         self.partial = partial
         self.result: Future[FetchReport] = Future()
         self.report = FetchReport()
-        self._listener = listener
+        self._listener = self.report.overheard(listener)
         self._patience_seconds = patience_seconds
         self._pace = pace or Pace(silence_seconds=min(Pace.silence_seconds, patience_seconds / 3))
         self._keep_seconds = self._pace.silence_seconds / KEEPS_PER_SILENCE
@@ -121,7 +101,7 @@ class BlobFetch:
         """A source joins, or has a new piece map (None: the whole blob). One with another grid is turned away."""
         with self._lock:
             self._sources.setdefault(source.name, source)
-            self.report.kinds[source.name] = source.kind
+            self.report.meet(source)
             tier, limit = TIERS[source.kind], CONNECTIONS[source.kind]
             self._picker.add_source(source.name, tier, limit, pieces, source.node_id)
             if pieces is not None and pieces.size_bytes != self.blob.size_bytes:

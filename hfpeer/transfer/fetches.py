@@ -19,7 +19,8 @@ from hfpeer.cache.store import Store
 from hfpeer.errors import Locked
 from hfpeer.names import Digest
 from hfpeer.transfer.events import Event, Listener
-from hfpeer.transfer.fetch import BlobFetch, FetchReport
+from hfpeer.transfer.fetch import BlobFetch
+from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.scout import Scout, Watch
 from hfpeer.transfer.sources import WantedBlob
 
@@ -37,6 +38,7 @@ class _Running:
     partial: PartialBlob | None = None
     fetch: BlobFetch | None = None
     is_ending: bool = False
+    is_published: bool = False
     watch: Watch | None = None
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -122,6 +124,7 @@ class Fetches:
             running.watch = scout.watch(fetch) if asks_peers else None
             await self._until_right(fetch, running.watch, scout)
             await self._publish(running.partial, blob)
+            running.is_published = True
             return fetch.report
         finally:
             running.is_open.set()
@@ -155,8 +158,13 @@ class Fetches:
         if running.fetch is not None:
             running.fetch.stop()
             running.fetch.report.note_in(self._store)
+            self._keep_record(running.fetch, is_verified=running.is_published)
         if running.partial is not None:
             running.partial.close()
+
+    def _keep_record(self, fetch: BlobFetch, *, is_verified: bool) -> None:
+        record = fetch.report.record(fetch.blob, fetch.partial.sources(), fetch.discarded, is_verified=is_verified)
+        self._store.note_fetches([record])
 
     async def _open_partial(self, blob: WantedBlob, running: _Running) -> bool:
         """Opens the partial, once no other process has it; False when the other one has finished the blob."""

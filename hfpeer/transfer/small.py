@@ -18,7 +18,7 @@ from hfpeer.cache.blobs import BlobHash
 from hfpeer.errors import AccessDenied, HfpeerError, NoSourceLeft
 from hfpeer.names import Digest
 from hfpeer.transfer.events import Listener, SourceFailed
-from hfpeer.transfer.fetch import FetchReport
+from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.retry import backoff_seconds
 from hfpeer.transfer.sources import PeerSource, Source, UpstreamSource, WantedBlob
 from hfpeer.wire import MAX_BATCH_BLOB_BYTES, MAX_BATCH_BLOBS, SourceFault
@@ -65,7 +65,6 @@ class SmallBlobs:
         self._claimed: set[Digest] = set()
         self._unkept: list[tuple[WantedBlob, bytes]] = []
         self._keep = keep
-        self._listener = listener
         self._patience_seconds = patience_seconds
         self._changed = threading.Condition()
         self._open: dict[Abortable, float] = {}
@@ -76,6 +75,7 @@ class SmallBlobs:
         self._refusal: AccessDenied | None = None
         self._is_cancelled = False
         self.report = FetchReport()
+        self._listener = self.report.overheard(listener)
 
     def cancel(self) -> None:
         """Ends `run` soon; what came is kept. Thread-safe."""
@@ -86,7 +86,8 @@ class SmallBlobs:
     def run(self, peers: Sequence[PeerSource], upstreams: Sequence[UpstreamSource]) -> FetchReport:
         """Fetches everything, from peers first. Raises NoSourceLeft for what nobody could give; the rest is kept."""
         sources: list[Source] = [*peers, *upstreams]
-        self.report.kinds = {source.name: source.kind for source in sources}
+        for source in sources:
+            self.report.meet(source)
         with self._kept_beside():
             self._ask_all([(self._drain_peer, peer) for peer in peers for _ in range(PEER_CONNECTIONS)])
             for upstream in upstreams:
@@ -294,6 +295,7 @@ class SmallBlobs:
             for blob, data in blobs:
                 if self._todo.pop(blob.digest, None) is not None:
                     self._unkept.append((blob, data))
+                    self.report.small[blob.digest] = blob, source.name
                 self.report.count(source.name, len(data))
             self._progressed_at = time.monotonic()
             self._changed.notify_all()

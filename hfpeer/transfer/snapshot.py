@@ -17,8 +17,8 @@ from hfpeer.errors import CorruptData, HfpeerError, Unreachable
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest
 from hfpeer.transfer.events import Event, FileFinished, FileProgress, Listener, Progressed, SourceFailed
-from hfpeer.transfer.fetch import FetchReport
 from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.scout import Scout
 from hfpeer.transfer.small import SmallBlobs, is_small
 from hfpeer.transfer.sources import SourceKind, WantedBlob

@@ -41,6 +41,11 @@ class Source(Protocol):
     def kind(self) -> SourceKind: ...
 
     @property
+    def address(self) -> str:
+        """Where it is: `HOST:PORT` or a URL."""
+        ...
+
+    @property
     def node_id(self) -> str:
         """The id of the node it is; "" for a hub."""
         ...
@@ -58,6 +63,10 @@ class PeerSource:
     node_id: str
     client: PeerClient
     kind: SourceKind = "peer"
+
+    @property
+    def address(self) -> str:
+        return str(self.client.address)
 
     def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
         return self.client.open_range(blob.digest, start, stop, size_bytes=blob.size_bytes)
@@ -81,6 +90,10 @@ class UpstreamSource:
     @property
     def kind(self) -> SourceKind:
         return self.upstream.kind
+
+    @property
+    def address(self) -> str:
+        return self.upstream.endpoint
 
     def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
         return self.upstream.open_range(blob.repo, blob.commit, blob.path, start, stop, size_bytes=blob.size_bytes)

@@ -20,8 +20,9 @@ from hfpeer.errors import AccessDenied, CorruptData, GatedRepo, HfpeerError, NoS
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.ranges import MIB
 from hfpeer.transfer.events import Event, SourceFailed
-from hfpeer.transfer.fetch import BlobFetch, FetchReport
+from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.picker import Pace
+from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.sources import WantedBlob
 from hfpeer.wire import PieceMap, SourceFault
 
