@@ -26,7 +26,7 @@ def blobs_folder(cache: Path, repo: RepoId) -> Path:
 
 def blob_path(cache: Path, repo: RepoId, digest: Digest) -> Path:
     """`blobs/<etag>`; the etag is the bare hex of the digest."""
-    return cache / repo.folder / "blobs" / digest.hex
+    return cache.joinpath(repo.folder, "blobs", digest.hex)
 
 
 def snapshots_folder(cache: Path, repo: RepoId) -> Path:
@@ -38,7 +38,7 @@ def snapshot_path(cache: Path, repo: RepoId, commit: Commit) -> Path:
 
 
 def snapshot_file(cache: Path, repo: RepoId, commit: Commit, path: FilePath) -> Path:
-    return cache / repo.folder / "snapshots" / commit / path
+    return cache.joinpath(repo.folder, "snapshots", commit, path)
 
 
 def refs_folder(cache: Path, repo: RepoId) -> Path:
@@ -61,7 +61,7 @@ def tree_path(cache: Path, repo: RepoId, commit: Commit) -> Path:
 
 
 def lock_path(cache: Path, repo: RepoId, digest: Digest) -> Path:
-    return cache / LOCKS / repo.folder / f"{digest.hex}.lock"
+    return cache.joinpath(LOCKS, repo.folder, f"{digest.hex}.lock")
 
 
 def partials_folder(cache: Path) -> Path:
