@@ -22,12 +22,14 @@ import httpx
 from hfpeer.errors import HfpeerError, InvalidName, NotRunning, VersionMismatch, from_problem
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.operations import (
+    MAIN,
     AddRequest,
     CachedRevision,
     Holding,
     NodeStatus,
     Operations,
     PeerStatus,
+    Provenance,
     Published,
     Removed,
 )
@@ -205,6 +207,9 @@ class ControlClient:
         self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
         return cast(list[Holding], await self._call("search", repo=repo, revision=revision, files=files))
+
+    async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
+        return cast(list[Provenance], await self._call("why", repo=repo, revision=revision, files=files))
 
     async def publish(self, folder: str, repo: RepoId) -> Published:
         return cast(Published, await self._call("publish", folder=folder, repo=repo))

@@ -32,6 +32,7 @@ from hfpeer.operations import (
     Holding,
     NodeStatus,
     PeerStatus,
+    Provenance,
     Published,
     Removed,
 )
@@ -149,6 +150,21 @@ class Node:
                 repo=str(repo),
             )
         return removed
+
+    async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
+        await self._look_at_cache()
+        commit = (await self._resolver.local_commit(repo, revision)).commit
+        found = await asyncio.to_thread(self.store.provenance, repo, commit, files)
+        strange = sorted({*files} - {file.path for file in found})
+        if strange or not found:
+            what = f"{', '.join(strange)} of {repo}" if strange else str(repo)
+            raise NotFound(
+                f"{what} at {commit.short} is not in the cache.",
+                hint=f"`hfpeer {repo.type.value} ls -r {repo.full_name}` lists what is.",
+                repo=str(repo),
+                commit=str(commit),
+            )
+        return found
 
     async def publish(self, folder: str, repo: RepoId) -> Published:
         await self._look_at_cache()

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from hfpeer.cache.records import CachedFile as CachedFile
 from hfpeer.cache.records import CachedRevision as CachedRevision
+from hfpeer.cache.records import Provenance as Provenance
 from hfpeer.cache.records import Removed as Removed
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
@@ -130,6 +131,10 @@ class Operations(Protocol):
         self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
         """Which peers have it."""
+        ...
+
+    async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
+        """Where the files of a cached revision come from, with `files` only those. Raises NotFound."""
         ...
 
     async def publish(self, folder: str, repo: RepoId) -> Published:

@@ -37,6 +37,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "auth": ("auth:auth", "Your Hugging Face token, kept by huggingface_hub."),
     "conf": ("conf:conf", "Settings."),
     "demo": ("demo:demo", "See the main job done on this machine, in a minute."),
+    "why": ("why:why", "Where the bytes of a cached file came from, and what went wrong."),
     "status": ("status:status", "What this node is, holds and does."),
     "completion": ("completion:completion", "Completion of commands and repos for your shell."),
     "uninstall": ("uninstall:uninstall", "Stop the daemon and remove what is hfpeer's own."),

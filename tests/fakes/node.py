@@ -14,12 +14,14 @@ from hfpeer.errors import NotFound
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.operations import (
+    MAIN,
     AddRequest,
     CachedFile,
     CachedRevision,
     Holding,
     NodeStatus,
     PeerStatus,
+    Provenance,
     Published,
     Removed,
 )
@@ -61,6 +63,7 @@ class MemoryNode:
         self.refs: dict[tuple[RepoId, Revision], RefMessage] = {}
         self.cached: list[CachedRevision] = []
         self.found: list[Holding] = []
+        self.provenance: list[Provenance] = []
         self.listeners: dict[str, str] = {}
         self.peers: dict[str, PeerStatus] = {}
         self.events: list[Event] = []
@@ -126,6 +129,10 @@ class MemoryNode:
     ) -> list[Holding]:
         self._record("search", repo=repo, revision=revision, files=files)
         return self.found
+
+    async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
+        self._record("why", repo=repo, revision=revision, files=files)
+        return self.provenance
 
     async def publish(self, folder: str, repo: RepoId) -> Published:
         self._record("publish", folder=folder, repo=repo)
