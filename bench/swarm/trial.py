@@ -102,8 +102,9 @@ class Trial:
                 sampled_at = now
                 self._samples.append(Sample(now, self._lan.traffic()))
                 self._break_if_due()
-            done = [program.is_done() for program in self._programs.values()]  # each is looked at, for its time
-            if not waiting and all(self._programs[fetch].is_done() for fetch in self._plan.awaited) and done:
+            # Each is looked at, because looking notes when it ended.
+            done = [fetch for fetch, program in self._programs.items() if program.is_done()]
+            if not waiting and set(self._plan.awaited) <= set(done):
                 return
             time.sleep(WATCH_SECONDS)
 
@@ -154,7 +155,7 @@ class Trial:
             cpu_seconds_per_gb=cpu / (plan.awaited_bytes / 1e9),
             machine_busy=busy,
             fault_at_seconds=self._fault_at - began_at if self._fault_at else None,
-            pause_seconds=self._pause() if self._fault_at else None,
+            pause_seconds=self._pause() if self._fault_at and not wrong else None,
             delay=self._lan.delay,
             congestion_control=self._lan.congestion_control(),
             remarks=[*wrong.values(), *self._way.remarks()],

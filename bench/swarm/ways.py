@@ -116,7 +116,7 @@ class HfPeer(Way):
         super().__init__(lan, plan, models, place)
         self._hub_endpoint = ""
         self._commits: dict[str, str] = {}
-        self._adds: list[Program] = []
+        self._adds: dict[Fetch, Program] = {}
 
     def use_hub(self, hub: Hub) -> None:
         self._hub_endpoint = f"origin={hub.endpoint}"
@@ -136,8 +136,8 @@ class HfPeer(Way):
     def begin(self, fetch: Fetch) -> Program:
         host, repo = self._host(fetch), self.models[fetch.model].repo
         argv = [*HFPEER, "--json", "model", "add", "-r", repo, "-v", self._commits[repo]]
-        self._adds.append(host.start(argv, self._add_output(fetch), self._environ_of(host)))
-        return self._adds[-1]
+        self._adds[fetch] = host.start(argv, self._add_output(fetch), self._environ_of(host))
+        return self._adds[fetch]
 
     def fetched_folder(self, fetch: Fetch) -> Path:
         return Path(json.loads(self._add_output(fetch).read_text())["snapshot"])
@@ -149,8 +149,9 @@ class HfPeer(Way):
         return self._sent(host) - self._sent_before[host.name]
 
     def remarks(self) -> list[str]:
-        finished = [json.loads(add.output.read_text()) for add in self._adds if add.exit_code == 0]
-        found = [f"{add.output.parent.name}: {add.said()[-300:]}" for add in self._adds if add.exit_code]
+        finished = [json.loads(add.output.read_text()) for add in self._adds.values() if add.exit_code == 0]
+        failed = {fetch: add for fetch, add in self._adds.items() if add.exit_code and fetch in self.plan.awaited}
+        found = [f"{self._host(fetch).name}: {_complaint(add)}" for fetch, add in failed.items()]
         refetched = sum(int(result["refetched_bytes"]) for result in finished)
         if refetched:
             found.append(f"fetched twice: {refetched / 1e6:.1f} MB by {len(finished)} nodes together")
@@ -202,6 +203,15 @@ class HfPeer(Way):
         """Whom a node finds alive; None while it does not answer."""
         answer = _ask(host, f"http://{host.ip}:{LAN_PORT}/v1/peers")
         return None if answer is None else json.loads(answer)["peers"]
+
+
+def _complaint(add: Program) -> str:
+    """What a failed command said: its message, and what it knew of each source."""
+    try:
+        problem = json.loads(add.errors.read_text().splitlines()[-1])
+    except (IndexError, ValueError):
+        return add.said()
+    return f"{problem['message']} {problem['facts'].get('sources', '')}"
 
 
 class NginxCurl(Way):
