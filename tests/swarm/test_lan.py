@@ -52,9 +52,7 @@ def test_two_hosts_find_each_other_and_the_second_gets_the_model_from_the_first(
     ready_at = time.monotonic()
     found = seconds_until_found(cygnus, pegasus, ready_at)
     was_found = seconds_until_found(pegasus, cygnus, ready_at)
-    print(
-        f"\nready after {ready_at - began_at:.2f} s; then finds in {found:.2f} s, found in {was_found:.2f} s"
-    )
+    print(f"\nready after {ready_at - began_at:.2f} s; then finds in {found:.2f} s, found in {was_found:.2f} s")
     assert max(found, was_found) < FOUND_SECONDS
 
     added = cygnus.do("model", "add", "-r", "team/model", "-v", commit)
