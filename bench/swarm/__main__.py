@@ -27,6 +27,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -42,6 +43,7 @@ from .report import as_json, rows, table
 from .trial import Outcome, perform
 from .ways import WAYS
 
+FOLDER = "hfpeer-swarm"
 QUICK_MIB, QUICK_RUNS = 64, 1
 
 
@@ -86,7 +88,8 @@ def main() -> int:
         signal.signal(number, _interrupt)
     outcomes: list[Outcome] = []
     try:
-        with tempfile.TemporaryDirectory(prefix="hfpeer-swarm-", dir=options.dir) as name:
+        _sweep(options.dir or Path(tempfile.gettempdir()))
+        with tempfile.TemporaryDirectory(prefix=f"{FOLDER}-{os.getpid()}-", dir=options.dir) as name:
             _measure(options, Path(name), outcomes)
     except KeyboardInterrupt:
         print("interrupted; what was measured until here:", file=sys.stderr)
@@ -94,6 +97,14 @@ def main() -> int:
     finally:
         _publish(options, outcomes)
     return 0
+
+
+def _sweep(place: Path) -> None:
+    """Removes the folders of runs that were killed before they could; they fill the memory."""
+    for folder in place.glob(f"{FOLDER}-*-*"):
+        owner = folder.name.removeprefix(f"{FOLDER}-").split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _interrupt(number: int, frame: object) -> None:
