@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -255,6 +256,18 @@ def test_a_liar_of_an_earlier_run_is_found_through_the_journal(job: Job) -> None
     assert report.refetched_bytes <= 2 * MIB
 
 
+def test_a_fetch_stopped_while_lies_are_replaced_keeps_no_lie(job: Job) -> None:
+    job.patience_seconds = 20.0
+    liar = FakeSource("liar", job.data, lies_at=range(0, len(job.data), 4096))
+    fetch = job.begin(liar)
+    fetch.add_source(FakeSource("hub", job.data, kind="origin", bytes_per_second=2e6))
+    assert wait_until(lambda: bool(fetch.discarded))
+    fetch.stop()
+    here = fetch.partial.present
+    assert all(job.content(fetch)[start:stop] == job.data[start:stop] for start, stop in here)
+    assert here.total < len(job.data)
+
+
 def test_a_stopped_fetch_is_resumed_with_nothing_fetched_twice(job: Job) -> None:
     job.data = noise(20 * MIB)
     first = FakeSource("first", job.data, bytes_per_second=20e6)
@@ -282,7 +295,9 @@ def test_stopping_does_not_wait_for_a_source_that_does_not_answer(job: Job) -> N
     silent = FakeSource("silent", job.data, never_answers=True)
     fetch = job.begin(silent)
     assert silent.asked.wait(5)
+    began_at = time.monotonic()
     fetch.stop()
+    assert time.monotonic() - began_at < 5
     fetch.partial.close()
     silent.released.set()
 
@@ -349,7 +364,7 @@ def test_a_piece_map_of_another_grid_is_turned_away(job: Job) -> None:
     dumb.released.set()
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(8))
 def test_whatever_the_sources_do_it_ends(job: Job, seed: int) -> None:
     """Random company: with one honest source it verifies; without, it fails with a reason; it never hangs."""
     dice = random.Random(seed)
