@@ -7,10 +7,9 @@ shown, and of a blob that is still being fetched only what is on disk.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
+import time
 from collections.abc import AsyncIterator, Callable
-from itertools import count
 
 from hfpeer.cache.store import Store
 from hfpeer.manifest import Manifest
@@ -22,11 +21,8 @@ from hfpeer.transfer.fetches import Fetches
 from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
 
 NEWS_SECONDS = 0.06
-"""How long news is gathered before it is told: each telling costs both ends, and a piece takes about as long."""
+"""How long news is gathered before it is told: each telling costs both ends."""
 SIGN_OF_LIFE_SECONDS = 5.0
-
-_readers = count(1 << 32)
-"""Numbers apart from those of others who read along."""
 
 
 class OpenBlob:
@@ -137,26 +133,20 @@ class NodeHoldings:
 
 async def _chronicle(fetch: BlobFetch) -> AsyncIterator[PieceMap | PieceNews]:
     """The map of a running fetch, and its news until it ends, a few times a second; at least a sign of life."""
-    loop, changed, reader = asyncio.get_running_loop(), asyncio.Event(), next(_readers)
-    fetch.join(reader, lambda: loop.call_soon_threadsafe(changed.set))
-    try:
-        first = fetch.piece_map()
-        yield first
-        version = first.version
-        while not fetch.result.done():
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(changed.wait(), SIGN_OF_LIFE_SECONDS)
-            await asyncio.sleep(NEWS_SECONDS)
-            changed.clear()
-            version, news = fetch.news_since(version)
-            if news is None:
-                again = fetch.piece_map()
-                version = again.version
-                yield again
-            else:
-                yield news
-    finally:
-        fetch.leave(reader)
+    first = fetch.piece_map()
+    yield first
+    version, told_at = first.version, time.monotonic()
+    claimed: tuple[int, ...] = ()
+    while not fetch.result.done():
+        await asyncio.sleep(NEWS_SECONDS)
+        version, news = fetch.news_since(version)
+        if news is None:
+            again = fetch.piece_map()
+            version = again.version
+            yield again
+        elif news.added or news.claimed != claimed or time.monotonic() - told_at > SIGN_OF_LIFE_SECONDS:
+            claimed, told_at = news.claimed, time.monotonic()
+            yield news
 
 
 def _open(path: os.PathLike[str], size_bytes: int, present: Callable[[], RangeSet | None]) -> SharedBlob | None:

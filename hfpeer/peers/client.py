@@ -19,6 +19,7 @@ from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, Digest, RepoId, Revision
 from hfpeer.peers.bodies import Batch, BodyClient
+from hfpeer.peers.following import BadAnswer, lines_of, open_answer
 from hfpeer.wire import (
     CATALOGUE_PATH,
     MAX_MESSAGE_BYTES,
@@ -74,13 +75,14 @@ class PeerClient:
         self.address = address
         self._connect_timeout_seconds = connect_timeout_seconds
         self._silence_timeout_seconds = silence_timeout_seconds
+        self._headers = {
+            "Accept-Encoding": "identity",
+            NODE_HEADER: own_node_id,
+            PROTOCOL_HEADER: str(PROTOCOL_VERSION),
+        }
         self._http = httpx.AsyncClient(
             base_url=address.url,
-            headers={
-                "Accept-Encoding": "identity",
-                NODE_HEADER: own_node_id,
-                PROTOCOL_HEADER: str(PROTOCOL_VERSION),
-            },
+            headers=self._headers,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=4),
@@ -130,17 +132,24 @@ class PeerClient:
     async def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
         """What the peer has of a blob, and then what it gets, for as long as it is fetching it; nothing if it neither
         has nor fetches it. Ends when the peer has all of it, which the last map says, or has stopped fetching."""
-        timeout = httpx.Timeout(self._silence_timeout_seconds, read=FOLLOW_SILENCE_SECONDS)
+        asking = open_answer(
+            self.address,
+            follow_path(digest),
+            self._headers,
+            connect_seconds=self._connect_timeout_seconds,
+            limit_bytes=MAX_PIECE_MAP_BYTES,
+        )
         try:
-            async with self._http.stream("GET", follow_path(digest), timeout=timeout) as response:
-                if response.status_code == 404:
+            async with asking as (status, reader):
+                if status == 404:
                     return
-                self._check(response, MAX_PIECE_MAP_BYTES)
-                async for line in _lines(response, MAX_PIECE_MAP_BYTES):
+                if status != 200:
+                    raise self._unreachable(f"answers with status {status}")
+                async for line in lines_of(reader, FOLLOW_SILENCE_SECONDS):
                     yield parse_following(json.loads(line))
-        except httpx.HTTPError as error:
+        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
             raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error
-        except (CorruptData, ValueError, RecursionError) as error:
+        except (BadAnswer, CorruptData, ValueError, RecursionError) as error:
             raise self._unreachable(f"cannot be understood: {error}") from error
 
     def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> Body:
@@ -218,17 +227,6 @@ class PeerClient:
             hint=f"Is hfpeerd running there, and may this machine reach port {self.address.port}?",
             address=str(self.address),
         )
-
-
-async def _lines(response: httpx.Response, limit_bytes: int) -> AsyncIterator[bytes]:
-    """The lines of an answer as they come. Raises ValueError for one of more than `limit_bytes`."""
-    rest = b""
-    async for chunk in response.aiter_raw():
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            yield line
-        if len(rest) > limit_bytes:
-            raise ValueError(f"a line of more than {limit_bytes} bytes")
 
 
 async def _parse(raw: bytes, parse: Callable[[Any], Message]) -> Message:

@@ -387,15 +387,10 @@ class BlobFetch:
                 order = self._picker.next_order(now)
                 if order is not None:
                     self._opening[threading.current_thread()] = order.number
-                    break
+                    return order
                 wake_at = self._picker.wake_at(now)
                 self._orders_changed.wait(None if wake_at is None else max(0.01, wake_at - now))
-            else:
-                return None
-            is_claim = self._picker.sources[order.source].is_whole
-        if is_claim:
-            self._tell_readers()
-        return order
+            return None
 
     def _carry_out(self, order: Order) -> bool:
         """Whether the worker goes on: not if its order was taken from it before the source answered."""
@@ -504,7 +499,7 @@ class BlobFetch:
         with self._lock:
             is_first_hand = self._picker.sources[order.source].is_whole
             is_known = piece is not None and self._vouchers.knows(piece)
-            if piece is None or not (self._readers if is_first_hand else is_known):
+            if piece is None or not (self._picker.has_fellows if is_first_hand else is_known):
                 return
         digest = piece_digest(view)
         with self._lock:

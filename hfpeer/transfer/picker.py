@@ -368,6 +368,11 @@ class Picker:
             return []
         return [s for s in self.sources.values() if not s.is_whole and s.node_id and s.is_sound(now)]
 
+    @property
+    def has_fellows(self) -> bool:
+        """Whether anybody else is known to fetch this blob."""
+        return any(not source.is_whole and source.node_id for source in self.sources.values())
+
     def _share(self, holder: SourceState, fellows: list[SourceState], now: float) -> int:
         """The pieces to ask a holder for while there are fellows: of those that no fellow has or has claimed its own,
         and when these are out, after a while, those of others."""

@@ -243,8 +243,12 @@ class GoodPeer:
         data = self.content(Digest.parse(name))
         if data is None:
             return Reply(404)
-        if rest in ("pieces", "follow"):
-            return Reply(body=json.dumps(PieceMap(len(data), PIECE_BYTES, 1, None).to_json()).encode() + b"\n")
+        pieces = json.dumps(PieceMap(len(data), PIECE_BYTES, 1, None).to_json()).encode() + b"\n"
+        if rest == "pieces":
+            return Reply(body=pieces)
+        if rest == "follow":
+            in_chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(pieces), pieces)
+            return Reply(body=in_chunks, headers={"Transfer-Encoding": "chunked"}, length=-1)
         wanted = request.headers.get("range", "")
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         start, stop = (int(first), min(int(last) + 1, len(data))) if wanted else (0, len(data))
