@@ -298,11 +298,12 @@ class Endpoint:
         return told.document, 0.0
 
     def _known_refs(self, repo: RepoId) -> Json:
-        """The refs of what is in the cache."""
+        """The refs of what is in the cache or was asked for."""
+        known = {name: revision.commit for revision in self._store.revisions(repo) for name in revision.refs}
+        known |= {key[1]: resolution.commit for key, (_, resolution) in self._refs.items() if key[0] == repo}
         branches = [
-            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": revision.commit}
-            for revision in self._store.revisions(repo)
-            for name in revision.refs
+            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
+            for name, commit in known.items()
             if not name.startswith("refs/")
         ]
         return {"branches": branches, "converts": [], "tags": [], "pullRequests": []}

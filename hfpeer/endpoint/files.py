@@ -90,6 +90,8 @@ class Files:
         while True:
             whole = await asyncio.to_thread(self._find_whole, blob)
             if whole is not None and (reading := await self._open_whole(whole)) is not None:
+                if whole.is_verified and not await asyncio.to_thread(self._is_installed, blob):
+                    self._install(blob, file)
                 return reading
             if is_small(blob):
                 return await self._small(blob, file, scout)
@@ -115,6 +117,9 @@ class Files:
     def _find_whole(self, blob: WantedBlob) -> BlobFile | None:
         found = self._store.find_blob(blob.digest, blob.repo)
         return found if found is not None and found.size_bytes == blob.size_bytes else None
+
+    def _is_installed(self, blob: WantedBlob) -> bool:
+        return self._store.snapshot_file(blob.repo, blob.commit, blob.path) is not None
 
     async def _open_whole(self, whole: BlobFile) -> Reading | None:
         fd = await asyncio.to_thread(_open, whole.path)

@@ -39,7 +39,10 @@ Header = tuple[str, str]
 
 @dataclass(frozen=True)
 class Passed:
-    """A request to be passed on: `target` is the raw path with its query, `body` is None where there is none."""
+    """A request to be passed on: `target` is the raw path with its query, `body` is None where there is none.
+
+    Texts are bytes as Latin-1, as everywhere in HTTP.
+    """
 
     method: str
     target: str
@@ -122,7 +125,8 @@ class Passage:
         base = httpx.URL(upstream.endpoint)
         url = base.copy_with(raw_path=base.raw_path.rstrip(b"/") + request.target.encode("latin-1"))
         headers = _passed_on(request.headers, with_token=upstream.sends_token)
-        built = client.build_request(request.method, url, headers=headers, content=request.body)
+        encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
+        built = client.build_request(request.method, url, headers=encoded, content=request.body)
         return await client.send(built, stream=True, follow_redirects=False)
 
     async def _open_client(self, upstream: Upstream) -> httpx.AsyncClient:
@@ -157,7 +161,8 @@ def _passed_on(headers: Iterable[Header], *, with_token: bool) -> list[Header]:
 
 def _passed_back(headers: httpx.Headers, hub_url: str, own_url: str) -> list[Header]:
     turned = []
-    for name, value in _end_to_end(headers.multi_items(), NOT_PASSED_BACK):
+    given = ((name.decode("latin-1"), value.decode("latin-1")) for name, value in headers.raw)
+    for name, value in _end_to_end(given, NOT_PASSED_BACK):
         if name.lower() == "location":
             value = own_address(value, hub_url, own_url)
         elif name.lower() == "link":

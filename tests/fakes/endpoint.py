@@ -71,8 +71,8 @@ class Endpoint:
         """An answer whose body is still to be read; leaving the block goes away."""
         connection = http.client.HTTPConnection(urlsplit(self.url).netloc, timeout=SECONDS)
         try:
-            connection.putrequest(method, target, skip_accept_encoding=True)
             given = {"User-Agent": "test/1", **self.headers, **headers}
+            connection.putrequest(method, target, skip_host="Host" in given, skip_accept_encoding=True)
             if body is not None:
                 given["Content-Length"] = str(len(body))
             for name, value in given.items():

@@ -77,6 +77,8 @@ def file_address(request: Request) -> Address | None:
 
 
 def _address(prefix: str, repo_type: str, parts: list[str], verbs: frozenset[str]) -> Address | None:
+    if not parts:
+        return None
     has_no_namespace = len(parts) == 1 or (parts[1] in verbs and not (len(parts) > 2 and parts[2] in verbs))
     length = 1 if has_no_namespace else 2
     repo_id = "/".join(unquote(part) for part in parts[:length]).removesuffix(".git")

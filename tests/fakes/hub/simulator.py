@@ -249,7 +249,7 @@ class HubSimulator:
             return api.agent_harnesses(self._site, request)
         if len(parts) == 1 and parts[0] in ("models", "datasets", "spaces"):
             return api.repo_listing(self._site, request, parts[0][:-1])
-        if parts[0] == "resolve-cache" and len(parts) > 4:
+        if parts[:1] == ["resolve-cache"] and len(parts) > 4:
             return resolve.resolve_cache(self._site, request, _cache_address(parts[1:]))
         address = api_address(request)
         if address is None:
