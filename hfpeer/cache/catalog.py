@@ -8,6 +8,7 @@ at the cache's files, and SQLAlchemy is imported nowhere else.
 from __future__ import annotations
 
 import errno
+import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -450,7 +451,7 @@ class Catalog:
         @sa.event.listens_for(engine, "connect")
         def configure(connection: Any, _: object) -> None:
             connection.isolation_level = None
-            connection.execute("PRAGMA journal_mode=WAL")
+            _use_wal(connection)
             connection.execute("PRAGMA synchronous=NORMAL")
 
         @sa.event.listens_for(engine, "begin")
@@ -473,6 +474,19 @@ def _make_anew(connection: Connection) -> None:
     _schema.create_all(connection)
     connection.execute(insert(_meta).values(key="generation", value=int(time.time() * 1000)))
     connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Waits for others who open a new catalogue at the same time: for this one change SQLite itself does not wait."""
+    deadline = time.monotonic() + _BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)
 
 
 def _forget_fetches(connection: Connection, digests: Sequence[str]) -> None:
