@@ -14,7 +14,7 @@ from dataclasses import replace
 from itertools import count
 
 from hfpeer.cache.store import Store
-from hfpeer.errors import HfpeerError, NotFound
+from hfpeer.errors import ForgedManifest, HfpeerError, NotFound
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, RepoId, Visibility
 from hfpeer.operations import AddRequest
@@ -66,12 +66,28 @@ class Adder:
         ticket = next(self._tickets)
         self._under_way[ticket] = f"{request.repo} {request.revision}"
         try:
-            finished = await self._add(request, hubs, on_event)
+            finished = await self._add_believing(request, hubs, on_event)
         finally:
             del self._under_way[ticket]
         finished = replace(finished, seconds=time.monotonic() - began_at)
         on_event(finished)
         return finished
+
+    async def _add_believing(self, request: AddRequest, hubs: Hubs, on_event: Listener) -> Finished:
+        """Adds; where the files say that a peer's listing was forged, once more by what an upstream lists."""
+        try:
+            return await self._add(request, hubs, on_event)
+        except ForgedManifest as error:
+            if "path" not in error.facts:
+                raise
+            commit = Commit.parse(error.facts["commit"])
+            await asyncio.to_thread(self._store.forget_manifest, request.repo, commit)
+            try:
+                manifest, _ = await hubs.manifest(request.repo, commit)
+            except HfpeerError:
+                raise error from None
+            await asyncio.to_thread(self._store.save_manifest, manifest)
+        return await self._add(request, hubs, on_event)
 
     async def _add(self, request: AddRequest, hubs: Hubs, on_event: Listener) -> Finished:
         asks_peers = request.uses_peers and self._neighbourhood is not None and not request.is_local_only
@@ -98,6 +114,10 @@ class Adder:
         learning = asyncio.create_task(self._learn_visibility(listing, hubs, request))
         try:
             await transfer.run(missing)
+        except ForgedManifest:
+            if listing.from_peer is not None and self._neighbourhood is not None:
+                self._neighbourhood.lied(listing.from_peer)
+            raise
         finally:
             await asyncio.to_thread(self._settle_accounts, transfer)
             await asyncio.gather(learning, return_exceptions=True)

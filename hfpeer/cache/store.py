@@ -223,6 +223,11 @@ class Store:
             self._sum_up(manifest.repo, manifest.commit)
             self._catalog.bump()
 
+    def forget_manifest(self, repo: RepoId, commit: Commit) -> None:
+        """Drops a manifest that turned out to be wrong."""
+        self._manifests.remove(repo, commit)
+        self._catalog.bump()
+
     def load_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
         return self._manifests.load(repo, commit)
 

@@ -15,10 +15,12 @@ from concurrent.futures import Future
 
 from hfpeer.cache.blobs import BlobHash, PartialBlob
 from hfpeer.errors import AccessDenied, BrokenCache, CorruptData, HfpeerError, NoSourceLeft
+from hfpeer.gitproof import MAX_POINTER_BYTES
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.blame import Inquiry, ask_once
 from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.transfer.fellows import Chronicle, Vouchers, bits_of, span_of
+from hfpeer.transfer.forgery import check_plain
 from hfpeer.transfer.hashing import BufferPool, readable_stop
 from hfpeer.transfer.picker import Order, Pace, Picker
 from hfpeer.transfer.report import FetchReport
@@ -253,9 +255,15 @@ class BlobFetch:
                 if found is None:
                     return False
                 if found == self.blob.digest.hex:
+                    self._check_nature()
                     self._name_liars()
                     return True
             self._try_otherwise()
+
+    def _check_nature(self) -> None:
+        """Raises ForgedManifest when this small file is a pointer, listed as if it were the file it stands for."""
+        if self.blob.size_bytes <= MAX_POINTER_BYTES:
+            check_plain(self.blob, self._read_back(0, memoryview(bytearray(self.blob.size_bytes))))
 
     def _hash_once(self) -> str | None:
         """The blob's hash, as soon as all of it is there; None when stopped."""

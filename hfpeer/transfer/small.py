@@ -18,6 +18,7 @@ from hfpeer.cache.blobs import BlobHash
 from hfpeer.errors import AccessDenied, HfpeerError, NoSourceLeft
 from hfpeer.names import Digest
 from hfpeer.transfer.events import Listener, SourceFailed
+from hfpeer.transfer.forgery import check_plain
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.retry import backoff_seconds
 from hfpeer.transfer.sources import PeerSource, Source, UpstreamSource, WantedBlob
@@ -226,6 +227,7 @@ class SmallBlobs:
                 for digest, data in answer:
                     if data is None:
                         continue
+                    check_plain(by_digest[digest], data)
                     if not _is_right(by_digest[digest], data):
                         self._blame(peer, by_digest[digest])
                         return
@@ -256,6 +258,7 @@ class SmallBlobs:
                     return
                 self._rest(rest)
                 continue
+            check_plain(blob, data)
             if _is_right(blob, data):
                 self._came(upstream, [(blob, data)])
             else:

@@ -25,7 +25,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hfpeer.manifest import Manifest
+from hfpeer.gitproof import pointer_text
+from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Address, Commit, Digest, RepoId, Revision
 from hfpeer.wire import (
     BATCH_PATH,
@@ -455,6 +456,36 @@ class ForgingManifestPeer(GoodPeer):
         return self.forged if is_forged else super().content(digest)
 
 
+class PassingOffPointersPeer(GoodPeer):
+    """Lists each LFS file as the plain file that its pointer is: the trees fold to the commit all the same."""
+
+    def manifest(self, repo: RepoId, commit: Commit) -> str | None:
+        real = self.manifests.get((repo, commit))
+        return None if real is None else replace(real, files=tuple(map(self._passed_off, real.files))).to_json()
+
+    def content(self, digest: Digest) -> bytes | None:
+        pointers = (pointer_text(f.digest.hex, f.size_bytes) for m in self.manifests.values() for f in m.files)
+        return next((text for text in pointers if digest_of(text, digest.algorithm) == digest), super().content(digest))
+
+    @staticmethod
+    def _passed_off(file: ManifestFile) -> ManifestFile:
+        if not file.is_lfs:
+            return file
+        size_bytes = len(pointer_text(file.digest.hex, file.size_bytes))
+        return ManifestFile(file.path, size_bytes, Digest("git-sha1", file.blob_id), file.mode)
+
+
+class ForgingSizesPeer(GoodPeer):
+    """Lists plain files with other sizes than they have, which no tree contradicts."""
+
+    def manifest(self, repo: RepoId, commit: Commit) -> str | None:
+        real = self.manifests.get((repo, commit))
+        if real is None:
+            return None
+        files = (f if f.is_lfs else replace(f, size_bytes=f.size_bytes + 1) for f in real.files)
+        return replace(real, files=tuple(files)).to_json()
+
+
 class ForgingRefsPeer(GoodPeer):
     """Claims for every revision to know the latest commit: one that it made up."""
 
@@ -520,6 +551,8 @@ CAST: tuple[type[GoodPeer], ...] = (
     LyingPeer,
     IgnoresRangePeer,
     ForgingManifestPeer,
+    ForgingSizesPeer,
+    PassingOffPointersPeer,
     ForgingRefsPeer,
     HugeMessagePeer,
     PathTraversalPeer,

@@ -20,11 +20,13 @@ from fakes.peers import (
     FlakyPeer,
     ForgingManifestPeer,
     ForgingRefsPeer,
+    ForgingSizesPeer,
     GoodPeer,
     GzippingPeer,
     HugeMessagePeer,
     IgnoresRangePeer,
     LyingPeer,
+    PassingOffPointersPeer,
     PathTraversalPeer,
     RedirectingPeer,
     SilentPeer,
@@ -35,7 +37,7 @@ from fakes.peers import (
     WrongLengthPeer,
     WrongRangePeer,
 )
-from hfpeer.errors import CorruptData, HfpeerError, NoSourceLeft, Unreachable
+from hfpeer.errors import CorruptData, ForgedManifest, HfpeerError, NoSourceLeft, Unreachable
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, RepoId, Revision
 from hfpeer.node import Node
@@ -204,6 +206,28 @@ async def test_a_forged_manifest_is_refused_and_its_forger_named(scene: Scene) -
         assert not list(node.store.cache.glob("*--*/blobs/*"))
     assert scene.blamed() == {"forgingmanifest"}
     assert "commit" in scene.said_of("forgingmanifest")
+
+
+@pytest.mark.parametrize("kind", [PassingOffPointersPeer, ForgingSizesPeer])
+async def test_a_listing_that_only_its_files_give_away_is_asked_of_a_hub_again(
+    scene: Scene, kind: type[GoodPeer]
+) -> None:
+    async with company(scene, kind) as peers, scene.node(peers) as node:
+        await scene.add(node)
+        scene.assert_whole(node)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"), [(PassingOffPointersPeer, "model.safetensors"), (ForgingSizesPeer, "config.json")]
+)
+async def test_without_a_hub_nothing_of_what_it_forged_is_visible_and_it_is_forgotten(
+    scene: Scene, kind: type[GoodPeer], path: str
+) -> None:
+    async with company(scene, kind) as peers, scene.node(peers, upstreams="", patience=1) as node:
+        with pytest.raises((ForgedManifest, NoSourceLeft)):
+            await scene.add(node)
+        assert not list(node.store.cache.glob(f"*--*/snapshots/*/{path}"))
+        assert node.store.load_manifest(REPO, scene.commit) is None
 
 
 async def test_a_forged_ref_does_not_outweigh_a_hub(scene: Scene) -> None:
