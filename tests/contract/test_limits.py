@@ -22,6 +22,7 @@ from hfpeer.peers.bodies import BodyClient, SocketBody
 from hfpeer.rates import Schedule, parse_schedule
 from hfpeer.wire import Body, SourceFault, blob_path
 from hfpeer_daemon.app import lan_app
+from hfpeer_daemon.copying import copy_to_socket
 from hfpeer_daemon.responses import App, Receive, Scope, Send
 from hfpeer_daemon.uploads import UploadLine
 from hfpeer_daemon.zero_copy import EXTENSION
@@ -151,6 +152,33 @@ async def test_downloads_of_ranges_and_batches_share_their_limit(shelf: Shelf) -
     assert seconds == pytest.approx(SIZE_BYTES / RATE, rel=TOLERANCE)
 
 
+def test_an_upload_whose_client_is_slow_takes_no_more_of_the_limit_than_it_sends(tmp_path: Path) -> None:
+    class Counted(Limiter):
+        taken_bytes = 0
+
+        def reserve(self, size_bytes: int) -> float:
+            self.taken_bytes += size_bytes
+            return super().reserve(size_bytes)
+
+        def give_back(self, size_bytes: int) -> None:
+            self.taken_bytes -= size_bytes
+            super().give_back(size_bytes)
+
+    path = tmp_path / "blob"
+    path.write_bytes(CONTENT[:4_000_000])
+    limiter = Counted(Schedule(default=400e6))
+    client, server = socket.socketpair()
+    with client, server, path.open("rb") as file:
+        server.setblocking(False)
+        sending = threading.Thread(target=copy_to_socket, args=(server, file.fileno(), 0, 4_000_000, 10.0, limiter))
+        sending.start()
+        got = 0
+        while got < 4_000_000:
+            got += len(client.recv(50_000))
+        sending.join()
+    assert limiter.taken_bytes == 4_000_000
+
+
 async def test_a_limit_that_does_not_hold_at_this_hour_slows_nothing(shelf: Shelf) -> None:
     evening = Limiter(parse_schedule("08:00-18:00=1mbit,none"), minute=lambda: 20 * 60)
     async with door_of(shelf, evening) as door:
@@ -263,19 +291,21 @@ async def test_who_takes_a_byte_now_and_then_does_not_keep_a_place(shelf: Shelf)
     async with door_of(shelf, line=line, stall_timeout_seconds=0.5) as door:
         with socket.socket() as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
             sock.connect((door.address.host, door.address.port))
             sock.setblocking(False)
             sock.sendall(f"GET {blob_path(shelf.large)} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
             await eventually(lambda: line.active == 1)
             began_at = time.monotonic()
-            while line.active and time.monotonic() - began_at < 10:
-                await asyncio.sleep(0.1)
+            while line.active and time.monotonic() - began_at < 5:
+                await asyncio.sleep(0.05)
                 try:
-                    sock.recv(100)
+                    sock.recv(600)
                 except BlockingIOError:
                     pass
                 except ConnectionError:
                     break
+            assert time.monotonic() - began_at < 4
             await eventually(lambda: line.active == 0)
             assert await door.threads_are_free()
 

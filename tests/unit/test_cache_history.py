@@ -13,6 +13,7 @@ from hfpeer.cache import catalog
 from hfpeer.cache.catalog import Catalog
 from hfpeer.cache.records import FetchRecord, Giver, Trouble
 from hfpeer.cache.store import Store
+from hfpeer.errors import Locked
 from hfpeer.names import Digest, RepoId
 
 ONE, OTHER = RepoId.parse("acme/one"), RepoId.parse("acme/other")
@@ -77,6 +78,10 @@ def test_only_the_newest_records_are_kept(tmp_path: Path, monkeypatch: pytest.Mo
     index.close()
 
 
-def test_a_catalogue_that_cannot_be_written_stops_no_fetch(store: Store) -> None:
-    (store.home / "catalog.sqlite").write_bytes(b"not a database at all, but long enough to be read as one" * 100)
+def test_a_catalogue_that_cannot_be_written_stops_no_fetch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise Locked("Another process keeps the catalogue locked.")
+
+    monkeypatch.setattr(Catalog, "put_fetches", refuse)
     store.note_fetches([record()])
+    assert store.fetch_record(DIGEST) is None
