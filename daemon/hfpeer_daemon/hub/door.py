@@ -10,10 +10,11 @@ from hfpeer.errors import NotFound
 from hfpeer_daemon.hub.addresses import Address
 from hfpeer_daemon.hub.answering import send_json
 from hfpeer_daemon.hub.asked import Asked
-from hfpeer_daemon.hub.files import FileDoor
+from hfpeer_daemon.hub.files import HTTP_WALL_BYTES, FileDoor
 from hfpeer_daemon.hub.listings import Listings
 from hfpeer_daemon.hub.passing import lfs_batch, pass_through
 from hfpeer_daemon.hub.refusals import send_refusal
+from hfpeer_daemon.hub.xet import XetDoor
 from hfpeer_daemon.problems import log_unforeseen
 from hfpeer_daemon.responses import Message, Receive, Scope, Send
 
@@ -26,9 +27,11 @@ Route = Callable[[Asked, Address], Awaitable[None]]
 class HubDoor:
     """An ASGI app over one endpoint; every error becomes an answer of the Hub's kind. Belongs to one event loop."""
 
-    def __init__(self, endpoint: Endpoint, threads: Executor) -> None:
+    def __init__(self, endpoint: Endpoint, threads: Executor, http_wall_bytes: int = HTTP_WALL_BYTES) -> None:
+        """`http_wall_bytes` is the size above which clients do not download over plain HTTP."""
         self._endpoint = endpoint
-        files, listings = FileDoor(endpoint, threads), Listings(endpoint)
+        self._xet = XetDoor(endpoint, threads)
+        files, listings = FileDoor(endpoint, threads, http_wall_bytes), Listings(endpoint)
         self._files: dict[str, Route] = {"resolve": files.resolve, "raw": files.raw}
         self._api: dict[str, Route] = {
             "": listings.info,
@@ -37,6 +40,7 @@ class HubDoor:
             "refs": listings.refs,
             "commits": listings.commits,
             "auth-check": listings.auth_check,
+            "xet-read-token": self._xet.token,
         }
         self._paths_info: Route = listings.paths_info
 
@@ -65,6 +69,8 @@ class HubDoor:
             raise NotFound("There is no dataset viewer here.")
         if asked.path == "/api/agent-harnesses":
             await send_json(asked, NO_HARNESSES)
+            return
+        if await self._xet.answer(asked):
             return
         address = asked.address
         route = self._route(asked, address) if address else None

@@ -12,6 +12,7 @@ import mimetypes
 import os
 import re
 from concurrent.futures import Executor
+from typing import Literal
 from urllib.parse import quote
 
 from hfpeer.endpoint.answers import pointer_of
@@ -52,8 +53,9 @@ Headers = dict[str, "str | int"]
 class FileDoor:
     """Answers GET and HEAD of files. `threads` reads and sends."""
 
-    def __init__(self, endpoint: Endpoint, threads: Executor) -> None:
+    def __init__(self, endpoint: Endpoint, threads: Executor, http_wall_bytes: int) -> None:
         self._endpoint = endpoint
+        self._http_wall_bytes = http_wall_bytes
         self._threads = threads
 
     async def resolve(self, asked: Asked, address: Address) -> None:
@@ -62,15 +64,15 @@ class FileDoor:
         headers = _metadata(asked, seen, file)
         revision, _ = address.revision()
         if not revision.is_commit:
-            size = _linked_size(asked, file)
             location = {"Location": resolve_path(seen.repo, seen.commit, file.path)}
-            await send_whole(asked.send, 307, b"", {**_as_text(headers), **size, **location}.items())
+            lines = {**_as_text(headers), **self._size_headers(asked, seen, file), **location}
+            await send_whole(asked.send, 307, b"", lines.items())
             return
         etag = f'"{file.digest.hex}"'
         if names_etag(asked.header("if-none-match"), etag):
             await send_whole(asked.send, 304, b"", _as_text(headers).items())
         elif asked.is_head:
-            await _send_head(asked, file, headers)
+            await self._send_head(asked, seen, file, headers)
         else:
             await self._send_file(asked, seen, file, headers)
 
@@ -111,6 +113,26 @@ class FileDoor:
             await self._stream(asked, source, file, part, status, lines)
         finally:
             await asyncio.shield(asyncio.ensure_future(source.close()))
+
+    def _size_headers(self, asked: Asked, seen: Seen, file: ManifestFile) -> dict[str, str]:
+        """How large the file is; of one that is too large for plain HTTP, what gets the client over the wall."""
+        way = _way_over(asked) if file.size_bytes > self._http_wall_bytes else None
+        if way == "unknown size":
+            return {}
+        size = {"X-Linked-Size": str(file.size_bytes)}
+        if way is None or not file.is_lfs:
+            return size
+        token = f"{asked.own_url}/api/{seen.repo.api_path}/xet-read-token/{seen.commit}"
+        return {**size, "X-Xet-Hash": file.digest.hex, "Link": f'<{token}>; rel="xet-auth"'}
+
+    async def _send_head(self, asked: Asked, seen: Seen, file: ManifestFile, headers: Headers) -> None:
+        sizes = self._size_headers(asked, seen, file)
+        lines = {**_as_text(headers), **sizes}
+        if "X-Linked-Size" in sizes:
+            lines["Content-Length"] = str(file.size_bytes)
+        # Without a Content-Length an answer to GET would come in chunks; one to HEAD just does not say.
+        await asked.send({"type": "http.response.start", "status": 200, "headers": header_lines(lines)})
+        await asked.send({"type": "http.response.body", "body": b""})
 
     def _wanted_part(self, asked: Asked, file: ManifestFile) -> tuple[ByteRange | Unsatisfiable, bool]:
         """What to send, and whether it is an answer to no range. Who was given wrong bytes gets the whole again."""
@@ -191,26 +213,12 @@ def _metadata(asked: Asked, seen: Seen, file: ManifestFile) -> Headers:
     }
 
 
-def _linked_size(asked: Asked, file: ManifestFile) -> dict[str, str]:
-    return {} if _hides_size(asked, file) else {"X-Linked-Size": str(file.size_bytes)}
-
-
-def _hides_size(asked: Asked, file: ManifestFile) -> bool:
-    """Whether the caller is one that downloads a file of this size only if it does not know it beforehand."""
-    if file.size_bytes <= HTTP_WALL_BYTES or not asked.is_head:
-        return False
-    found = _HF_HUB.search(asked.header("user-agent") or "")
-    return found is not None and (int(found[1]), int(found[2])) >= UNKNOWN_SIZE_SINCE
-
-
-async def _send_head(asked: Asked, file: ManifestFile, headers: Headers) -> None:
-    if _hides_size(asked, file):
-        # Without a Content-Length the server would announce chunks; their end closes nothing in an answer to HEAD.
-        await asked.send({"type": "http.response.start", "status": 200, "headers": header_lines(headers)})
-        await asked.send({"type": "http.response.body", "body": b""})
-        return
-    sizes = {"Content-Length": str(file.size_bytes), **_linked_size(asked, file)}
-    await send_whole(asked.send, 200, b"", {**_as_text(headers), **sizes}.items())
+def _way_over(asked: Asked) -> Literal["unknown size", "xet"] | None:
+    """How this caller gets a file above the wall; None for one that has no wall."""
+    found = _HF_HUB.search(asked.header("user-agent") or "") if asked.is_head else None
+    if found is None:
+        return None
+    return "unknown size" if (int(found[1]), int(found[2])) >= UNKNOWN_SIZE_SINCE else "xet"
 
 
 def _as_text(headers: Headers) -> dict[str, str]:
