@@ -62,8 +62,6 @@ def test_two_hosts_find_each_other_and_the_second_gets_the_model_from_the_first(
     assert sent < size_bytes * 1.2
 
     lan.hosts[0].unplug()
-    with_nobody = cygnus.hfpeer("model", "add", "-r", "team/model", "-v", "other")
-    assert with_nobody.code == 6
     assert cygnus.do("model", "add", "-r", "team/model", "-v", commit)["reused_bytes"] == size_bytes
 
 
@@ -79,10 +77,10 @@ def test_an_add_right_after_the_start_already_finds_the_peer(lan: Lan, machines:
 def test_a_host_with_several_interfaces_is_found_on_each_of_its_networks(
     lan: Lan, machines: Machines, tmp_path: Path
 ) -> None:
-    """The first host also has a wire of its own to the third, whose port on the switch is pulled."""
+    """The first host also has a wire of its own to the third, which is not on the switch's network."""
     middle, left, right = lan.hosts
     connect(middle, right)
-    right.unplug()
+    subprocess.run(["ip", "-n", right.namespace, "link", "set", "eth0", "down"], check=True, timeout=30)
     hub, one, other = (
         machines.make(name, mdns=True, host=host)
         for name, host in (("both", middle), ("on-the-switch", left), ("on-the-wire", right))
