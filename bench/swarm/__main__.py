@@ -144,6 +144,8 @@ def _try(plan: Plan, way: str, models: list[Model], place: Path, outcomes: list[
     outcomes.append(outcome)
     ratio = "failed" if outcome.ratio is None else f"{outcome.ratio:6.2f} of the bound"
     ended = f"{outcome.finished}/{outcome.awaited} nodes"
+    if outcome.first_bytes_seconds is not None:
+        ended += f", bytes from {outcome.first_bytes_seconds:.1f} to {outcome.last_bytes_seconds:.1f} s"
     print(f"{ratio}, {ended}, {time.monotonic() - began_at:.0f} s with set-up", file=sys.stderr)
     for remark in outcome.remarks:
         print(f"    {remark}", file=sys.stderr)

@@ -12,15 +12,16 @@ import os
 import sys
 from pathlib import Path
 
-PIECE_BYTES = 256 * 1024
-ONE_IN, PHASE = 100, 37
+from hfpeer.ranges import PIECE_SIZE_BYTES
+
+ONE_IN, PHASE = 100, 7
 """Piece n is a lie if n % ONE_IN == PHASE."""
 
 
 def lies_in(offset: int, count: int) -> int | None:
     """The offset of the first byte that is changed in `[offset, offset + count)`; None if none is."""
-    period = ONE_IN * PIECE_BYTES
-    first = offset - (offset - PHASE * PIECE_BYTES) % -period
+    period = ONE_IN * PIECE_SIZE_BYTES
+    first = offset - (offset - PHASE * PIECE_SIZE_BYTES) % -period
     return first if first < offset + count else None
 
 

@@ -12,18 +12,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .lan import Lan
-from .plan import HOLDER_KILLED_AFTER_COPIES, KILLED_AT_PROGRESS, SLOWED_TO, Fetch, Model, Plan
+from .plan import (
+    HOLDER_KILLED_AFTER_COPIES,
+    KILLED_AT_PROGRESS,
+    SLOWED_TO,
+    Fetch,
+    Model,
+    Plan,
+)
 from .program import WATCH_SECONDS, Program, machine_cpu, total_cpu
 from .ways import WAYS, HfDownload, HfPeer, Hub, Way
 
 SAMPLE_SECONDS = 0.1
+QUIET_SAMPLES = 3
+TRICKLE_BYTES = 32 * 1024
+"""Less than this between two samples is talk, not a transfer."""
 PAUSE_BYTES = 256 * 1024
 """A node that receives less than this has paused."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one trial showed. `seconds` ends with the last awaited fetch; None if one did not end, or ended wrong."""
+    """What one trial showed. `seconds` ends with the last awaited fetch; None if one did not end, or ended wrong.
+
+    Between the first bytes and the last, as the switch saw them, the wire was used; the rest is starting and ending.
+    """
 
     scenario: str
     way: str
@@ -35,6 +48,8 @@ class Outcome:
     finished: int
     awaited: int
     node_seconds: list[float]
+    first_bytes_seconds: float | None
+    last_bytes_seconds: float | None
     wan_payload_copies: float | None
     wan_wire_copies: float | None
     holder_payload_copies: float | None
@@ -69,6 +84,7 @@ class Trial:
         self._programs: dict[Fetch, Program] = {}
         self._samples: list[Sample] = []
         self._fault_at: float | None = None
+        self._remarks: list[str] = []
 
     def run(self) -> Outcome:
         hub = Hub(self._way) if None in self._plan.holders else None
@@ -80,6 +96,8 @@ class Trial:
         wire, cpu, machine = self._lan.wire_bytes(), self._cpu(), machine_cpu()
         began_at = time.monotonic()
         self._watch(began_at)
+        if self._plan.fault and self._plan.fault.kind.startswith("kill") and self._fault_at is None:
+            self._remarks.append("all was done before the moment for the kill came")
         machine_now, cpu = machine_cpu(), self._cpu() - cpu
         sent = {name: count - wire[name] for name, count in self._lan.wire_bytes().items()}
         busy = (machine_now[0] - machine[0]) / max(1e-9, machine_now[1] - machine[1])
@@ -113,16 +131,25 @@ class Trial:
         if fault is None or self._fault_at is not None or fault.kind in ("slow", "lie") or not self._is_due():
             return
         self._fault_at = time.monotonic()
-        self._lan.hosts[fault.host].kill_all()
+        victim = self._lan.hosts[fault.host]
+        victim.kill_all()
+        sent = (self._samples[-1].bytes_by_host[victim.name][0]) / self._plan.largest_bytes
+        self._remarks.append(f"{victim.name} was killed when it had sent {sent:.2f} F")
 
     def _is_due(self) -> bool:
         fault, first, last = self._plan.fault, self._samples[0].bytes_by_host, self._samples[-1].bytes_by_host
         assert fault is not None
-        if fault.kind == "kill-holder":
-            name = self._lan.hosts[fault.host].name
-            return last[name][0] - first[name][0] >= HOLDER_KILLED_AFTER_COPIES * self._plan.largest_bytes
-        received = sum(last[name][1] - first[name][1] for name in last)
-        return received >= KILLED_AT_PROGRESS * self._plan.receivers * self._plan.largest_bytes
+        if fault.kind == "kill":
+            received = sum(last[name][1] - first[name][1] for name in last)
+            return received >= KILLED_AT_PROGRESS * self._plan.receivers * self._plan.largest_bytes
+        return self._is_holder_due(self._lan.hosts[fault.host].name)
+
+    def _is_holder_due(self, name: str) -> bool:
+        """Whether the holder has sent its 1.2 copies, or one and, because nobody needs more of it, nothing since."""
+        sent = [sample.bytes_by_host[name][0] for sample in self._samples]
+        copies = (sent[-1] - sent[0]) / self._plan.largest_bytes
+        is_quiet = len(sent) > QUIET_SAMPLES and sent[-1] - sent[-1 - QUIET_SAMPLES] < PAUSE_BYTES
+        return copies >= HOLDER_KILLED_AFTER_COPIES or (copies >= 1.0 and is_quiet)
 
     # --- reckoning ----------------------------------------------------------------------------------------------
 
@@ -136,6 +163,7 @@ class Trial:
         known = [count for count in payloads if count is not None]
         wrong = {fetch: problem for fetch in plan.awaited if (problem := self._problem(fetch))}
         right = [self._programs[fetch].ended_at for fetch in plan.awaited if fetch not in wrong]
+        moments = self._moments()
         times = sorted(ended_at - began_at for ended_at in right if ended_at is not None)
         return Outcome(
             scenario=plan.scenario,
@@ -148,6 +176,8 @@ class Trial:
             finished=len(plan.awaited) - len(wrong),
             awaited=len(plan.awaited),
             node_seconds=times,
+            first_bytes_seconds=moments[0] - began_at if moments else None,
+            last_bytes_seconds=moments[-1] - began_at if moments else None,
             wan_payload_copies=hub.stop() / unit if hub else None,
             wan_wire_copies=sent["hub"] / unit if hub else None,
             holder_payload_copies=sum(known) / held if known and len(known) == len(payloads) else None,
@@ -158,7 +188,7 @@ class Trial:
             pause_seconds=self._pause() if self._fault_at and not wrong else None,
             delay=self._lan.delay,
             congestion_control=self._lan.congestion_control(),
-            remarks=[*wrong.values(), *self._way.remarks()],
+            remarks=[*wrong.values(), *self._remarks, *self._way.remarks()],
         )
 
     def _problem(self, fetch: Fetch) -> str | None:
@@ -175,6 +205,12 @@ class Trial:
                 return f"{label} {name} is wrong"
         return None
 
+    def _moments(self) -> list[float]:
+        """When an awaited host had received something since the sample before."""
+        names = {self._lan.hosts[fetch.host].name for fetch in self._plan.awaited}
+        pairs = zip(self._samples, self._samples[1:], strict=False)
+        return [now.at for before, now in pairs if any(_gained(before, now, name) >= TRICKLE_BYTES for name in names)]
+
     def _pause(self) -> float:
         """The longest time for which a survivor received next to nothing, from the fault to its last bytes."""
         assert self._fault_at is not None
@@ -183,12 +219,16 @@ class Trial:
         return max((_longest_pause(after, name) for name in names), default=0.0)
 
 
+def _gained(before: Sample, now: Sample, name: str) -> int:
+    return now.bytes_by_host[name][1] - before.bytes_by_host[name][1]
+
+
 def _longest_pause(samples: Sequence[Sample], name: str) -> float:
     longest = 0.0
     mark = samples[0] if samples else None
     for sample in samples:
         assert mark is not None
-        if sample.bytes_by_host[name][1] - mark.bytes_by_host[name][1] >= PAUSE_BYTES:
+        if _gained(mark, sample, name) >= PAUSE_BYTES:
             longest, mark = max(longest, sample.at - mark.at), sample
     return longest
 

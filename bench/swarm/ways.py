@@ -11,12 +11,15 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .lan import CannotBuild, Host, Lan
 from .plan import Fetch, Model, Plan
@@ -26,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[2]
 HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
 LAN_PORT, HUB_PORT, NGINX_PORT, TORRENT_PORT = 9437, 8000, 8080, 6881
 START_SECONDS, FIND_SECONDS, PUBLISH_SECONDS = 60.0, 60.0, 120.0
+SETTLE_SECONDS = 3.0
+"""A daemon that has just started looks for peers before it goes to the WAN; in life it has long been running."""
 TORRENT_PIECE_BYTES = 1 << 20
 OWN_VARIABLES = ("HFPEER_", "HF_", "HUGGINGFACE_", "HUGGING_FACE_")
 
@@ -131,6 +136,7 @@ class HfPeer(Way):
             self._commits[model.repo] = json.loads(result)["commit"]
         for host in self.lan.hosts:
             wait_until(partial(self._knows_all, host), FIND_SECONDS, f"all peers of {host.name} by mDNS")
+        time.sleep(SETTLE_SECONDS)
         self._sent_before = {host.name: self._sent(host) for host, _ in self._holdings()}
 
     def begin(self, fetch: Fetch) -> Program:
@@ -152,11 +158,12 @@ class HfPeer(Way):
         finished = [json.loads(add.output.read_text()) for add in self._adds.values() if add.exit_code == 0]
         failed = {fetch: add for fetch, add in self._adds.items() if add.exit_code and fetch in self.plan.awaited}
         found = [f"{self._host(fetch).name}: {_complaint(add)}" for fetch, add in failed.items()]
-        refetched = sum(int(result["refetched_bytes"]) for result in finished)
-        if refetched:
-            found.append(f"fetched twice: {refetched / 1e6:.1f} MB by {len(finished)} nodes together")
-        lies = self.place.glob("*/lies")
-        return [*found, *(f"{path.parent.name} told {len(path.read_text().splitlines())} lies" for path in lies)]
+        if finished:
+            found.append(_account(finished, self.plan.largest_bytes))
+        if self.plan.fault is not None and self.plan.fault.kind == "lie":
+            lies = self._folder(self.lan.hosts[self.plan.fault.host]) / "lies"
+            found.append(f"lies told: {len(lies.read_text().splitlines()) if lies.exists() else 0}")
+        return found
 
     def _wait_for(self, host: Host, daemon: Program) -> None:
         settled = partial(self._answers_or_ended, host, daemon)
@@ -203,6 +210,16 @@ class HfPeer(Way):
         """Whom a node finds alive; None while it does not answer."""
         answer = _ask(host, f"http://{host.ip}:{LAN_PORT}/v1/peers")
         return None if answer is None else json.loads(answer)["peers"]
+
+
+def _account(finished: Sequence[dict[str, Any]], unit_bytes: int) -> str:
+    """Where those that finished say they got it from, together, in copies."""
+    by_kind: Counter[str] = Counter()
+    for result in finished:
+        by_kind.update(result["bytes_by_kind"])
+    parts = [f"{kind} {count / unit_bytes:.3f} F" for kind, count in sorted(by_kind.items())]
+    refetched = sum(int(result["refetched_bytes"]) for result in finished)
+    return f"{len(finished)} adds received: {', '.join(parts)}; fetched twice {refetched / unit_bytes:.3f} F"
 
 
 def _complaint(add: Program) -> str:
