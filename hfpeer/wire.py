@@ -301,6 +301,14 @@ class PieceNews:
     claimed: tuple[int, ...] = ()
     firsthand: Mapping[int, str] = field(default_factory=dict)
 
+    def within(self, count: int) -> PieceNews:
+        """The same without pieces that a blob of `count` pieces cannot have."""
+        return PieceNews(
+            tuple(piece for piece in self.added if piece < count),
+            tuple(piece for piece in self.claimed if piece < count),
+            {piece: digest for piece, digest in self.firsthand.items() if 0 <= piece < count},
+        )
+
     def to_json(self) -> dict[str, Any]:
         firsthand = {str(piece): digest for piece, digest in self.firsthand.items()}
         return {"added": self.added, "claimed": self.claimed, "firsthand": firsthand}
@@ -322,7 +330,8 @@ def piece_digest(data: bytes | memoryview) -> str:
 
 def parse_following(document: Mapping[str, Any]) -> PieceMap | PieceNews:
     """One line of a followed blob."""
-    return PieceMap.from_json(document) if "bits" in document else PieceNews.from_json(document)
+    with _reading("line of a followed blob"):
+        return PieceMap.from_json(document) if "bits" in document else PieceNews.from_json(document)
 
 
 class _reading:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
@@ -129,7 +129,7 @@ class PeerClient:
         """The piece map of a blob; None if the peer neither has nor fetches it."""
         return await self._get(pieces_path(digest), PieceMap.from_json, MAX_PIECE_MAP_BYTES, (404,))
 
-    async def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
+    async def follow(self, digest: Digest) -> AsyncGenerator[PieceMap | PieceNews, None]:
         """What the peer has of a blob, and then what it gets, for as long as it is fetching it; nothing if it neither
         has nor fetches it. Ends when the peer has all of it, which the last map says, or has stopped fetching."""
         asking = open_answer(
@@ -145,7 +145,7 @@ class PeerClient:
                     return
                 if status != 200:
                     raise self._unreachable(f"answers with status {status}")
-                async for line in lines_of(reader, FOLLOW_SILENCE_SECONDS):
+                async for line in lines_of(reader, FOLLOW_SILENCE_SECONDS, MAX_PIECE_MAP_BYTES):
                     yield parse_following(json.loads(line))
         except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
             raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error

@@ -38,10 +38,13 @@ async def open_answer(
         writer.close()
 
 
-async def lines_of(reader: asyncio.StreamReader, silence_seconds: float) -> AsyncIterator[bytes]:
-    """The lines of a chunked body. Raises BadAnswer, asyncio.TimeoutError after a silence, OSError."""
+async def lines_of(reader: asyncio.StreamReader, silence_seconds: float, limit_bytes: int) -> AsyncIterator[bytes]:
+    """The lines of a chunked body, none of more than `limit_bytes`. Raises BadAnswer, ValueError, asyncio.TimeoutError
+    after a silence, OSError."""
     rest = b""
     while size := int((await _line(reader, silence_seconds)).partition(b";")[0], 16):
+        if not 0 < size <= limit_bytes - len(rest):
+            raise BadAnswer(f"sends a line of more than {limit_bytes} bytes")
         chunk = await asyncio.wait_for(reader.readexactly(size + 2), silence_seconds)
         *lines, rest = (rest + chunk[:-2]).split(b"\n")
         for line in lines:

@@ -82,30 +82,33 @@ class Chronicle:
 
 @dataclass
 class _Voucher:
-    """What the first receiver of a piece says of it, and who gave something else."""
+    """What the first receiver of a piece says of it, and who gave what else."""
 
     digest: str
     by: str
-    contradicted_by: str | None = None
+    contradictions: dict[str, str] = field(default_factory=dict)
+    """By digest its first sender."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """Who lied about a piece, and who was accused of it wrongly before."""
+    """Who lied about a piece, and who were accused wrongly before."""
 
     liar: str
-    innocent: str | None = None
+    innocent: frozenset[str] = frozenset()
 
 
-@dataclass
 class Vouchers:
     """What fellows say of the pieces that they got at first hand. The first word on a piece counts."""
 
-    _by_piece: dict[int, _Voucher] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._by_piece: dict[int, _Voucher] = {}
+        self._false: set[str] = set()
 
     def hear(self, fellow: str, firsthand: Mapping[int, str]) -> None:
-        for piece, digest in firsthand.items():
-            self._by_piece.setdefault(piece, _Voucher(digest, fellow))
+        if fellow not in self._false:
+            for piece, digest in firsthand.items():
+                self._by_piece.setdefault(piece, _Voucher(digest, fellow))
 
     def knows(self, piece: int) -> bool:
         return piece in self._by_piece
@@ -113,16 +116,23 @@ class Vouchers:
     def judge(self, piece: int, digest: str, sender: str) -> Verdict | None:
         """What follows when `sender` gave bytes with this digest; None when nothing speaks against them.
 
-        Whoever contradicts the voucher is taken for the liar; when a second one does too, it was the voucher.
+        Whoever contradicts the voucher is taken for the liar; when a second one gives the same bytes as the first, it
+        was the voucher, and no other word of it counts.
         """
         voucher = self._by_piece.get(piece)
         if voucher is None or voucher.digest == digest:
             return None
-        if voucher.contradicted_by is None or sender in (voucher.by, voucher.contradicted_by):
-            voucher.contradicted_by = sender if sender != voucher.by else voucher.contradicted_by
-            return Verdict(sender)
-        del self._by_piece[piece]
-        return Verdict(voucher.by, voucher.contradicted_by)
+        if sender != voucher.by and voucher.contradictions.setdefault(digest, sender) != sender:
+            return Verdict(voucher.by, self._forget(voucher.by))
+        return Verdict(sender)
+
+    def _forget(self, liar: str) -> frozenset[str]:
+        """Drops all that a liar vouched for. Whom only this accused."""
+        self._false.add(liar)
+        false = [piece for piece, voucher in self._by_piece.items() if voucher.by == liar]
+        accused = {sender for piece in false for sender in self._by_piece.pop(piece).contradictions.values()}
+        by_others = {sender for voucher in self._by_piece.values() for sender in voucher.contradictions.values()}
+        return frozenset(accused - by_others - {liar})
 
 
 def span_of(grid: PieceGrid, start: int, size_bytes: int) -> int | None:

@@ -116,6 +116,7 @@ class BlobFetch:
 
     def hear(self, name: str, news: PieceNews) -> None:
         """What a fellow, a source that fetches this blob too, has got and is getting."""
+        news = news.within(self._grid.count)
         with self._lock:
             self._picker.hear(name, bits_of(news.added), bits_of(news.claimed))
             self._vouchers.hear(name, news.firsthand)
@@ -505,7 +506,7 @@ class BlobFetch:
         not with what its first receiver says. Raises SourceFault when the sender changed it."""
         piece = span_of(self._grid, order.position, len(view))
         with self._lock:
-            is_first_hand = self._picker.sources[order.source].is_whole
+            is_first_hand = self._picker.sources[order.source].is_holder
             is_known = piece is not None and self._vouchers.knows(piece)
             if piece is None or not (self._picker.has_fellows if is_first_hand else is_known):
                 return
@@ -519,9 +520,9 @@ class BlobFetch:
                 return
             self.report.liars.append(verdict.liar)
             self._picker.remove_source(verdict.liar, _LIED)
-            if verdict.innocent is not None and verdict.innocent not in self._excluded:
-                self.report.liars.remove(verdict.innocent)
-                self._picker.pardon(verdict.innocent)
+            self.report.liars = [name for name in self.report.liars if name not in verdict.innocent]
+            for innocent in verdict.innocent - self._excluded:
+                self._picker.pardon(innocent)
         self._listener(SourceFailed(verdict.liar, str(self.blob.path), _LIED, was_lying=True))
         if verdict.liar == order.source:
             raise SourceFault(_LIED, is_permanent=True)

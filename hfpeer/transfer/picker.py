@@ -95,6 +95,8 @@ class SourceState:
     pieces: int
     is_whole: bool
     node_id: str = ""
+    is_holder: bool = False
+    """Whether it had everything when it was met: what comes from it was not changed by a fellow on the way."""
     claimed: int = 0
     """The pieces that this fellow is asking a holder for."""
     in_flight: int = 0
@@ -179,7 +181,7 @@ class Picker:
         a time. One that had given up and now has something else is tried again."""
         is_whole = pieces is None or pieces.bits is None
         mine = self._all if pieces is None or pieces.bits is None else int.from_bytes(pieces.bits, "little") & self._all
-        known = self.sources.setdefault(name, SourceState(name, tier, limit, mine, is_whole, node_id))
+        known = self.sources.setdefault(name, SourceState(name, tier, limit, mine, is_whole, node_id, is_whole))
         if (known.pieces != mine or known.out_because == _LEFT) and not known.is_barred:
             known.out_because = None
         known.pieces, known.is_whole = mine, is_whole

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 
 from hfpeer.errors import HfpeerError
 from hfpeer.transfer.fetch import BlobFetch
@@ -116,17 +117,18 @@ class Watch:
         """What a peer tells, to the end. Whether it has all of the blob now."""
         is_fellow = False
         try:
-            async for line in peer.client.follow(self._fetch.blob.digest):
-                if not isinstance(line, PieceMap):
-                    self._fetch.hear(peer.name, line)
-                    continue
-                self._fetch.add_source(peer, line)
-                is_fellow = line.bits is not None
-                if not is_fellow:
-                    self._has_holder.set()
+            async with aclosing(peer.client.follow(self._fetch.blob.digest)) as lines:
+                async for line in lines:
+                    if not isinstance(line, PieceMap):
+                        self._fetch.hear(peer.name, line)
+                        continue
+                    self._fetch.add_source(peer, line)
+                    is_fellow = line.bits is not None
+                    if not is_fellow:
+                        self._has_holder.set()
                     self._answered[peer.name].set()
-                    return True
-                self._answered[peer.name].set()
+                    if not is_fellow:
+                        return True
         except HfpeerError:
             pass
         if is_fellow:
