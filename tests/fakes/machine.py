@@ -7,8 +7,8 @@
         snapshot = first.do("model", "add", "-r", "acme/tiny")["snapshot"]
         first.kill()
 
-Every command is a process of its own, as a user's is. Whatever still runs when the block ends is ended, by its id.
-Nothing of the user's own settings, token or cache is seen.
+Every command is a process of its own, as a user's is. Whatever still runs when the block ends is ended, by its id,
+even if it ends because the test run was killed. Nothing of the user's own settings, token or cache is seen.
 """
 
 from __future__ import annotations
@@ -36,6 +36,13 @@ from hfpeer.paths import Places
 HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
 COMMAND_SECONDS = 90.0
 STOP_SECONDS = 10.0
+UNDERTAKER = """
+cat >/dev/null
+for file in "$0"/*/home/daemon.pid; do
+  read -r pid <"$file" && tr '\\0' '\\n' <"/proc/$pid/environ" | grep -qxF "HFPEER_HOME=${file%/*}" && kill -9 "$pid"
+done 2>/dev/null
+"""
+"""Waits until whoever started it is gone, then kills the daemons of the homes below a folder, and no other process."""
 OWN_VARIABLES = ("HFPEER_", "HF_", "HUGGING", "TRANSFORMERS_")
 Found = TypeVar("Found")
 
@@ -219,11 +226,16 @@ class Machines:
         self._made: list[Machine] = []
 
     def __enter__(self) -> Machines:
+        self._undertaker = subprocess.Popen(
+            ["/bin/sh", "-c", UNDERTAKER, str(self._folder)], stdin=subprocess.PIPE, start_new_session=True
+        )
         return self
 
     def __exit__(self, *_: object) -> None:
         for machine in self._made:
             machine.close()
+        self._undertaker.communicate(timeout=STOP_SECONDS)
+        for machine in self._made:
             shutil.rmtree(self._folder / machine.name, ignore_errors=True)
 
     def __iter__(self) -> Iterator[Machine]:
