@@ -26,6 +26,8 @@ from hfpeer.upstream.hubs import Hubs
 
 VERDICT_SECONDS = 300.0
 """How long a hub's verdict on a token, or on who may see a repo that is not public, holds."""
+OPEN_SECONDS = 5.0
+"""How long a repo that is everybody's on this machine is so without another look."""
 MAX_VERDICTS = 10_000
 SharedByPeers = Callable[[RepoId], Awaitable[bool]]
 
@@ -104,6 +106,7 @@ class Admission:
         self._shared_by_peers = shared_by_peers
         self._offline_seconds = offline_seconds
         self._clock = clock
+        self._open_until: Recent[RepoId, float] = Recent(MAX_VERDICTS)
         self._asked_at: Recent[RepoId, float] = Recent(MAX_VERDICTS)
         self._decided: Recent[tuple[str, RepoId], tuple[float, HfpeerError | None]] = Recent(MAX_VERDICTS)
 
@@ -113,10 +116,15 @@ class Admission:
         `hubs` act for the caller. Raises RepoNotFound, GatedRepo, AccessDenied as a hub would, HubUnreachable when
         nobody who knows can be asked.
         """
+        open_until = self._open_until.get(repo) if caller.is_local else None
+        if open_until is not None and self._clock() < open_until:
+            return
         visibility = await asyncio.to_thread(self._known_visibility, repo)
         if visibility is Visibility.PUBLIC and (caller.is_local or await self._is_shared(repo)):
+            self._open_until.put(repo, self._clock() + OPEN_SECONDS)
             return
         if await self._is_of_this_lan(caller, repo):
+            self._open_until.put(repo, self._clock() + OPEN_SECONDS)
             return
         if not caller.is_local:
             raise _unseen(repo)

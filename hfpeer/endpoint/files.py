@@ -48,6 +48,16 @@ class _Keeping:
     leaving: asyncio.TimerHandle | None = None
 
 
+@dataclass(frozen=True)
+class _Here:
+    """A blob in the cache: open as `fd`, or its bytes if it is verified and small."""
+
+    whole: BlobFile
+    fd: int
+    is_installed: bool
+    data: bytes | None = None
+
+
 class Files:
     """Belongs to one event loop. `blame` is told, from any thread, who gave wrong bytes; `on_installed`, of which
     commits files have become visible."""
@@ -88,11 +98,9 @@ class Files:
         Raises NoSourceLeft, CorruptData, StorageError when it can be had from nobody.
         """
         while True:
-            whole = await asyncio.to_thread(self._find_whole, blob)
-            if whole is not None and (reading := await self._open_whole(whole)) is not None:
-                if whole.is_verified and not await asyncio.to_thread(self._is_installed, blob):
-                    self._install(blob, file)
-                return reading
+            here = await asyncio.to_thread(self._look, blob)
+            if here is not None:
+                return self._from_cache(here, blob, file)
             if is_small(blob):
                 return await self._small(blob, file, scout)
             if (reading := await self._join(blob, file, scout)) is not None:
@@ -114,21 +122,27 @@ class Files:
 
     # What is here
 
-    def _find_whole(self, blob: WantedBlob) -> BlobFile | None:
+    def _look(self, blob: WantedBlob) -> _Here | None:
+        """Blocking: the blob as it lies in the cache, open. All in one go: thousands of small files are asked for."""
         found = self._store.find_blob(blob.digest, blob.repo)
-        return found if found is not None and found.size_bytes == blob.size_bytes else None
-
-    def _is_installed(self, blob: WantedBlob) -> bool:
-        return self._store.snapshot_file(blob.repo, blob.commit, blob.path) is not None
-
-    async def _open_whole(self, whole: BlobFile) -> Reading | None:
-        fd = await asyncio.to_thread(_open, whole.path)
-        if fd is None:
+        fd = None if found is None or found.size_bytes != blob.size_bytes else _open(found.path)
+        if found is None or fd is None:
             return None
+        is_installed = self._store.snapshot_file(blob.repo, blob.commit, blob.path) is not None
+        if found.is_verified and is_small(blob):
+            data = os.pread(fd, blob.size_bytes, 0)
+            os.close(fd)
+            return _Here(found, -1, is_installed, data) if len(data) == blob.size_bytes else None
+        return _Here(found, fd, is_installed)
+
+    def _from_cache(self, here: _Here, blob: WantedBlob, file: ManifestFile) -> Reading | bytes:
+        whole = here.whole
         if whole.is_verified:
-            return Reading(fd, whole.size_bytes, None, _nothing)
+            if not here.is_installed:
+                self._install(blob, file)
+            return here.data if here.data is not None else Reading(here.fd, whole.size_bytes, None, _nothing)
         task = self._check(whole)
-        reading = Reading(fd, whole.size_bytes, Checking(task, whole.path.name), _nothing)
+        reading = Reading(here.fd, whole.size_bytes, Checking(task, whole.path.name), _nothing)
         task.add_done_callback(lambda _: reading.changed())
         return reading
 

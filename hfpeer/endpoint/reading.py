@@ -99,7 +99,8 @@ class Reading:
                     return end
 
     async def close(self) -> None:
-        await asyncio.to_thread(os.close, self.fd)
+        """In a thread, and nobody waits: closing the last descriptor of a large removed file takes its time."""
+        asyncio.get_running_loop().run_in_executor(None, os.close, self.fd)
         await self._on_close()
 
     def _check_given(self, growth: Growth, position: int) -> None:
