@@ -122,7 +122,7 @@ def _measure(options: argparse.Namespace, place: Path, outcomes: list[Outcome]) 
             ways = [name for name in plan.ways if name in available]
             for _ in range(options.runs):
                 for way in ways:
-                    _try(plan, way, models.of(plan), place, outcomes)
+                    _try(plan, way, models.of(plan), place, outcomes, options.logs)
 
 
 def _can_be_had(name: str) -> bool:
@@ -132,7 +132,7 @@ def _can_be_had(name: str) -> bool:
     return obstacle is None
 
 
-def _try(plan: Plan, way: str, models: list[Model], place: Path, outcomes: list[Outcome]) -> None:
+def _try(plan: Plan, way: str, models: list[Model], place: Path, outcomes: list[Outcome], logs: Path | None) -> None:
     began_at = time.monotonic()
     print(f"{plan.scenario:14}{way:12} N={plan.receivers:<3}", end="", file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory(prefix="run-", dir=place) as name:
@@ -141,14 +141,27 @@ def _try(plan: Plan, way: str, models: list[Model], place: Path, outcomes: list[
         except (lan.CannotBuild, TimedOut) as error:
             print(f"could not be set up: {error}", file=sys.stderr)
             return
+        finally:
+            if logs is not None:
+                _keep_logs(Path(name), logs / f"{plan.scenario}-{way}-{plan.receivers}-{len(outcomes)}")
     outcomes.append(outcome)
     ratio = "failed" if outcome.ratio is None else f"{outcome.ratio:6.2f} of the bound"
     ended = f"{outcome.finished}/{outcome.awaited} nodes"
     if outcome.first_bytes_seconds is not None:
         ended += f", bytes from {outcome.first_bytes_seconds:.1f} to {outcome.last_bytes_seconds:.1f} s"
     print(f"{ratio}, {ended}, {time.monotonic() - began_at:.0f} s with set-up", file=sys.stderr)
+    spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in outcome.cpu_seconds.items())
+    print(f"    CPU: {spent}; machine {outcome.machine_busy:.0%} busy", file=sys.stderr)
     for remark in outcome.remarks:
         print(f"    {remark}", file=sys.stderr)
+
+
+def _keep_logs(place: Path, target: Path) -> None:
+    """Copies what the programs of a run wrote."""
+    for path in (*place.glob("**/*.out"), *place.glob("**/*.err")):
+        kept = target / path.relative_to(place)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, kept)
 
 
 def _publish(options: argparse.Namespace, outcomes: list[Outcome]) -> None:
@@ -198,6 +211,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--receivers", type=_counts, metavar="N,…", help="default: 1,2,4,8,12; 1,2,4,8 with the hub")
     parser.add_argument("--ways", type=_ways, default=list(WAYS), metavar="WAY,…", help=f"of {', '.join(WAYS)}")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything there")
+    parser.add_argument("--logs", type=Path, metavar="DIR", help="keep what the programs wrote there")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw the medians there")
     parser.add_argument("--dir", type=Path, default=memory if memory.is_dir() else None, help="where files lie")
     options = parser.parse_args()

@@ -136,7 +136,7 @@ SCENARIOS = ("holder", "wan", "wan-killed", "wan-slow", "wan-liar", "holder-kill
 
 def plans(scenario: str, scale: Scale) -> list[Plan]:
     """The plans of a scenario, smallest first."""
-    n, whole = scale.fault_receivers, Shape(1, scale.size_bytes)
+    n, whole = max(2, scale.fault_receivers), Shape(1, scale.size_bytes)
     if scenario == "holder":
         return [_from_holder("holder", count, whole, scale) for count in scale.holder_receivers]
     if scenario == "wan":

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,10 +103,6 @@ def wait_until(is_so: Callable[[], bool], seconds: float, what: str) -> None:
         if time.monotonic() > ends_at:
             raise TimedOut(f"{what} did not come within {seconds:.0f} s")
         time.sleep(WATCH_SECONDS)
-
-
-def total_cpu(programs: Iterable[Program]) -> float:
-    return sum(program.cpu_seconds() for program in programs)
 
 
 def machine_cpu() -> tuple[float, float]:

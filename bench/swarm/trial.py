@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from .plan import (
     Model,
     Plan,
 )
-from .program import WATCH_SECONDS, Program, machine_cpu, total_cpu
+from .program import WATCH_SECONDS, Program, machine_cpu
 from .ways import WAYS, HfDownload, HfPeer, Hub, Way
 
 SAMPLE_SECONDS = 0.1
@@ -55,6 +56,7 @@ class Outcome:
     holder_payload_copies: float | None
     holder_wire_copies: float | None
     cpu_seconds_per_gb: float
+    cpu_seconds: dict[str, float]
     machine_busy: float
     fault_at_seconds: float | None
     pause_seconds: float | None
@@ -98,13 +100,20 @@ class Trial:
         self._watch(began_at)
         if self._plan.fault and self._plan.fault.kind.startswith("kill") and self._fault_at is None:
             self._remarks.append("all was done before the moment for the kill came")
-        machine_now, cpu = machine_cpu(), self._cpu() - cpu
+        machine_now, cpu_now = machine_cpu(), self._cpu()
+        spent = {name: seconds - cpu.get(name, 0.0) for name, seconds in cpu_now.items()}
+        spent = {name: seconds for name, seconds in spent.items() if seconds}
         sent = {name: count - wire[name] for name, count in self._lan.wire_bytes().items()}
         busy = (machine_now[0] - machine[0]) / max(1e-9, machine_now[1] - machine[1])
-        return self._outcome(began_at, cpu, busy, sent, hub)
+        return self._outcome(began_at, spent, busy, sent, hub)
 
-    def _cpu(self) -> float:
-        return total_cpu(program for host in self._lan.everybody for program in host.programs)
+    def _cpu(self) -> dict[str, float]:
+        """CPU seconds so far, by what the programs are: daemon, add, hub, nginx, …"""
+        spent: defaultdict[str, float] = defaultdict(float)
+        for host in self._lan.everybody:
+            for program in host.programs:
+                spent[program.output.stem.partition("-")[0]] += program.cpu_seconds()
+        return spent
 
     # --- watching -----------------------------------------------------------------------------------------------
 
@@ -153,7 +162,9 @@ class Trial:
 
     # --- reckoning ----------------------------------------------------------------------------------------------
 
-    def _outcome(self, began_at: float, cpu: float, busy: float, sent: dict[str, int], hub: Hub | None) -> Outcome:
+    def _outcome(
+        self, began_at: float, cpu: dict[str, float], busy: float, sent: dict[str, int], hub: Hub | None
+    ) -> Outcome:
         plan, unit = self._plan, self._plan.largest_bytes
         holders = dict.fromkeys(self._lan.hosts[holder] for holder in plan.holders if holder is not None)
         held = sum(
@@ -182,7 +193,8 @@ class Trial:
             wan_wire_copies=sent["hub"] / unit if hub else None,
             holder_payload_copies=sum(known) / held if known and len(known) == len(payloads) else None,
             holder_wire_copies=sum(sent[host.name] for host in holders) / held if holders else None,
-            cpu_seconds_per_gb=cpu / (plan.awaited_bytes / 1e9),
+            cpu_seconds_per_gb=sum(cpu.values()) / (plan.awaited_bytes / 1e9),
+            cpu_seconds=cpu,
             machine_busy=busy,
             fault_at_seconds=self._fault_at - began_at if self._fault_at else None,
             pause_seconds=self._pause() if self._fault_at and not wrong else None,
