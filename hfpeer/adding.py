@@ -15,43 +15,38 @@ from itertools import count
 
 from hfpeer.cache.store import Store
 from hfpeer.errors import ForgedManifest, HfpeerError, NotFound
+from hfpeer.lan import Lan
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, RepoId, Visibility
 from hfpeer.operations import AddRequest
-from hfpeer.peers.neighbourhood import Neighbourhood
-from hfpeer.peers.table import Peer
 from hfpeer.resolving import Listing, Resolver
 from hfpeer.settings import Settings
 from hfpeer.transfer.events import CheckBegan, Finished, Listener, Planned, Resolved
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.scout import Scout
 from hfpeer.transfer.snapshot import SnapshotTransfer
-from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
+from hfpeer.transfer.sources import UpstreamSource
 from hfpeer.upstream.hubs import Hubs
 
-MAX_SOURCE_PEERS = 16
 HASHING_THREADS = 2
-GREETING_SECONDS = 2.5
-"""How long after its start a node waits for peers to be found before it goes to the WAN."""
 
 
 class Adder:
-    """Adds for one node; without a neighbourhood it asks upstreams only. Belongs to the node's event loop."""
+    """Adds for one node, from its LAN and its upstreams. Belongs to the node's event loop."""
 
     def __init__(
         self,
         store: Store,
         fetches: Fetches,
         resolver: Resolver,
-        neighbourhood: Neighbourhood | None,
+        lan: Lan,
         settings: Settings,
     ) -> None:
         self._store = store
         self._fetches = fetches
         self._resolver = resolver
-        self._neighbourhood = neighbourhood
+        self._lan = lan
         self._settings = settings
-        self._started_at = time.monotonic()
         self._tickets = count()
         self._under_way: dict[int, str] = {}
 
@@ -90,10 +85,10 @@ class Adder:
         return await self._add(request, hubs, on_event)
 
     async def _add(self, request: AddRequest, hubs: Hubs, on_event: Listener) -> Finished:
-        asks_peers = request.uses_peers and self._neighbourhood is not None and not request.is_local_only
+        asks_peers = request.uses_peers and not request.is_local_only
         await asyncio.to_thread(self._store.scan_repo, request.repo)
         if asks_peers:
-            await self._greet(request)
+            await self._lan.greet(Commit(request.revision) if request.revision.is_commit else None)
         listing = await self._list(request, hubs, on_event, asks_peers=asks_peers)
         manifest, repo = listing.manifest, request.repo
         files = select(manifest, request)
@@ -104,7 +99,7 @@ class Adder:
         transfer = SnapshotTransfer(
             self._store,
             self._fetches,
-            Scout(self._source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams]),
+            Scout(self._lan.source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams]),
             manifest,
             files,
             on_event,
@@ -115,11 +110,11 @@ class Adder:
         try:
             await transfer.run(missing)
         except ForgedManifest:
-            if listing.from_peer is not None and self._neighbourhood is not None:
-                self._neighbourhood.lied(listing.from_peer)
+            if listing.from_peer is not None:
+                self._lan.blame_node(listing.from_peer)
             raise
         finally:
-            await asyncio.to_thread(self._settle_accounts, transfer)
+            self._blame(transfer)
             await asyncio.gather(learning, return_exceptions=True)
         if not request.revision.is_commit:
             await asyncio.to_thread(self._store.write_ref, repo, request.revision, manifest.commit, listing.given_by)
@@ -165,14 +160,6 @@ class Adder:
             )
         return Listing(manifest, "cache")
 
-    async def _greet(self, request: AddRequest) -> None:
-        """Right after the start peers may not have been found yet; a commit they have need not cross the WAN."""
-        assert self._neighbourhood is not None
-        commit = Commit(request.revision) if request.revision.is_commit else None
-        patience_seconds = GREETING_SECONDS if self._settings.uses_mdns else 0.0
-        remaining_seconds = self._started_at + patience_seconds - time.monotonic()
-        await self._neighbourhood.settle(commit, max(0.0, remaining_seconds))
-
     async def _learn_visibility(self, listing: Listing, hubs: Hubs, request: AddRequest) -> None:
         """What an upstream lists anonymously is public; what a peer shares is public on this LAN already."""
         repo = listing.manifest.repo
@@ -198,19 +185,9 @@ class Adder:
                 list(pool.map(self._store.verify, unverified))
         return self._store.missing(files)
 
-    def _settle_accounts(self, transfer: SnapshotTransfer) -> None:
-        tally = transfer.tally
-        if self._neighbourhood is not None:
-            for peer in self._source_peers(None):
-                if peer.name in tally.liars:
-                    self._neighbourhood.lied(peer.node_id)
-
-    def _source_peers(self, blob: WantedBlob | None) -> Sequence[PeerSource]:
-        if self._neighbourhood is None:
-            return ()
-        peers = self._neighbourhood.candidates(blob.commit if blob else None)[:MAX_SOURCE_PEERS]
-        names = [peer.name for peer in peers]
-        return [PeerSource(_unique_name(peer, names), peer.key, self._neighbourhood.client(peer)) for peer in peers]
+    def _blame(self, transfer: SnapshotTransfer) -> None:
+        for name in transfer.tally.liars:
+            self._lan.blame(name)
 
 
 def select(manifest: Manifest, request: AddRequest) -> list[ManifestFile]:
@@ -265,9 +242,3 @@ def _not_all_here(manifest: Manifest, missing: Sequence[ManifestFile]) -> NotFou
         repo=str(manifest.repo),
         commit=str(manifest.commit),
     )
-
-
-def _unique_name(peer: Peer, names: Sequence[str]) -> str:
-    if peer.name and names.count(peer.name) == 1:
-        return peer.name
-    return f"{peer.name}@{peer.address}" if peer.name else str(peer.address)

@@ -48,10 +48,14 @@ class Lan:
 
     def blame(self, name: str) -> None:
         """A source of this name gave wrong bytes."""
+        for peer in self.source_peers(None):
+            if peer.name == name:
+                self.blame_node(peer.node_id)
+
+    def blame_node(self, node_id: str) -> None:
+        """A node gave a listing or bytes that are not what they claim to be."""
         if self._neighbourhood is not None:
-            for peer in self.source_peers(None):
-                if peer.name == name:
-                    self._neighbourhood.lied(peer.node_id)
+            self._neighbourhood.lied(node_id)
 
 
 def _unique_name(peer: Peer, names: Sequence[str]) -> str:

@@ -67,7 +67,8 @@ class Node:
         self._discovery: Discovery | None = None
         self._upkeep: Upkeep | None = None
         self._resolver = Resolver(self.store, None)
-        self._adder = Adder(self.store, self._fetches, self._resolver, None, settings)
+        alone = Lan(None, waits_for_peers=False)
+        self._adder = Adder(self.store, self._fetches, self._resolver, alone, settings)
         self._endpoint: Endpoint | None = None
         self._started_at = time.time()
         self.listeners: dict[str, str] = {}
@@ -81,14 +82,15 @@ class Node:
             self.node_id, self._settings.peers, limiter=make_limiter(self._settings.lan_down_limit)
         )
         self._resolver = Resolver(self.store, self._neighbourhood)
-        self._adder = Adder(self.store, self._fetches, self._resolver, self._neighbourhood, self._settings)
         await self._neighbourhood.start()
         if self._settings.uses_mdns:
             from hfpeer.peers.discovery import Discovery
 
             self._discovery = Discovery(self.node_id, self._settings.name, lan_address)
             await self._discovery.start(self._neighbourhood.found, self._neighbourhood.left)
-        self._endpoint = self._make_endpoint(Lan(self._neighbourhood, waits_for_peers=self._discovery is not None))
+        lan = Lan(self._neighbourhood, waits_for_peers=self._discovery is not None)
+        self._adder = Adder(self.store, self._fetches, self._resolver, lan, self._settings)
+        self._endpoint = self._make_endpoint(lan)
         self._upkeep = Upkeep(self.store, self._hubs, self._announce)
         self._upkeep.start()
 
