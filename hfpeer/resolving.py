@@ -25,6 +25,8 @@ from hfpeer.upstream.hubs import Hubs
 
 MAX_PEERS_ASKED = 8
 PEER_ANSWER_SECONDS = 10.0
+NEXT_PEER_SECONDS = 0.5
+"""How long a peer is asked for a listing alone, before the next one is asked too."""
 _SHORT_COMMIT = re.compile(r"[0-9a-f]{7,39}")
 
 
@@ -114,21 +116,35 @@ class Resolver:
     # Peers
 
     async def _from_peers(self, repo: RepoId, commit: Commit, listener: Listener) -> Listing | None:
-        """The first proved manifest; else one without proof, if a peer has one."""
+        """The first proved manifest; else one without proof, if a peer has one. A peer that takes long is not waited
+        for: the next one is asked beside it."""
         attested = None
-        for peer in self._peers(commit):
-            try:
-                manifest = await self._ask_manifest(peer, repo, commit)
-            except ForgedManifest as error:
-                listener(SourceFailed(peer.name or str(peer.address), "manifest", error.message, was_lying=True))
-                continue
-            if manifest is None:
-                continue
-            listing = Listing(manifest, peer.name or str(peer.address), peer.key)
-            if not manifest.is_attested:
-                return listing
-            attested = attested or listing
+        waiting = list(self._peers(commit))
+        asking: set[asyncio.Task[Listing | None]] = set()
+        try:
+            while waiting or asking:
+                if waiting:
+                    asking.add(asyncio.create_task(self._ask_listing(waiting.pop(0), repo, commit, listener)))
+                patience_seconds = NEXT_PEER_SECONDS if waiting else None
+                done, asking = await asyncio.wait(asking, timeout=patience_seconds, return_when=asyncio.FIRST_COMPLETED)
+                for listing in filter(None, (task.result() for task in done)):
+                    if not listing.manifest.is_attested:
+                        return listing
+                    attested = attested or listing
+        finally:
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
         return attested
+
+    async def _ask_listing(self, peer: Peer, repo: RepoId, commit: Commit, listener: Listener) -> Listing | None:
+        name = peer.name or str(peer.address)
+        try:
+            manifest = await self._ask_manifest(peer, repo, commit)
+        except ForgedManifest as error:
+            listener(SourceFailed(name, "manifest", error.message, was_lying=True))
+            return None
+        return None if manifest is None else Listing(manifest, name, peer.key)
 
     async def _ask_manifest(self, peer: Peer, repo: RepoId, commit: Commit) -> Manifest | None:
         """A peer's manifest, proved if it can be; None if it has none. Raises ForgedManifest and blames the peer."""
@@ -136,7 +152,8 @@ class Resolver:
         asking = self._neighbourhood.client(peer).manifest(repo, commit)
         try:
             manifest = await asyncio.wait_for(asking, PEER_ANSWER_SECONDS)
-        except (Unreachable, CorruptData, asyncio.TimeoutError):
+        except (Unreachable, CorruptData, asyncio.TimeoutError) as error:
+            self._neighbourhood.failed(peer.key, str(error) or "did not answer in time")
             return None
         if manifest is None or manifest.is_attested:
             return manifest

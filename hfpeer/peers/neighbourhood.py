@@ -122,6 +122,10 @@ class Neighbourhood:
     def gave(self, node_id: str) -> None:
         self.table.gave(node_id, self._clock())
 
+    def failed(self, node_id: str, reason: str) -> None:
+        """It did not answer, or not in time: others are asked before it for a while."""
+        self.table.failed(node_id, self._clock(), reason)
+
     def lied(self, node_id: str) -> None:
         _log.warning("peer %s gave something that does not hash to what it claims", node_id)
         self.table.lied(node_id, self._clock())
