@@ -95,7 +95,8 @@ def _listen(address: Address, *, is_dual: bool) -> socket.socket:
         if family is socket.AF_INET6
         else (address.host, address.port)
     )
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    # Named, because asyncio sends at once (TCP_NODELAY) only on sockets whose protocol says that they are TCP.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family is socket.AF_INET6:
