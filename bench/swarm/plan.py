@@ -17,6 +17,7 @@ FaultKind = Literal["kill", "slow", "lie", "kill-holder"]
 SLOWED_TO = 0.1
 KILLED_AT_PROGRESS = 0.5
 HOLDER_KILLED_AFTER_COPIES = 1.2
+FEWEST_LIES = 5
 WAN_START_SPREAD_SECONDS = 2.0
 SMALL_FILES, SMALL_FILE_BYTES = 1000, 10_000
 MANY_NODES, MANY_MODELS = 6, 12
@@ -86,6 +87,11 @@ class Plan:
     def awaited(self) -> tuple[Fetch, ...]:
         """The fetches that must end: all but the one on the host at fault."""
         return tuple(fetch for fetch in self.fetches if self.fault is None or fetch.host != self.fault.host)
+
+    @property
+    def lie_one_in(self) -> int:
+        """A liar lies in one of so many pieces: 1 % of them, and a few of a model that has not even a few hundred."""
+        return max(2, min(100, self.largest_bytes // MIB // FEWEST_LIES))
 
     @property
     def largest_bytes(self) -> int:
@@ -169,7 +175,8 @@ def _from_holder(scenario: str, receivers: int, shape: Shape, scale: Scale, faul
 
 def _from_wan(scenario: str, receivers: int, shape: Shape, scale: Scale, fault: Fault | None = None) -> Plan:
     """Only the hub has it."""
-    step = WAN_START_SPREAD_SECONDS / receivers
+    step = FEWEST_LIES = 5
+WAN_START_SPREAD_SECONDS / receivers
     return Plan(
         scenario,
         receivers,

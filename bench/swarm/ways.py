@@ -180,7 +180,7 @@ class HfPeer(Way):
     def _start_daemon(self, host: Host) -> Program:
         fault = self.plan.fault
         is_liar = fault is not None and fault.kind == "lie" and self.lan.hosts[fault.host] is host
-        liar = (sys.executable, "-m", "bench.swarm.liar", str(self._folder(host) / "lies"))
+        liar = (sys.executable, "-m", "bench.swarm.liar", str(self._folder(host) / "lies"), str(self.plan.lie_one_in))
         argv = liar if is_liar else (*HFPEER, "daemon", "start", "--foreground")
         return host.start(argv, self._folder(host) / "daemon.out", self._environ_of(host))
 
