@@ -175,8 +175,7 @@ def _from_holder(scenario: str, receivers: int, shape: Shape, scale: Scale, faul
 
 def _from_wan(scenario: str, receivers: int, shape: Shape, scale: Scale, fault: Fault | None = None) -> Plan:
     """Only the hub has it."""
-    step = FEWEST_LIES = 5
-WAN_START_SPREAD_SECONDS / receivers
+    step = WAN_START_SPREAD_SECONDS / receivers
     return Plan(
         scenario,
         receivers,
