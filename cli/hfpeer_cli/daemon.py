@@ -8,7 +8,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from io import SEEK_END
 from pathlib import Path
 
 import click
@@ -99,9 +98,7 @@ def logs(invocation: Invocation, follow: bool, lines: int) -> None:
     if not log_file.exists() and not follow:
         invocation.output.note(f"There is no log yet at {log_file}.")
         return
-    for line in _last_lines(log_file, lines):
-        click.echo(line, nl=False)
-    for text in _follow(log_file) if follow else ():
+    for text in _follow(log_file, lines) if follow else _last_lines(log_file, lines):
         click.echo(text, nl=False)
 
 
@@ -116,13 +113,13 @@ def _last_lines(log_file: Path, count: int) -> Iterator[str]:
             yield from deque(log, maxlen=count)
 
 
-def _follow(log_file: Path) -> Iterator[str]:
-    """What is written to the log from now on, across its rotation; never ends by itself."""
+def _follow(log_file: Path, count: int) -> Iterator[str]:
+    """The last lines of the log and what is written to it then, across its rotation; never ends by itself."""
     while not log_file.exists():
         time.sleep(FOLLOW_SECONDS)
     log = log_file.open(encoding="utf-8", errors="replace")
-    log.seek(0, SEEK_END)
     try:
+        yield from deque(log, maxlen=count)
         while True:
             text = log.read()
             if text:

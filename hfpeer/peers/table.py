@@ -133,15 +133,17 @@ class PeerTable:
     def add_static(self, address: Address, now: float) -> Peer:
         """A configured peer: never forgotten, never crowded out. The own address is taken too, and stays silent."""
         self._static.add(address)
-        return self._put(self._at(address) or Peer((address,), now))
+        first, *others = self._all_at(address) or [Peer((address,), now)]
+        for peer in others:
+            self._put(peer)
+        return self._put(first)
 
     def remove_static(self, address: Address) -> bool:
         """Forgets a configured address, and the peer behind it unless it announced itself; False if unknown."""
         if address not in self._static:
             return False
         self._static.discard(address)
-        peer = self._at(address)
-        if peer is not None:
+        for peer in self._all_at(address):
             self._drop(peer)
             if peer.is_announced or self._is_static(peer):
                 self._put(peer)
@@ -321,7 +323,11 @@ class PeerTable:
         self._peers.pop(peer.key, None)
 
     def _at(self, address: Address) -> Peer | None:
-        return next((peer for peer in self._peers.values() if address in peer.addresses), None)
+        return next(iter(self._all_at(address)), None)
+
+    def _all_at(self, address: Address) -> list[Peer]:
+        """Several nodes may announce one address; it belongs to whoever answers there."""
+        return [peer for peer in self._peers.values() if address in peer.addresses]
 
     def _at_text(self, text: str) -> Peer | None:
         return next((p for p in self._peers.values() if any(str(address) == text for address in p.addresses)), None)
