@@ -332,7 +332,7 @@ class Node:
             files=totals["files"],
             size_bytes=totals["size_bytes"],
             unverified_files=totals["unverified_files"],
-            transfers=self._adder.under_way,
+            transfers=(*self._adder.under_way, *(self._endpoint.files.under_way if self._endpoint else ())),
             is_daemon=self._neighbourhood is not None,
         )
 

@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 class _Keeping:
     """A fetch for callers: the task that ends with the file installed, and how many read along."""
 
+    blob: WantedBlob
     task: asyncio.Task[None]
     opened: asyncio.Future[BlobFetch | None]
     readers: int = 0
@@ -88,9 +89,9 @@ class Files:
         self.suspicion = Suspicion()
 
     @property
-    def under_way(self) -> list[Digest]:
-        """What is being fetched for callers now."""
-        return list(self._keeping)
+    def under_way(self) -> tuple[str, ...]:
+        """What is being fetched for callers now, for people."""
+        return tuple(f"{keeping.blob.repo} {keeping.blob.path}" for keeping in self._keeping.values())
 
     async def read(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> Reading | bytes:
         """An open reading, or the verified bytes of a small file that came just now.
@@ -188,7 +189,7 @@ class Files:
     def _begin(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> _Keeping:
         opened: asyncio.Future[BlobFetch | None] = asyncio.get_running_loop().create_future()
         task = asyncio.create_task(self._keep(blob, file, scout, opened), name=f"keep {blob.path}")
-        keeping = self._keeping[blob.digest] = _Keeping(task, opened)
+        keeping = self._keeping[blob.digest] = _Keeping(blob, task, opened)
         task.add_done_callback(lambda _: self._end(blob.digest, keeping))
         return keeping
 
