@@ -22,6 +22,8 @@ class ChronicleMachine(RuleBasedStateMachine):
         self.present = RangeSet([(min(here), min(max(here), size_bytes))])
         self.chronicle = Chronicle(self.grid, self.present)
         self.vouched: dict[int, str] = {}
+        self.version = 0
+        self.known: set[int] = set()
         self.follow_anew()
 
     @rule(start=st.integers(0, 95), size_bytes=st.integers(1, 40))
@@ -156,7 +158,7 @@ def test_with_honest_vouchers_nobody_but_the_liar_is_ever_named(
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from("abcd")), max_size=30), st.sets(st.integers(0, 3)))
 def test_in_the_end_nobody_but_the_false_voucher_is_out(gifts: list[tuple[int, str]], lies: set[int]) -> None:
-    vouchers = heard(("L", {piece: FALSE for piece in lies}))
+    vouchers = heard(("L", dict.fromkeys(lies, FALSE)))
     out: set[str] = set()
     for piece, sender in gifts:
         if sender not in out and (verdict := vouchers.judge(piece, TRUE, sender)):
