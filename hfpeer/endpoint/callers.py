@@ -186,8 +186,10 @@ class Admission:
             refusal = await self._once.ask(("verdict", *key), lambda: self._ask_verdict(caller, repo, hubs))
             decided = (self._clock(), refusal)
             self._decided.put(key, decided)
-        if decided[1] is not None:
-            raise decided[1]
+        refusal = decided[1]
+        if refusal is not None:
+            # A fresh one: the same object raised again and again would carry a growing traceback.
+            raise type(refusal)(refusal.message, hint=refusal.hint, **refusal.facts)
 
     async def _ask_verdict(self, caller: Caller, repo: RepoId, hubs: Hubs) -> HfpeerError | None:
         try:

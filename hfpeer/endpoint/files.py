@@ -11,14 +11,15 @@ import asyncio
 import logging
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from hfpeer.cache.store import BlobFile, Store
-from hfpeer.endpoint.once import Once
 from hfpeer.endpoint.reading import Checking, Fetching, Reading
+from hfpeer.endpoint.small import SmallFiles
 from hfpeer.endpoint.suspicion import Suspicion
-from hfpeer.errors import HfpeerError, Locked, Unreachable
+from hfpeer.errors import HfpeerError, Unreachable
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.transfer.events import Event, SourceFailed
@@ -26,14 +27,13 @@ from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.scout import Scout
-from hfpeer.transfer.small import SmallBlobs, is_small
+from hfpeer.transfer.small import is_small
 from hfpeer.transfer.sources import WantedBlob
 
 LINGER_SECONDS = 15.0
-LOCK_POLL_SECONDS = 0.1
 GATHER_SECONDS = 0.1
 """How long new files of a commit are gathered before they are installed together."""
-MAX_SMALL_PEERS = 4
+HASHERS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -79,13 +79,12 @@ class Files:
         self._on_installed = on_installed
         self._to_install: dict[tuple[RepoId, Commit], list[ManifestFile]] = {}
         self._installing: asyncio.Task[None] | None = None
-        self._patience_seconds = patience_seconds
         self._linger_seconds = linger_seconds
         self._keeping: dict[Digest, _Keeping] = {}
-        self._checking: dict[Digest, asyncio.Task[bool]] = {}
-        self._publishing: set[asyncio.Task[None]] = set()
-        self._fresh: dict[Digest, bytes] = {}
-        self._once = Once()
+        self._checking: dict[Digest, asyncio.Future[bool]] = {}
+        self._small = SmallFiles(store, self._install, self._hear, patience_seconds=patience_seconds)
+        # Threads of their own: what hashes for minutes must not keep the quick questions waiting.
+        self._hashers = ThreadPoolExecutor(HASHERS, "hfpeer-check")
         self.suspicion = Suspicion()
 
     @property
@@ -103,21 +102,22 @@ class Files:
             if here is not None:
                 return self._from_cache(here, blob, file)
             if is_small(blob):
-                return await self._small(blob, file, scout)
+                return await self._small.read(blob, file, scout)
             if (reading := await self._join(blob, file, scout)) is not None:
                 return reading
 
     async def stop(self) -> None:
         """Ends every fetch for callers; what came is kept."""
-        tasks: list[asyncio.Task[Any]] = [keeping.task for keeping in self._keeping.values()]
-        tasks += [*self._checking.values(), *self._publishing]
+        tasks: list[asyncio.Future[Any]] = [keeping.task for keeping in self._keeping.values()]
+        tasks += self._checking.values()
         for keeping in self._keeping.values():
             if keeping.leaving is not None:
                 keeping.leaving.cancel()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._once.stop()
+        await self._small.stop()
+        self._hashers.shutdown(wait=False, cancel_futures=True)
         if self._installing is not None:
             await self._installing
 
@@ -147,11 +147,13 @@ class Files:
         task.add_done_callback(lambda _: reading.changed())
         return reading
 
-    def _check(self, whole: BlobFile) -> asyncio.Task[bool]:
+    def _check(self, whole: BlobFile) -> asyncio.Future[bool]:
         """Hashes a file that others put there, once however many read it."""
         task = self._checking.get(whole.digest)
         if task is None:
-            task = self._checking[whole.digest] = asyncio.ensure_future(asyncio.to_thread(self._store.verify, whole))
+            loop = asyncio.get_running_loop()
+            hashing = loop.run_in_executor(self._hashers, self._store.verify, whole)
+            task = self._checking[whole.digest] = asyncio.ensure_future(hashing)
             task.add_done_callback(lambda _: self._checking.pop(whole.digest))
         return task
 
@@ -251,58 +253,6 @@ class Files:
                 keeping.opened.set_result(None)
             if not keeping.task.cancelled():
                 keeping.task.exception()
-
-    # What is small: fetched whole, in memory
-
-    async def _small(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> bytes:
-        fresh = self._fresh.get(blob.digest)
-        if fresh is None:
-            fresh = await self._once.ask(blob.digest, lambda: self._fetch_small(blob, file, scout))
-        return fresh
-
-    async def _fetch_small(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> bytes:
-        """The verified bytes. They are published beside, because the caller may hold the Hub client's lock."""
-        if blob.size_bytes == 0:
-            data = b""
-        else:
-            data = await asyncio.to_thread(self._fetch_small_now, blob, scout)
-        self._fresh[blob.digest] = data
-        task = asyncio.create_task(self._publish_small(blob, file, data))
-        self._publishing.add(task)
-        task.add_done_callback(self._publishing.discard)
-        return data
-
-    def _fetch_small_now(self, blob: WantedBlob, scout: Scout) -> bytes:
-        got: list[bytes] = []
-        small = SmallBlobs(
-            [blob],
-            lambda blobs: got.extend(data for _, data in blobs),
-            self._hear,
-            patience_seconds=self._patience_seconds,
-        )
-        try:
-            small.run(list(scout.peers_for(blob))[:MAX_SMALL_PEERS], scout.upstreams)
-        finally:
-            small.report.note_in(self._store)
-        return got[0]
-
-    async def _publish_small(self, blob: WantedBlob, file: ManifestFile, data: bytes) -> None:
-        try:
-            # The lock of another process rings no bell.
-            while not await asyncio.to_thread(self._try_to_publish, blob, data):  # noqa: ASYNC110
-                await asyncio.sleep(LOCK_POLL_SECONDS)
-            self._install(blob, file)
-        except HfpeerError as error:
-            _log.warning("%s of %s was given out but could not be kept: %s", blob.path, blob.repo, error.message)
-        finally:
-            self._fresh.pop(blob.digest, None)
-
-    def _try_to_publish(self, blob: WantedBlob, data: bytes) -> bool:
-        try:
-            self._store.publish_bytes(blob.digest, data, blob.repo, lock_timeout_seconds=0.0)
-        except Locked:
-            return False
-        return True
 
     # Installing
 

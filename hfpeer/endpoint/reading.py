@@ -11,7 +11,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from itertools import count
-from typing import Protocol
+from typing import Any, Protocol
 
 from hfpeer.errors import CorruptData, HfpeerError, Unreachable
 from hfpeer.ranges import MIB, ByteRange
@@ -139,7 +139,7 @@ class Fetching:
 class Checking:
     """A whole file that others put into the cache, read while `task` hashes it."""
 
-    def __init__(self, task: asyncio.Task[bool], name: str) -> None:
+    def __init__(self, task: asyncio.Future[bool], name: str) -> None:
         self._task = task
         self._name = name
 
@@ -163,7 +163,7 @@ class Checking:
         return []
 
 
-def _end_of(task: asyncio.Task[object] | asyncio.Task[bool]) -> BaseException:
+def _end_of(task: asyncio.Future[Any]) -> BaseException:
     error = None if task.cancelled() else task.exception()
     if isinstance(error, HfpeerError):
         return error
