@@ -17,10 +17,9 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hfpeer.control import CONTROL_VERSION
-from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.errors import HfpeerError
 from hfpeer.lifecycle import DaemonLock, Reporter
 from hfpeer.limits import make_limiter
@@ -31,12 +30,15 @@ from hfpeer.wire import PROTOCOL_HEADER
 from hfpeer_daemon.app import control_app, endpoint_app, lan_app
 from hfpeer_daemon.background import Adds
 from hfpeer_daemon.doors import Door
-from hfpeer_daemon.hub.door import HubDoor
 from hfpeer_daemon.listeners import bound_address, listen_tcp, listen_unix, send_after_others
 from hfpeer_daemon.logs import start_logging
 from hfpeer_daemon.notify import Notifier
 from hfpeer_daemon.uploads import UploadLine
 from hfpeer_daemon.zero_copy import zero_copy_protocol
+
+if TYPE_CHECKING:
+    from hfpeer.endpoint.endpoint import Endpoint
+    from hfpeer_daemon.hub.door import HubDoor
 
 SPARE_THREADS = 8
 """Threads beside those that send: for opening files, for HEAD, and for batches."""
@@ -178,7 +180,7 @@ class Daemon:
         threads = ThreadPoolExecutor(line.max_active + SPARE_THREADS, "hfpeer-send")
         local_threads = ThreadPoolExecutor(LOCAL_THREADS, "hfpeer-local")
         protocol, local_protocol = zero_copy_protocol(threads), zero_copy_protocol(local_threads)
-        hub = None if node.endpoint is None else HubDoor(node.endpoint, local_threads)
+        hub = None if node.endpoint is None else _make_hub_door(node.endpoint, local_threads)
         node.listeners = {
             "lan": str(bound_address(lan)),
             "endpoint": str(bound_address(endpoint)),
@@ -234,6 +236,12 @@ class Daemon:
         # From here on a second signal ends the process the hard way.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().remove_signal_handler(number)
+
+
+def _make_hub_door(endpoint: Endpoint, threads: ThreadPoolExecutor) -> HubDoor:
+    from hfpeer_daemon.hub.door import HubDoor  # as heavy as the node
+
+    return HubDoor(endpoint, threads)
 
 
 def _own_names() -> tuple[str, ...]:
