@@ -20,6 +20,7 @@ from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.table import Peer
+from hfpeer.tasks import end_tasks
 from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.upstream.hubs import Hubs
 
@@ -132,9 +133,7 @@ class Resolver:
                         return listing
                     attested = attested or listing
         finally:
-            for task in asking:
-                task.cancel()
-            await asyncio.gather(*asking, return_exceptions=True)
+            await end_tasks(asking)
         return attested
 
     async def _ask_listing(self, peer: Peer, repo: RepoId, commit: Commit, listener: Listener) -> Listing | None:

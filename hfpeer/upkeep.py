@@ -14,6 +14,7 @@ from contextlib import suppress
 from hfpeer.cache.store import Store
 from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, NotFound
 from hfpeer.names import Commit, RepoId, Visibility
+from hfpeer.tasks import end_tasks
 from hfpeer.upstream.hubs import Hubs
 
 SCAN_SECONDS = 30.0
@@ -50,9 +51,7 @@ class Upkeep:
         ]
 
     async def stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
 
     async def scanned(self) -> None:
         """Waits until the cache has been looked at once."""

@@ -19,7 +19,7 @@ from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, Digest, RepoId, Revision
 from hfpeer.peers.bodies import Batch, BodyClient
-from hfpeer.peers.following import BadAnswer, lines_of, open_answer
+from hfpeer.peers.following import BadAnswer, open_answer
 from hfpeer.wire import (
     CATALOGUE_PATH,
     MAX_MESSAGE_BYTES,
@@ -137,15 +137,16 @@ class PeerClient:
             follow_path(digest),
             self._headers,
             connect_seconds=self._connect_timeout_seconds,
+            silence_seconds=FOLLOW_SILENCE_SECONDS,
             limit_bytes=MAX_PIECE_MAP_BYTES,
         )
         try:
-            async with asking as (status, reader):
-                if status == 404:
+            async with asking as answer:
+                if answer.status == 404:
                     return
-                if status != 200:
-                    raise self._unreachable(f"answers with status {status}")
-                async for line in lines_of(reader, FOLLOW_SILENCE_SECONDS, MAX_PIECE_MAP_BYTES):
+                if answer.status != 200:
+                    raise self._unreachable(f"answers with status {answer.status}")
+                async for line in answer.lines(MAX_PIECE_MAP_BYTES):
                     yield parse_following(json.loads(line))
         except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
             raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error

@@ -18,6 +18,7 @@ from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZerocon
 
 from hfpeer.names import Address, Commit
 from hfpeer.peers.reach import Reach, look_around
+from hfpeer.tasks import end_tasks
 from hfpeer.wire import PROTOCOL_VERSION, SERVICE_TYPE
 
 LOOK_SECONDS = 15.0
@@ -193,9 +194,7 @@ class _Presence:
 
     async def close(self) -> None:
         """Says goodbye, as far as anybody can still hear it."""
-        for task in self._resolving.values():
-            task.cancel()
-        await asyncio.gather(*self._resolving.values(), return_exceptions=True)
+        await end_tasks(self._resolving.values())
         if self._browser is not None:
             await self._browser.async_cancel()
         if self._zeroconf is not None:

@@ -16,6 +16,7 @@ from hfpeer.limits import Limiter
 from hfpeer.names import Address, Commit
 from hfpeer.peers.client import PeerClient
 from hfpeer.peers.table import Peer, PeerTable, State
+from hfpeer.tasks import end_tasks
 from hfpeer.wire import CatalogueMessage
 
 LOOK_SECONDS = 1.0
@@ -58,10 +59,7 @@ class Neighbourhood:
 
     async def stop(self) -> None:
         """Ends every probe and closes every connection."""
-        tasks = [task for task in (self._looking, *self._probing.values()) if task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(task for task in (self._looking, *self._probing.values()) if task is not None)
         await asyncio.gather(*(client.aclose() for client in self._clients.values()))
         self._clients.clear()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from hfpeer.errors import HfpeerError
+from hfpeer.tasks import end_tasks
 from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
 from hfpeer.wire import PieceMap
@@ -23,6 +24,7 @@ HOLDER_GRACE_SECONDS = 0.1
 FELLOW_GRACE_SECONDS = 0.15
 """How long before the WAN is asked, when nobody has it, for peers that start just now to say that they want it too."""
 ASK_AGAIN_SECONDS = 3.0
+FIRST_REST_SECONDS = 0.05
 
 Neighbours = Callable[[WantedBlob], Sequence[PeerSource]]
 """The peers that may be asked for a blob now, the likeliest first; bounded by whoever answers."""
@@ -61,7 +63,7 @@ class Watch:
         self._looking = asyncio.create_task(self._look_for_new())
 
     def heard_of(self) -> None:
-        """A peer has asked for the blob: whoever had nothing so far is asked again at once."""
+        """A peer has asked for the blob: whoever had nothing so far is asked again soon."""
         self._heard_of.set()
         self._heard_of = asyncio.Event()
         self._follow_new()
@@ -85,10 +87,7 @@ class Watch:
             await asyncio.gather(holding, answering, return_exceptions=True)
 
     async def stop(self) -> None:
-        tasks = [self._looking, *self._following.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks([self._looking, *self._following.values()])
 
     async def _look_for_new(self) -> None:
         while True:
@@ -102,15 +101,22 @@ class Watch:
                 self._following[peer.name] = asyncio.create_task(self._follow(peer), name=f"follow {peer.name}")
 
     async def _follow(self, peer: PeerSource) -> None:
-        """Until the peer has all of the blob, or this is cancelled."""
+        """Until the peer has all of the blob, or this is cancelled.
+
+        Two peers that tell each other nothing must not make each other ask for ever: each time a peer had nothing to
+        tell it is left alone for longer before a sign of it counts.
+        """
+        rest_seconds = FIRST_REST_SECONDS
         while True:
             heard_of, asked_at = self._heard_of, time.monotonic()
             if await self._hear(peer):
                 return
             self._answered[peer.name].set()
-            rest_seconds = max(0.05, ASK_AGAIN_SECONDS - (time.monotonic() - asked_at))
+            has_told = time.monotonic() - asked_at > ASK_AGAIN_SECONDS
+            rest_seconds = FIRST_REST_SECONDS if has_told else min(2 * rest_seconds, ASK_AGAIN_SECONDS)
+            await asyncio.sleep(rest_seconds)
             waiting = asyncio.create_task(heard_of.wait())
-            await asyncio.wait((waiting,), timeout=rest_seconds)
+            await asyncio.wait((waiting,), timeout=ASK_AGAIN_SECONDS - rest_seconds)
             waiting.cancel()
 
     async def _hear(self, peer: PeerSource) -> bool:
