@@ -93,6 +93,8 @@ class BlobFetch:
         self._is_over = False
         self._inquiry = Inquiry(partial, self._sample, self._tiers, self._whole_sources)
         self._excluded: set[str] = set()
+        self._must_hash_again = False
+        """Bytes were discarded that may have been hashed already."""
         self._readers: dict[int, Callable[[], object]] = {}
         self.discarded: list[ByteRange] = []
         """What was found wrong, in the order in which it was; for those who read along."""
@@ -246,6 +248,7 @@ class BlobFetch:
     def _hash_until_right(self) -> bool:
         """True once the blob hashes to its digest, False when stopped. Raises what ended it otherwise."""
         while True:
+            self._must_hash_again = False
             try:
                 found = self._hash_once()
             except _Exhausted:
@@ -255,6 +258,8 @@ class BlobFetch:
             else:
                 if found is None:
                     return False
+                if self._must_hash_again:
+                    continue
                 if found == self.blob.digest.hex:
                     self._check_nature()
                     self._name_liars()
@@ -492,19 +497,18 @@ class BlobFetch:
                 if filled < len(view) and self._clock() >= keep_at:
                     self._keep(order, view[kept:filled])
                     kept, keep_at = filled, self._clock() + self._keep_seconds
-            if not kept:
-                filled = 0
-                self._compare(order, view)
-                filled = len(view)
+            filled = kept
+            self._compare(order, order.position - kept, view)
+            filled = len(view)
         finally:
             if filled > kept:
                 self._keep(order, view[kept:filled])
         return filled
 
-    def _compare(self, order: Order, view: memoryview) -> None:
+    def _compare(self, order: Order, start: int, view: memoryview) -> None:
         """Takes note of the digest of a piece that came at first hand, if anybody listens, and compares one that did
         not with what its first receiver says. Raises SourceFault when the sender changed it."""
-        piece = span_of(self._grid, order.position, len(view))
+        piece = span_of(self._grid, start, len(view))
         with self._lock:
             is_first_hand = self._picker.sources[order.source].is_holder
             is_known = piece is not None and self._vouchers.knows(piece)
@@ -525,7 +529,19 @@ class BlobFetch:
                 self._picker.pardon(innocent)
         self._listener(SourceFailed(verdict.liar, str(self.blob.path), _LIED, was_lying=True))
         if verdict.liar == order.source:
+            self._discard(ByteRange(start, order.position))
             raise SourceFault(_LIED, is_permanent=True)
+
+    def _discard(self, span: ByteRange) -> None:
+        """Forgets what a lying piece had brought before it was known to be one."""
+        if span.size_bytes:
+            self.partial.discard(*span)
+            with self._lock:
+                self._picker.discard(*span)
+                self.discarded.append(span)
+                self.report.refetched_bytes += span.size_bytes
+                self._must_hash_again = True
+            self._tell_readers()
 
     def _keep(self, order: Order, view: memoryview) -> None:
         with self._lock:
