@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -274,7 +274,7 @@ class Node:
         peer = self._neighbourhood.add_static(parsed)
         await self._neighbourhood.probe(peer)
         found = self._neighbourhood.table.get(str(parsed))
-        return self._peer_status(found or peer)
+        return self._peer_status(found or peer, {})
 
     async def remove_peer(self, address: str) -> None:
         parsed = Address.parse(address)
@@ -294,10 +294,13 @@ class Node:
     async def list_peers(self) -> list[PeerStatus]:
         if self._neighbourhood is None:
             return [PeerStatus("", "", str(peer), "known", "static") for peer in self._settings.peers]
-        return [self._peer_status(peer) for peer in self._neighbourhood.table.all()]
+        totals = await asyncio.to_thread(self.store.totals)
+        return [self._peer_status(peer, totals["received_by_source"]) for peer in self._neighbourhood.table.all()]
 
-    def _peer_status(self, peer: Peer) -> PeerStatus:
+    def _peer_status(self, peer: Peer, received_by_source: Mapping[str, int]) -> PeerStatus:
+        """`received_by_source` counts under the peer's name, or its name and address where names are not unique."""
         assert self._neighbourhood is not None
+        names = {peer.name, str(peer.address), f"{peer.name}@{peer.address}"}
         catalogue = self._neighbourhood.catalogue(peer)
         return PeerStatus(
             node_id=peer.node_id or "",
@@ -308,6 +311,7 @@ class Node:
             version=peer.version,
             revisions=len(catalogue.revisions) if catalogue else 0,
             last_seen_seconds_ago=self._neighbourhood.seconds_since_answer(peer),
+            received_bytes=sum(received_by_source.get(name, 0) for name in names),
             note="gave wrong bytes" if peer.lies else peer.last_failure if peer.failures else "",
         )
 

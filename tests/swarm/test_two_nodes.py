@@ -144,6 +144,8 @@ def test_a_published_folder_can_be_added_elsewhere_by_its_commit(
 
     added = cygnus.do("model", "add", "-r", "team/published", "-v", published["commit"])
     assert added["bytes_by_source"] == {"pegasus": published["size_bytes"]}
+    (giver,) = (peer for peer in cygnus.do("peer", "ls") if peer["name"] == "pegasus")
+    assert giver["received_bytes"] >= published["size_bytes"]
     for name, body in files.items():
         assert (Path(added["snapshot"]) / name).read_bytes() == body
 
