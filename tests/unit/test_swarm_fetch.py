@@ -1,0 +1,66 @@
+"""A fetch among fellows: what one of them vouched for finds the other that changes it, however slowly it comes."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from fakes.peers import digest_of
+from fakes.sources import FakeSource
+from hfpeer.cache.blobs import open_partial
+from hfpeer.names import Commit, FilePath, RepoId
+from hfpeer.ranges import MIB
+from hfpeer.transfer.fetch import BlobFetch
+from hfpeer.transfer.picker import Pace
+from hfpeer.transfer.sources import WantedBlob
+from hfpeer.wire import PieceMap, PieceNews, piece_digest
+
+COUNT = 6
+DATA = random.Random(5).randbytes(COUNT * MIB)
+VOUCHED = {piece: piece_digest(DATA[piece * MIB : (piece + 1) * MIB]) for piece in range(COUNT)}
+WHOLE_PIECES = PieceMap(len(DATA), MIB, 1, bytes([(1 << COUNT) - 1]))
+NO_PIECES = PieceMap(len(DATA), MIB, 1, b"\0")
+
+
+@pytest.fixture
+def fetch(tmp_path: Path) -> Iterator[BlobFetch]:
+    """Not started; of a blob of six pieces."""
+    blob = WantedBlob(digest_of(DATA), len(DATA), RepoId.from_api_path("models/a/b"), Commit("0" * 40), FilePath("w"))
+    with ExitStack() as stack:
+        partial = open_partial(tmp_path, blob.digest, len(DATA))
+        stack.callback(partial.close)
+        fetch = BlobFetch(blob, partial, lambda _: None, patience_seconds=3.0, pace=Pace(0.3), own_id="me")
+        stack.callback(fetch.stop)
+        yield fetch
+
+
+@pytest.mark.parametrize("bytes_per_second", [0.0, 4e6], ids=["at once", "slowly"])
+def test_a_fellow_that_changes_what_another_vouched_for_is_named_with_its_first_piece(
+    fetch: BlobFetch, bytes_per_second: float
+) -> None:
+    everywhere = range(0, len(DATA), MIB // 2)
+    liar = FakeSource("liar", DATA, node_id="liar", lies_at=everywhere, bytes_per_second=bytes_per_second)
+    fetch.add_source(FakeSource("origin", DATA, "origin", bytes_per_second=20e6))
+    fetch.add_source(FakeSource("owner", DATA, node_id="owner"), NO_PIECES)
+    fetch.add_source(liar, WHOLE_PIECES)
+    fetch.hear("owner", PieceNews((), (), VOUCHED))
+    fetch.start()
+    report = fetch.result.result(20)
+    assert fetch.partial.path.read_bytes() == DATA
+    assert set(report.liars) == {"liar"}
+    assert liar.given_bytes <= 2 * MIB, "it was not asked again"
+    assert report.bytes_by_source["origin"] >= len(DATA)
+
+
+def test_news_of_pieces_that_the_blob_cannot_have_are_of_no_interest(fetch: BlobFetch) -> None:
+    far = 1 << 62
+    fetch.add_source(FakeSource("fellow", DATA, node_id="fellow"), NO_PIECES)
+    fetch.hear("fellow", PieceNews((far, 0), (far, 1), {far: "00" * 16, -1: "00" * 16}))
+    fetch.start()
+    wanted = 1 << 0
+    assert fetch._picker.sources["fellow"].pieces == wanted
+    assert not fetch._vouchers.knows(far)
