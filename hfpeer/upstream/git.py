@@ -55,8 +55,11 @@ class GitSnapshot:
 
 async def fetch_snapshot(api: Api, access: Access, repo: RepoId, commit: Commit, timeout_seconds: float) -> GitSnapshot:
     """The commit and its trees. Raises NoGit when the hub has no git, no filters, or no sound answer in time."""
+    fetching = asyncio.ensure_future(_fetch(api, access, repo, commit))
+    # When this is cancelled at the moment at which the fetch fails, nobody else would look at how it failed.
+    fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
-        return await asyncio.wait_for(_fetch(api, access, repo, commit), timeout_seconds)
+        return await asyncio.wait_for(fetching, timeout_seconds)
     except (asyncio.TimeoutError, TimeoutError) as error:
         raise NoGit(f"git takes more than {timeout_seconds:.0f} s") from error
     except (HfpeerError, PassingFault) as error:

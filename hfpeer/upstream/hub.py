@@ -19,6 +19,7 @@ from hfpeer.errors import AccessDenied, InvalidName, RepoNotFound
 from hfpeer.limits import Limiter, limited
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, FilePath, RepoId, Revision, Visibility
+from hfpeer.tasks import end_tasks
 from hfpeer.upstream import git, listing
 from hfpeer.upstream.access import Access, Token
 from hfpeer.upstream.api import Api, Question, Timeouts
@@ -123,7 +124,7 @@ class Upstream:
             listed = await self._listing(repo, commit)
             snapshot = await proving
         finally:
-            proving.cancel()
+            await end_tasks([proving])
         if snapshot is None:
             return listing.attested_manifest(repo, commit, listed)
         listed = await self._completed(repo, commit, listed, snapshot)
