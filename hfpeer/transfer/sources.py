@@ -17,7 +17,7 @@ from hfpeer.wire import Body
 
 SourceKind: TypeAlias = Literal["peer", "mirror", "origin"]
 TIERS: dict[SourceKind, int] = {"peer": 0, "mirror": 1, "origin": 2}
-CONNECTIONS: dict[SourceKind, int] = {"peer": 2, "mirror": 4, "origin": 4}
+CONNECTIONS: dict[SourceKind, int] = {"peer": 1, "mirror": 4, "origin": 4}
 
 
 @dataclass(frozen=True)
