@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hfpeer.errors import CorruptData, EntryNotFound
@@ -30,7 +30,10 @@ def files(draw: st.DrawFn) -> ManifestFile:
 
 @st.composite
 def manifests(draw: st.DrawFn) -> Manifest:
-    listed = sorted(draw(st.lists(files(), max_size=6, unique_by=lambda file: file.path)), key=lambda file: file.path)
+    unique = (lambda file: file.path, lambda file: file.digest)
+    listed = sorted(draw(st.lists(files(), max_size=6, unique_by=unique)), key=lambda file: file.path)
+    folders = {file.path.rsplit("/", depth)[0] for file in listed for depth in range(1, file.path.count("/") + 1)}
+    assume(folders.isdisjoint(file.path for file in listed))
     opaque = draw(st.lists(st.builds(OpaqueEntry, paths.map(str), st.just("160000"), hexes), max_size=2))
     return Manifest(REPO, COMMIT, tuple(listed), tuple(opaque), draw(st.none() | st.binary(max_size=50)))
 
