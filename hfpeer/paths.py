@@ -24,10 +24,6 @@ class Places:
     cache: Path
 
     @property
-    def settings_file(self) -> Path:
-        return self.home / "settings.toml"
-
-    @property
     def node_id_file(self) -> Path:
         return self.home / "node-id"
 

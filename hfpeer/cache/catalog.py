@@ -232,13 +232,6 @@ class Catalog:
         with self._reading() as connection:
             return [FileRow(*row) for row in connection.execute(query)]
 
-    def digests_of_repo(self, repo: str, except_commits: Iterable[str] = ()) -> set[str]:
-        """The digests that the revisions of a repo need, leaving out some of them."""
-        query = sa.select(_files.c.digest).distinct().where(_files.c.repo == repo, _files.c.digest.is_not(None))
-        with self._reading() as connection:
-            found = connection.execute(query.where(_files.c.commit.not_in(list(except_commits))))
-            return {digest for (digest,) in found}
-
     def put_files(self, repo: str, commit: str, rows: Iterable[FileRow]) -> None:
         self._put(_files, [{"repo": repo, "commit": commit, **vars(row)} for row in rows])
 
@@ -249,10 +242,6 @@ class Catalog:
 
     def put_revision(self, row: RevisionRow) -> None:
         self._put(_revisions, [vars(row)])
-
-    def use_revision(self, repo: str, commit: str, used_at: float) -> None:
-        is_it = sa.and_(_revisions.c.repo == repo, _revisions.c.commit == commit)
-        self._execute(sa.update(_revisions).where(is_it).values(used_at=used_at))
 
     def drop_revision(self, repo: str, commit: str) -> None:
         """Forgets a revision and its files."""

@@ -248,10 +248,6 @@ class Store:
         """One revision with its listing: all files of the commit if that is known, else those that are here."""
         return self._shelf.revision(repo, commit)
 
-    def note_used(self, repo: RepoId, commit: Commit) -> None:
-        """Remembers that a revision was used now."""
-        self._catalog.use_revision(repo.folder, commit, time.time())
-
     def remove(self, repo: RepoId, commit: Commit | None = None, files: Iterable[FilePath] = ()) -> Removed:
         """Takes a repo, a revision or files of a revision out of the cache, with the blobs nothing else needs.
 
