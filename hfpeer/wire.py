@@ -255,7 +255,7 @@ class PieceMap:
     """`GET /v1/blobs/{digest}/pieces`: which pieces of a blob a node can give now.
 
     `bits` has one bit a piece, least significant first, and is None when the blob is whole. `version` grows with
-    every change; asking with `?after=version&wait=seconds` waits for a newer one.
+    every change; `GET /v1/blobs/{digest}/follow` tells what comes after it.
     """
 
     size_bytes: int

@@ -74,7 +74,6 @@ class PeerClient:
     ) -> None:
         self.address = address
         self._connect_timeout_seconds = connect_timeout_seconds
-        self._silence_timeout_seconds = silence_timeout_seconds
         self._headers = {
             "Accept-Encoding": "identity",
             NODE_HEADER: own_node_id,
@@ -83,6 +82,7 @@ class PeerClient:
         self._http = httpx.AsyncClient(
             base_url=address.url,
             headers=self._headers,
+            timeout=httpx.Timeout(silence_timeout_seconds, connect=connect_timeout_seconds),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=4),
@@ -180,17 +180,10 @@ class PeerClient:
         absent: tuple[int, ...] = (),
         *,
         headers: Mapping[str, str] | None = None,
-        params: Mapping[str, float] | None = None,
-        wait_seconds: float = 0.0,
     ) -> Message | None:
-        silence = self._silence_timeout_seconds
-        timeout = httpx.Timeout(
-            connect=self._connect_timeout_seconds, read=silence + wait_seconds, write=silence, pool=silence
-        )
         try:
-            request = self._http.build_request("GET", path, headers=headers, params=params, timeout=timeout)
-            reading = self._read(request, limit_bytes, absent)
-            raw = await asyncio.wait_for(reading, MESSAGE_SECONDS + wait_seconds)
+            request = self._http.build_request("GET", path, headers=headers)
+            raw = await asyncio.wait_for(self._read(request, limit_bytes, absent), MESSAGE_SECONDS)
             return None if raw is None else await _parse(raw, parse)
         except (httpx.HTTPError, asyncio.TimeoutError) as error:
             raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error
