@@ -41,7 +41,7 @@ from .plot import draw
 from .program import TimedOut
 from .report import as_json, rows, table
 from .trial import Outcome, perform
-from .ways import WAYS
+from .ways import WAYS, HfPeer
 
 FOLDER = "hfpeer-swarm"
 QUICK_MIB, QUICK_RUNS = 64, 1
@@ -120,9 +120,10 @@ def _measure(options: argparse.Namespace, place: Path, outcomes: list[Outcome]) 
     for scenario in options.scenarios:
         for plan in plans(scenario, scale):
             ways = [name for name in plan.ways if name in available]
-            for _ in range(options.runs):
+            for round_number in range(options.runs):
                 for way in ways:
-                    _try(plan, way, models.of(plan), place, outcomes, options.logs)
+                    if way == HfPeer.name or round_number < options.reference_runs:
+                        _try(plan, way, models.of(plan), place, outcomes, options.logs)
 
 
 def _can_be_had(name: str) -> bool:
@@ -206,6 +207,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_MIB} MiB, {QUICK_RUNS} run")
     parser.add_argument("--mib", type=int, help="F, in MiB (512)")
     parser.add_argument("--runs", type=int, help="of which the medians are taken (3)")
+    parser.add_argument("--reference-runs", type=int, metavar="N", help="of the ways beside hfpeer (as many as --runs)")
     parser.add_argument("--rate", type=float, default=200, help="Mbit/s of each NIC each way; half of it above N = 8")
     parser.add_argument("--wan", type=float, default=100, help="Mbit/s of the link to the hub")
     parser.add_argument("--receivers", type=_counts, metavar="N,…", help="default: 1,2,4,8,12; 1,2,4,8 with the hub")
@@ -218,6 +220,7 @@ def _parse() -> argparse.Namespace:
     options.scenarios = options.scenarios or list(SCENARIOS)
     options.mib = options.mib or (QUICK_MIB if options.quick else 512)
     options.runs = options.runs or (QUICK_RUNS if options.quick else 3)
+    options.reference_runs = options.runs if options.reference_runs is None else options.reference_runs
     return options
 
 
