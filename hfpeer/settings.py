@@ -51,6 +51,7 @@ class Settings:
     name: str
     lan_listen: Address
     endpoint_listen: Address
+    endpoint_names: tuple[str, ...]
     ref_seconds: float
     stale_refs: Literal["serve", "refuse"]
     offline_days: float
@@ -111,6 +112,17 @@ def _addresses(text: str) -> tuple[Address, ...]:
     return tuple(Address.parse(part.strip()) for part in text.split(",") if part.strip())
 
 
+def _host_names(text: str) -> tuple[str, ...]:
+    return tuple(_host_name(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _host_name(text: str) -> str:
+    address = Address.parse(text)
+    if text.lower() != address.host:
+        raise InvalidName(f"{text!r} is not a host name.", hint="Give the name alone: models.example.", value=text)
+    return address.host
+
+
 def _node_name(text: str) -> str:
     if not re.fullmatch(r"[\w.-]{1,63}", text):
         raise InvalidName(
@@ -158,7 +170,7 @@ def _folder(text: str) -> Path:
     return path
 
 
-def _host_name() -> str:
+def _this_host() -> str:
     return re.sub(r"[^\w.-]", "-", socket.gethostname().split(".")[0])[:63] or "node"
 
 
@@ -176,6 +188,12 @@ KEYS: tuple[Key, ...] = (
         f"127.0.0.1:{ENDPOINT_PORT}",
         "where local tools reach this node",
         lambda text: Address.parse(text, ENDPOINT_PORT, is_listener=True),
+    ),
+    Key(
+        "endpoint.names",
+        "",
+        "names of this machine, beside its own, by which the endpoint may be asked, separated by commas",
+        _host_names,
     ),
     Key("endpoint.ref_ttl", "60", "seconds for which the endpoint knows what a branch or tag is", _seconds),
     Key(
@@ -201,6 +219,8 @@ KEYS: tuple[Key, ...] = (
     Key("limit.wan_down", "none", "what may come from mirrors and the origin in all, written the same", parse_schedule),
     Key("log.level", "info", "debug, info, warning or error", _log_level),
 )
+LISTS = ("peers", "endpoint.names")
+"""Settings whose empty text is an empty list."""
 BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 
 
@@ -221,9 +241,10 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
     cache, origins["cache"] = _cache(values["cache"], origins["cache"], environ)
     return Settings(
         places=Places(home, cache),
-        name=values["name"] or _host_name(),
+        name=values["name"] or _this_host(),
         lan_listen=values["lan.listen"],
         endpoint_listen=values["endpoint.listen"],
+        endpoint_names=values["endpoint.names"],
         ref_seconds=values["endpoint.ref_ttl"],
         stale_refs=values["endpoint.stale_refs"],
         offline_days=values["endpoint.offline_days"],
@@ -248,6 +269,7 @@ def setting_text(settings: Settings, name: str) -> str:
         "cache": settings.places.cache,
         "lan.listen": settings.lan_listen,
         "endpoint.listen": settings.endpoint_listen,
+        "endpoint.names": settings.endpoint_names,
         "endpoint.ref_ttl": settings.ref_seconds,
         "endpoint.stale_refs": settings.stale_refs,
         "endpoint.offline_days": settings.offline_days,
@@ -306,7 +328,7 @@ def _text_of(key: Key, file_values: Mapping[str, str], environ: Mapping[str, str
 
 def _parse(key: Key, text: str, origin: str) -> Any:
     if not text and not key.default:
-        return key.parse("") if key.name == "peers" else None
+        return key.parse("") if key.name in LISTS else None
     try:
         return key.parse(text)
     except InvalidName as error:

@@ -16,7 +16,7 @@ from hfpeer.errors import NotRunning
 from hfpeer.operations import NodeStatus
 from hfpeer_cli.grammar import Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.status import describe
+from hfpeer_cli.status import print_status
 
 FOLLOW_SECONDS = 0.2
 
@@ -84,7 +84,7 @@ def status(invocation: Invocation) -> None:
     running = asyncio.run(find_daemon(invocation.settings))
     if running is None:
         raise NotRunning("No daemon runs.", hint="`hfpeer daemon start` starts it.")
-    invocation.output.result("\n".join(describe(running, time.time())), running)
+    print_status(invocation, running)
 
 
 @daemon.command("logs", examples=["hfpeer daemon logs -n 200", "hfpeer daemon logs -f"])

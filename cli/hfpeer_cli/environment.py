@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import click
 
-from hfpeer.errors import InvalidName, NotRunning
+from hfpeer.errors import InvalidName, NotFound, NotRunning
 from hfpeer.names import Address
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
@@ -22,20 +22,22 @@ _PROXIES = ("http_proxy", "all_proxy")
 @click.command(
     "env",
     cls=Verb,
-    examples=['eval "$(hfpeer env)"', "hfpeer env --shell fish | source", "hfpeer env --shell powershell | iex"],
+    examples=['eval "$(hfpeer env)"', "hfpeer env --shell fish | source", "hfpeer env --lan"],
 )
 @click.option("--shell", type=click.Choice(SHELLS), help="Whose language to print; without it, your shell's.")
+@click.option("--lan", is_flag=True, help="For a machine without hfpeer: what to type there.")
 @pass_invocation
-def env(invocation: Invocation, shell: str | None) -> None:
+def env(invocation: Invocation, shell: str | None, lan: bool) -> None:
     """Print what makes Hugging Face tools ask this node.
 
     Run by your shell, it holds for every command that follows: hf, transformers, datasets, vLLM, llama.cpp, git.
+    With --lan it is for other machines, which get public repos once `endpoint.listen` is an address of the LAN.
     """
     address = _running_endpoint(invocation)
     if address is None:
         address = invocation.settings.endpoint_listen
         invocation.output.note("No daemon runs: `hfpeer daemon start` starts it.")
-    variables = environment(address, invocation.environ)
+    variables = _for_others(invocation, address) if lan else environment(address, invocation.environ)
     text = exports(variables, shell or _shell_of(invocation.environ))
     invocation.output.result(text, variables)
 
@@ -74,6 +76,16 @@ def environment(address: Address, environ: Mapping[str, str]) -> dict[str, str]:
     return variables
 
 
+def lan_urls(endpoint: Address) -> list[str]:
+    """Where other machines reach an endpoint that listens there, the likeliest first; none if only this one does."""
+    from hfpeer.peers.reach import look_around
+
+    if endpoint.is_loopback:
+        return []
+    found = [Address(host, endpoint.port) for host in look_around(endpoint).addresses]
+    return [address.url for address in found if address.ip is None or not address.ip.is_link_local]
+
+
 def exports(variables: Mapping[str, str], shell: str) -> str:
     """The variables as statements of a shell's language, one a line."""
     if shell == "fish":
@@ -82,6 +94,20 @@ def exports(variables: Mapping[str, str], shell: str) -> str:
         quoted = {name: value.replace("'", "''") for name, value in variables.items()}
         return "\n".join(f"$Env:{name} = '{value}'" for name, value in quoted.items())
     return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in variables.items())
+
+
+def _for_others(invocation: Invocation, address: Address) -> dict[str, str]:
+    """Raises NotFound when no other machine reaches the endpoint."""
+    urls = lan_urls(address)
+    if not urls:
+        raise NotFound(
+            f"Other machines do not reach this endpoint: it listens at {address}.",
+            hint=f"hfpeer conf set endpoint.listen 0.0.0.0:{address.port} && hfpeer daemon restart",
+            address=str(address),
+        )
+    for url in urls[1:]:
+        invocation.output.note(f"This machine is also at {url}")
+    return {"HF_ENDPOINT": urls[0]}
 
 
 def _running_endpoint(invocation: Invocation) -> Address | None:

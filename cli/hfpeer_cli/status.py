@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import click
 
+from hfpeer.names import Address
 from hfpeer.operations import NodeStatus
+from hfpeer_cli.environment import lan_urls
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
@@ -20,11 +23,18 @@ def status(invocation: Invocation) -> None:
     Without a daemon it says so, and tells what the cache holds; `hfpeer daemon status` exits 9 then.
     """
     picture = invocation.run(lambda node: node.status())
-    invocation.output.result("\n".join(describe(picture, time.time())), picture)
+    print_status(invocation, picture)
 
 
-def describe(node: NodeStatus, now: float) -> list[str]:
-    """The picture in lines; `now` is in seconds since the epoch."""
+def print_status(invocation: Invocation, node: NodeStatus) -> None:
+    """The result of a command that asked for the picture of a node on this machine."""
+    endpoint = node.listeners.get("endpoint")
+    urls = lan_urls(Address.parse(endpoint)) if endpoint else []
+    invocation.output.result("\n".join(describe(node, time.time(), urls)), node)
+
+
+def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> list[str]:
+    """The picture in lines; `now` is in seconds since the epoch, `open_urls` where others reach its endpoint."""
     state = f"pid {node.pid}, up {human_time(max(0.0, now - node.started_at))}"
     if not node.is_daemon:
         state = "no daemon runs (`hfpeer daemon start` starts it)"
@@ -34,6 +44,7 @@ def describe(node: NodeStatus, now: float) -> list[str]:
         "home": node.home,
         "cache": node.cache,
         "listens": _pairs(node.listeners),
+        **({"for others": f"HF_ENDPOINT={open_urls[0]} (public repos)"} if open_urls else {}),
         "upstreams": _pairs(node.upstreams),
         "holds": _holds(node),
         "received": ", ".join(f"{human_size(size)} from {kind}" for kind, size in node.received_bytes.items()),

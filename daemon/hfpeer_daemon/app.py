@@ -111,7 +111,9 @@ def host_check(own_address: Address, names: Iterable[str] = ()) -> Check:
         host = given[0].decode("latin-1").strip().lower()
         if host.removeprefix(VIEWER_PREFIX) not in allowed and not (is_open and _is_address(host)):
             raise AccessDenied(
-                f"This endpoint is not {host!r}.", hint=f"Use http://{own_address}, or http://localhost with its port."
+                f"This endpoint is not {host!r}.",
+                hint=f"Use this machine's address with port {own_address.port}; if this is a name of it: "
+                "hfpeer conf set endpoint.names NAME.",
             )
 
     return check

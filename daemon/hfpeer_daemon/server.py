@@ -188,7 +188,9 @@ class Daemon:
         }
         doors = [
             Door(lan_app(node.holdings, threads, line, self._stopping, limiter), lan, protocol),
-            Door(endpoint_app(node, bound_address(endpoint), _own_names(), hub), endpoint, local_protocol),
+            Door(
+                endpoint_app(node, bound_address(endpoint), _own_names(self._settings), hub), endpoint, local_protocol
+            ),
             Door(
                 control_app(node, adds, self._stopping.set),
                 control,
@@ -244,10 +246,11 @@ def _make_hub_door(endpoint: Endpoint, threads: ThreadPoolExecutor) -> HubDoor:
     return HubDoor(endpoint, threads)
 
 
-def _own_names() -> tuple[str, ...]:
+def _own_names(settings: Settings) -> tuple[str, ...]:
     """What other machines call this one."""
     name = socket.gethostname().lower()
-    return (name, f"{name.split('.')[0]}.local")
+    short = name.partition(".")[0]
+    return (name, short, f"{short}.local", *settings.endpoint_names)
 
 
 async def _first_of(*works: Awaitable[object]) -> None:

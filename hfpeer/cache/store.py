@@ -283,6 +283,10 @@ class Store:
         """Whether peers may have the repo: the owner's word if there is one, else only if it is public."""
         return self._shelf.is_shared(repo)
 
+    def is_withheld(self, repo: RepoId) -> bool:
+        """Whether the owner said that peers may not have the repo, whatever a hub says."""
+        return self._sharing.override(repo) is False
+
     def note_published(self, repo: RepoId) -> None:
         """Remembers that the repo was made here, so that no hub need be asked about it."""
         self._sharing.set_published(repo)

@@ -1,8 +1,9 @@
 """Who asks at the endpoint, and what they may have.
 
-What is public is everybody's. Gated and private files go only to a caller whose own token the hub accepts for that
-repo; its verdict is remembered by the token's hash, for minutes, and for days while no hub can be reached. A token
-is shown to the hub alone, and the node's own is never lent.
+What is public is everybody's, unless its owner withholds it from other machines. Gated and private files go only to a
+caller whose own token the hub accepts for that repo; its verdict is remembered by the token's hash, for minutes, and
+for days while no hub can be reached. A token is shown to the hub alone, and the node's own is never lent. Callers on
+other machines are nobody: their tokens would cross the LAN in the clear.
 """
 
 from __future__ import annotations
@@ -119,40 +120,36 @@ class Admission:
         open_until = self._open_until.get(repo) if caller.is_local else None
         if open_until is not None and self._clock() < open_until:
             return
-        visibility = await asyncio.to_thread(self._known_visibility, repo)
-        if visibility is Visibility.PUBLIC and (caller.is_local or await self._is_shared(repo)):
-            self._open_until.put(repo, self._clock() + OPEN_SECONDS)
-            return
-        if await self._is_of_this_lan(caller, repo):
-            self._open_until.put(repo, self._clock() + OPEN_SECONDS)
-            return
-        if not caller.is_local:
+        if not caller.is_local and await asyncio.to_thread(self._store.is_withheld, repo):
             raise _unseen(repo)
-        visibility = await self._ask_visibility(visibility, repo, hubs)
+        visibility = await asyncio.to_thread(self._store.visibility, repo)
+        if visibility is Visibility.PUBLIC or await self._is_of_this_lan(caller, repo):
+            self._open_until.put(repo, self._clock() + OPEN_SECONDS)
+            return
+        visibility = await self._ask_visibility(visibility, caller, repo, hubs)
         if visibility is Visibility.PUBLIC or (visibility is Visibility.GATED and not wants_files):
             return
         if caller.token is None:
             raise _gated(repo) if visibility is Visibility.GATED else _unseen(repo)
         await self._judge(caller, repo, hubs)
 
-    def _known_visibility(self, repo: RepoId) -> Visibility:
-        return self._store.visibility(repo)
-
-    async def _is_shared(self, repo: RepoId) -> bool:
-        return await asyncio.to_thread(self._store.is_shared, repo)
-
     async def _is_of_this_lan(self, caller: Caller, repo: RepoId) -> bool:
-        """Whether it was published here, or its owner shares it with everybody, or it came from a peer that does."""
-        if await self._is_shared(repo):
+        """Whether its owner shares it with everybody; for local callers also whether it was published here, or came
+        from a peer that shares it."""
+        if await asyncio.to_thread(self._store.is_shared, repo):
             return True
         if not caller.is_local:
             return False
         if await asyncio.to_thread(self._store.is_published, repo):
             return True
-        return await asyncio.to_thread(self._verdicts.age_seconds, "", repo) is not None
+        return await self._is_known_to_come_from_peers(repo)
 
-    async def _ask_visibility(self, known: Visibility, repo: RepoId, hubs: Hubs) -> Visibility:
-        """What an upstream says anonymously, asked at most every few minutes."""
+    async def _ask_visibility(self, known: Visibility, caller: Caller, repo: RepoId, hubs: Hubs) -> Visibility:
+        """What an upstream says anonymously, asked at most every few minutes.
+
+        What peers share counts as public where no hub says otherwise, for local callers also where it does: else a
+        false peer could open to the LAN what comes here later, with a token.
+        """
         asked_at = self._asked_at.get(repo)
         if known is not Visibility.UNKNOWN and asked_at is not None and self._clock() - asked_at < VERDICT_SECONDS:
             return known
@@ -165,19 +162,24 @@ class Admission:
                 return Visibility.PUBLIC
             raise
         self._asked_at.put(repo, self._clock())
-        if visibility is Visibility.PRIVATE and await self._came_from_peers(repo):
+        if visibility is Visibility.PRIVATE and caller.is_local and await self._came_from_peers(repo):
             return Visibility.PUBLIC
         if visibility is not known:
             await asyncio.to_thread(self._store.set_visibility, repo, visibility)
         return visibility
 
     async def _came_from_peers(self, repo: RepoId) -> bool:
-        """Whether peers share a repo of which nothing lies here: what comes of it will be theirs, and no secret of
-        ours. A peer's word must never open what was here before."""
-        if await asyncio.to_thread(self._store.revisions, repo) or not await self._shared_by_peers(repo):
+        """Whether peers share a repo of which nothing lay here: what comes of it is theirs, and no secret of ours. A
+        peer's word must never open what was here before."""
+        is_known = await self._is_known_to_come_from_peers(repo)
+        held = [] if is_known else await asyncio.to_thread(self._store.revisions, repo)
+        if held or not await self._shared_by_peers(repo):
             return False
         await asyncio.to_thread(self._verdicts.accepted, "", repo)
         return True
+
+    async def _is_known_to_come_from_peers(self, repo: RepoId) -> bool:
+        return await asyncio.to_thread(self._verdicts.age_seconds, "", repo) is not None
 
     async def _judge(self, caller: Caller, repo: RepoId, hubs: Hubs) -> None:
         key = (caller.fingerprint, repo)

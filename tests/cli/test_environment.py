@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hfpeer.names import Address
-from hfpeer_cli.environment import environment, exports
+from hfpeer_cli.environment import environment, exports, lan_urls
 
 Run = Callable[..., Any]
 LOCAL = Address("127.0.0.1", 9438)
@@ -52,3 +52,15 @@ def test_an_open_endpoint_is_asked_over_loopback(listens: str, url: str) -> None
 def test_without_a_daemon_nothing_is_run(hfpeer: Run) -> None:
     ran = hfpeer("run", "--", "true")
     assert ran.code == 9 and "daemon start" in ran.err
+
+
+def test_other_machines_are_told_how_to_be_let_in(hfpeer: Run) -> None:
+    ran = hfpeer("env", "--lan")
+    assert ran.code == 4
+    assert "endpoint.listen 0.0.0.0:9438" in ran.err
+
+
+def test_other_machines_are_given_the_address_that_is_listened_at(hfpeer: Run) -> None:
+    assert lan_urls(LOCAL) == []
+    assert lan_urls(Address("192.0.2.7", 9438)) == ["http://192.0.2.7:9438"]
+    assert not any("fe80" in url or "127.0" in url for url in lan_urls(Address("0.0.0.0", 9438)))
