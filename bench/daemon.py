@@ -133,8 +133,8 @@ def ask(node: Machine, question: Callable[[Operations], Any]) -> Any:
 
     async def asking() -> Any:
         home = Path(node.environ["HFPEER_HOME"])
-        async with ControlClient(Places(home, node.cache).control_socket) as daemon:
-            return await question(daemon)
+        daemon = ControlClient(Places(home, node.cache).control_socket)
+        return await question(daemon)
 
     return asyncio.run(asking())
 

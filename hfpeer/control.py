@@ -7,6 +7,7 @@ end. The codec does no input or output; the client decides nothing.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 import json
@@ -17,8 +18,7 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
-import httpx
-
+from hfpeer.asking import Answer, BadAnswer, NoAnswer, Silent, ask
 from hfpeer.errors import HfpeerError, InvalidName, NotRunning, VersionMismatch, from_problem
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.operations import (
@@ -35,10 +35,10 @@ from hfpeer.operations import (
 )
 from hfpeer.transfer.events import Finished, Listener
 from hfpeer.transfer.events import from_json as event_from_json
-from hfpeer.wire import PROTOCOL_HEADER
 
 CONTROL_VERSION = 1
 """Grows with every change that an older command or daemon could not read."""
+VERSION_HEADER = "X-Hfpeer-Control"
 HELLO_PATH = "/v1/hello"
 STOP_PATH = "/v1/stop"
 ADD_PATH = "/v1/add"
@@ -46,6 +46,7 @@ CALLS: tuple[str, ...] = tuple(name for name in vars(Operations) if not name.sta
 """The operations that are one question and one answer: all but `add`, which tells events on its way."""
 
 CONNECT_TIMEOUT_SECONDS = 2.0
+MAX_LINE_BYTES = 64 * 1024 * 1024
 QUICK_TIMEOUT_SECONDS = 10.0
 """How long the daemon may take for what needs no work."""
 
@@ -144,7 +145,7 @@ def _field_types(kind: Any) -> dict[str, Any]:
 
 
 class ControlClient:
-    """The daemon behind `socket_path`, as `Operations`. Close it with `aclose`, or use it as a context manager.
+    """The daemon behind `socket_path`, as `Operations`. It holds nothing open between two calls.
 
     Every method raises NotRunning when no daemon answers, VersionMismatch when it speaks another version, and else
     what the daemon's node raised.
@@ -152,22 +153,6 @@ class ControlClient:
 
     def __init__(self, socket_path: Path) -> None:
         self._socket_path = socket_path
-        self._http = httpx.AsyncClient(
-            transport=httpx.AsyncHTTPTransport(uds=str(socket_path), verify=False, trust_env=False),
-            base_url="http://hfpeer",
-            headers={PROTOCOL_HEADER: str(CONTROL_VERSION), "Accept-Encoding": "identity"},
-            timeout=httpx.Timeout(None, connect=CONNECT_TIMEOUT_SECONDS),
-            trust_env=False,
-        )
-
-    async def __aenter__(self) -> ControlClient:
-        return self
-
-    async def __aexit__(self, *_error: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        await self._http.aclose()
 
     async def is_answering(self) -> bool:
         """Whether a daemon is there. Raises VersionMismatch if it is another one than this command can talk to."""
@@ -183,9 +168,9 @@ class ControlClient:
 
     async def add(self, request: AddRequest, on_event: Listener) -> Finished:
         """See `Operations.add`. The add runs in the daemon; leaving ends it unless others wait for the same."""
-        async with self._opened("POST", ADD_PATH, encode({"request": request})) as response:
-            await self._check(response)
-            async for line in response.aiter_lines():
+        async with self._opened("POST", ADD_PATH, encode({"request": request})) as answer:
+            await self._check(answer)
+            async for line in answer.lines(MAX_LINE_BYTES):
                 message = json.loads(line)
                 if "event" in message:
                     on_event(event_from_json(message))
@@ -243,32 +228,38 @@ class ControlClient:
         timeout_seconds: float | None = None,
         checks_version: bool = True,
     ) -> Any:
-        async with self._opened(method, path, body, timeout_seconds) as response:
-            await self._check(response, checks_version)
-            return json.loads(await response.aread())
+        async with self._opened(method, path, body, timeout_seconds) as answer:
+            await self._check(answer, checks_version)
+            return json.loads(await answer.body())
 
     @asynccontextmanager
     async def _opened(
         self, method: str, path: str, body: Any = None, timeout_seconds: float | None = None
-    ) -> AsyncIterator[httpx.Response]:
-        """The one door to httpx: its errors leave as NotRunning."""
-        timeout = httpx.Timeout(timeout_seconds, connect=CONNECT_TIMEOUT_SECONDS)
+    ) -> AsyncIterator[Answer]:
+        """The one door to the socket: its errors leave as NotRunning."""
+        asking = ask(
+            asyncio.open_unix_connection(self._socket_path),
+            method,
+            path,
+            {"Host": "hfpeer", VERSION_HEADER: str(CONTROL_VERSION), "Content-Type": "application/json"},
+            b"" if body is None else json.dumps(body).encode(),
+            connect_seconds=CONNECT_TIMEOUT_SECONDS,
+            silence_seconds=timeout_seconds,
+        )
         try:
-            async with self._http.stream(method, path, json=body, timeout=timeout) as response:
-                yield response
-        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise self._not_running(f"does not answer ({error or type(error).__name__})") from error
-        except httpx.ReadTimeout as error:
-            raise self._not_running(f"has not answered for {timeout_seconds:g} s") from error
-        except httpx.TransportError as error:
-            raise self._not_running("stopped before it had answered") from error
+            async with asking as answer:
+                yield answer
+        except Silent as error:
+            raise self._not_running("has not answered in time") from error
+        except (NoAnswer, BadAnswer) as error:
+            raise self._not_running(f"does not answer ({error})") from error
 
-    async def _check(self, response: httpx.Response, checks_version: bool = True) -> None:
-        spoken = response.headers.get(PROTOCOL_HEADER)
+    async def _check(self, answer: Answer, checks_version: bool = True) -> None:
+        spoken = answer.headers.get(VERSION_HEADER.lower())
         if checks_version and spoken != str(CONTROL_VERSION):
             raise version_mismatch(spoken)
-        if response.status_code >= 400:
-            raise _problem(await response.aread(), response.status_code)
+        if answer.status >= 400:
+            raise _problem(await answer.body(), answer.status)
 
     def _not_running(self, what: str) -> NotRunning:
         return NotRunning(f"The daemon {what}.", hint="hfpeer daemon start", control_socket=str(self._socket_path))

@@ -113,11 +113,11 @@ def _has_open(pid: int, path: Path) -> bool:
 
 async def find_daemon(settings: Settings) -> NodeStatus | None:
     """What the running daemon says of itself; None when there is none."""
-    async with ControlClient(settings.places.control_socket) as client:
-        try:
-            return await client.status()
-        except NotRunning:
-            return None
+    client = ControlClient(settings.places.control_socket)
+    try:
+        return await client.status()
+    except NotRunning:
+        return None
 
 
 async def start_daemon(
@@ -132,8 +132,8 @@ async def start_daemon(
     if running is not None:
         return running
     await asyncio.to_thread(_start_detached, settings.places, command, timeout_seconds)
-    async with ControlClient(settings.places.control_socket) as client:
-        return await client.status()
+    client = ControlClient(settings.places.control_socket)
+    return await client.status()
 
 
 async def stop_daemon(settings: Settings, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> bool:
@@ -146,11 +146,11 @@ async def stop_daemon(settings: Settings, timeout_seconds: float = STOP_TIMEOUT_
     if not is_locked(pid_file):
         return False
     pid = holder_pid(pid_file)
-    async with ControlClient(settings.places.control_socket) as client:
-        try:
-            await client.stop()
-        except HfpeerError:
-            _terminate(pid)
+    client = ControlClient(settings.places.control_socket)
+    try:
+        await client.stop()
+    except HfpeerError:
+        _terminate(pid)
     deadline = time.monotonic() + timeout_seconds
     while is_locked(pid_file):
         if time.monotonic() > deadline:

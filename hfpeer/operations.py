@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from hfpeer.cache.records import CachedFile as CachedFile
 from hfpeer.cache.records import CachedRevision as CachedRevision
 from hfpeer.cache.records import Provenance as Provenance
 from hfpeer.cache.records import Removed as Removed
-from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
-from hfpeer.ranges import RangeSet
 from hfpeer.transfer.events import Finished, Listener
-from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage
+
+if TYPE_CHECKING:  # for Holdings, of which no command knows: a command is to begin at once
+    from hfpeer.manifest import Manifest
+    from hfpeer.ranges import RangeSet
+    from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage
 
 MAIN = Revision("main")
 

@@ -17,10 +17,10 @@ async def open_session(settings: Settings) -> AsyncIterator[Operations]:
     The node here has no doors and no peers: it asks upstreams only. Raises VersionMismatch when a daemon of another
     version answers.
     """
-    async with ControlClient(settings.places.control_socket) as daemon:
-        if await daemon.is_answering():
-            yield daemon
-            return
+    daemon = ControlClient(settings.places.control_socket)
+    if await daemon.is_answering():
+        yield daemon
+        return
     from hfpeer.node import Node  # not needed, and slow to import, where a daemon answers
 
     node = Node(settings)

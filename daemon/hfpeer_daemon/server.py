@@ -19,14 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hfpeer.control import CONTROL_VERSION
+from hfpeer.control import CONTROL_VERSION, VERSION_HEADER
 from hfpeer.errors import HfpeerError
 from hfpeer.lifecycle import DaemonLock, Reporter
 from hfpeer.limits import make_limiter
 from hfpeer.names import Address
 from hfpeer.operations import Holdings, Operations
 from hfpeer.settings import Settings, read_settings
-from hfpeer.wire import PROTOCOL_HEADER
 from hfpeer_daemon.app import control_app, endpoint_app, lan_app
 from hfpeer_daemon.background import Adds
 from hfpeer_daemon.doors import Door
@@ -195,7 +194,7 @@ class Daemon:
                 control_app(node, adds, self._stopping.set),
                 control,
                 protocol,
-                ((PROTOCOL_HEADER, str(CONTROL_VERSION)),),
+                ((VERSION_HEADER, str(CONTROL_VERSION)),),
             ),
         ]
         serving = [asyncio.ensure_future(door.serve_door()) for door in doors]

@@ -14,12 +14,12 @@ from typing import Any, TypeVar
 
 import httpx
 
+from hfpeer.asking import BadAnswer, NoAnswer, ask
 from hfpeer.errors import CorruptData, HfpeerError, PeerUnreachable
 from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, Digest, RepoId, Revision
 from hfpeer.peers.bodies import Batch, BodyClient
-from hfpeer.peers.following import BadAnswer, open_answer
 from hfpeer.wire import (
     CATALOGUE_PATH,
     MAX_MESSAGE_BYTES,
@@ -132,13 +132,13 @@ class PeerClient:
     async def follow(self, digest: Digest) -> AsyncGenerator[PieceMap | PieceNews, None]:
         """What the peer has of a blob, and then what it gets, for as long as it is fetching it; nothing if it neither
         has nor fetches it. Ends when the peer has all of it, which the last map says, or has stopped fetching."""
-        asking = open_answer(
-            self.address,
+        asking = ask(
+            asyncio.open_connection(self.address.host, self.address.port, limit=MAX_PIECE_MAP_BYTES),
+            "GET",
             follow_path(digest),
-            self._headers,
+            {"Host": str(self.address), **self._headers},
             connect_seconds=self._connect_timeout_seconds,
             silence_seconds=FOLLOW_SILENCE_SECONDS,
-            limit_bytes=MAX_PIECE_MAP_BYTES,
         )
         try:
             async with asking as answer:
@@ -148,8 +148,8 @@ class PeerClient:
                     raise self._unreachable(f"answers with status {answer.status}")
                 async for line in answer.lines(MAX_PIECE_MAP_BYTES):
                     yield parse_following(json.loads(line))
-        except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError) as error:
-            raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error
+        except NoAnswer as error:
+            raise self._unreachable(f"does not answer: {error}") from error
         except (BadAnswer, CorruptData, ValueError, RecursionError) as error:
             raise self._unreachable(f"cannot be understood: {error}") from error
 

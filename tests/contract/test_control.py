@@ -15,7 +15,7 @@ from blockbuster import blockbuster_ctx
 
 from fakes.doors import eventually, open_door
 from fakes.node import COMMIT, MemoryNode, cached_revision
-from hfpeer.control import CALLS, CONTROL_VERSION, ControlClient, decode, encode
+from hfpeer.control import CALLS, CONTROL_VERSION, VERSION_HEADER, ControlClient, decode, encode
 from hfpeer.errors import CODES, HfpeerError, InvalidName, NotFound, NotRunning, VersionMismatch, from_problem
 from hfpeer.names import FilePath, RepoId, Revision
 from hfpeer.operations import AddRequest, Holding, Operations
@@ -30,7 +30,6 @@ from hfpeer.transfer.events import (
     Resolved,
     SourceFailed,
 )
-from hfpeer.wire import PROTOCOL_HEADER
 from hfpeer_daemon.app import control_app
 from hfpeer_daemon.background import Adds, Watcher
 from hfpeer_daemon.listeners import listen_unix
@@ -83,7 +82,7 @@ class Control:
 async def control(tmp_path: Path, node: MemoryNode, version: int = CONTROL_VERSION) -> AsyncIterator[Control]:
     door = Control(tmp_path / "control.sock", node)
     listener = await asyncio.to_thread(listen_unix, door.path)
-    headers = ((PROTOCOL_HEADER, str(version)),)
+    headers = ((VERSION_HEADER, str(version)),)
     app = control_app(node, door.adds, door.stop)
     async with open_door(lambda _threads: app, listener=listener, headers=headers):
         yield door
@@ -116,7 +115,8 @@ async def test_every_operation_crosses_the_socket_unchanged(tmp_path: Path, node
 
     expected = await use(node)
     direct_calls, node.calls = node.calls, []
-    async with control(tmp_path, node) as door, door.client() as client:
+    async with control(tmp_path, node) as door:
+        client = door.client()
         assert await use(client) == expected
     assert node.calls == direct_calls
 
@@ -144,7 +144,8 @@ async def test_an_error_is_the_same_class_at_the_other_end(code: str) -> None:
 
 async def test_errors_of_calls_and_adds_are_raised_as_they_were(tmp_path: Path, node: MemoryNode) -> None:
     node.failure = CODES["gated_repo"]("It is gated.", hint="Ask for access.", repo="org/name")
-    async with control(tmp_path, node) as door, door.client() as client:
+    async with control(tmp_path, node) as door:
+        client = door.client()
         with pytest.raises(NotFound) as missing:
             await client.remove_peer("10.9.9.9")
         assert missing.value.facts == {"address": "10.9.9.9"}
@@ -154,7 +155,8 @@ async def test_errors_of_calls_and_adds_are_raised_as_they_were(tmp_path: Path, 
 
 async def test_an_unforeseen_error_of_an_add_is_told_without_its_insides(tmp_path: Path, node: MemoryNode) -> None:
     node.failure = ZeroDivisionError("inside")
-    async with control(tmp_path, node) as door, door.client() as client:
+    async with control(tmp_path, node) as door:
+        client = door.client()
         with pytest.raises(HfpeerError, match="Something went wrong") as caught:
             await client.add(REQUEST, lambda _event: None)
     assert type(caught.value) is HfpeerError
@@ -196,7 +198,8 @@ def test_what_is_encoded_is_decoded_to_the_same() -> None:
 async def test_an_add_tells_its_story_in_order_and_then_its_result(tmp_path: Path, node: MemoryNode) -> None:
     node.events = STORY
     heard: list[Event] = []
-    async with control(tmp_path, node) as door, door.client() as client:
+    async with control(tmp_path, node) as door:
+        client = door.client()
         finished = await client.add(REQUEST, heard.append)
     assert heard == STORY
     assert finished.bytes_by_source == {"peer": 2}
@@ -206,7 +209,8 @@ async def test_an_add_tells_its_story_in_order_and_then_its_result(tmp_path: Pat
 async def test_who_leaves_ends_the_add(tmp_path: Path, node: MemoryNode) -> None:
     node.events, node.gate = STORY[:1], asyncio.Event()
     began = asyncio.Event()
-    async with control(tmp_path, node) as door, door.client() as client:
+    async with control(tmp_path, node) as door:
+        client = door.client()
         adding = asyncio.ensure_future(client.add(REQUEST, lambda _event: began.set()))
         await asyncio.wait_for(began.wait(), 5)
         adding.cancel()
@@ -217,7 +221,9 @@ async def test_who_leaves_ends_the_add(tmp_path: Path, node: MemoryNode) -> None
 async def test_an_add_goes_on_as_long_as_somebody_wants_it(tmp_path: Path, node: MemoryNode) -> None:
     node.events, node.gate = STORY[:2], asyncio.Event()
     heard: list[Event] = []
-    async with control(tmp_path, node) as door, door.client() as one, door.client() as other:
+    async with control(tmp_path, node) as door:
+        one = door.client()
+        other = door.client()
         first = asyncio.ensure_future(one.add(REQUEST, lambda _event: None))
         await eventually(lambda: node.running_adds == 1)
         second = asyncio.ensure_future(other.add(REQUEST, heard.append))
@@ -232,7 +238,8 @@ async def test_an_add_goes_on_as_long_as_somebody_wants_it(tmp_path: Path, node:
 
 async def test_different_adds_run_beside_each_other(tmp_path: Path, node: MemoryNode) -> None:
     node.gate = asyncio.Event()
-    async with control(tmp_path, node) as door, door.client() as client:
+    async with control(tmp_path, node) as door:
+        client = door.client()
         adds = [client.add(AddRequest(REPO, token=token), lambda _event: None) for token in (None, "hf_other")]
         running = [asyncio.ensure_future(add) for add in adds]
         await eventually(lambda: node.running_adds == 2)
@@ -242,7 +249,8 @@ async def test_different_adds_run_beside_each_other(tmp_path: Path, node: Memory
 
 async def test_the_end_of_the_daemon_tells_those_who_wait(tmp_path: Path, node: MemoryNode) -> None:
     node.gate = asyncio.Event()
-    async with control(tmp_path, node) as door, door.client() as client:
+    async with control(tmp_path, node) as door:
+        client = door.client()
         adding = asyncio.ensure_future(client.add(REQUEST, lambda _event: None))
         await eventually(lambda: node.running_adds == 1)
         await door.adds.stop()
@@ -264,22 +272,23 @@ async def test_progress_that_nobody_read_is_replaced_and_nothing_else_is_lost() 
 
 
 async def test_where_no_daemon_is_the_client_says_how_to_start_one(tmp_path: Path) -> None:
-    async with ControlClient(tmp_path / "control.sock") as client:
-        assert not await client.is_answering()
-        with pytest.raises(NotRunning) as caught:
-            await client.status()
+    client = ControlClient(tmp_path / "control.sock")
+    assert not await client.is_answering()
+    with pytest.raises(NotRunning) as caught:
+        await client.status()
     assert caught.value.hint == "hfpeer daemon start"
 
 
 async def test_a_socket_left_by_a_dead_daemon_is_no_daemon(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     (await asyncio.to_thread(listen_unix, path)).close()
-    async with ControlClient(path) as client:
-        assert not await client.is_answering()
+    client = ControlClient(path)
+    assert not await client.is_answering()
 
 
 async def test_a_daemon_of_another_version_is_not_used_but_can_be_stopped(tmp_path: Path, node: MemoryNode) -> None:
-    async with control(tmp_path, node, version=CONTROL_VERSION + 1) as door, door.client() as client:
+    async with control(tmp_path, node, version=CONTROL_VERSION + 1) as door:
+        client = door.client()
         for attempt in (client.is_answering, client.list_peers):
             with pytest.raises(VersionMismatch) as caught:
                 await attempt()
@@ -293,7 +302,7 @@ async def test_a_command_of_another_version_is_refused_before_anything_happens(
 ) -> None:
     async with control(tmp_path, node) as door:
         for path in ("publish", "list_peers", "add"):
-            answer = await door.raw("POST", f"/v1/{path}", json={}, headers={PROTOCOL_HEADER: "99"})
+            answer = await door.raw("POST", f"/v1/{path}", json={}, headers={VERSION_HEADER: "99"})
             assert answer.json()["code"] == "version_mismatch"
     assert node.calls == []
 

@@ -185,7 +185,7 @@ BAD_ANSWERS = {
     ),
     "a head that trickles": (says(*[b"H"] * 40, pause_seconds=0.05), "does not answer"),
     "garbage": (says(b"\x16\x03\x01 what?\r\n\r\n"), "HTTP/1.1"),
-    "nothing at all": (says(then_closes=True), "HTTP/1.1"),
+    "nothing at all": (says(then_closes=True), "broke off"),
     "a head that breaks off": (says(b"HTTP/1.1 200 OK\r\nTransfer-", then_closes=True), "broke off"),
     "no chunks": (says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n" + line(MAP)), "chunks"),
     "status 500": (says(b"HTTP/1.1 500 Oops\r\n\r\n"), "status 500"),

@@ -174,8 +174,8 @@ async def test_the_foreground_logs_to_stderr_and_tells_the_service_manager(setti
         daemon.send_signal(signal.SIGHUP)
         assert b"RELOADING=1\nMONOTONIC_USEC=" in await asyncio.to_thread(manager.recv, 1000)
         assert b"READY=1" in await asyncio.to_thread(manager.recv, 1000)
-        async with ControlClient(settings.places.control_socket) as client:
-            assert (await client.status()).pid == daemon.pid
+        client = ControlClient(settings.places.control_socket)
+        assert (await client.status()).pid == daemon.pid
         daemon.send_signal(signal.SIGTERM)
         assert await asyncio.to_thread(manager.recv, 1000) == b"STOPPING=1"
         _out, log = await daemon.communicate()

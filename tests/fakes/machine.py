@@ -180,8 +180,8 @@ class Machine:
         """The peers its daemon lists; asked without the time that a command takes to start."""
 
         async def ask() -> list[PeerStatus]:
-            async with ControlClient(Places(self.home, self.cache).control_socket) as daemon:
-                return await daemon.list_peers()
+            daemon = ControlClient(Places(self.home, self.cache).control_socket)
+            return await daemon.list_peers()
 
         return asyncio.run(ask())
 

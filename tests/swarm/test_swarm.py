@@ -107,8 +107,8 @@ class Add:
         self.task = asyncio.create_task(self._run(repo))
 
     async def _run(self, repo: RepoId) -> Finished:
-        async with ControlClient(Places(self.machine.home, self.machine.cache).control_socket) as daemon:
-            return await asyncio.wait_for(daemon.add(AddRequest(repo), self._hear), SWARM_SECONDS)
+        daemon = ControlClient(Places(self.machine.home, self.machine.cache).control_socket)
+        return await asyncio.wait_for(daemon.add(AddRequest(repo), self._hear), SWARM_SECONDS)
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, SourceFailed) and event.was_lying:

@@ -18,6 +18,7 @@ from hfpeer.control import (
     CONTROL_VERSION,
     HELLO_PATH,
     STOP_PATH,
+    VERSION_HEADER,
     call_path,
     decode,
     decode_arguments,
@@ -27,7 +28,6 @@ from hfpeer.control import (
 )
 from hfpeer.errors import InvalidName
 from hfpeer.operations import AddRequest, Operations
-from hfpeer.wire import PROTOCOL_HEADER
 from hfpeer_daemon.background import Adds
 from hfpeer_daemon.problems import log_unforeseen, problem_bytes, problem_of
 from hfpeer_daemon.responses import json_bytes
@@ -87,7 +87,7 @@ async def _story(adds: Adds, request: AddRequest) -> AsyncIterator[bytes]:
 
 
 async def _check_version(request: Request) -> None:
-    spoken = request.headers.get(PROTOCOL_HEADER)
+    spoken = request.headers.get(VERSION_HEADER)
     if spoken not in (None, str(CONTROL_VERSION)):
         raise version_mismatch(spoken)
 
