@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .ballast import Ballast
 from .lan import Lan
 from .plan import (
     HOLDER_KILLED_AFTER_COPIES,
@@ -30,6 +31,8 @@ TRICKLE_BYTES = 32 * 1024
 """Less than this between two samples is talk, not a transfer."""
 PAUSE_BYTES = 256 * 1024
 """A node that receives less than this has paused."""
+SPARE_MEMORY_BYTES = 256 << 20
+"""Beside the files, what the programs themselves take while they run."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,8 @@ class Sample:
 class Trial:
     """A trial in its LAN; `run` may be called once."""
 
-    def __init__(self, lan: Lan, plan: Plan, way: Way, models: list[Model]) -> None:
-        self._lan, self._plan, self._way, self._models = lan, plan, way, models
+    def __init__(self, lan: Lan, plan: Plan, way: Way, models: list[Model], ballast: Ballast) -> None:
+        self._lan, self._plan, self._way, self._models, self._ballast = lan, plan, way, models, ballast
         self._programs: dict[Fetch, Program] = {}
         self._samples: list[Sample] = []
         self._fault_at: float | None = None
@@ -95,6 +98,7 @@ class Trial:
         self._way.set_up()
         if self._plan.fault and self._plan.fault.kind == "slow":
             self._lan.set_rate(self._lan.hosts[self._plan.fault.host], self._plan.rate_bits * SLOWED_TO)
+        self._ballast.drop()
         wire, cpu, machine = self._lan.wire_bytes(), self._cpu(), machine_cpu()
         began_at = time.monotonic()
         self._watch(began_at)
@@ -260,4 +264,5 @@ def perform(plan: Plan, way_name: str, models: list[Model], place: Path) -> Outc
     """One trial in a fresh LAN and a fresh folder. Raises CannotBuild, TimedOut when it could not be set up."""
     with Lan(plan.hosts, plan.rate_bits, plan.wan_bits) as lan:
         way = WAYS[way_name](lan, plan, models, place)
-        return Trial(lan, plan, way, models).run()
+        written_bytes = sum(plan.shapes[fetch.model].size_bytes for fetch in plan.fetches)
+        return Trial(lan, plan, way, models, Ballast(place, written_bytes + SPARE_MEMORY_BYTES)).run()
