@@ -143,10 +143,7 @@ class FileDoor:
             part: ByteRange | Unsatisfiable | None = None
         else:
             part = parse_range(asked.header("range"), file.size_bytes)
-        if part is None:
-            suspicion.begins_anew(asked.client, file.digest)
-            return whole, True
-        return part, False
+        return (whole, True) if part is None else (part, False)
 
     async def _stream(
         self, asked: Asked, reading: Reading, file: ManifestFile, part: ByteRange, status: int, lines: Headers
@@ -158,6 +155,8 @@ class FileDoor:
                 waiting.result()
             await asked.send({"type": "http.response.start", "status": status, "headers": header_lines(lines)})
             await self._send_parts(asked, reading, file, part, waiting)
+            if status == 200:
+                self._endpoint.files.suspicion.has_all(asked.client, file.digest)
         except CorruptData:
             self._endpoint.files.suspicion.found_wrong(file.digest, part)
             raise
