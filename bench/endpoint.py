@@ -2,7 +2,6 @@
 
     python bench/endpoint.py                      2 GiB through `hf download`, 3 rounds; then latencies
     python bench/endpoint.py --file-bytes 268435456 --rounds 1
-    python bench/endpoint.py --wall               one file above 50 GB, sparse; takes minutes, little disk
 
 Needs nginx and curl on the PATH. Everything lies below --dir, by default in memory (/dev/shm), and is removed at the
 end. Quoted are medians. Client and servers share this machine's cores.
@@ -15,7 +14,6 @@ end. Quoted are medians. Client and servers share this machine's cores.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import socket
@@ -35,23 +33,6 @@ from hfpeer_cli.demo import Machine
 
 CONNECTIONS = 16
 LISTED_FILES = 10_000
-WALL_BYTES = 50_500_000_000
-SPARSE_CLIENT = """
-import sys
-from huggingface_hub import file_download, hf_hub_download
-
-class Sparse:
-    '''A file in which zeros take no room: the disk's, not the protocol's, share is spared.'''
-    def __init__(self, file): self._file, self._size = file, 0
-    def write(self, chunk):
-        assert not chunk.strip(b"\\0"), "these bytes are not zeros"
-        self._size += len(chunk); self._file.truncate(self._size); return len(chunk)
-    def __getattr__(self, name): return getattr(self._file, name)
-
-plain = file_download.http_get
-file_download.http_get = lambda url, temp_file, **more: plain(url, Sparse(temp_file), **more)
-print(hf_hub_download(sys.argv[1], "big.bin", revision=sys.argv[2]))
-"""
 
 
 class Downloads:
@@ -212,56 +193,16 @@ def read_answer(connection: socket.socket, *, has_body: bool) -> None:
         left -= len(connection.recv(min(left, 1 << 20)))
 
 
-# The wall
-
-
-def bench_wall(place: Path) -> None:
-    """A file above 50 GB, sparse at the node and at the client, which gets it over plain HTTP without its size."""
-    folder = place / "wall"
-    folder.mkdir()
-    with (folder / "big.bin").open("wb") as file:
-        file.truncate(WALL_BYTES)
-    machine = Machine("wall", place / "node")
-    blob = machine.cache / f"models--{REPO.replace('/', '--')}" / "blobs" / zeros_digest(WALL_BYTES)
-    blob.parent.mkdir(parents=True)
-    with blob.open("wb") as file:  # there already, so that publishing copies no zeros
-        file.truncate(WALL_BYTES)
-    machine.do("daemon", "start")
-    try:
-        commit = machine.do("model", "publish", str(folder), "--as", REPO)["commit"]
-        environ = client_environ(endpoint_of(machine), place / "client")
-        began_at = time.monotonic()
-        client = [sys.executable, "-c", SPARSE_CLIENT, REPO, commit]
-        found = subprocess.run(client, env=environ, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
-        seconds = time.monotonic() - began_at
-        size = Path(found).stat().st_size
-        assert size == WALL_BYTES, size
-        print(f"hf_hub_download of {size / 1e9:.1f} GB: {seconds:.0f} s, {size / 1e9 / seconds:.2f} GB/s, verified")
-    finally:
-        machine.do("daemon", "stop")
-
-
-def zeros_digest(size_bytes: int) -> str:
-    digest, block = hashlib.sha256(), bytes(1 << 20)
-    for start in range(0, size_bytes, len(block)):
-        digest.update(block[: size_bytes - start])
-    return digest.hexdigest()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file-bytes", type=int, default=2 << 30)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--requests", type=int, default=200, help="of each kind, over each connection")
-    parser.add_argument("--wall", action="store_true")
     parser.add_argument("--dir", type=Path, default=Path("/dev/shm") if Path("/dev/shm").is_dir() else None)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hfpeer-bench-", dir=options.dir) as name:
-        if options.wall:
-            bench_wall(Path(name))
-        else:
-            bench_downloads(Path(name), options.rounds, options.file_bytes)
-            bench_latency(Path(name), options.requests)
+        bench_downloads(Path(name), options.rounds, options.file_bytes)
+        bench_latency(Path(name), options.requests)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hfpeer.cache.store import BlobFile, Store
@@ -22,6 +22,7 @@ from hfpeer.endpoint.suspicion import Suspicion
 from hfpeer.errors import HfpeerError, Unreachable
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
+from hfpeer.ranges import ByteRange
 from hfpeer.transfer.events import Event, SourceFailed
 from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
@@ -43,10 +44,12 @@ class _Keeping:
     """A fetch for callers: the task that ends with the file installed, and how many read along."""
 
     blob: WantedBlob
-    task: asyncio.Task[None]
     opened: asyncio.Future[BlobFetch | None]
+    task: asyncio.Task[None] = field(init=False)
     readers: int = 0
     leaving: asyncio.TimerHandle | None = None
+    noted: int = 0
+    """How many of the fetch's finds of wrong bytes were told to suspicion."""
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,13 @@ class Files:
             loop = asyncio.get_running_loop()
             hashing = loop.run_in_executor(self._hashers, self._store.verify, whole)
             task = self._checking[whole.digest] = asyncio.ensure_future(hashing)
-            task.add_done_callback(lambda _: self._checking.pop(whole.digest))
+            task.add_done_callback(lambda _: self._checked(whole))
         return task
+
+    def _checked(self, whole: BlobFile) -> None:
+        task = self._checking.pop(whole.digest)
+        if not task.cancelled() and not task.exception() and not task.result():
+            self.suspicion.found_wrong(whole.digest, ByteRange(0, whole.size_bytes))
 
     # What is large: streamed
 
@@ -174,42 +182,45 @@ class Files:
             self._leave(blob.digest, keeping)
             raise
         growth, opened = Fetching(fetch, keeping.task), fetch
-        reading = Reading(fd, blob.size_bytes, growth, lambda: self._left(reading, opened, blob, keeping))
+        reading = Reading(fd, blob.size_bytes, growth, lambda: self._left(reading, opened, keeping))
         self._watch(reading, fetch, keeping)
         return reading
 
     def _watch(self, reading: Reading, fetch: BlobFetch, keeping: _Keeping) -> None:
         loop = asyncio.get_running_loop()
-        fetch.join(reading.number, lambda: loop.call_soon_threadsafe(reading.changed))
+
+        def changed() -> None:
+            self._note_wrong(fetch, keeping)
+            reading.changed()
+
+        fetch.join(reading.number, lambda: loop.call_soon_threadsafe(changed))
         keeping.task.add_done_callback(lambda _: reading.changed())
 
-    async def _left(self, reading: Reading, fetch: BlobFetch, blob: WantedBlob, keeping: _Keeping) -> None:
+    async def _left(self, reading: Reading, fetch: BlobFetch, keeping: _Keeping) -> None:
         fetch.leave(reading.number)
-        self._note_wrong(fetch, blob.digest)
-        self._leave(blob.digest, keeping)
+        self._note_wrong(fetch, keeping)
+        self._leave(keeping.blob.digest, keeping)
 
     def _begin(self, blob: WantedBlob, file: ManifestFile, scout: Scout) -> _Keeping:
-        opened: asyncio.Future[BlobFetch | None] = asyncio.get_running_loop().create_future()
-        task = asyncio.create_task(self._keep(blob, file, scout, opened), name=f"keep {blob.path}")
-        keeping = self._keeping[blob.digest] = _Keeping(blob, task, opened)
-        task.add_done_callback(lambda _: self._end(blob.digest, keeping))
+        keeping = self._keeping[blob.digest] = _Keeping(blob, asyncio.get_running_loop().create_future())
+        keeping.task = asyncio.create_task(self._keep(keeping, file, scout), name=f"keep {blob.path}")
+        keeping.task.add_done_callback(lambda _: self._end(blob.digest, keeping))
         return keeping
 
-    async def _keep(
-        self, blob: WantedBlob, file: ManifestFile, scout: Scout, opened: asyncio.Future[BlobFetch | None]
-    ) -> None:
+    async def _keep(self, keeping: _Keeping, file: ManifestFile, scout: Scout) -> None:
         """Fetches, publishes and installs one blob."""
+        blob = keeping.blob
         fetching = asyncio.ensure_future(self._fetches.fetch(blob, scout, self._hear, asks_peers=True))
         fetch = None
         try:
             fetch = await self._opened(blob.digest, fetching)
-            opened.set_result(fetch)
+            keeping.opened.set_result(fetch)
             await fetching
         finally:
             fetching.cancel()
             await asyncio.gather(fetching, return_exceptions=True)
             if fetch is not None:
-                self._note_wrong(fetch, blob.digest)
+                self._note_wrong(fetch, keeping)
         self.suspicion.verified(blob.digest)
         self._install(blob, file)
 
@@ -222,9 +233,10 @@ class Files:
                 return fetch
         return None
 
-    def _note_wrong(self, fetch: BlobFetch, digest: Digest) -> None:
-        for part in list(fetch.discarded):
-            self.suspicion.found_wrong(digest, part)
+    def _note_wrong(self, fetch: BlobFetch, keeping: _Keeping) -> None:
+        for part in fetch.discarded[keeping.noted :]:
+            keeping.noted += 1
+            self.suspicion.found_wrong(keeping.blob.digest, part)
 
     def _enter(self, keeping: _Keeping) -> None:
         keeping.readers += 1

@@ -1,8 +1,9 @@
 """A blob that is read while it may still be growing or unverified: how far it can be read now, and until when to wait.
 
-The last bytes are held back until the whole blob is verified, so that wrong ones never make a complete file. While
-that takes long, a few bytes go out now and then, because a client takes ten seconds without a byte for the end; the
-very last one never does.
+Of every blob the same few bytes are held back until the whole is verified: whoever asks, in however many ranges, over
+however many lives of the daemon, wrong bytes never make a complete file. They lie a little before the end, so that what
+readers look for first, the end itself, comes as soon as it is here. While a caller waits for them, some go out now and
+then, because a client takes ten seconds without a byte for the end; the last of them never does.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from hfpeer.errors import CorruptData, HfpeerError, Unreachable
 from hfpeer.ranges import MIB, ByteRange
 from hfpeer.transfer.fetch import BlobFetch
 
-TAIL_BYTES = 64 * 1024
-"""What is held back until the whole is verified."""
+RESERVE_BYTES = 64 * 1024
+"""How much is held back until the whole is verified."""
+END_BYTES = 8 * MIB
+"""How far before the end that is, or a quarter of the blob if that is less. Indexes lie behind it: a zip's directory, a
+parquet file's footer."""
 TRICKLE_SECONDS = 3.0
 TRICKLE_BYTES = 128
 WINDOW_BYTES = 32 * MIB
@@ -50,6 +54,12 @@ class Growth(Protocol):
         ...
 
 
+def reserve_of(size_bytes: int) -> ByteRange:
+    """What is held back of an unverified blob of this size; never empty but for an empty blob."""
+    stop = size_bytes - min(END_BYTES, size_bytes // 4)
+    return ByteRange(max(0, stop - RESERVE_BYTES), stop)
+
+
 class Reading:
     """One caller's reading of an open file. `fd` stays readable whatever becomes of the file's name."""
 
@@ -59,6 +69,7 @@ class Reading:
         self.fd = fd
         self.size_bytes = size_bytes
         self._growth = growth
+        self._reserve = reserve_of(size_bytes)
         self._on_close = on_close
         self._changed = asyncio.Event()
         self._wrong_seen = len(growth.wrong_since(0)) if growth else 0
@@ -85,8 +96,9 @@ class Reading:
         growth.prefer(self.number, position, min(self.size_bytes, position + WINDOW_BYTES))
         while True:
             self._check_given(growth, position)
-            tail = self.size_bytes if growth.is_verified else max(0, self.size_bytes - TAIL_BYTES)
-            end = growth.readable_stop(position, min(stop, tail, position + STRETCH_BYTES))
+            is_free = growth.is_verified or position >= self._reserve.stop
+            limit = self.size_bytes if is_free else self._reserve.start
+            end = growth.readable_stop(position, min(stop, limit, position + STRETCH_BYTES))
             if end > position:
                 return end
             growth.check()
@@ -94,7 +106,7 @@ class Reading:
             try:
                 await asyncio.wait_for(self._changed.wait(), TRICKLE_SECONDS)
             except asyncio.TimeoutError:
-                end = growth.readable_stop(position, min(stop, position + TRICKLE_BYTES, self.size_bytes - 1))
+                end = growth.readable_stop(position, min(stop, position + TRICKLE_BYTES, self._reserve.stop - 1))
                 if end > position:
                     return end
 

@@ -18,7 +18,7 @@ MAX_BLOBS = 1024
 @dataclass
 class _Blob:
     given: dict[str, RangeSet] = field(default_factory=dict)
-    wrong: RangeSet = field(default_factory=RangeSet)
+    misled: set[str] = field(default_factory=set)
 
 
 class Suspicion:
@@ -32,27 +32,30 @@ class Suspicion:
         self._blob(digest).given.setdefault(caller, RangeSet()).add(start, stop)
 
     def found_wrong(self, digest: Digest, part: ByteRange) -> None:
-        """Bytes that were on disk were not the blob's."""
-        self._blob(digest).wrong.add(*part)
+        """Bytes that were on disk till now are not the blob's: to be told once, before better ones are given."""
+        blob = self._blob(digest)
+        blob.misled |= {caller for caller, given in blob.given.items() if _meet(given, part)}
+
+    def misled(self, caller: str, digest: Digest) -> None:
+        """This caller has wrong bytes."""
+        self._blob(digest).misled.add(caller)
 
     def verified(self, digest: Digest) -> None:
-        """The blob is whole and right. Nothing was wrong: nothing need be remembered."""
+        """The blob is whole and right: what is given from now on need not be remembered."""
         blob = self._blobs.get(digest)
-        if blob is not None and not blob.wrong:
+        if blob is not None and not blob.misled:
             del self._blobs[digest]
 
     def has_wrong(self, caller: str, digest: Digest) -> bool:
         """Whether something that this caller was given has turned out to be wrong."""
         blob = self._blobs.get(digest)
-        given = blob.given.get(caller) if blob else None
-        return blob is not None and given is not None and any(_meet(given, part) for part in blob.wrong)
+        return blob is not None and caller in blob.misled
 
-    def has_all(self, caller: str, digest: Digest) -> None:
-        """The caller has got the blob from its first byte to its last: what it had before does not matter any more.
-
-        Nothing less will do. A client that wanted only the rest may turn away from the whole, and keep what it had."""
+    def begins_anew(self, caller: str, digest: Digest) -> None:
+        """The caller gets the blob from its first byte: what it had before does not matter any more."""
         if digest in self._blobs:
             self._blobs[digest].given.pop(caller, None)
+            self._blobs[digest].misled.discard(caller)
 
     def _blob(self, digest: Digest) -> _Blob:
         blob = self._blobs.setdefault(digest, _Blob())

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from hfpeer.endpoint.answers import Listing, history, info, without_xet
 from hfpeer.endpoint.once import Once, Recent
-from hfpeer.endpoint.reading import TAIL_BYTES, Reading
+from hfpeer.endpoint.reading import Reading, reserve_of
 from hfpeer.endpoint.suspicion import Suspicion
 from hfpeer.errors import CorruptData, InvalidName
 from hfpeer.manifest import Manifest, ManifestFile
@@ -107,6 +107,14 @@ def test_xet_is_taken_out_at_every_depth() -> None:
     assert without_xet([{"xetHash": "x", "lfs": {"oid": 1, "xetHash": "y"}}]) == [{"lfs": {"oid": 1}}]
 
 
+def test_who_was_given_better_bytes_later_has_none_that_are_wrong() -> None:
+    suspicion = Suspicion()
+    suspicion.gave("ann", DIGEST, 0, 50)
+    suspicion.found_wrong(DIGEST, ByteRange(50, 150))
+    suspicion.gave("ann", DIGEST, 50, 300)
+    assert not suspicion.has_wrong("ann", DIGEST)
+
+
 def test_who_was_given_wrong_bytes_is_remembered_until_it_starts_again() -> None:
     suspicion = Suspicion()
     suspicion.gave("ann", DIGEST, 0, 100)
@@ -114,7 +122,7 @@ def test_who_was_given_wrong_bytes_is_remembered_until_it_starts_again() -> None
     suspicion.found_wrong(DIGEST, ByteRange(50, 150))
     suspicion.verified(DIGEST)
     assert suspicion.has_wrong("ann", DIGEST) and not suspicion.has_wrong("bob", DIGEST)
-    suspicion.has_all("ann", DIGEST)
+    suspicion.begins_anew("ann", DIGEST)
     assert not suspicion.has_wrong("ann", DIGEST)
 
 
@@ -141,23 +149,36 @@ class Growing:
 async def _nothing() -> None: ...
 
 
-async def test_the_tail_is_held_back_until_all_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_some_bytes_are_held_back_until_all_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hfpeer.endpoint.reading.TRICKLE_SECONDS", 0.01)
     size, growing = 1_000_000, Growing()
-    reading = Reading(-1, size, growing, _nothing)
+    reading, held = Reading(-1, size, growing, _nothing), reserve_of(size)
     growing.present.add(0, size)
-    assert await reading.readable(0, size) == size - TAIL_BYTES
-    position = size - TAIL_BYTES
+    assert await reading.readable(0, size) == held.start
+    position = held.start
     for _ in range(3):
         position, before = await reading.readable(position, size), position
         assert before < position < before + 1000, "a trickle keeps the caller waiting"
-    assert await reading.readable(size - 2, size) == size - 1
-    waiting = asyncio.ensure_future(reading.readable(size - 1, size))
+    assert await reading.readable(held.stop - 2, size) == held.stop - 1
+    waiting = asyncio.ensure_future(reading.readable(held.stop - 1, size))
     await asyncio.sleep(0.05)
-    assert not waiting.done(), "the last byte waits"
+    assert not waiting.done(), "the last byte of them waits"
     growing.is_verified = True
     reading.changed()
     assert await waiting == size
+
+
+@given(st.integers(1, 100_000_000))
+def test_of_every_blob_something_is_held_back_and_of_a_large_one_not_its_end(size: int) -> None:
+    held = reserve_of(size)
+    assert 0 <= held.start < held.stop <= size
+    assert size - held.stop >= min(8_000_000, size // 4)
+
+
+async def test_the_end_of_a_blob_is_given_as_soon_as_it_is_here() -> None:
+    size, growing = 1_000_000, Growing()
+    growing.present.add(size - 100_000, size)
+    assert await Reading(-1, size, growing, _nothing).readable(size - 100_000, size) == size
 
 
 async def test_bytes_that_turn_out_to_be_wrong_end_the_reading() -> None:

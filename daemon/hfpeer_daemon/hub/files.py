@@ -143,7 +143,10 @@ class FileDoor:
             part: ByteRange | Unsatisfiable | None = None
         else:
             part = parse_range(asked.header("range"), file.size_bytes)
-        return (whole, True) if part is None else (part, False)
+        if part is None:
+            suspicion.begins_anew(asked.client, file.digest)
+            return whole, True
+        return part, False
 
     async def _stream(
         self, asked: Asked, reading: Reading, file: ManifestFile, part: ByteRange, status: int, lines: Headers
@@ -155,10 +158,8 @@ class FileDoor:
                 waiting.result()
             await asked.send({"type": "http.response.start", "status": status, "headers": header_lines(lines)})
             await self._send_parts(asked, reading, file, part, waiting)
-            if status == 200:
-                self._endpoint.files.suspicion.has_all(asked.client, file.digest)
         except CorruptData:
-            self._endpoint.files.suspicion.found_wrong(file.digest, part)
+            self._endpoint.files.suspicion.misled(asked.client, file.digest)
             raise
         finally:
             waiting.cancel()
@@ -166,11 +167,15 @@ class FileDoor:
     async def _send_parts(
         self, asked: Asked, reading: Reading, file: ManifestFile, part: ByteRange, waiting: asyncio.Future[int]
     ) -> None:
+        suspicion = self._endpoint.files.suspicion
         position = part.start
         stop = await waiting if part.size_bytes else position
         while True:
+            if suspicion.has_wrong(asked.client, file.digest):
+                # Perhaps over another connection: several can make one file.
+                raise CorruptData("Bytes that were sent already have turned out to be wrong.", hint="Start again.")
             if not reading.is_verified:
-                self._endpoint.files.suspicion.gave(asked.client, file.digest, position, stop)
+                suspicion.gave(asked.client, file.digest, position, stop)
             await self._send_part(asked, reading.fd, ByteRange(position, stop), has_more=stop < part.stop)
             position = stop
             if position >= part.stop:
