@@ -20,7 +20,7 @@ from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
 
-NEWS_SECONDS = 0.06
+NEWS_SECONDS = 0.1
 """How long news is gathered before it is told: each telling costs both ends."""
 SIGN_OF_LIFE_SECONDS = 5.0
 

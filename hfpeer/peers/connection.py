@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
+import sys
 import time
 from contextlib import suppress
 from email.message import Message
@@ -19,6 +20,11 @@ from hfpeer.wire import SourceFault
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_IDLE_SECONDS = 60.0
+GATHERED_BYTES = 256 * 1024
+"""A reader of a body is woken once for so many bytes, where the system can: each waking costs more than the copying."""
+GATHERING_SECONDS = 0.25
+"""Who takes longer for them is slow, and read as it comes."""
+CAN_GATHER = sys.platform == "linux"
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,19}")
@@ -56,6 +62,8 @@ class Connection:
         self._silence_timeout_seconds = silence_timeout_seconds
         self._pending = b""
         self._idle_since: float | None = None
+        self._gathered_bytes = 1
+        self._is_slow = False
 
     def ask(self, request: bytes) -> Answer:
         """Sends the request and reads the head of the answer. Raises SourceFault, or StaleConnection for one that
@@ -63,6 +71,7 @@ class Connection:
         was_kept = self._idle_since is not None
         try:
             self._socket.settimeout(self._silence_timeout_seconds)
+            self._wake_at(1)
             self._socket.sendall(request)
             head = self._read_head()
         except TimeoutError as error:
@@ -71,18 +80,20 @@ class Connection:
             if was_kept and not self._pending:
                 raise StaleConnection from error
             raise SourceFault(f"the connection broke: {error}") from error
+        self._is_slow = not CAN_GATHER
         self._socket.settimeout(self._silence_timeout_seconds)
         return _parse_head(head)
 
     def recv_into(self, view: memoryview, limit: int) -> int:
-        """What has come, at most `limit` bytes; 0 when the peer has closed. Raises SourceFault."""
+        """What has come of the `limit` bytes, and maybe more, that are to come; 0 when the peer has closed. Raises
+        SourceFault."""
         if self._pending:
             size_bytes = min(limit, len(self._pending))
             view[:size_bytes] = self._pending[:size_bytes]
             self._pending = self._pending[size_bytes:]
             return size_bytes
         try:
-            return self._socket.recv_into(view, limit)
+            return self._recv(view, limit)
         except TimeoutError as error:
             raise SourceFault(f"silent for {self._silence_timeout_seconds:g} s") from error
         except OSError as error:
@@ -111,6 +122,24 @@ class Connection:
 
     def close(self) -> None:
         self._socket.close()
+
+    def _recv(self, view: memoryview, limit: int) -> int:
+        if not self._is_slow:
+            self._wake_at(min(limit, GATHERED_BYTES))
+            self._socket.settimeout(min(GATHERING_SECONDS, self._silence_timeout_seconds))
+            try:
+                return self._socket.recv_into(view, limit)
+            except TimeoutError:
+                self._is_slow = True
+                self._wake_at(1)
+                self._socket.settimeout(self._silence_timeout_seconds)
+        return self._socket.recv_into(view, limit)
+
+    def _wake_at(self, size_bytes: int) -> None:
+        """From now on a read waits for so many bytes; 1 is as they come."""
+        if CAN_GATHER and size_bytes != self._gathered_bytes:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
+            self._gathered_bytes = size_bytes
 
     def _read_head(self) -> bytes:
         deadline = time.monotonic() + self._silence_timeout_seconds

@@ -72,7 +72,7 @@ class BlobFetch:
         self._bytes_changed = threading.Condition(self._lock)
         """For the conductor and for those who wait for a buffer."""
         self._orders_changed = threading.Condition(self._lock)
-        """For workers without an order."""
+        """For workers without an order. One is woken at a time: who finds an order wakes the next."""
         self._grid = PieceGrid(blob.size_bytes)
         shares = Shares(own_id, str(blob.digest), self._grid.count) if own_id else None
         self._picker = Picker(self._grid, partial.present, self._pace, shares)
@@ -114,7 +114,7 @@ class BlobFetch:
                 self._picker.remove_source(source.name, f"has pieces of {pieces.piece_size_bytes} bytes")
             elif source.name in self._excluded:
                 self._picker.remove_source(source.name, _COMPARED)
-            self._orders_changed.notify_all()
+            self._orders_changed.notify()
 
     def hear(self, name: str, news: PieceNews) -> None:
         """What a fellow, a source that fetches this blob too, has got and is getting."""
@@ -122,13 +122,13 @@ class BlobFetch:
         with self._lock:
             self._picker.hear(name, bits_of(news.added), bits_of(news.claimed))
             self._vouchers.hear(name, news.firsthand)
-            self._orders_changed.notify_all()
+            self._orders_changed.notify()
 
     def fellow_left(self, name: str) -> None:
         """A fellow does not answer any more, or has stopped fetching; it may come back."""
         with self._lock:
             self._picker.left(name)
-            self._orders_changed.notify_all()
+            self._orders_changed.notify()
 
     def piece_map(self) -> PieceMap:
         """All whole pieces that are here; its version is for `news_since`."""
@@ -331,7 +331,7 @@ class BlobFetch:
             if not self._picker.is_complete and (self._picker.is_stuck() or self._is_patience_over(now)):
                 raise _Exhausted
             self._hire()
-            self._orders_changed.notify_all()
+            self._orders_changed.notify()
         for event in failed:
             self._listener(event)
 
@@ -401,6 +401,7 @@ class BlobFetch:
                 order = self._picker.next_order(now)
                 if order is not None:
                     self._opening[threading.current_thread()] = order.number
+                    self._orders_changed.notify()
                     return order
                 wake_at = self._picker.wake_at(now)
                 self._orders_changed.wait(None if wake_at is None else max(0.01, wake_at - now))
@@ -458,7 +459,7 @@ class BlobFetch:
                     retry_after_seconds=fault.retry_after_seconds if fault is not None else None,
                 )
             self._bytes_changed.notify_all()
-            self._orders_changed.notify_all()
+            self._orders_changed.notify()
             is_news = fault is not None and overdue is None and not self._is_over
         if fault is not None and is_news:
             self._listener(SourceFailed(order.source, str(self.blob.path), fault.reason))

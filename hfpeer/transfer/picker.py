@@ -38,6 +38,8 @@ TAKE_OVER_SECONDS = 1.0
 
 TAKE_OVER_SHARE_SECONDS = 0.15
 """How long a node whose own share is out leaves the others' to them; news of claims takes a part of that."""
+COMPANY_SECONDS = 1.0
+"""How long at the start a node that knows of no fellow asks for a piece at a time."""
 FEW_FELLOWS = 3
 """Up to so many fellows give two pieces at a time, more of them one."""
 HOLDER_ORDERS = {0: 1, 1: 2, 2: 2}
@@ -157,6 +159,7 @@ class Picker:
         self.grid = grid
         self._shares = shares
         self._share_out_at: float | None = None
+        self._began_at: float | None = None
         self.present = present.copy()
         self.sources: dict[str, SourceState] = {}
         self.orders: dict[int, Order] = {}
@@ -241,6 +244,8 @@ class Picker:
 
     def next_order(self, now: float) -> Order | None:
         """The next range to ask of the best source, or None when nothing can be asked now."""
+        if self._began_at is None:
+            self._began_at = now
         fellows = self._fellows(now)
         ready = [source for source in self.sources.values() if self._is_ready(source, fellows, now)]
         ready.sort(
@@ -403,12 +408,17 @@ class Picker:
             return None
         urgent = self._urgent(mine)
         first = _lowest(urgent or mine)
-        limit = self.grid.piece_size_bytes if fellows else self._order_bytes()
+        limit = self.grid.piece_size_bytes if fellows or self._is_company_due(now) else self._order_bytes()
         if urgent:
             limit = min(limit, max(URGENT_ORDER_BYTES, self.grid.piece_size_bytes))
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
         low, high = self._bytes_of(first, first + _lowest(~window))
         return next(self._taken.gaps(low, high))
+
+    def _is_company_due(self, now: float) -> bool:
+        """Whether fellows that begin just now may not be known yet; what is on order by then is not shared out."""
+        assert self._began_at is not None
+        return self._shares is not None and now < self._began_at + COMPANY_SECONDS
 
     def _urgent(self, pieces: int) -> int:
         """Of these, what the reader waits for who needs the least; 0 when nobody waits for any."""

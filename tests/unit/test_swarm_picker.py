@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfpeer.ranges import PieceGrid, RangeSet
-from hfpeer.transfer.picker import HOLDER_ORDERS, TAKE_OVER_SHARE_SECONDS, Order, Picker
+from hfpeer.transfer.picker import COMPANY_SECONDS, HOLDER_ORDERS, TAKE_OVER_SHARE_SECONDS, Order, Picker
 from hfpeer.transfer.shares import Shares
 from hfpeer.wire import PieceMap
 
@@ -203,13 +203,19 @@ def test_claims_are_what_is_on_order_at_holders_and_only_that() -> None:
     assert node.picker.claims() == 0
 
 
+def test_before_fellows_can_be_known_a_piece_is_asked_for_at_a_time() -> None:
+    node = Node("node-0", 12)
+    assert {order.stop - order.start for order in node.orders(100.0)} == {PIECE}
+
+
 @given(st.integers(1, 40), st.lists(st.sampled_from(["order", "bring", "fail", "wait"]), max_size=60))
-def test_a_lonely_node_asks_as_one_that_shares_nothing(count: int, acts: list[str]) -> None:
+def test_a_lonely_node_soon_asks_as_one_that_shares_nothing(count: int, acts: list[str]) -> None:
     grid = PieceGrid(count * PIECE, PIECE)
     pickers = [Picker(grid, RangeSet(), shares=shares) for shares in (None, Shares("me", "blob", count))]
     said: list[list[tuple[str, int, int]]] = [[], []]
     for picker, orders in zip(pickers, said, strict=True):
-        now = 100.0
+        assert picker.next_order(100.0) is None
+        now = 100.0 + COMPANY_SECONDS
         picker.add_source("mirror", 1, 2)
         picker.add_source("origin", 2, 2)
         for act in acts:
