@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-from hfpeer.cache.store import Store
+from hfpeer.cache.store import BlobFile, Store
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.operations import CachedRevision, SharedBlob
@@ -81,7 +81,14 @@ class NodeHoldings:
         return await asyncio.to_thread(read)
 
     def open_shared(self, digest: Digest) -> SharedBlob | None:
-        whole = self._store.shared_blob(digest)
+        return next(self.open_all_shared([digest]))
+
+    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[SharedBlob | None]:
+        found = self._store.shared_blobs(digests)
+        for digest in digests:
+            yield self._open_one(digest, found.get(digest))
+
+    def _open_one(self, digest: Digest, whole: BlobFile | None) -> SharedBlob | None:
         if whole is not None:
             return _open(whole.path, whole.size_bytes, lambda: None)
         fetch = self._fetches.find(digest)

@@ -6,7 +6,7 @@ any work.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -194,6 +194,10 @@ class Holdings(Protocol):
 
     def open_shared(self, digest: Digest) -> SharedBlob | None:
         """Blocking; for a worker thread."""
+        ...
+
+    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[SharedBlob | None]:
+        """The same for many, in order, each opened when it is asked for."""
         ...
 
     async def piece_map(self, digest: Digest) -> PieceMap | None:

@@ -250,18 +250,15 @@ async def _wait_until_gone(receive: Receive) -> None:
 def _read_batch(holdings: Holdings, digests: Sequence[Digest]) -> bytes:
     """Blocking: the body of a batch."""
     body = bytearray()
-    for digest in digests:
-        content = _read_small(holdings, digest)
+    for digest, blob in zip(digests, holdings.open_all_shared(digests), strict=True):
+        content = None if blob is None else _read_small(blob)
         body += encode_batch_header(digest, None if content is None else len(content))
         body += content or b""
     return bytes(body)
 
 
-def _read_small(holdings: Holdings, digest: Digest) -> bytes | None:
-    """A whole shared blob, or None if it is not here, not whole, or too large for a batch."""
-    blob = holdings.open_shared(digest)
-    if blob is None:
-        return None
+def _read_small(blob: SharedBlob) -> bytes | None:
+    """A shared blob, which is closed; None if it is not whole, or too large for a batch."""
     try:
         if blob.present() is not None or blob.size_bytes > MAX_BATCH_BLOB_BYTES:
             return None

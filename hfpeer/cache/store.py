@@ -85,8 +85,17 @@ class Store:
 
     def shared_blob(self, digest: Digest) -> BlobFile | None:
         """A blob that peers may have: verified, and in a repo that is shared."""
-        found = self._inventory.best(row for row in self._catalog.blobs([str(digest)]) if self._is_row_shared(row))
-        return found if found is not None and found.is_verified else None
+        return self.shared_blobs([digest]).get(digest)
+
+    def shared_blobs(self, digests: Iterable[Digest]) -> dict[Digest, BlobFile]:
+        """Those of many blobs that peers may have; the catalogue is asked once for all."""
+        places = self._inventory.places(digests)
+        repos = {row.repo for rows in places.values() for row in rows}
+        shared = {repo for repo in repos if self._shelf.is_shared(RepoId.from_folder(repo))}
+        found = {
+            digest: self._inventory.best(row for row in rows if row.repo in shared) for digest, rows in places.items()
+        }
+        return {digest: blob for digest, blob in found.items() if blob is not None and blob.is_verified}
 
     def is_blob_shared(self, digest: Digest) -> bool:
         """Whether the blob lies in a repo that is shared, verified or not."""

@@ -292,7 +292,9 @@ class Endpoint:
                 return kept["refs"], max(0.0, age)
             known = await asyncio.to_thread(self._known_refs, repo)
             if not known["branches"]:
-                raise
+                # Peers are not asked for all refs, but for what one is: that of which every tool asks.
+                await self._resolve(caller, repo, Revision("main"))
+                known = await asyncio.to_thread(self._known_refs, repo)
             return known, 0.0
         await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {"at": time.time(), "refs": told.document})
         return told.document, 0.0

@@ -51,8 +51,10 @@ class Suspicion:
         blob = self._blobs.get(digest)
         return blob is not None and caller in blob.misled
 
-    def begins_anew(self, caller: str, digest: Digest) -> None:
-        """The caller gets the blob from its first byte: what it had before does not matter any more."""
+    def has_all(self, caller: str, digest: Digest) -> None:
+        """The caller has got the blob from its first byte to its last: what it had before does not matter any more.
+
+        Nothing less will do. A client that wanted only the rest may turn away from the whole, and keep what it had."""
         if digest in self._blobs:
             self._blobs[digest].given.pop(caller, None)
             self._blobs[digest].misled.discard(caller)

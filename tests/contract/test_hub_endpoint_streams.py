@@ -156,6 +156,22 @@ def test_a_corrupt_transfer_never_makes_a_complete_file(stage: Stage, at: int) -
     assert again.body == (file.body if again.status == 200 else file.body[len(said.body) :])
 
 
+def test_who_has_wrong_bytes_and_turns_away_from_the_whole_is_never_given_only_the_rest(stage: Stage) -> None:
+    """As `curl -C -` does: it takes nothing but a 206, and comes again with what it had."""
+    file = File(stage.hub)
+    stage.hub.inject(faults.corrupted(0), listener="cdn")
+    said = stage.endpoint.get(file.target)
+    assert said.body and said.body[0] != file.body[0]
+    stage.hub.faults.clear()
+    rest = {"Range": f"bytes={len(said.body)}-"}
+    for _ in range(3):
+        with stage.endpoint.open("GET", file.target, **rest) as answer:
+            assert answer.status == 200
+        wait_until(lambda: cached(stage, file), "the file is in the cache")
+    assert stage.endpoint.get(file.target).body == file.body
+    assert stage.endpoint.get(file.target, **rest).status == 206, "who has been given the whole may have ranges again"
+
+
 def test_a_lying_mirror_costs_the_caller_a_broken_connection_and_then_the_whole_is_right(
     machines: Machines, tmp_path: Path
 ) -> None:
@@ -316,4 +332,22 @@ def test_a_file_that_only_a_peer_has_streams_from_it(machines: Machines, tmp_pat
             assert endpoint.get(api).status == 503, "nobody knows what main is"
         assert seeker.received_bytes() == {"peer": SIZE}
         seeker.stop()
+        stage.machine.stop()
+
+
+def test_a_tool_that_first_asks_for_all_refs_learns_what_main_is_from_a_peer(
+    machines: Machines, tmp_path: Path
+) -> None:
+    with staged(tmp_path, machines, "told") as stage:
+        file = File(stage.hub)
+        assert stage.endpoint.get(f"/{file.repo}/resolve/main/w.bin").status == 307
+        assert stage.endpoint.get(file.target).body == file.body
+        wait_until(lambda: stage.machine.do("model", "ls", "-r", file.repo), "the holder has it")
+        asking = machines.make("asking", upstreams=f"origin={stage.hub.endpoint}", peers=[stage.machine.address])
+        with stage.hub.down():
+            refs = endpoint_of(asking).get(f"/api/models/{file.repo}/refs").document
+        assert [(ref["name"], ref["targetCommit"]) for ref in refs["branches"]] == [
+            ("main", file.target.split("/")[-2])
+        ]
+        asking.stop()
         stage.machine.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -200,6 +200,9 @@ class MemoryNode:
 
     async def shared_ref(self, repo: RepoId, revision: Revision) -> RefMessage | None:
         return self.refs.get((repo, revision))
+
+    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[MemoryBlob | None]:
+        return map(self.open_shared, digests)
 
     def open_shared(self, digest: Digest) -> MemoryBlob | None:
         if digest not in self.blobs:

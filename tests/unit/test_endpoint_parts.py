@@ -122,7 +122,7 @@ def test_who_was_given_wrong_bytes_is_remembered_until_it_starts_again() -> None
     suspicion.found_wrong(DIGEST, ByteRange(50, 150))
     suspicion.verified(DIGEST)
     assert suspicion.has_wrong("ann", DIGEST) and not suspicion.has_wrong("bob", DIGEST)
-    suspicion.begins_anew("ann", DIGEST)
+    suspicion.has_all("ann", DIGEST)
     assert not suspicion.has_wrong("ann", DIGEST)
 
 
