@@ -144,6 +144,17 @@ def folder_trees(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry] = 
     return {path_from_git(path): tree for path, tree in folding.trees.items()}
 
 
+def tree_bodies(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry] = ()) -> tuple[str, dict[str, bytes]]:
+    """The id of the root tree, and the raw body of every tree by its id, the root's first. Raises ForgedManifest if no
+    tree can hold these."""
+    bodies: dict[str, bytes] = {}
+    try:
+        root = _folded(_leaves(files, opaque), bodies).root
+    except (_Mismatch, UnicodeEncodeError) as error:
+        raise ForgedManifest(f"These files are no git tree: {error}.") from error
+    return root, dict(reversed(bodies.items()))
+
+
 def _leaves(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry]) -> Iterator[_Leaf]:
     for file in files:
         yield _Leaf(path_to_git(file.path), file.mode, file.blob_id)
@@ -156,13 +167,14 @@ def _fold(leaves: Iterable[_Leaf]) -> str:
     return _folded(leaves).root
 
 
-def _folded(leaves: Iterable[_Leaf]) -> _Folding:
-    """All trees, by one pass over the sorted entries with only the current path's folders open.
+def _folded(leaves: Iterable[_Leaf], bodies: dict[str, bytes] | None = None) -> _Folding:
+    """All trees, by one pass over the sorted entries with only the current path's folders open. Their bodies are put
+    into `bodies`.
 
     Sorted by full path, with `/` after the name of a tree, entries come in git's own order at every level.
     """
     ordered = sorted(leaves, key=lambda leaf: leaf.path + b"/" if leaf.mode == TREE_MODE else leaf.path)
-    folding = _Folding({leaf.path for leaf in ordered})
+    folding = _Folding({leaf.path for leaf in ordered}, bodies)
     if len(folding.leaf_paths) != len(ordered):
         raise _Mismatch("a path occurs twice")
     for leaf in ordered:
@@ -174,8 +186,9 @@ def _folded(leaves: Iterable[_Leaf]) -> _Folding:
 class _Folding:
     """The open folders of the current path, outermost first: (path with its last `/`, name, tree body so far)."""
 
-    def __init__(self, leaf_paths: set[bytes]) -> None:
+    def __init__(self, leaf_paths: set[bytes], bodies: dict[str, bytes] | None) -> None:
         self.leaf_paths = leaf_paths
+        self._bodies = bodies
         self._open: list[tuple[bytes, bytes, bytearray]] = [(b"", b"", bytearray())]
         self._trees = 1
         self.trees: dict[bytes, str] = {}
@@ -197,7 +210,7 @@ class _Folding:
     def finish(self) -> None:
         while len(self._open) > 1:
             self._close()
-        self.root = object_id("tree", bytes(self._open[0][2]))
+        self.root = self._named(bytes(self._open[0][2]))
 
     def _enter(self, name: bytes) -> None:
         path = self._open[-1][0] + name
@@ -210,8 +223,14 @@ class _Folding:
 
     def _close(self) -> None:
         path, name, body = self._open.pop()
-        tree = self.trees[path[:-1]] = object_id("tree", bytes(body))
+        tree = self.trees[path[:-1]] = self._named(bytes(body))
         self._put(TREE_MODE, name, bytes.fromhex(tree))
+
+    def _named(self, body: bytes) -> str:
+        tree = object_id("tree", body)
+        if self._bodies is not None:
+            self._bodies[tree] = body
+        return tree
 
     def _put(self, mode: str, name: bytes, raw_id: bytes) -> None:
         self._open[-1][2].extend(b"%b %b\0%b" % (mode.encode("ascii"), name, raw_id))

@@ -41,10 +41,15 @@ class Lan:
     async def shares(self, repo: RepoId) -> bool:
         """Whether a peer's catalogue names the repo."""
         await self.greet(None)
+        return bool(self.commits(repo))
+
+    def commits(self, repo: RepoId) -> frozenset[Commit]:
+        """The commits of the repo that the catalogues of peers name."""
         if self._neighbourhood is None:
-            return False
+            return frozenset()
         catalogues = (self._neighbourhood.catalogue(peer) for peer in self._neighbourhood.candidates())
-        return any(held.repo == repo for catalogue in catalogues if catalogue for held in catalogue.revisions)
+        held = (revision for catalogue in catalogues if catalogue for revision in catalogue.revisions)
+        return frozenset(revision.commit for revision in held if revision.repo == repo)
 
     def blame(self, name: str) -> None:
         """A source of this name gave wrong bytes."""

@@ -36,6 +36,13 @@ OWN_PATTERNS = (
     "logs/startup.log",
     f"manifests/*--*/{COMMIT_PATTERN}.json",
     f"manifests/*--*/{COMMIT_PATTERN}.json.*.incomplete",
+    "verdicts.json",
+    "verdicts.json.*.incomplete",
+    f"answers/*--*/{COMMIT_PATTERN}/*.json",
+    f"answers/*--*/{COMMIT_PATTERN}/*.json.*.incomplete",
+    "packs/*--*/*.pack",
+    "packs/*--*/*.json",
+    "packs/*--*/*.incomplete",
 )
 """The files a node writes below its home. Folders go when nothing else is left in them."""
 OTHER_HOMES = "caches/*"

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from hfpeer.cache.snapshots import write_file
-from hfpeer.errors import CorruptData
+from hfpeer.errors import CorruptData, InvalidName
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 
@@ -27,6 +27,15 @@ class Manifests:
 
     def path(self, repo: RepoId, commit: Commit) -> Path:
         return self._folder / repo.folder / f"{commit}.json"
+
+    def commits(self, repo: RepoId) -> list[Commit]:
+        """The commits of a repo of which there is one, the latest first."""
+        found: list[tuple[int, Commit]] = []
+        with contextlib.suppress(OSError):
+            for path in (self._folder / repo.folder).glob("*.json"):
+                with contextlib.suppress(InvalidName):
+                    found.append((path.stat().st_mtime_ns, Commit.parse(path.stem)))
+        return [commit for _, commit in sorted(found, reverse=True)]
 
     def save(self, manifest: Manifest) -> None:
         """Keeps a manifest; one that has no proof never replaces one that has."""

@@ -240,6 +240,10 @@ class Store:
     def load_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
         return self._manifests.load(repo, commit)
 
+    def listed(self, repo: RepoId) -> list[Commit]:
+        """The commits of a repo whose manifest is here, the latest first."""
+        return self._manifests.commits(repo)
+
     def snapshot_path(self, repo: RepoId, commit: Commit) -> Path:
         """Where the snapshot is, or would be."""
         return layout.snapshot_path(self.cache, repo, commit)

@@ -7,8 +7,9 @@ nobody can be asked, the newest answer is given with its age, or refused, as the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from hfpeer.endpoint.answers import Json, Listing
 from hfpeer.endpoint.callers import Admission, Caller, Verdicts
 from hfpeer.endpoint.files import Files
 from hfpeer.endpoint.kept import KeptAnswers
+from hfpeer.endpoint.keptpacks import KeptPacks
 from hfpeer.endpoint.once import Once, Recent
 from hfpeer.endpoint.reading import Reading
 from hfpeer.errors import HfpeerError, HubUnreachable, InvalidName, NotFound, Unreachable
@@ -86,6 +88,15 @@ class Document:
     total: str | None = None
 
 
+@dataclass(frozen=True)
+class Refs:
+    """All refs of a repo, as the Hub lists them. They are not current when no hub could be asked."""
+
+    document: Json
+    age_seconds: float
+    is_current: bool = True
+
+
 class Endpoint:
     """Belongs to the node's event loop. `passage` is for what nobody here knows."""
 
@@ -105,6 +116,7 @@ class Endpoint:
         self._rules = rules
         self._once = Once()
         self._kept = KeptAnswers(store.home / "answers")
+        self.packs = KeptPacks(store.home / "packs")
         self._admission = Admission(
             store,
             Verdicts(Path(store.home) / "verdicts.json"),
@@ -273,42 +285,79 @@ class Endpoint:
         await asyncio.to_thread(self._kept.save, seen.repo, seen.commit, rest, vars(document))
         return document
 
-    async def refs(self, caller: Caller, repo: RepoId) -> tuple[Json, float]:
-        """All refs of a repo, and the age of the answer in seconds. Raises HubUnreachable when nobody knows any."""
+    async def refs(self, caller: Caller, repo: RepoId, *, asks_anew: bool = False) -> Refs:
+        """All refs of a repo; with `asks_anew` whatever is remembered. Raises HubUnreachable when nobody knows any."""
         await self.admit(caller, repo, wants_files=False)
-        return await self._once.ask(("refs", repo, caller.fingerprint), lambda: self._ask_refs(caller, repo))
+        key = ("refs", repo, caller.fingerprint, asks_anew)
+        return await self._once.ask(key, lambda: self._ask_refs(caller, repo, asks_anew))
 
-    async def _ask_refs(self, caller: Caller, repo: RepoId) -> tuple[Json, float]:
+    async def _ask_refs(self, caller: Caller, repo: RepoId, asks_anew: bool) -> Refs:
         kept = await asyncio.to_thread(self._kept.load, repo, _NO_COMMIT, "refs")
-        age = time.time() - kept["at"] if kept else None
-        if kept and age is not None and 0 <= age < self._rules.ref_seconds:
-            return kept["refs"], age
+        age = max(0.0, time.time() - kept["at"]) if kept else 0.0
+        if kept and not asks_anew and age < self._rules.ref_seconds:
+            return Refs(kept["refs"], age)
         try:
             told, _ = await self.hubs_for(caller).answer(repo, "/refs?include_prs=1")
         except (Unreachable, NotFound) as error:
             if isinstance(error, NotFound) and not await asyncio.to_thread(self._store.is_published, repo):
                 raise
-            if kept and age is not None:
-                return kept["refs"], max(0.0, age)
-            known = await asyncio.to_thread(self._known_refs, repo)
+            known = await self._known_refs(caller, repo, kept)
             if not known["branches"]:
-                # Peers are not asked for all refs, but for what one is: that of which every tool asks.
-                await self._resolve(caller, repo, Revision("main"))
-                known = await asyncio.to_thread(self._known_refs, repo)
-            return known, 0.0
+                raise
+            return Refs(known, age, is_current=False)
         await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {"at": time.time(), "refs": told.document})
-        return told.document, 0.0
+        return Refs(told.document, 0.0)
 
-    def _known_refs(self, repo: RepoId) -> Json:
-        """The refs of what is in the cache or was asked for."""
-        known = {name: revision.commit for revision in self._store.revisions(repo) for name in revision.refs}
-        known |= {key[1]: resolution.commit for key, (_, resolution) in self._refs.items() if key[0] == repo}
-        branches = [
-            {"name": name, "ref": f"refs/heads/{name}", "targetCommit": commit}
-            for name, commit in known.items()
-            if not name.startswith("refs/")
+    async def _known_refs(self, caller: Caller, repo: RepoId, kept: Json | None) -> Json:
+        """The refs that a hub once listed, and those of what is in the cache or was asked for since."""
+        moment = kept["at"] if kept else 0.0
+        document: Json = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
+        document |= kept["refs"] if kept else {}
+        newer = await asyncio.to_thread(self._named_since, repo, moment)
+        with contextlib.suppress(Unreachable, NotFound):
+            # Peers are not asked for all refs, but for what one is: that of which every tool asks.
+            main = (await self._resolve(caller, repo, Revision("main")))[0]
+            if time.time() - (main.age_seconds or 0.0) >= moment:
+                newer["main"] = main.commit
+        tags = {tag["name"] for tag in document["tags"]}
+        branches = {branch["name"]: branch["targetCommit"] for branch in document["branches"]}
+        branches |= {name: newer[name] for name in newer.keys() - tags if not name.startswith("refs/")}
+        shown = [{"name": n, "ref": f"refs/heads/{n}", "targetCommit": commit} for n, commit in branches.items()]
+        return {**document, "branches": shown}
+
+    def _named_since(self, repo: RepoId, moment: float) -> dict[str, Commit]:
+        """What names were after that moment (seconds since the epoch), of those in the cache or asked for."""
+        known = {key[1]: resolution.commit for key, (_, resolution) in self._refs.items() if key[0] == repo}
+        for name in {Revision(name) for revision in self._store.revisions(repo) for name in revision.refs} | set(known):
+            told = self._store.read_ref(repo, name)
+            if told is not None:
+                known[name] = told[0]
+                if told[1] <= moment:
+                    del known[name]
+        return {str(name): commit for name, commit in known.items()}
+
+    # Commits
+
+    async def listed(self, repo: RepoId) -> list[Commit]:
+        """The commits whose files are known here, the newest known first."""
+        return await asyncio.to_thread(self._store.listed, repo)
+
+    async def obtainable(self, repo: RepoId, blobs: Collection[str] = ()) -> frozenset[Commit]:
+        """The commits whose plain files can all be had without a hub: they are here or among `blobs` (ids in hex), or
+        a peer has the commit."""
+        listed = await self.listed(repo)
+        return self._lan.commits(repo).union(await asyncio.to_thread(self._whole, repo, listed, blobs))
+
+    def _whole(self, repo: RepoId, commits: Iterable[Commit], blobs: Collection[str]) -> list[Commit]:
+        manifests = filter(None, (self._store.load_manifest(repo, commit) for commit in commits))
+        plain = {manifest.commit: [file for file in manifest.files if not file.is_lfs] for manifest in manifests}
+        return [
+            commit for commit, files in plain.items() if all(it.blob_id in blobs for it in self._store.missing(files))
         ]
-        return {"branches": branches, "converts": [], "tags": [], "pullRequests": []}
+
+    async def missing(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
+        """Those of these files that are not in the cache."""
+        return await asyncio.to_thread(self._store.missing, list(files))
 
     # Files
 

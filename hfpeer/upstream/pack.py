@@ -1,4 +1,4 @@
-"""Takes commits and trees out of a git pack. Pure.
+"""Takes commits and trees out of a git pack, and tells what is in one. Pure.
 
 dulwich unpacks; before it may, every size that the pack declares is added up, because a pack of a few megabytes can
 declare, and unpack to, as much as it likes. Format: gitformat-pack.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from dulwich.errors import ApplyDeltaError, ChecksumMismatch, ObjectFormatException
 from dulwich.object_format import SHA1
@@ -17,6 +17,7 @@ from dulwich.pack import PackData, UnpackedObjectIterator, UnresolvedDeltas
 from hfpeer.gitproof import object_id
 
 _KINDS = {1: "commit", 2: "tree"}
+_ALL_KINDS = {**_KINDS, 3: "blob", 4: "tag"}
 _OFFSET_DELTA, _REF_DELTA = 6, 7
 _HEADER_BYTES, _TRAILER_BYTES, _WINDOW_BYTES = 12, 20, 4096
 _BROKEN = (
@@ -51,9 +52,19 @@ def read_objects(pack: bytes, max_bytes: int) -> dict[str, bytes]:
         raise BrokenPack(str(error) or type(error).__name__) from error
 
 
-def _objects(data: PackData) -> Iterator[tuple[str, bytes]]:
+def object_ids(pack: bytes, max_bytes: int) -> frozenset[str]:
+    """The git ids of all objects in a pack. Raises BrokenPack, as `read_objects` does."""
+    try:
+        _check_sizes(pack, max_bytes)
+        with PackData("pack", SHA1, file=io.BytesIO(pack)) as data:
+            return frozenset(id for id, _ in _objects(data, _ALL_KINDS))
+    except _BROKEN as error:
+        raise BrokenPack(str(error) or type(error).__name__) from error
+
+
+def _objects(data: PackData, kinds: Mapping[int, str] = _KINDS) -> Iterator[tuple[str, bytes]]:
     for unpacked in UnpackedObjectIterator.for_pack_data(data):
-        kind = _KINDS.get(unpacked.obj_type_num or 0)
+        kind = kinds.get(unpacked.obj_type_num or 0)
         if kind is not None:
             body = b"".join(unpacked.obj_chunks or [])
             yield object_id(kind, body), body

@@ -11,6 +11,7 @@ from hfpeer_daemon.hub.addresses import Address
 from hfpeer_daemon.hub.answering import send_json
 from hfpeer_daemon.hub.asked import Asked
 from hfpeer_daemon.hub.files import HTTP_WALL_BYTES, FileDoor
+from hfpeer_daemon.hub.git import GitDoor
 from hfpeer_daemon.hub.listings import Listings
 from hfpeer_daemon.hub.passing import lfs_batch, pass_through
 from hfpeer_daemon.hub.refusals import send_refusal
@@ -43,6 +44,7 @@ class HubDoor:
             "xet-read-token": self._xet.token,
         }
         self._paths_info: Route = listings.paths_info
+        self._git = GitDoor(endpoint)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -89,5 +91,9 @@ class HubDoor:
     def _file_route(self, asked: Asked, address: Address) -> Route | None:
         if address.verb == "info" and address.rest == ("lfs", "objects", "batch") and asked.method == "POST":
             return lambda asked, address: lfs_batch(self._endpoint, asked, address)
+        if address.verb == "info" and address.rest == ("refs",) and asked.method == "GET":
+            return self._git.info_refs
+        if address.verb == "git-upload-pack" and not address.rest and asked.method == "POST":
+            return self._git.upload_pack
         is_file = asked.method in ("GET", "HEAD") and len(address.rest) > 1
         return self._files.get(address.verb) if is_file else None

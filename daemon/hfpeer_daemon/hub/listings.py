@@ -69,10 +69,10 @@ class Listings:
 
     async def refs(self, asked: Asked, address: Address) -> None:
         """`/refs`: branches, tags, conversions, and pull requests if asked."""
-        refs, age_seconds = await self._endpoint.refs(asked.caller, address.repo)
-        if not asked.flag("include_prs"):
-            refs = {kind: found for kind, found in refs.items() if kind != "pullRequests"}
-        await send_json(asked, json_bytes(refs), {"Age": f"{age_seconds:.0f}"})
+        refs = await self._endpoint.refs(asked.caller, address.repo)
+        hidden = () if asked.flag("include_prs") else ("pullRequests",)
+        shown = {kind: found for kind, found in refs.document.items() if kind not in hidden}
+        await send_json(asked, json_bytes(shown), {"Age": f"{refs.age_seconds:.0f}"})
 
     async def commits(self, asked: Asked, address: Address) -> None:
         """`/commits/{rev}`: a page of the history; of a commit that no hub can be asked about, the commit itself."""

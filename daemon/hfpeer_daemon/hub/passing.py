@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator, Callable, Collection, Container
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 from hfpeer.endpoint.endpoint import Endpoint
-from hfpeer.errors import AccessDenied, InvalidName
-from hfpeer.names import Revision
+from hfpeer.errors import AccessDenied, HubUnreachable, InvalidName, NotFound, Unreachable
+from hfpeer.names import RepoId, Revision
 from hfpeer.upstream.passage import Header, Passed, PassedBack
 from hfpeer_daemon.hub.addresses import Address, resolve_path
 from hfpeer_daemon.hub.asked import Asked
@@ -15,6 +17,8 @@ from hfpeer_daemon.responses import json_bytes, send_whole
 
 LFS_JSON = "application/vnd.git-lfs+json"
 MAX_LFS_OBJECTS = 10_000
+MAX_LFS_COMMITS = 16
+"""In so many commits, besides the branch's head, an object is looked for."""
 
 
 async def pass_through(endpoint: Endpoint, asked: Asked, body: bytes | None = None) -> None:
@@ -22,13 +26,43 @@ async def pass_through(endpoint: Endpoint, asked: Asked, body: bytes | None = No
 
     `body` takes the place of one that was read already. A caller on another machine may only ask, and as nobody.
     """
+    async with _opened(endpoint, asked, body) as answer:
+        await _send_back(asked, answer)
+
+
+async def passed(
+    endpoint: Endpoint,
+    asked: Asked,
+    body: bytes | None,
+    counts: Container[int],
+    turned: Callable[[PassedBack], PassedBack] = lambda answer: answer,
+) -> bool:
+    """Passes a request through if a hub answers it with a status that counts; whether one did, for else the caller
+    has heard nothing yet. `turned` sees the answer, which is not compressed. Raises HubUnreachable in its middle."""
+    async with AsyncExitStack() as stack:
+        try:
+            answer = await stack.enter_async_context(_opened(endpoint, asked, body, without=("accept-encoding",)))
+        except HubUnreachable:
+            return False
+        if answer.status not in counts:
+            return False
+        await _send_back(asked, turned(answer))
+        return True
+
+
+@asynccontextmanager
+async def _opened(
+    endpoint: Endpoint, asked: Asked, body: bytes | None, without: Container[str] = ()
+) -> AsyncIterator[PassedBack]:
+    """The hub's answer to the very same; the headers `without` (lower case) are left out."""
     is_question = asked.method in ("GET", "HEAD") or asked.path.endswith("/git-upload-pack")
     if not asked.caller.is_local and not is_question:
         raise AccessDenied("This endpoint takes changes from its own machine only.", hint="Ask the hub itself.")
     content = asked.stream() if body is None else _once(body)
-    request = Passed(asked.method, asked.target, _headers(asked), content if asked.has_body else None)
+    headers = [(name, value) for name, value in _headers(asked) if name not in without]
+    request = Passed(asked.method, asked.target, headers, content if asked.has_body else None)
     async with endpoint.passage.open(request, asked.own_url) as answer:
-        await _send_back(asked, answer)
+        yield answer
 
 
 async def lfs_batch(endpoint: Endpoint, asked: Asked, address: Address) -> None:
@@ -43,26 +77,39 @@ async def lfs_batch(endpoint: Endpoint, asked: Asked, address: Address) -> None:
     if operation != "download":
         await pass_through(endpoint, asked, body)
         return
+    await endpoint.admit(asked.caller, address.repo, wants_files=True)
     revision = Revision.parse(str(ref).removeprefix("refs/heads/").removeprefix("refs/tags/"))
-    seen = await endpoint.look(asked.caller, address.repo, revision, wants_files=True)
-    paths = {file.digest.hex: file.path for file in seen.manifest.files if file.is_lfs}
-    if any(oid not in paths for oid, _ in wanted):
-        # Of another commit than the branch's head: only the hub knows all of them.
-        await pass_through(endpoint, asked, body)
+    places = await _lfs_places(endpoint, asked, address.repo, revision, {oid for oid, _ in wanted})
+    if len(places) < len({oid for oid, _ in wanted}) and await passed(endpoint, asked, body, range(500)):
         return
-    places = {oid: resolve_path(seen.repo, seen.commit, paths[oid]) for oid, _ in wanted}
-    objects = [_lfs_object(asked, oid, size, places[oid]) for oid, size in wanted]
+    objects = [_lfs_object(asked, oid, size, places.get(oid)) for oid, size in wanted]
     answer = {"transfer": "basic", "objects": objects, "hash_algo": "sha256"}
     await send_whole(asked.send, 200, json_bytes(answer), {"Content-Type": LFS_JSON}.items())
 
 
-def _lfs_object(asked: Asked, oid: str, size: int, path: str) -> dict[str, Any]:
-    return {
-        "oid": oid,
-        "size": size,
-        "authenticated": True,
-        "actions": {"download": {"href": f"{asked.own_url}{path}", "expires_in": 86400}},
-    }
+async def _lfs_places(
+    endpoint: Endpoint, asked: Asked, repo: RepoId, revision: Revision, oids: Collection[str]
+) -> dict[str, str]:
+    """Where the objects are that are known here: in the branch's head, or else in another commit."""
+    others = [Revision(commit) for commit in await endpoint.listed(repo)]
+    places: dict[str, str] = {}
+    for name in (revision, *others[:MAX_LFS_COMMITS]):
+        with suppress(NotFound, Unreachable):
+            seen = await endpoint.look(asked.caller, repo, name, wants_files=True)
+            paths = {file.digest.hex: file.path for file in seen.manifest.files if file.is_lfs}
+            places = {oid: resolve_path(repo, seen.commit, paths[oid]) for oid in oids if oid in paths} | places
+        if len(places) == len(oids):
+            break
+    return places
+
+
+def _lfs_object(asked: Asked, oid: str, size: int, path: str | None) -> dict[str, Any]:
+    named: dict[str, Any] = {"oid": oid, "size": size}
+    if path is None:
+        missing = {"code": 404, "message": "No commit known here has it, and no hub can be reached. Try again later."}
+        return {**named, "error": missing}
+    download = {"href": f"{asked.own_url}{path}", "expires_in": 86400}
+    return {**named, "authenticated": True, "actions": {"download": download}}
 
 
 def _headers(asked: Asked) -> list[Header]:
