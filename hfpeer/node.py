@@ -10,7 +10,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -267,8 +267,7 @@ class Node:
 
     async def add_peer(self, address: str) -> PeerStatus:
         parsed = Address.parse(address)
-        peers = self._settings.peers if parsed in self._settings.peers else (*self._settings.peers, parsed)
-        await self._keep_peers(peers)
+        await self._keep_peers(dict.fromkeys((*self._settings.added_peers, parsed)))
         if self._neighbourhood is None:
             return PeerStatus("", "", str(parsed), "known", "static", note="no daemon is running")
         peer = self._neighbourhood.add_static(parsed)
@@ -278,18 +277,31 @@ class Node:
 
     async def remove_peer(self, address: str) -> None:
         parsed = Address.parse(address)
-        is_kept = parsed in self._settings.peers
+        is_kept = parsed in self._settings.added_peers
+        if parsed in self._named_peers:
+            raise NotFound(
+                f"{parsed} was not added by a command: HFPEER_PEERS names it.",
+                hint="Take it out of the daemon's environment.",
+            )
         if is_kept:
-            await self._keep_peers(tuple(peer for peer in self._settings.peers if peer != parsed))
+            await self._keep_peers(peer for peer in self._settings.added_peers if peer != parsed)
         if self._neighbourhood is not None:
             self._neighbourhood.remove_static(parsed)
         elif not is_kept:
             raise NotFound(f"{parsed} is not one of the peers that were added.", hint="`hfpeer peer ls` shows them.")
 
-    async def _keep_peers(self, peers: tuple[Address, ...]) -> None:
-        text = ",".join(map(str, peers)) or None
+    async def _keep_peers(self, added: Iterable[Address]) -> None:
+        """Those that were added; the environment may name others."""
+        named, added = self._named_peers, tuple(added)
+        text = ",".join(map(str, added)) or None
         await asyncio.to_thread(write_setting, self._places.home, "peers", text)
-        self._settings = replace(self._settings, peers=peers)
+        peers = tuple(dict.fromkeys((*named, *added)))
+        self._settings = replace(self._settings, peers=peers, added_peers=added)
+
+    @property
+    def _named_peers(self) -> tuple[Address, ...]:
+        """Those that only the environment names."""
+        return tuple(peer for peer in self._settings.peers if peer not in self._settings.added_peers)
 
     async def list_peers(self) -> list[PeerStatus]:
         if self._neighbourhood is None:

@@ -45,7 +45,10 @@ class UpstreamSetting:
 
 @dataclass(frozen=True)
 class Settings:
-    """Everything that can be set, read once. `origins` says for each key where its value came from."""
+    """Everything that can be set, read once. `origins` says for each key where its value came from.
+
+    `peers` are all that are named, `added_peers` those that the file names.
+    """
 
     places: Places
     name: str
@@ -59,6 +62,7 @@ class Settings:
     sends_token_to_mirrors: bool
     uses_mdns: bool
     peers: tuple[Address, ...]
+    added_peers: tuple[Address, ...]
     trusts_attested: bool
     patience_seconds: float
     lan_up_limit: Schedule
@@ -211,7 +215,12 @@ KEYS: tuple[Key, ...] = (
     Key("upstreams", DEFAULT_UPSTREAMS, "the hubs to ask after the peers, in order", _upstreams),
     Key("mirror.send_token", "false", "whether mirrors may see your Hugging Face token", _boolean),
     Key("mdns", "true", "whether to announce this node and find others by mDNS", _boolean),
-    Key("peers", "", "static peers, HOST[:PORT], separated by commas", _addresses),
+    Key(
+        "peers",
+        "",
+        "static peers, HOST[:PORT], separated by commas; the environment's are added to the file's",
+        _addresses,
+    ),
     Key("trust.attested", "false", "whether to take listings without proof from peers", _boolean),
     Key("patience", "60", "seconds without a byte from anybody after which an add gives up", _seconds),
     Key("limit.lan_up", "none", "what peers may take in all: 200mbit, 25MB, 08:00-18:00=100mbit,none", parse_schedule),
@@ -227,7 +236,8 @@ BY_NAME: Mapping[str, Key] = {key.name: key for key in KEYS}
 def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Settings:
     """Reads the settings: defaults, the file below home, the environment.
 
-    An empty environment variable counts as set for `upstreams` and `peers` (none), as unset for the others.
+    An empty environment variable counts as set for `upstreams` (none), as unset for the others. Peers add up: the
+    environment must not hide those that were added with a command.
     Raises InvalidName, naming the key and where its value came from.
     """
     home = home or default_home(environ)
@@ -238,6 +248,10 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         text, origin = _text_of(key, file_values, environ)
         origins[key.name] = origin
         values[key.name] = _parse(key, text, origin)
+    added_peers = _parse(BY_NAME["peers"], file_values.get("peers", ""), "file")
+    if added_peers and origins["peers"] != "file":
+        values["peers"] = tuple(dict.fromkeys([*values["peers"], *added_peers]))
+        origins["peers"] = f"file and {origins['peers']}"
     cache, origins["cache"] = _cache(values["cache"], origins["cache"], environ)
     return Settings(
         places=Places(home, cache),
@@ -252,6 +266,7 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         sends_token_to_mirrors=values["mirror.send_token"],
         uses_mdns=values["mdns"],
         peers=values["peers"],
+        added_peers=added_peers,
         trusts_attested=values["trust.attested"],
         patience_seconds=values["patience"],
         lan_up_limit=values["limit.lan_up"],
@@ -319,7 +334,7 @@ def write_setting(home: Path, name: str, text: str | None) -> None:
 
 def _text_of(key: Key, file_values: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str]:
     overriding = environ.get(key.variable)
-    if overriding or (overriding is not None and key.name in ("upstreams", "peers")):
+    if overriding or (overriding is not None and key.name == "upstreams"):
         return overriding, f"environment {key.variable}"
     if key.name in file_values:
         return file_values[key.name], "file"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.machine import Machines
 from fakes.stub_node import PEGASUS, STATUS, StubNode
 from hfpeer_cli.peer import added_sentence
 from hfpeer_cli.status import describe
@@ -40,6 +42,20 @@ def test_a_peer_that_does_not_answer_is_remembered_and_that_is_said() -> None:
 def test_rm_of_a_peer_that_nobody_added_exits_4(hfpeer: Run) -> None:
     assert hfpeer("peer", "rm", "10.9.9.9").code == 4
     assert hfpeer("peer", "rm", "192.168.1.20").code == 0
+
+
+def test_peers_that_were_added_and_those_of_the_environment_add_up(tmp_path: Path) -> None:
+    with Machines(tmp_path) as machines:
+        machine = machines.make("adder", peers=["127.0.0.7"])
+        machine.do("peer", "add", "127.0.0.8")
+        machine.do("peer", "add", "127.0.0.9")
+        machine.do("peer", "rm", "127.0.0.8")
+        assert [peer["address"] for peer in machine.do("peer", "ls")] == ["127.0.0.7:9437", "127.0.0.9:9437"]
+        assert machine.do("conf", "get", "peers")["from"] == "file and environment HFPEER_PEERS"
+        refused = machine.hfpeer("peer", "rm", "127.0.0.7")
+        assert refused.code == 4 and "HFPEER_PEERS" in refused.problem["message"]
+        machine.environ["HFPEER_PEERS"] = ""
+        assert [peer["address"] for peer in machine.do("peer", "ls")] == ["127.0.0.9:9437"]
 
 
 def test_ls_shows_state_and_what_came_from_whom(hfpeer: Run) -> None:

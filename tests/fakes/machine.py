@@ -253,9 +253,8 @@ class Machines:
     ) -> Machine:
         """A machine on loopback, or on a host of a LAN; its daemon is not started. `environ` is added to its own."""
         listeners = {"HFPEER_ENDPOINT_LISTEN": "127.0.0.1:0"} | ({} if host else {"HFPEER_LAN_LISTEN": "127.0.0.1:0"})
-        # A variable goes before the settings file, even an empty one: `peer add` writes to the file.
-        known = {"HFPEER_PEERS": ",".join(peers)} if peers else {}
-        node = {"HFPEER_UPSTREAMS": upstreams, "HFPEER_MDNS": str(int(mdns)), **known}
+        known = ",".join(peers)
+        node = {"HFPEER_UPSTREAMS": upstreams, "HFPEER_MDNS": str(int(mdns)), "HFPEER_PEERS": known}
         machine = Machine(name, self._folder / name, {**listeners, **node, **environ}, host)
         self._made.append(machine)
         return machine
