@@ -27,7 +27,7 @@ needs_lfs = pytest.mark.skipif(shutil.which("git-lfs") is None, reason="there is
 @pytest.fixture(scope="module")
 def stage(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     # Refs are asked again at once, so that nothing but the hub's absence makes an answer old.
-    with staged(tmp_path_factory.mktemp("git"), machines, HFPEER_ENDPOINT_REF_TTL="0.1") as stage:
+    with staged(tmp_path_factory.mktemp("git"), machines, HFPEER_ENDPOINT_REF_TTL="0.001") as stage:
         yield stage
 
 
