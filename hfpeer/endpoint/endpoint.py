@@ -297,7 +297,7 @@ class Endpoint:
         if kept and not asks_anew and age < self._rules.ref_seconds:
             return Refs(kept["refs"], age)
         try:
-            told, _ = await self.hubs_for(caller).answer(repo, "/refs?include_prs=1")
+            told, name = await self.hubs_for(caller).answer(repo, "/refs?include_prs=1")
         except (Unreachable, NotFound) as error:
             if isinstance(error, NotFound) and not await asyncio.to_thread(self._store.is_published, repo):
                 raise
@@ -306,7 +306,18 @@ class Endpoint:
                 raise
             return Refs(known, age, is_current=False)
         await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {"at": time.time(), "refs": told.document})
+        await self._note_main(repo, told.document, name)
         return Refs(told.document, 0.0)
+
+    async def _note_main(self, repo: RepoId, refs: Json, name: str) -> None:
+        """What main is now was said with it: it need not be asked again, and peers may ask us for it."""
+        main = Revision("main")
+        for branch in refs.get("branches", []):
+            if branch.get("name") == main:
+                with contextlib.suppress(InvalidName):
+                    commit = Commit.parse(str(branch.get("targetCommit")))
+                    await asyncio.to_thread(self._store.write_ref, repo, main, commit, name)
+                    self._refs.put((repo, main), (time.monotonic(), Resolution(commit, name)))
 
     async def _known_refs(self, caller: Caller, repo: RepoId, kept: Json | None) -> Json:
         """The refs that a hub once listed, and those of what is in the cache or was asked for since."""

@@ -170,6 +170,9 @@ class Bodies:
             raise SourceFault(f"answers {status}", retry_after_seconds=rest_seconds(headers))
         if status == 416:
             raise SourceFault("has a file of another size", is_permanent=True)
+        if status in (401, 403) and response.request.url.netloc != wanted.file_url.netloc:
+            # The hub has just sent us there: it is the address that is refused (expired on the way), not we.
+            raise SourceFault(f"sends to an address that answers {status}")
         reason: HfpeerError = refusal(self._name, status, headers, wanted.repo, wanted.commit)
         is_permanent = isinstance(reason, (NotFound, AccessDenied))
         raise SourceFault(f"answers {status}", is_permanent=is_permanent) from reason

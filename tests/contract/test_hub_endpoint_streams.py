@@ -340,7 +340,7 @@ def test_a_tool_that_first_asks_for_all_refs_learns_what_main_is_from_a_peer(
 ) -> None:
     with staged(tmp_path, machines, "told") as stage:
         file = File(stage.hub)
-        assert stage.endpoint.get(f"/{file.repo}/resolve/main/w.bin").status == 307
+        assert stage.endpoint.get(f"/api/models/{file.repo}/refs").status == 200
         assert stage.endpoint.get(file.target).body == file.body
         wait_until(lambda: stage.machine.do("model", "ls", "-r", file.repo), "the holder has it")
         asking = machines.make("asking", upstreams=f"origin={stage.hub.endpoint}", peers=[stage.machine.address])

@@ -1,0 +1,116 @@
+"""The clients' own Python environments, built by pip once and used again for a day. Never the one that runs this, but
+for torch, which is too large to be installed twice."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPTS = Path(__file__).with_name("scripts")
+BUILD_SECONDS = 240
+FRESH_SECONDS = 86400
+AT_ONCE = 2
+
+
+class NotRun(Exception):
+    """A client cannot be had on this machine, with the reason."""
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What pip installs, and what it takes out again."""
+
+    requirements: tuple[str, ...]
+    without: tuple[str, ...] = ()
+
+
+ENVIRONMENTS = {
+    "2.x": Environment(("huggingface_hub>=2,<3",)),
+    "2.x plain": Environment(("huggingface_hub>=2,<3",), without=("hf_xet",)),
+    "1.x": Environment(("huggingface_hub==1.29.0",)),
+    "1.x plain": Environment(("huggingface_hub==1.29.0",), without=("hf_xet",)),
+    "0.36": Environment(("huggingface_hub==0.36.2", "hf_xet<2")),
+    "0.36 plain": Environment(("huggingface_hub==0.36.2",), without=("hf_xet",)),
+    "datasets": Environment(("datasets",)),
+}
+RUNNING = "running"
+"""The environment that runs this, if it has torch and transformers."""
+
+
+class Environments:
+    """Environments below one folder; `close` waits for those still being built."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._builders = ThreadPoolExecutor(AT_ONCE)
+        self._built: dict[str, Future[Path]] = {}
+
+    def begin(self, name: str) -> None:
+        """Starts to build an environment, unless that was done before."""
+        if name not in self._built:
+            build = _running if name == RUNNING else self._build
+            self._built[name] = self._builders.submit(build, name)
+
+    def python(self, name: str) -> Path:
+        """Its interpreter. Raises NotRun."""
+        self.begin(name)
+        return self._built[name].result()
+
+    def versions(self, name: str) -> dict[str, str]:
+        """Versions of the Hugging Face packages in it. Raises NotRun."""
+        told = _run(self.python(name), SCRIPTS / "versions.py")
+        found: dict[str, str] = json.loads(told)
+        return found
+
+    def close(self) -> None:
+        self._builders.shutdown(cancel_futures=True)
+
+    def _build(self, name: str) -> Path:
+        wanted, folder = ENVIRONMENTS[name], self._folder / name.replace(" ", "-")
+        python, marker = folder / "bin" / "python", folder / "built.json"
+        recipe = json.dumps([wanted.requirements, wanted.without, sys.version])
+        if _is_fresh(marker, recipe):
+            return python
+        marker.unlink(missing_ok=True)
+        _run(Path(sys.executable), "-m", "venv", "--clear", folder)
+        _run(python, "-m", "pip", "install", "--quiet", *wanted.requirements)
+        for package in wanted.without:
+            _run(python, "-m", "pip", "uninstall", "--quiet", "--yes", package)
+        marker.write_text(recipe)
+        return python
+
+
+def _is_fresh(marker: Path, recipe: str) -> bool:
+    try:
+        return marker.read_text() == recipe and time.time() - marker.stat().st_mtime < FRESH_SECONDS
+    except OSError:
+        return False
+
+
+def _running(name: str) -> Path:
+    for package in ("torch", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise NotRun(f"{package} is not installed: pip install -e '.[models]'")
+    return Path(sys.executable)
+
+
+def _run(*argv: str | Path) -> str:
+    """What a command prints. Raises NotRun; what pip said of it goes to stderr."""
+    environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    try:
+        ran = subprocess.run(
+            list(map(str, argv)), env=environ, text=True, capture_output=True, timeout=BUILD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise NotRun("its environment was not built in time") from error
+    if ran.returncode:
+        print(ran.stderr.strip()[-500:], file=sys.stderr)
+        raise NotRun("its environment could not be built")
+    return ran.stdout
