@@ -10,7 +10,7 @@ Rules, in order of weight:
 2. Inside a tier the least busy source goes first, and ranges go out in file order, so that hashing can follow;
    what a reader waits for goes out before that.
 3. A source that falls silent, or far behind the others, loses the rest of its order to them; the bytes it gave
-   are kept.
+   are kept. So does one with which a piece is late, but that is held against it only when it happens again and again.
 4. When nothing is left to order, an idle source takes over the second half of the largest order of another.
 5. While fellows fetch the same blob, each node asks a holder only for its own share of the pieces, one at a time, and
    gets the others from its fellows; so a holder, or the WAN, gives each piece about once. When its share is out, a
@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
+from hfpeer.transfer.lateness import LATE_IN_A_ROW, Avoided, Claims, Usual
 from hfpeer.transfer.retry import backoff_seconds
 from hfpeer.transfer.shares import Shares
 from hfpeer.wire import PieceMap
@@ -40,6 +41,10 @@ TAKE_OVER_SHARE_SECONDS = 0.15
 """How long a node whose own share is out leaves the others' to them; news of claims takes a part of that."""
 COMPANY_SECONDS = 1.0
 """How long at the start a node that knows of no fellow asks for a piece at a time."""
+CLAIM_PATIENCE = 1.5
+"""After so many times what makes a piece of a holder late, a fellow's claim on one counts no more."""
+WORSE_TIER_PATIENCE = 2.0
+"""So much longer a piece is waited for when only a worse tier could give it instead."""
 FEW_FELLOWS = 3
 """Up to so many fellows give two pieces at a time, more of them one."""
 HOLDER_ORDERS = {0: 1, 1: 2, 2: 2}
@@ -81,6 +86,8 @@ class Order:
     began_at: float
     progressed_at: float
     is_paused: bool = False
+    is_late: bool = False
+    """It is ended for this alone."""
 
     @property
     def remaining_bytes(self) -> int:
@@ -101,6 +108,8 @@ class SourceState:
     """Whether it had everything when it was met: what comes from it was not changed by a fellow on the way."""
     claimed: int = 0
     """The pieces that this fellow is asking a holder for."""
+    claims: Claims = field(default_factory=Claims, repr=False)
+    avoided: Avoided = field(default_factory=Avoided, repr=False)
     in_flight: int = 0
     failures: int = 0
     failed_at: float = 0.0
@@ -176,6 +185,8 @@ class Picker:
         self._preferred: dict[int, int] = {}
         """By reader: the pieces it waits for."""
         self._numbers = count(1)
+        self._usual = {is_whole: Usual() for is_whole in (False, True)}
+        """How long pieces take: of fellows, and of holders."""
 
     # What is known of sources
 
@@ -293,6 +304,8 @@ class Picker:
         source = self.sources[order.source]
         source.failures = 0
         source.account(size_bytes, now)
+        if not order.remaining_bytes:
+            self._note_duration(order, source, now)
 
     def finished(self, order: Order) -> None:
         """An order has brought all it should."""
@@ -326,6 +339,10 @@ class Picker:
         source = self.sources[order.source]
         source.last_reason = reason
         self._release(order)
+        if order.is_late:
+            source.avoided.add(_bits(self.grid.pieces_touching(order.position, order.stop)), now)
+            if source.avoided.in_a_row < LATE_IN_A_ROW:
+                return
         if order.position == order.start:
             self._count_failure(source, order, now)
         source.slow_until = now + self._pace.slow_seconds * 2 ** min(max(source.failures - 1, 0), MAX_DOUBLINGS)
@@ -386,7 +403,7 @@ class Picker:
         assert self._shares is not None
         unclaimed = self._free & holder.pieces
         for fellow in fellows:
-            unclaimed &= ~(fellow.pieces | fellow.claimed)
+            unclaimed &= ~self._coming_from(fellow, now)
         ids = [fellow.node_id for fellow in fellows]
         own = unclaimed & self._shares.within(ids, 1)
         if own or not unclaimed:
@@ -399,7 +416,7 @@ class Picker:
 
     def _span_for(self, source: SourceState, fellows: list[SourceState], now: float) -> ByteRange | None:
         """The first run of free bytes that `source` has and that nobody better could give."""
-        mine = source.pieces & self._free
+        mine = source.pieces & self._free & ~source.avoided.now(now)
         if mine and fellows and source.is_whole:
             mine &= self._share(source, fellows, now)
         if mine:
@@ -414,6 +431,12 @@ class Picker:
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
         low, high = self._bytes_of(first, first + _lowest(~window))
         return next(self._taken.gaps(low, high))
+
+    def _coming_from(self, fellow: SourceState, now: float) -> int:
+        """The pieces for which a fellow can be waited for: those that it has and gives, or has just claimed."""
+        fellow.claims.hear(fellow.claimed, now)
+        claimed = fellow.claims.within(self._usual[True].late_after(CLAIM_PATIENCE), now)
+        return (fellow.pieces | claimed) & ~fellow.avoided.now(now)
 
     def _is_company_due(self, now: float) -> bool:
         """Whether fellows that begin just now may not be known yet; what is on order by then is not shared out."""
@@ -432,7 +455,7 @@ class Picker:
             if self._goes_before(other, source, now):
                 if other.is_whole:
                     return self._all
-                pieces |= other.pieces
+                pieces |= other.pieces & ~other.avoided.now(now)
         return pieces
 
     def _goes_before(self, other: SourceState, source: SourceState, now: float) -> bool:
@@ -526,10 +549,29 @@ class Picker:
             return f"silent for {silent_seconds:.0f} s"
         if owner.is_below_floor(now, self._pace) and not all(s.is_below_floor(now, self._pace) for s in others):
             return f"gives less than {self._pace.floor_bytes_per_second / 1024:.0f} KiB/s"
+        if self._is_late(order, owner, others, now):
+            order.is_late = True
+            return f"has taken {now - order.began_at:.1f} s for a piece"
         best = max((other.rate for other in others if other.tier <= owner.tier), default=0.0)
         if owner.rate and best > owner.rate * self._pace.slow_ratio and order.remaining_bytes / owner.rate > 3.0:
             return f"{best / owner.rate:.0f} times slower than another source"
         return None
+
+    def _is_late(self, order: Order, owner: SourceState, others: list[SourceState], now: float) -> bool:
+        """Whether an order takes much longer than usual, and others have what it should bring."""
+        if not others:
+            return False
+        patience = self._pieces_in(order) * (1.0 if any(s.tier <= owner.tier for s in others) else WORSE_TIER_PATIENCE)
+        return now - order.began_at > self._usual[owner.is_whole].late_after(patience)
+
+    def _note_duration(self, order: Order, source: SourceState, now: float) -> None:
+        usual, seconds = self._usual[source.is_whole], (now - order.began_at) / self._pieces_in(order)
+        if seconds < usual.late_after():
+            source.avoided.in_a_row = 0
+        usual.note(seconds)
+
+    def _pieces_in(self, order: Order) -> float:
+        return max(1.0, (order.stop - order.start) / self.grid.piece_size_bytes)
 
     def _bytes_of(self, first: int, stop: int) -> ByteRange:
         """The bytes of the pieces from `first` up to and without `stop`."""
