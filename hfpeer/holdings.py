@@ -10,14 +10,14 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import replace
 
 from hfpeer.cache.store import BlobFile, Store
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.operations import CachedRevision, SharedBlob
 from hfpeer.ranges import PIECE_SIZE_BYTES, PieceGrid, RangeSet
-from hfpeer.transfer.fetch import BlobFetch
-from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.fetches import Fetches, Told
 from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
 
 NEWS_SECONDS = 0.1
@@ -107,15 +107,15 @@ class NodeHoldings:
 
     async def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
         self._fetches.heard_of(digest)
-        fetch = self._fetches.find(digest)
-        if fetch is not None and await self._is_shared(fetch):
-            async for line in _chronicle(fetch):
+        told = self._fetches.told(digest)
+        if told is not None and await self._is_shared(told):
+            async for line in _chronicle(told):
                 yield line
         whole = await self.piece_map(digest)
         if whole is not None and whole.bits is None:
             yield whole
 
-    async def _is_shared(self, fetch: BlobFetch) -> bool:
+    async def _is_shared(self, fetch: Told) -> bool:
         return await asyncio.to_thread(self._store.is_shared, fetch.blob.repo)
 
     def note_sent(self, size_bytes: int) -> None:
@@ -138,7 +138,7 @@ class NodeHoldings:
         )
 
 
-async def _chronicle(fetch: BlobFetch) -> AsyncIterator[PieceMap | PieceNews]:
+async def _chronicle(fetch: Told) -> AsyncIterator[PieceMap | PieceNews]:
     """The map of a running fetch, and its news until it ends, a few times a second; at least a sign of life."""
     first = fetch.piece_map()
     yield first
@@ -154,6 +154,8 @@ async def _chronicle(fetch: BlobFetch) -> AsyncIterator[PieceMap | PieceNews]:
         elif news.added or news.claimed != claimed or time.monotonic() - told_at > SIGN_OF_LIFE_SECONDS:
             claimed, told_at = news.claimed, time.monotonic()
             yield news
+    if not fetch.result.cancelled() and fetch.result.exception() is None:
+        yield replace(fetch.piece_map(), bits=None)
 
 
 def _open(path: os.PathLike[str], size_bytes: int, present: Callable[[], RangeSet | None]) -> SharedBlob | None:

@@ -34,9 +34,18 @@ class Lan:
         """The peers to ask for a blob, the likeliest first."""
         if self._neighbourhood is None:
             return ()
-        peers = self._neighbourhood.candidates(blob.commit if blob else None)[:MAX_SOURCE_PEERS]
+        commit = blob.commit if blob else None
+        peers = self._neighbourhood.candidates(commit)[:MAX_SOURCE_PEERS]
         names = [peer.name for peer in peers]
-        return [PeerSource(_unique_name(peer, names), peer.key, self._neighbourhood.client(peer)) for peer in peers]
+        return [
+            PeerSource(
+                _unique_name(peer, names),
+                peer.key,
+                self._neighbourhood.client(peer),
+                is_likely=commit is not None and peer.may_have(commit),
+            )
+            for peer in peers
+        ]
 
     async def shares(self, repo: RepoId) -> bool:
         """Whether a peer's catalogue names the repo."""

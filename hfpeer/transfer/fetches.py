@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from hfpeer.cache.blobs import PartialBlob
 from hfpeer.cache.store import Store
@@ -23,6 +24,7 @@ from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.scout import Scout, Watch
 from hfpeer.transfer.sources import WantedBlob
+from hfpeer.wire import PieceMap, PieceNews
 
 LOCK_POLL_SECONDS = 0.25
 LOCK_PATIENCE_SECONDS = 10.0
@@ -47,15 +49,45 @@ class _Running:
             listener(event)
 
 
+class Told(Protocol):
+    """What goes on and is told to peers as it does: see `BlobFetch`."""
+
+    @property
+    def blob(self) -> WantedBlob: ...
+
+    @property
+    def result(self) -> Future[FetchReport]: ...
+
+    def piece_map(self) -> PieceMap: ...
+
+    def news_since(self, version: int) -> tuple[int, PieceNews | None]: ...
+
+
 class Fetches:
     """Belongs to one event loop."""
 
     def __init__(self, store: Store, own_id: str, *, patience_seconds: float) -> None:
         """`own_id` is the node's, by which it shares blobs out with others that want them."""
         self._store = store
-        self._own_id = own_id
+        self.own_id = own_id
         self._patience_seconds = patience_seconds
         self._running: dict[Digest, _Running] = {}
+        self._told: dict[Digest, tuple[Told, Watch]] = {}
+
+    @contextlib.contextmanager
+    def telling(self, told: Told, watch: Watch) -> Iterator[None]:
+        """While the block runs, peers can follow what it tells, and are followed in turn when they do."""
+        digest = told.blob.digest
+        self._told.setdefault(digest, (told, watch))
+        try:
+            yield
+        finally:
+            if self._told[digest][0] is told:
+                del self._told[digest]
+
+    def told(self, digest: Digest) -> Told | None:
+        """What can be followed under a digest: a fetch of a blob, or a lot."""
+        return self._told[digest][0] if digest in self._told else self.find(digest)
 
     def present_bytes(self, digest: Digest) -> int:
         """How much of a blob that is being fetched is on disk; 0 when none is."""
@@ -75,8 +107,11 @@ class Fetches:
     def heard_of(self, digest: Digest) -> None:
         """A peer has asked for a blob: if it is being fetched here, that peer may be a fellow, and is asked now."""
         running = self._running.get(digest)
-        if running is not None and running.watch is not None:
-            running.watch.heard_of()
+        watch = running.watch if running is not None else None
+        if digest in self._told:
+            watch = self._told[digest][1]
+        if watch is not None:
+            watch.heard_of()
 
     async def opened(self, digest: Digest) -> BlobFetch | None:
         """The fetch that runs for a blob, as soon as its partial is open; None when there is none (any more)."""
@@ -118,7 +153,7 @@ class Fetches:
                 return FetchReport()
             assert running.partial is not None
             fetch = running.fetch = BlobFetch(
-                blob, running.partial, running.tell, patience_seconds=self._patience_seconds, own_id=self._own_id
+                blob, running.partial, running.tell, patience_seconds=self._patience_seconds, own_id=self.own_id
             )
             running.is_open.set()
             running.watch = scout.watch(fetch) if asks_peers else None

@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
+from typing import Protocol
 
 from hfpeer.errors import HfpeerError
 from hfpeer.tasks import end_tasks
 from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
-from hfpeer.wire import PieceMap
+from hfpeer.wire import PieceMap, PieceNews
 
 FIRST_LOOK_SECONDS = 2.0
 """How long the first answers of peers are waited for."""
@@ -30,6 +31,21 @@ Neighbours = Callable[[WantedBlob], Sequence[PeerSource]]
 """The peers that may be asked for a blob now, the likeliest first; bounded by whoever answers."""
 
 
+class Followed(Protocol):
+    """What peers are followed for: one blob, or a lot of small ones that is followed as if it were one."""
+
+    @property
+    def blob(self) -> WantedBlob: ...
+
+    def add_source(self, source: PeerSource, pieces: PieceMap) -> None:
+        """A peer has it, or what the map says of it."""
+        ...
+
+    def hear(self, name: str, news: PieceNews) -> None: ...
+
+    def fellow_left(self, name: str) -> None: ...
+
+
 class Scout:
     """Finds the sources of blobs. `upstreams` are in the order in which they are to be asked."""
 
@@ -40,7 +56,7 @@ class Scout:
     def peers_for(self, blob: WantedBlob) -> Sequence[PeerSource]:
         return self._neighbours(blob)
 
-    def watch(self, fetch: BlobFetch) -> Watch:
+    def watch(self, fetch: Followed) -> Watch:
         """Begins to follow the peers for a fetch; to be stopped with it."""
         return Watch(self._neighbours, fetch)
 
@@ -52,7 +68,7 @@ class Scout:
 class Watch:
     """The peers followed for one fetch. Belongs to the event loop in which it was made."""
 
-    def __init__(self, neighbours: Neighbours, fetch: BlobFetch) -> None:
+    def __init__(self, neighbours: Neighbours, fetch: Followed) -> None:
         self._neighbours = neighbours
         self._fetch = fetch
         self._heard_of = asyncio.Event()
@@ -67,6 +83,13 @@ class Watch:
         self._heard_of.set()
         self._heard_of = asyncio.Event()
         self._follow_new()
+
+    async def answers(self, seconds: float) -> None:
+        """Waits until the peers that are known have answered, and at most so long."""
+        waiting = [asyncio.ensure_future(event.wait()) for event in self._answered.values()]
+        if waiting:
+            await asyncio.wait(waiting, timeout=seconds)
+            await end_tasks(waiting)
 
     async def settle(self) -> None:
         """Waits until the peers that are known have answered, within the times above."""

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Protocol
 
 from hfpeer.cache.blobs import BlobHash
 from hfpeer.errors import AccessDenied, HfpeerError, NoSourceLeft
-from hfpeer.names import Digest
 from hfpeer.transfer.events import Listener, SourceFailed
 from hfpeer.transfer.forgery import check_plain
+from hfpeer.transfer.lots import Lot, lot_digest
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.retry import backoff_seconds
 from hfpeer.transfer.sources import PeerSource, Source, UpstreamSource, WantedBlob
-from hfpeer.wire import MAX_BATCH_BLOB_BYTES, MAX_BATCH_BLOBS, SourceFault
+from hfpeer.wire import MAX_BATCH_BLOB_BYTES, MAX_BATCH_BLOBS, PieceMap, PieceNews, SourceFault
 
 BATCH_BYTES = 2 * 1024 * 1024
 HUB_CONNECTIONS = 8
@@ -32,7 +32,17 @@ HUB_TRIES = 6
 REQUEST_SECONDS = 20.0
 """No request may take longer: at most 2 MiB, from a peer on the LAN or one small file from a hub."""
 MAX_UNKEPT_BYTES = 64 * 1024 * 1024
-LOOK_SECONDS = 0.25
+LOOK_SECONDS = 0.1
+FELLOW_BATCH_BLOBS = 32
+"""Where files are shared out, fewer travel at once, so that fellows have them sooner."""
+FELLOW_SECONDS = 3.0
+"""What a fellow has told of must have come within this time; then others are asked."""
+TAKE_OVER_SECONDS, TAKE_OVER_REQUESTS = 0.3, 3
+"""Shares of fellows are taken over after this time, and that of so many of the slowest requests, without any news."""
+FELLOW_PATIENCE_SECONDS = 3.0
+LIKELY_TIER, UNLIKELY_TIER, HUB_TIER = 0, 1, 2
+"""Peers that seem to have the commit, other peers, and from here up the hubs: each is asked for what those before it
+did not give."""
 
 Keeper = Callable[[Sequence[tuple[WantedBlob, bytes]]], None]
 """Takes verified blobs and makes them visible. Called from one thread at a time; may raise StorageError."""
@@ -51,7 +61,8 @@ class Abortable(Protocol):
 class SmallBlobs:
     """Fetches `wanted`, each at most `MAX_BATCH_BLOB_BYTES`. Blocking: `run` it in a thread, `cancel` from another.
 
-    `patience_seconds` without a blob from a hub end the tries there.
+    `patience_seconds` without a blob from a hub end the tries there. With a `lot`, which has them all, nodes that want
+    them too are fellows: peers that are followed for `blob` give what they have, and take their share of the rest.
     """
 
     def __init__(
@@ -61,20 +72,27 @@ class SmallBlobs:
         listener: Listener,
         *,
         patience_seconds: float = 60.0,
+        lot: Lot | None = None,
     ) -> None:
-        self._todo = {blob.digest: blob for blob in wanted}
-        self._claimed: set[Digest] = set()
+        self._wanted = {blob.digest: blob for blob in wanted}
+        self._lot = lot or Lot(list(self._wanted), self._wanted)
         self._unkept: list[tuple[WantedBlob, bytes]] = []
         self._keep = keep
         self._patience_seconds = patience_seconds
         self._changed = threading.Condition()
+        self._sources: dict[str, Source] = {}
+        self._threads: dict[str, list[threading.Thread]] = {}
+        self._failing: dict[str, int] = {}
+        """Of each source the threads that have not given it up."""
         self._open: dict[Abortable, float] = {}
+        """When the answers that are being read must have come."""
         self._progressed_at = time.monotonic()
+        self._slowest_seconds = 0.0
         self._reasons: dict[str, str] = {}
-        self._gone: set[str] = set()
         self._failure: BaseException | None = None
         self._refusal: AccessDenied | None = None
         self._is_cancelled = False
+        self.result: Future[FetchReport] = Future()
         self.report = FetchReport()
         self._listener = self.report.overheard(listener)
 
@@ -86,51 +104,124 @@ class SmallBlobs:
 
     def run(self, peers: Sequence[PeerSource], upstreams: Sequence[UpstreamSource]) -> FetchReport:
         """Fetches everything, from peers first. Raises NoSourceLeft for what nobody could give; the rest is kept."""
-        sources: list[Source] = [*peers, *upstreams]
-        for source in sources:
-            self.report.meet(source)
-        with self._kept_beside():
-            self._ask_all([(self._drain_peer, peer) for peer in peers for _ in range(PEER_CONNECTIONS)])
-            for upstream in upstreams:
-                with self._changed:
-                    self._progressed_at = time.monotonic()
-                    connections = min(HUB_CONNECTIONS, len(self._todo))
-                self._ask_all([(self._drain_hub, upstream)] * connections)
-        if self._failure is not None:
-            raise self._failure
-        if self._todo and not self._is_cancelled:
-            raise self._no_source_left()
+        try:
+            with self._changed:
+                for peer in peers:
+                    self._meet(peer, LIKELY_TIER if peer.is_likely else UNLIKELY_TIER)
+                for tier, upstream in enumerate(upstreams, HUB_TIER):
+                    self._meet(upstream, tier)
+            with self._kept_beside():
+                self._work()
+            if self._failure is not None:
+                raise self._failure
+            if self._lot.todo and not self._is_cancelled:
+                raise self._no_source_left()
+        except BaseException as error:
+            self.result.set_exception(error)
+            raise
+        self.result.set_result(self.report)
         return self.report
 
     @property
-    def _is_stopped(self) -> bool:
-        return self._is_cancelled or self._failure is not None
+    def _is_over(self) -> bool:
+        return self._is_cancelled or self._failure is not None or not self._lot.todo
+
+    # What fellows tell, and are told
+
+    @property
+    def blob(self) -> WantedBlob:
+        """The lot as peers follow it: a blob of a byte for each file."""
+        first = next(iter(self._wanted.values()))
+        return WantedBlob(lot_digest(first.repo, first.commit), self._lot.count, first.repo, first.commit, first.path)
+
+    def add_source(self, source: PeerSource, pieces: PieceMap) -> None:
+        """A peer fetches the lot too and has so much of it, or has all of it by now."""
+        if (pieces.size_bytes, pieces.piece_size_bytes) != (self._lot.count, 1):
+            return
+        with self._changed:
+            self._meet(source, LIKELY_TIER)
+            if pieces.bits is None:
+                self._lot.has_all(source.name)
+            else:
+                self._lot.fetches(source.name, int.from_bytes(pieces.bits, "little"))
+            self._changed.notify_all()
+
+    def hear(self, name: str, news: PieceNews) -> None:
+        """A fellow has got more."""
+        with self._changed:
+            if news.added and name in self._sources:
+                self._lot.gains(name, news.added)
+                self._progressed_at = time.monotonic()
+                self._changed.notify_all()
+
+    def fellow_left(self, name: str) -> None:
+        """A fellow does not answer any more, or has stopped."""
+        with self._changed:
+            if name in self._sources:
+                self._lot.fellow_left(name)
+                self._changed.notify_all()
+
+    def is_fellow(self, name: str) -> bool:
+        """Whether a peer has said what it has of the lot."""
+        with self._changed:
+            return name in self._sources and self._lot.tells(name)
+
+    def piece_map(self) -> PieceMap:
+        with self._changed:
+            return self._lot.piece_map()
+
+    def news_since(self, version: int) -> tuple[int, PieceNews | None]:
+        with self._changed:
+            return self._lot.news_since(version)
+
+    def _meet(self, source: Source, tier: int) -> None:
+        self._sources.setdefault(source.name, source)
+        self._lot.meet(source.name, tier, source.node_id)
+        self.report.meet(source)
 
     # Threads
 
-    def _ask_all(self, work: Sequence[tuple[Callable[..., None], Source]]) -> None:
-        """A thread for each, until all are done; requests that take too long are broken off.
+    def _work(self) -> None:
+        """Threads for each source, also for those that join, until all has come or nobody is left to ask.
 
-        When all is over, threads whose source does not answer are left to end by themselves.
+        Requests that take too long are broken off. Threads whose source does not answer are left to end by themselves.
         """
-        queues = {source.name: deque(self._todo.values()) for _, source in work}
+        while True:
+            with self._changed:
+                for source in self._sources.values():
+                    if not self._is_asked(source.name) and self._lot.may_be_of_use(source.name):
+                        self._threads[source.name] = self._make_threads(source)
+                if self._is_over or not self._is_anybody_left():
+                    self._abort(self._open)
+                    return
+                self._changed.wait(LOOK_SECONDS)
+                now = time.monotonic()
+                self._abort([answer for answer, deadline in self._open.items() if deadline < now])
+
+    def _is_asked(self, name: str) -> bool:
+        return any(thread.is_alive() for thread in self._threads.get(name, ()))
+
+    def _make_threads(self, source: Source) -> list[threading.Thread]:
+        is_peer = source.kind == "peer"
+        drain: Callable[..., None] = self._drain_peer if is_peer else self._drain_hub
+        if self._lot.tells(source.name):
+            count = 1
+        else:
+            count = PEER_CONNECTIONS if is_peer else min(HUB_CONNECTIONS, self._lot.todo.bit_count())
+        self._failing[source.name] = count
         threads = [
-            threading.Thread(
-                target=self._guarded,
-                args=(drain, source, queues[source.name]),
-                name=f"small from {source.name}",
-                daemon=True,
-            )
-            for drain, source in work
+            threading.Thread(target=self._guarded, args=(drain, source), name=f"small from {source.name}", daemon=True)
+            for _ in range(count)
         ]
         for thread in threads:
             thread.start()
-        for thread in threads:
-            while thread.is_alive() and not self._is_stopped:
-                thread.join(LOOK_SECONDS)
-                late = time.monotonic() - REQUEST_SECONDS
-                with self._changed:
-                    self._abort([answer for answer, opened_at in self._open.items() if opened_at < late])
+        return threads
+
+    def _is_anybody_left(self) -> bool:
+        """Fellows alone are waited for only as long as they bring something."""
+        alive = [name for name in self._threads if self._is_asked(name)]
+        has_time = time.monotonic() - self._progressed_at < FELLOW_PATIENCE_SECONDS
+        return any(has_time or bool(self._open) or not self._lot.tells(name) for name in alive)
 
     def _guarded(self, work: Callable[..., None], *arguments: object) -> None:
         """Runs a thread's work; a disk that fails, or a bug, ends everything and reaches the caller of `run`."""
@@ -147,75 +238,85 @@ class SmallBlobs:
         self._changed.notify_all()
 
     @contextmanager
-    def _reading(self, answer: Abortable) -> Iterator[None]:
+    def _reading(self, answer: Abortable, seconds: float = REQUEST_SECONDS) -> Iterator[None]:
+        began_at = time.monotonic()
         with self._changed:
-            self._open[answer] = time.monotonic()
-            if self._is_stopped:
+            self._open[answer] = began_at + seconds
+            if self._is_over:
                 answer.abort()
         try:
             yield
         finally:
             with self._changed:
                 del self._open[answer]
+                self._slowest_seconds = max(0.9 * self._slowest_seconds, time.monotonic() - began_at)
 
     # What is to be asked of whom
 
-    def _claim(self, source: Source, queue: deque[WantedBlob], count: int) -> list[WantedBlob]:
-        """The next blobs to ask this source for. Waits for those that others are asked for, who may fail; empty when
-        there will be none."""
+    def _claim(self, source: Source, count: int) -> list[WantedBlob]:
+        """The next blobs to ask this source for, about `BATCH_BYTES` together. Waits for those that others are asked
+        for, who may fail; empty when there will be none."""
         with self._changed:
-            while not self._is_stopped and source.name not in self._gone:
-                batch = self._pick(queue, count)
-                if batch or not queue:
-                    return batch
+            while not self._is_over and self._lot.may_be_of_use(source.name):
+                if self._lot.has_fellows:
+                    count = min(count, FELLOW_BATCH_BLOBS)
+                digests = self._lot.claim(source.name, count, self._rank())
+                if digests:
+                    return self._within_batch(source, [self._wanted[digest] for digest in digests])
                 self._changed.wait()
         return []
 
-    def _pick(self, queue: deque[WantedBlob], count: int) -> list[WantedBlob]:
-        """The first that are still missing and not claimed, at most `count`, about `BATCH_BYTES` together."""
+    def _rank(self) -> int:
+        """How far down the shares of fellows may be taken over: the further, the longer nobody has brought anything."""
+        idle_seconds = time.monotonic() - self._progressed_at
+        return 1 + int(idle_seconds / (TAKE_OVER_SECONDS + TAKE_OVER_REQUESTS * self._slowest_seconds))
+
+    def _within_batch(self, source: Source, blobs: Sequence[WantedBlob]) -> list[WantedBlob]:
         batch: list[WantedBlob] = []
-        claimed_elsewhere = []
         room = BATCH_BYTES
-        while queue and len(batch) < count and room > 0:
-            blob = queue.popleft()
-            if blob.digest in self._claimed:
-                claimed_elsewhere.append(blob)
-            elif blob.digest in self._todo:
-                batch.append(blob)
-                room -= blob.size_bytes
-        queue.extend(claimed_elsewhere)
-        self._claimed.update(blob.digest for blob in batch)
+        for blob in blobs:
+            if room <= 0:
+                break
+            batch.append(blob)
+            room -= blob.size_bytes
+        rest = (blob.digest for blob in blobs[len(batch) :])
+        self._lot.unclaim(source.name, rest, may_be_asked_again=True)
         return batch
 
-    def _unclaim(self, batch: Sequence[WantedBlob]) -> None:
+    def _unclaim(self, source: Source, blobs: Iterable[WantedBlob], *, may_be_asked_again: bool = False) -> None:
         with self._changed:
-            self._claimed.difference_update(blob.digest for blob in batch)
+            digests = [blob.digest for blob in blobs]
+            self._lot.unclaim(source.name, digests, may_be_asked_again=may_be_asked_again)
             self._changed.notify_all()
 
     # Peers: batches
 
-    def _drain_peer(self, peer: PeerSource, queue: deque[WantedBlob]) -> None:
+    def _drain_peer(self, peer: PeerSource) -> None:
         """Batch after batch, until this peer has been asked for everything that is still missing.
 
         One that breaks off is asked again if it gave something, or if it said when.
         """
         tries = 1
-        while batch := self._claim(peer, queue, MAX_BATCH_BLOBS):
+        while batch := self._claim(peer, MAX_BATCH_BLOBS):
+            is_worth_it = False
             try:
                 self._take_batch(peer, batch)
                 tries = 1
             except SourceFault as fault:
-                missing = [blob for blob in batch if blob.digest in self._todo]
+                missing = self._still_missing(batch)
                 is_worth_it = len(missing) < len(batch) or fault.retry_after_seconds is not None
                 if fault.is_permanent or tries == PEER_TRIES or not is_worth_it:
                     self._give_up(peer, batch[0], fault)
                     return
                 self._rest(backoff_seconds(tries) if fault.retry_after_seconds is None else fault.retry_after_seconds)
                 tries = tries + 1 if len(missing) == len(batch) else 1
-                with self._changed:
-                    queue.extendleft(missing)
             finally:
-                self._unclaim(batch)
+                self._unclaim(peer, batch, may_be_asked_again=is_worth_it)
+
+    def _still_missing(self, batch: Sequence[WantedBlob]) -> list[WantedBlob]:
+        with self._changed:
+            missing = frozenset(self._lot.missing())
+        return [blob for blob in batch if blob.digest in missing]
 
     def _take_batch(self, peer: PeerSource, batch: Sequence[WantedBlob]) -> None:
         """Keeps what is right of a batch, and asks a peer that lied no more."""
@@ -223,7 +324,7 @@ class SmallBlobs:
         answer = peer.open_batch(list(by_digest))
         right: list[tuple[WantedBlob, bytes]] = []
         try:
-            with self._reading(answer):
+            with self._reading(answer, FELLOW_SECONDS if self.is_fellow(peer.name) else REQUEST_SECONDS):
                 for digest, data in answer:
                     if data is None:
                         continue
@@ -238,22 +339,23 @@ class SmallBlobs:
 
     # Hubs: one by one
 
-    def _drain_hub(self, upstream: UpstreamSource, queue: deque[WantedBlob]) -> None:
-        while claimed := self._claim(upstream, queue, 1):
+    def _drain_hub(self, upstream: UpstreamSource) -> None:
+        while claimed := self._claim(upstream, 1):
             try:
                 self._ask_for_one(upstream, claimed[0])
             finally:
-                self._unclaim(claimed)
+                self._unclaim(upstream, claimed)
 
     def _ask_for_one(self, upstream: UpstreamSource, blob: WantedBlob) -> None:
         """One blob, with a few tries. A hub that refuses, or gives nothing any more, is not asked for the others."""
+        asked_at = time.monotonic()
         for attempt in range(1, HUB_TRIES + 1):
             try:
                 data = self._read_whole(upstream, blob)
             except SourceFault as fault:
                 rest = backoff_seconds(attempt) if fault.retry_after_seconds is None else fault.retry_after_seconds
-                is_hopeless = isinstance(fault.__cause__, AccessDenied) or self._is_patience_over(rest)
-                if is_hopeless or fault.is_permanent or attempt == HUB_TRIES or self._is_stopped:
+                is_hopeless = isinstance(fault.__cause__, AccessDenied) or self._is_patience_over(asked_at, rest)
+                if is_hopeless or fault.is_permanent or attempt == HUB_TRIES or self._is_over:
                     self._give_up(upstream, blob, fault, is_for_all=is_hopeless)
                     return
                 self._rest(rest)
@@ -284,19 +386,21 @@ class SmallBlobs:
 
     def _rest(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopped, seconds)
+            self._changed.wait_for(lambda: self._is_over, seconds)
 
-    def _is_patience_over(self, rest_seconds: float) -> bool:
-        return time.monotonic() + rest_seconds - self._progressed_at > self._patience_seconds
+    def _is_patience_over(self, asked_at: float, rest_seconds: float) -> bool:
+        return time.monotonic() + rest_seconds - max(asked_at, self._progressed_at) > self._patience_seconds
 
     # What came
 
     def _came(self, source: Source, blobs: Sequence[tuple[WantedBlob, bytes]]) -> None:
         """Verified blobs from a source: for the keeping thread, which may be behind."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_stopped or _total(self._unkept) < MAX_UNKEPT_BYTES)
+            self._changed.wait_for(lambda: self._is_over or _total(self._unkept) < MAX_UNKEPT_BYTES)
+            if self._is_over:
+                return
             for blob, data in blobs:
-                if self._todo.pop(blob.digest, None) is not None:
+                if self._lot.came(blob.digest):
                     self._unkept.append((blob, data))
                     self.report.small[blob.digest] = blob, source.name
                 self.report.count(source.name, len(data))
@@ -317,6 +421,8 @@ class SmallBlobs:
                 if not blobs:
                     return
                 self._keep(blobs)
+                with self._changed:
+                    self._lot.kept(blob.digest for blob, _ in blobs)
 
         keeper = threading.Thread(target=self._guarded, args=(keep,), name="keep small", daemon=True)
         keeper.start()
@@ -337,7 +443,7 @@ class SmallBlobs:
                 self.report.liars.append(source.name)
             self.report.refetched_bytes += blob.size_bytes
             self._reasons[source.name] = "gave wrong bytes"
-            self._gone.add(source.name)
+            self._lot.gone(source.name)
         if is_new:
             reason = "gave bytes that are not the file's"
             self._listener(SourceFailed(source.name, str(blob.path), reason, was_lying=True))
@@ -345,18 +451,21 @@ class SmallBlobs:
     def _give_up(self, source: Source, blob: WantedBlob, fault: SourceFault, *, is_for_all: bool = False) -> None:
         with self._changed:
             self._reasons.setdefault(source.name, fault.reason)
-            if is_for_all:
-                self._gone.add(source.name)
+            self._failing[source.name] -= source.kind == "peer"
+            if is_for_all or not self._failing[source.name]:
+                self._lot.gone(source.name)
+                self._changed.notify_all()
             if isinstance(fault.__cause__, AccessDenied):
                 self._refusal = fault.__cause__
-        if not self._is_stopped:
+        if not self._is_over:
             self._listener(SourceFailed(source.name, str(blob.path), fault.reason))
 
     def _no_source_left(self) -> HfpeerError:
         if self._refusal is not None:
             return self._refusal
-        first = next(iter(self._todo.values()))
-        others = f" and {len(self._todo) - 1} more small files" if len(self._todo) > 1 else ""
+        missing = self._lot.missing()
+        first = self._wanted[missing[0]]
+        others = f" and {len(missing) - 1} more small files" if len(missing) > 1 else ""
         said = "; ".join(f"{name}: {reason}" for name, reason in self._reasons.items()) or "no source has got it"
         return NoSourceLeft(
             f"Nobody can give {first.path}{others}: {said}.",

@@ -18,15 +18,19 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest
 from hfpeer.transfer.events import Event, FileFinished, FileProgress, Listener, Progressed, SourceFailed
 from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.lots import Lot
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.scout import Scout
 from hfpeer.transfer.small import SmallBlobs, is_small
-from hfpeer.transfer.sources import SourceKind, WantedBlob
+from hfpeer.transfer.sources import PeerSource, SourceKind, WantedBlob
+from hfpeer.wire import MAX_BATCH_BLOB_BYTES
 
 LARGE_AT_ONCE = 3
 PROGRESS_SECONDS = 0.25
 RATE_WINDOW_SECONDS = 3.0
 MAX_SMALL_PEERS = 4
+FELLOW_GRACE_SECONDS = 0.15
+"""How long peers are waited for that may want the same small files."""
 
 
 @dataclass
@@ -132,10 +136,35 @@ class SnapshotTransfer:
             await self._install([blob.digest])
 
     async def _fetch_small(self, wanted: Sequence[WantedBlob]) -> None:
-        peers = list(self._scout.peers_for(wanted[0]))[:MAX_SMALL_PEERS] if self._asks_peers else []
         small = self._small = SmallBlobs(
-            wanted, self._keep_small, self._listener, patience_seconds=self._patience_seconds
+            wanted,
+            self._keep_small,
+            self._listener,
+            patience_seconds=self._patience_seconds,
+            lot=self._lot(wanted) if self._asks_peers else None,
         )
+        if not self._asks_peers:
+            await self._run_small(small, [])
+            return
+        watch = self._scout.watch(small)
+        try:
+            with self._fetches.telling(small, watch):
+                await watch.answers(FELLOW_GRACE_SECONDS)
+                peers = [peer for peer in self._scout.peers_for(wanted[0]) if not small.is_fellow(peer.name)]
+                await self._run_small(small, peers[:MAX_SMALL_PEERS])
+        finally:
+            await watch.stop()
+
+    def _lot(self, wanted: Sequence[WantedBlob]) -> Lot:
+        """All small files of the commit; of those that were asked for, what is not wanted is here."""
+        all_small = dict.fromkeys(
+            file.digest for file in self._manifest.files if file.size_bytes <= MAX_BATCH_BLOB_BYTES
+        )
+        missing = {blob.digest for blob in wanted}
+        here = [digest for digest in all_small if digest in self._files and digest not in missing]
+        return Lot(list(all_small), missing, here, self._fetches.own_id)
+
+    async def _run_small(self, small: SmallBlobs, peers: Sequence[PeerSource]) -> None:
         running = asyncio.create_task(asyncio.to_thread(small.run, peers, self._scout.upstreams))
         try:
             await asyncio.shield(running)

@@ -63,6 +63,8 @@ class PeerSource:
     node_id: str
     client: PeerClient
     kind: SourceKind = "peer"
+    is_likely: bool = True
+    """It seems to have the commit for which it was looked up."""
 
     @property
     def address(self) -> str:

@@ -23,6 +23,7 @@ from hfpeer.ranges import MIB
 from hfpeer.transfer.events import Event, Finished, SourceFailed
 
 SIZE_BYTES = 24 * MIB
+SMALL_FILES, SMALL_BYTES = 400, 6000
 RATE = 8_000_000
 """Of the hub, and of each node towards its peers: slow enough for news to be faster than pieces."""
 LAN_UP = "64mbit"
@@ -88,6 +89,12 @@ def company(machines: Machines, slow_hub: HubSimulator, tmp_path_factory: pytest
 
 @pytest.fixture
 def honest(company: list[Machine]) -> list[Machine]:
+    """Three of them, alive: a test before may have killed one."""
+    dead = [machine for machine in company[:3] if machine.pid is None]
+    for machine in dead:
+        machine.start()
+    if dead:
+        know_each_other(company[:3])
     return company[:3]
 
 
@@ -182,3 +189,67 @@ async def test_when_one_is_killed_in_the_middle_the_others_take_over_its_share(
     assert all(has_all(machine, repo) for machine in others)
     assert sent_by_hub(slow_hub) <= 1.4
     assert not any(add.liars for add in adds)
+
+
+# Small files
+
+
+@pytest.fixture
+def put_small(slow_hub: HubSimulator) -> Callable[[str], RepoId]:
+    """A new repo of many small files; the hub's log begins anew."""
+
+    def put_small(name: str) -> RepoId:
+        files = {f"part-{number:03}.bin": os.urandom(SMALL_BYTES) for number in range(SMALL_FILES)}
+        slow_hub.put_repo("model", f"acme/{name}", dict(files))
+        slow_hub.wait_until_quiet()
+        slow_hub.log.clear()
+        return RepoId.parse(f"acme/{name}")
+
+    return put_small
+
+
+def gets_of_files(hub: HubSimulator) -> int:
+    """How often the hub was asked for a file."""
+    return len(hub.requests_for("*/resolve/*", "GET"))
+
+
+def small_files_of(machine: Machine, repo: RepoId) -> int:
+    (snapshot,) = (machine.cache / repo.folder / "snapshots").iterdir()
+    return sum(path.stat().st_size == SMALL_BYTES for path in snapshot.iterdir())
+
+
+async def test_a_hub_is_asked_for_each_small_file_about_once_by_all_who_start_together(
+    slow_hub: HubSimulator, honest: list[Machine], put_small: Callable[[str], RepoId]
+) -> None:
+    repo = put_small("small-nobody-has-them")
+    adds = [Add(machine, repo) for machine in honest]
+    await asyncio.gather(*(add.task for add in adds))
+    assert all(small_files_of(machine, repo) == SMALL_FILES for machine in honest)
+    assert SMALL_FILES <= gets_of_files(slow_hub) <= 1.4 * SMALL_FILES
+
+
+async def test_a_holder_sends_each_small_file_about_once_to_all_who_want_them(
+    slow_hub: HubSimulator, honest: list[Machine], put_small: Callable[[str], RepoId]
+) -> None:
+    holder, *receivers = honest
+    repo = put_small("small-one-has-them")
+    await Add(holder, repo).task
+    slow_hub.log.clear()
+    finished = await asyncio.gather(*(Add(machine, repo).task for machine in receivers))
+    assert all(small_files_of(machine, repo) == SMALL_FILES for machine in receivers)
+    assert sum(one.bytes_by_source[holder.name] for one in finished) <= 1.5 * SMALL_FILES * SMALL_BYTES
+    assert gets_of_files(slow_hub) == 0
+
+
+async def test_when_one_is_killed_among_small_files_the_others_get_them_all(
+    slow_hub: HubSimulator, honest: list[Machine], put_small: Callable[[str], RepoId]
+) -> None:
+    victim, *others = honest
+    repo = put_small("small-one-dies")
+    had_bytes = victim.present_bytes()
+    adds = [Add(machine, repo) for machine in honest]
+    await adds[0].has(had_bytes + SMALL_FILES * SMALL_BYTES // 10)
+    victim.kill()
+    await asyncio.gather(*(add.task for add in adds[1:]))
+    await asyncio.gather(adds[0].task, return_exceptions=True)
+    assert all(small_files_of(machine, repo) == SMALL_FILES for machine in others)

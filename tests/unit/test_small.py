@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 
 import pytest
 
@@ -14,9 +15,11 @@ from hfpeer.errors import GatedRepo, NoSourceLeft, NoSpace
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.peers.client import PeerClient
 from hfpeer.transfer.events import Event, SourceFailed
+from hfpeer.transfer.fellows import bits_of
+from hfpeer.transfer.lots import Lot
 from hfpeer.transfer.small import SmallBlobs
 from hfpeer.transfer.sources import PeerSource, WantedBlob
-from hfpeer.wire import BATCH_PATH, SourceFault
+from hfpeer.wire import BATCH_PATH, PieceMap, PieceNews, SourceFault
 
 FILES = [random.Random(n).randbytes(n % 300 * 10) for n in range(200)]
 REPO = RepoId.from_api_path("models/a/b")
@@ -45,11 +48,13 @@ class Hub(FakeSource):
 class Run:
     """One run of SmallBlobs, with what it kept."""
 
-    def __init__(self, blobs: Sequence[WantedBlob] = WANTED, *, patience_seconds: float = 1.0) -> None:
+    def __init__(
+        self, blobs: Sequence[WantedBlob] = WANTED, *, patience_seconds: float = 1.0, lot: Lot | None = None
+    ) -> None:
         self.kept: dict[str, bytes] = {}
         self.events: list[Event] = []
         self.clients: list[PeerClient] = []
-        self.small = SmallBlobs(blobs, self.keep, self.events.append, patience_seconds=patience_seconds)
+        self.small = SmallBlobs(blobs, self.keep, self.events.append, patience_seconds=patience_seconds, lot=lot)
 
     def keep(self, blobs: Sequence[tuple[WantedBlob, bytes]]) -> None:
         for blob, data in blobs:
@@ -172,3 +177,91 @@ def test_the_same_blob_under_two_paths_is_fetched_once() -> None:
     with GoodPeer(BLOBS) as peer:
         run([peer])
     assert list(run.kept) == ["file-7"]
+
+
+# Fellows
+
+
+def a_lot() -> Lot:
+    digests = [blob.digest for blob in WANTED]
+    return Lot(digests, digests, own_id="me")
+
+
+def map_of(numbers: Iterable[int]) -> PieceMap:
+    return PieceMap(len(WANTED), 1, 1, bits_of(numbers).to_bytes(len(WANTED) // 8, "little"))
+
+
+def asked_of(peer: GoodPeer) -> set[str]:
+    return {digest for request in peer.requests for digest in request.query.get("digests", "").split(",") if digest}
+
+
+def test_a_fellow_gives_what_it_has_as_it_gets_it_and_the_holder_the_rest() -> None:
+    run = Run(lot=a_lot())
+    with GoodPeer(BLOBS) as holder, GoodPeer(BLOBS) as fellow:
+        fellow.name, fellow.node_id = "fellow", "fe" * 16
+        run.small.add_source(run.peer(fellow), map_of([]))
+        working = threading.Thread(target=run, args=([holder],))
+        working.start()
+        assert wait_until(lambda: len(run.kept) > 10)
+        share = len(run.kept)
+        run.small.hear("fellow", PieceNews(added=tuple(range(200))))
+        working.join(10)
+        assert not working.is_alive()
+        from_holder, from_fellow = asked_of(holder), asked_of(fellow)
+    run.assert_all_kept()
+    assert 50 < share < 150
+    assert len(from_holder) < 150
+    assert from_holder | from_fellow == {str(digest) for digest in BLOBS}
+    assert not from_holder & from_fellow
+
+
+def test_the_share_of_a_fellow_that_brings_nothing_is_taken_over_soon() -> None:
+    run = Run(lot=a_lot())
+    with GoodPeer(BLOBS) as holder, GoodPeer({}) as fellow:
+        fellow.name, fellow.node_id = "fellow", "fe" * 16
+        run.small.add_source(run.peer(fellow), map_of([]))
+        began_at = time.monotonic()
+        run([holder])
+    run.assert_all_kept()
+    assert 0.3 < time.monotonic() - began_at < 3.0
+
+
+def test_what_a_silent_fellow_has_told_of_is_asked_of_the_holder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hfpeer.transfer.small.FELLOW_SECONDS", 0.5)
+    run = Run(lot=a_lot())
+    with GoodPeer(BLOBS) as holder, SilentPeer(BLOBS) as fellow:
+        fellow.node_id = "fe" * 16
+        run.small.add_source(run.peer(fellow), map_of(range(200)))
+        run([holder])
+    run.assert_all_kept()
+
+
+def test_a_fellow_that_lies_is_blamed_and_what_it_gave_comes_from_the_holder() -> None:
+    run = Run(lot=a_lot())
+    with GoodPeer(BLOBS) as holder, LyingPeer(BLOBS) as fellow:
+        fellow.node_id = "fe" * 16
+        run.small.add_source(run.peer(fellow), map_of(range(200)))
+        report = run([holder]).report
+    run.assert_all_kept()
+    assert report.liars == run.blamed() == ["lying"]
+
+
+def test_fellows_who_all_wait_for_what_nobody_has_give_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hfpeer.transfer.small.FELLOW_PATIENCE_SECONDS", 0.5)
+    run = Run(lot=a_lot())
+    with GoodPeer({}) as holder, GoodPeer({}) as fellow:
+        fellow.name, fellow.node_id = "fellow", "fe" * 16
+        run.small.add_source(run.peer(fellow), map_of([]))
+        with pytest.raises(NoSourceLeft):
+            run([holder])
+
+
+def test_a_map_of_another_lot_makes_nobody_a_fellow() -> None:
+    run = Run(lot=a_lot())
+    with GoodPeer(BLOBS) as holder, GoodPeer({}) as stranger:
+        stranger.name = "stranger"
+        run.small.add_source(run.peer(stranger), PieceMap(7, 1, 1, b"\x7f"))
+        run.small.hear("stranger", PieceNews(added=(1,)))
+        run([holder])
+        assert stranger.paths == []
+    run.assert_all_kept()
