@@ -51,6 +51,7 @@ def pieces_path(digest: Digest) -> str:
 
 
 def follow_path(digest: Digest) -> str:
+    """A blob, or a lot of small ones under the digest that is its name: then a piece is a file, of size 1."""
     return f"{BLOBS_PREFIX}{digest}/follow"
 
 

@@ -82,7 +82,7 @@ class Fetches:
         try:
             yield
         finally:
-            if self._told[digest][0] is told:
+            if digest in self._told and self._told[digest][0] is told:
                 del self._told[digest]
 
     def told(self, digest: Digest) -> Told | None:
