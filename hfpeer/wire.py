@@ -124,13 +124,22 @@ class Body(Protocol):
 class SourceFault(Exception):
     """A source did not give what was asked. A fact for the picker, never shown to a person as it is.
 
-    `is_permanent` says that this source can never give this blob; `retry_after_seconds` that it asked for rest.
+    `is_permanent` says that this source can never give this blob, `is_unreachable` that no connection came about,
+    `retry_after_seconds` that it asked for rest.
     """
 
-    def __init__(self, reason: str, *, is_permanent: bool = False, retry_after_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        reason: str,
+        *,
+        is_permanent: bool = False,
+        is_unreachable: bool = False,
+        retry_after_seconds: float | None = None,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.is_permanent = is_permanent
+        self.is_unreachable = is_unreachable
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -1,4 +1,4 @@
-"""`hfpeer demo`: the main job on this machine, with two real daemons, in a folder that is gone afterwards.
+"""`hfpeer demo`: the main job on this machine, with three real daemons, in a folder that is gone afterwards.
 
 Everything is done through the same commands a user types, each in its own process, so the demo shows nothing that
 the product does not do.
@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -41,10 +42,12 @@ OWN_VARIABLES = ("HFPEER_", "HF_", "HUGGINGFACE_")
 
 @dataclass(frozen=True)
 class Machine:
-    """One of the two: a node with a home and a cache of its own, driven through `hfpeer`."""
+    """One of them: a node with a home and a cache of its own, driven through `hfpeer`. `upstreams` are its hubs."""
 
     name: str
     folder: Path
+    upstreams: str = ""
+    uses_mdns: bool = True
 
     @property
     def cache(self) -> Path:
@@ -52,7 +55,7 @@ class Machine:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of its commands: nothing of the user's settings, no hub, loopback only."""
+        """The environment of its commands: nothing of the user's settings, loopback only."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
         return {
             **inherited,
@@ -61,9 +64,9 @@ class Machine:
             "HFPEER_NAME": self.name,
             "HFPEER_LAN_LISTEN": "127.0.0.1:0",
             "HFPEER_ENDPOINT_LISTEN": "127.0.0.1:0",
-            "HFPEER_UPSTREAMS": "",
+            "HFPEER_UPSTREAMS": self.upstreams,
             "HFPEER_PEERS": "",
-            "HFPEER_MDNS": "1",
+            "HFPEER_MDNS": str(int(self.uses_mdns)),
         }
 
     def begin(self, *words: str, shows_progress: bool = False) -> subprocess.Popen[str]:
@@ -106,9 +109,10 @@ class Machine:
 )
 @pass_invocation
 def demo(invocation: Invocation, folder: Path | None) -> None:
-    """See the main job done here: two nodes, a kill -9 in the middle, and a verified model.
+    """See the main job done here: from a hub to one node, from there to another, with a kill -9 in the middle.
 
-    Two real daemons run on loopback, pegasus and cygnus. Pegasus publishes a model; cygnus finds pegasus, adds the
+    Three real daemons run on loopback. Lyra is the hub: it publishes a model, and its endpoint is the origin of
+    pegasus, whose mirror is down. Pegasus adds the model from there. Cygnus, which has no hub, finds pegasus, adds the
     model by its commit, is killed half-way, starts again and finishes from what it had. No Internet is needed, your
     own node and cache are not touched, and nothing is left behind.
     """
@@ -121,17 +125,44 @@ def demo(invocation: Invocation, folder: Path | None) -> None:
 
 def _perform(place: Path, folder: Path, output: Output, cleaning: ExitStack) -> dict[str, Any]:
     began_at = time.monotonic()
-    pegasus, cygnus = (_start(name, place, cleaning) for name in ("pegasus", "cygnus"))
-    output.note("Two nodes run on this machine: pegasus and cygnus. Neither has an upstream.")
+    lyra = _start(Machine("lyra", place / "lyra", uses_mdns=False), cleaning)
+    hubs = f"mirror={_dead_url(cleaning)},origin=http://{lyra.do('status')['listeners']['endpoint']}"
+    pegasus = _start(Machine("pegasus", place / "pegasus", hubs), cleaning)
+    cygnus = _start(Machine("cygnus", place / "cygnus"), cleaning)
+    output.note(
+        "Three nodes run on this machine. lyra stands in for the Internet: its endpoint is pegasus' origin. The mirror "
+        "before it\nis down. cygnus has no hub at all."
+    )
 
-    published = pegasus.do("model", "publish", str(folder), "--as", REPO)
+    published = lyra.do("model", "publish", str(folder), "--as", REPO)
     commit, size_bytes = published["commit"], published["size_bytes"]
     output.note(
-        f"pegasus  published {folder.name}: {counted(published['files'], 'file')}, {human_size(size_bytes)}, "
+        f"lyra     published {folder.name}: {counted(published['files'], 'file')}, {human_size(size_bytes)}, "
         f"commit {commit[:12]}"
     )
+    first_leg = pegasus.do("model", "add", "-r", REPO)
+    output.note(
+        f"pegasus  asked the mirror and then the origin for main, and has it in {human_time(first_leg['seconds'])}, "
+        "verified"
+    )
+    return {
+        "commit": commit,
+        "files": published["files"],
+        "size_bytes": size_bytes,
+        "mirror_bytes": int(first_leg["bytes_by_kind"].get("mirror", 0)),
+        "origin_bytes": int(first_leg["bytes_by_kind"].get("origin", 0)),
+        "origin_seconds": first_leg["seconds"],
+        **_pass_on(pegasus, cygnus, folder, commit, size_bytes, output),
+        "seconds": time.monotonic() - began_at,
+    }
+
+
+def _pass_on(
+    pegasus: Machine, cygnus: Machine, folder: Path, commit: str, size_bytes: int, output: Output
+) -> dict[str, Any]:
+    """The second leg: from pegasus to cygnus, with the kill in the middle."""
     found_seconds = _wait_for(lambda: _knows(cygnus, "pegasus"), FIND_SECONDS, "cygnus does not find pegasus by mDNS")
-    output.note(f"cygnus   found pegasus by mDNS {human_time(found_seconds)} later")
+    output.note("cygnus   found pegasus by mDNS")
 
     kept_bytes = _add_and_kill(cygnus, commit, size_bytes)
     first_bytes = int(pegasus.do("status")["sent_bytes"])
@@ -146,11 +177,8 @@ def _perform(place: Path, folder: Path, output: Output, cleaning: ExitStack) -> 
     total_bytes = int(pegasus.do("status")["sent_bytes"])
 
     _compare(folder, Path(finished["snapshot"]))
-    output.note("cygnus   has the model: every file is the same as in pegasus' folder, byte for byte")
+    output.note("cygnus   has the model: every file is the same as in lyra's folder, byte for byte")
     return {
-        "commit": commit,
-        "files": published["files"],
-        "size_bytes": size_bytes,
         "found_seconds": found_seconds,
         "kept_bytes": kept_bytes,
         "first_run_bytes": first_bytes,
@@ -159,15 +187,20 @@ def _perform(place: Path, folder: Path, output: Output, cleaning: ExitStack) -> 
         "refetched_bytes": max(0, kept_bytes + total_bytes - first_bytes - size_bytes),
         "wan_bytes": sum(finished["bytes_by_kind"].get(kind, 0) for kind in ("mirror", "origin")),
         "add_seconds": finished["seconds"],
-        "seconds": time.monotonic() - began_at,
     }
 
 
-def _start(name: str, place: Path, cleaning: ExitStack) -> Machine:
-    machine = Machine(name, place / name)
+def _start(machine: Machine, cleaning: ExitStack) -> Machine:
     cleaning.callback(machine.do, "daemon", "stop")
     machine.do("daemon", "start")
     return machine
+
+
+def _dead_url(cleaning: ExitStack) -> str:
+    """An address where nobody answers, and nobody else will come to listen."""
+    taken = cleaning.enter_context(socket.socket())
+    taken.bind(("127.0.0.1", 0))
+    return f"http://127.0.0.1:{taken.getsockname()[1]}"
 
 
 def _knows(machine: Machine, other: str) -> bool:
@@ -221,7 +254,7 @@ def _compare(folder: Path, snapshot: Path) -> None:
     """Raises CorruptData unless every file of the snapshot is the folder's."""
     for path in sorted(snapshot.rglob("*")):
         if path.is_file() and _hash(path) != _hash(folder / path.relative_to(snapshot)):
-            raise CorruptData(f"{path.relative_to(snapshot)} is not what pegasus published.")
+            raise CorruptData(f"{path.relative_to(snapshot)} is not what lyra published.")
 
 
 def _hash(path: Path) -> str:
@@ -240,14 +273,16 @@ def _size(path: Path) -> int:
 
 
 def _print_result(result: Mapping[str, Any], output: Output) -> None:
-    first, second = result["first_run_bytes"], result["second_run_bytes"]
-    rows: Sequence[tuple[str, str, str]] = [
-        ("sent by pegasus", human_size(first), human_size(second)),
-        ("from the Internet", "0 B", human_size(result["wan_bytes"])),
-        ("still on its way when killed", human_size(result["lost_bytes"]), ""),
-        ("on disk at the end", human_size(result["kept_bytes"]), human_size(result["size_bytes"])),
-        ("fetched although on disk", "", human_size(result["refetched_bytes"])),
-        ("time of the add", "", human_time(result["add_seconds"])),
+    first, second, wan = (human_size(result[f"{name}_bytes"]) for name in ("first_run", "second_run", "wan"))
+    size = human_size(result["size_bytes"])
+    rows: Sequence[tuple[str, str, str, str]] = [
+        ("from the mirror, which is down", human_size(result["mirror_bytes"]), "0 B", "0 B"),
+        ("from the origin, which is lyra", human_size(result["origin_bytes"]), "0 B", wan),
+        ("from pegasus", "", first, second),
+        ("still on its way when killed", "", human_size(result["lost_bytes"]), ""),
+        ("on disk at the end", size, human_size(result["kept_bytes"]), size),
+        ("fetched although on disk", "", "", human_size(result["refetched_bytes"])),
+        ("time of the add", human_time(result["origin_seconds"]), "", human_time(result["add_seconds"])),
     ]
-    output.table(("", "UNTIL THE KILL", "AFTER IT"), rows, dict(result))
+    output.table(("", "PEGASUS", "CYGNUS, UNTIL THE KILL", "AFTER IT"), rows, dict(result))
     output.note(f"Done in {human_time(result['seconds'])}. Nothing is left behind.")

@@ -89,6 +89,7 @@ class SmallBlobs:
         self._progressed_at = time.monotonic()
         self._slowest_seconds = 0.0
         self._reasons: dict[str, str] = {}
+        self._last_hub: str | None = None
         self._failure: BaseException | None = None
         self._refusal: AccessDenied | None = None
         self._is_cancelled = False
@@ -104,6 +105,7 @@ class SmallBlobs:
 
     def run(self, peers: Sequence[PeerSource], upstreams: Sequence[UpstreamSource]) -> FetchReport:
         """Fetches everything, from peers first. Raises NoSourceLeft for what nobody could give; the rest is kept."""
+        self._last_hub = upstreams[-1].name if upstreams else None
         try:
             with self._changed:
                 for peer in peers:
@@ -347,14 +349,17 @@ class SmallBlobs:
                 self._unclaim(upstream, claimed)
 
     def _ask_for_one(self, upstream: UpstreamSource, blob: WantedBlob) -> None:
-        """One blob, with a few tries. A hub that refuses, or gives nothing any more, is not asked for the others."""
+        """One blob, with a few tries. A hub that refuses, or gives nothing any more, is not asked for the others, nor
+        one that cannot be reached where another follows it."""
         asked_at = time.monotonic()
         for attempt in range(1, HUB_TRIES + 1):
             try:
                 data = self._read_whole(upstream, blob)
             except SourceFault as fault:
                 rest = backoff_seconds(attempt) if fault.retry_after_seconds is None else fault.retry_after_seconds
-                is_hopeless = isinstance(fault.__cause__, AccessDenied) or self._is_patience_over(asked_at, rest)
+                is_passed_over = fault.is_unreachable and upstream.name != self._last_hub
+                is_hopeless = is_passed_over or isinstance(fault.__cause__, AccessDenied)
+                is_hopeless = is_hopeless or self._is_patience_over(asked_at, rest)
                 if is_hopeless or fault.is_permanent or attempt == HUB_TRIES or self._is_over:
                     self._give_up(upstream, blob, fault, is_for_all=is_hopeless)
                     return

@@ -149,10 +149,11 @@ class Bodies:
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
                 return client.send(request, stream=True, follow_redirects=False)
         except httpx.TimeoutException as error:
-            raise SourceFault("is silent") from error
+            raise SourceFault("is silent", is_unreachable=isinstance(error, httpx.ConnectTimeout)) from error
         except (httpx.RequestError, RuntimeError) as error:
             # httpx raises RuntimeError once the client is closed.
-            raise SourceFault(f"cannot be reached ({str(error) or type(error).__name__})") from error
+            reason = f"cannot be reached ({str(error) or type(error).__name__})"
+            raise SourceFault(reason, is_unreachable=isinstance(error, httpx.ConnectError)) from error
 
     def _body(self, response: httpx.Response, wanted: WantedRange) -> Body:
         try:

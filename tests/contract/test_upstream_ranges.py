@@ -246,7 +246,7 @@ def test_nobody_listening_is_a_passing_fault(hub: HubSimulator, upstream: Upstre
     with hub.down():
         with pytest.raises(SourceFault, match="cannot be reached") as caught:
             Range(upstream, commit, LARGE, 10, 20).read()
-        assert not caught.value.is_permanent
+        assert caught.value.is_unreachable and not caught.value.is_permanent
     assert Range(upstream, commit, LARGE, 10, 20).read() == WEIGHTS[10:20]
 
 

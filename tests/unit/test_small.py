@@ -147,6 +147,21 @@ def test_a_hub_that_refuses_is_what_a_person_is_told_and_is_asked_once() -> None
     assert len(hub.given) <= 8
 
 
+def test_a_mirror_that_is_down_costs_no_time_and_the_last_hub_is_tried_again() -> None:
+    down = SourceFault("cannot be reached", is_unreachable=True)
+    mirror, origin = Hub("mirror", b"", "mirror", refuses=down), Hub("hub", b"", "origin")
+    run = Run(patience_seconds=60.0)
+    began_at = time.monotonic()
+    run([], mirror, origin)
+    run.assert_all_kept()
+    assert time.monotonic() - began_at < 2.0
+    assert len(mirror.given) < 20, "as many as asked at once, and no more"
+    alone = Hub("alone", b"", "origin", refuses=down)
+    with pytest.raises(NoSourceLeft):
+        Run(WANTED[1:2], patience_seconds=0.6)([], alone)
+    assert len(alone.given) > 1
+
+
 def test_a_disk_that_fails_ends_it() -> None:
     run = Run()
 
