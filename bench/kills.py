@@ -37,10 +37,10 @@ from hfpeer.node import Node  # noqa: E402
 from hfpeer.operations import AddRequest  # noqa: E402
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES  # noqa: E402
 from hfpeer.settings import read_settings  # noqa: E402
-from hfpeer.transfer.fetch import MAX_WORKERS  # noqa: E402
 from hfpeer.transfer.small import HUB_CONNECTIONS  # noqa: E402
 from hfpeer.transfer.snapshot import LARGE_AT_ONCE  # noqa: E402
 from hfpeer.transfer.sources import CONNECTIONS  # noqa: E402
+from hfpeer.transfer.workers import MAX_WORKERS  # noqa: E402
 from hfpeer.wire import MAX_BATCH_BLOB_BYTES  # noqa: E402
 
 REPO = RepoId.from_api_path("models/acme/weights")

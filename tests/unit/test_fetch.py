@@ -348,7 +348,7 @@ def test_a_peer_that_still_fetches_gives_what_it_has_as_it_comes(job: Job) -> No
     assert wait_until(lambda: fetch.present_bytes == 2 * MIB)
     fetch.add_source(peer, PieceMap(len(data), MIB, 2, b"\x0f"))
     assert fetch.result.result(10).bytes_by_source == {"peer": 4 * MIB}
-    for source in fetch._sources.values():
+    for source in fetch._desk.sources.values():
         assert isinstance(source, FakeSource)
         source.released.set()
 

@@ -62,5 +62,5 @@ def test_news_of_pieces_that_the_blob_cannot_have_are_of_no_interest(fetch: Blob
     fetch.hear("fellow", PieceNews((far, 0), (far, 1), {far: "00" * 16, -1: "00" * 16}))
     fetch.start()
     wanted = 1 << 0
-    assert fetch._picker.sources["fellow"].pieces == wanted
-    assert not fetch._vouchers.knows(far)
+    assert fetch._desk.picker.sources["fellow"].pieces == wanted
+    assert not fetch._lies._vouchers.knows(far)
