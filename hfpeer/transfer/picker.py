@@ -558,8 +558,8 @@ class Picker:
         return None
 
     def _is_late(self, order: Order, owner: SourceState, others: list[SourceState], now: float) -> bool:
-        """Whether an order takes much longer than usual, and others have what it should bring."""
-        if not others:
+        """Whether, among fellows, an order takes much longer than usual, and others have what it should bring."""
+        if not others or not self.has_fellows:
             return False
         patience = self._pieces_in(order) * (1.0 if any(s.tier <= owner.tier for s in others) else WORSE_TIER_PATIENCE)
         return now - order.began_at > self._usual[owner.is_whole].late_after(patience)
