@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,10 @@ class History:
         """Keeps records. What came in earlier tries at a blob that was not whole yet is added to its new record."""
         before = self._find(record.digest for record in records)
         fresh = [_continued(before.get(record.digest), record) for record in records]
-        rows = [(record.digest, record.ended_at, json.dumps(asdict(record), separators=(",", ":"))) for record in fresh]
+        rows = [
+            (record.digest, record.ended_at, json.dumps(record, default=vars, separators=(",", ":")))
+            for record in fresh
+        ]
         self._catalog.put_fetches(rows)
 
     def find(self, digest: Digest) -> FetchRecord | None:

@@ -75,19 +75,23 @@ def written_aside(bodies: Mapping[Path, bytes]) -> Iterator[dict[Path, Path]]:
         with translated("write small files", where, sum(map(len, bodies.values()))):
             for folder in {path.parent for path in bodies}:
                 folder.mkdir(parents=True, exist_ok=True)
-            with ThreadPoolExecutor(min(SYNC_THREADS, max(1, len(fresh)))) as pool:
-                list(pool.map(_write_synced, fresh.values(), bodies.values()))
+            writes = list(zip(fresh.values(), bodies.values(), strict=True))
+            threads = min(SYNC_THREADS, max(1, len(writes)))
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(_write_synced, (writes[start::threads] for start in range(threads))))
             yield fresh
     finally:
         for path in fresh.values():
             path.unlink(missing_ok=True)
 
 
-def _write_synced(path: Path, body: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(body)
-        file.flush()
-        os.fsync(file.fileno())
+def _write_synced(writes: Iterable[tuple[Path, bytes]]) -> None:
+    for path, body in writes:
+        with open(path, "xb", buffering=0) as file:
+            rest = memoryview(body)
+            while rest:
+                rest = rest[file.write(rest) :]
+            os.fsync(file.fileno())
 
 
 def copy_blob(source: Path, target: Path, check: Callable[[Path], None] | None = None) -> None:

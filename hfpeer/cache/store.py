@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,15 +160,51 @@ class Store:
         self, repo: RepoId, small: Iterable[tuple[Digest, bytes]], lock_timeout_seconds: float | None = None
     ) -> None:
         """Like `publish_blob`, for many small blobs whose verified bytes are in memory: synced together."""
-        wanted = {layout.blob_path(self.cache, repo, digest): (digest, body) for digest, body in small}
+        self._publish_small(repo, dict(small), lock_timeout_seconds)
+
+    def publish_files(
+        self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile], bodies: Mapping[Digest, bytes]
+    ) -> None:
+        """Publishes the small blobs of files and installs these, in one go because that is quicker."""
+        by_digest: dict[Digest, list[ManifestFile]] = {}
+        for file in files:
+            by_digest.setdefault(file.digest, []).append(file)
+        left: list[ManifestFile] = []
+
+        def link(blob: Path, digest: Digest) -> Path:
+            """Links the blob's files while it is held; where it was moved instead, what it leaves is done below."""
+            lies_at = blob
+            for file in by_digest.get(digest, ()):
+                if lies_at == blob:
+                    lies_at = snapshots.link_file(self.cache, repo, commit, file.path, digest)
+                else:
+                    left.append(file)
+            return lies_at
+
+        self._publish_small(repo, bodies, None, link)
+        if left:
+            self.install(repo, commit, left)
+        self._note_installed(repo, commit, files)
+
+    def _publish_small(
+        self,
+        repo: RepoId,
+        bodies: Mapping[Digest, bytes],
+        lock_timeout_seconds: float | None,
+        link: Callable[[Path, Digest], Path] = lambda blob, _: blob,
+    ) -> None:
+        """`link` is called for each while it is held, and says where its bytes are then."""
+        paths = {digest: layout.blob_path(self.cache, repo, digest) for digest in bodies}
         found = []
-        with snapshots.written_aside({path: body for path, (_, body) in wanted.items()}) as fresh:
-            for path, (digest, body) in wanted.items():
+        with snapshots.written_aside({paths[digest]: body for digest, body in bodies.items()}) as fresh:
+            for digest, path in paths.items():
                 with self._inventory.holding(repo, digest, lock_timeout_seconds):
-                    in_place = self._inventory.in_place(path, digest, len(body))
+                    in_place = self._inventory.in_place(path, digest, len(bodies[digest]))
                     if in_place is None:
                         fresh[path].replace(path)
-                        in_place = self._inventory.seen(path, digest, is_verified=True)
+                    lies_at = link(path, digest)
+                    if in_place is None or lies_at != path:
+                        in_place = self._inventory.seen(lies_at, digest, is_verified=True)
                 found.append(in_place)
         self._inventory.remember(found)
         self._tally.flush_if_due()
@@ -191,6 +227,10 @@ class Store:
         places = self._inventory.places(file.digest for file in files)
         for file in files:
             self._install_file(repo, commit, file, places.get(file.digest, ()))
+        self._note_installed(repo, commit, files)
+        return self.snapshot_path(repo, commit)
+
+    def _note_installed(self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile]) -> None:
         present = [FileRow(file.path, str(file.digest), file.size_bytes) for file in files]
         self._catalog.put_files(repo.folder, commit, present)
         manifest = self._manifests.load(repo, commit)
@@ -198,7 +238,6 @@ class Store:
             snapshots.write_tree(self.cache, repo, commit, manifest.files)
         self._sum_up(repo, commit, used_at=time.time())
         self._catalog.bump()
-        return self.snapshot_path(repo, commit)
 
     def write_ref(self, repo: RepoId, revision: Revision, commit: Commit, answered_by: str) -> None:
         """Remembers what a revision is now. To be called last, when the snapshot is there.

@@ -178,8 +178,10 @@ class SnapshotTransfer:
             await asyncio.to_thread(small.report.note_in, self._store)
 
     def _keep_small(self, blobs: Sequence[tuple[WantedBlob, bytes]]) -> None:
-        self._store.publish_small(self._manifest.repo, ((blob.digest, data) for blob, data in blobs))
-        self._install_now([blob.digest for blob, _ in blobs])
+        bodies = {blob.digest: data for blob, data in blobs}
+        files = [file for digest in bodies for file in self._files[digest]]
+        self._store.publish_files(self._manifest.repo, self._manifest.commit, files, bodies)
+        self._note_installed(list(bodies), files)
 
     def _listener(self, event: Event) -> None:
         if isinstance(event, SourceFailed) and event.was_lying:
@@ -193,6 +195,9 @@ class SnapshotTransfer:
         files = [file for digest in digests for file in self._files[digest]]
         if files:
             self._store.install(self._manifest.repo, self._manifest.commit, files)
+        self._note_installed(digests, files)
+
+    def _note_installed(self, digests: Sequence[Digest], files: Sequence[ManifestFile]) -> None:
         with self._lock:
             self._done_files += len(files)
             self._done_bytes += sum(self._files[digest][0].size_bytes for digest in digests)

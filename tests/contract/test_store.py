@@ -157,6 +157,40 @@ def test_small_blobs_are_published_together(store: Store) -> None:
     store.publish_small(REPO, [])
 
 
+def fill_at_once(store: Store, bodies: dict[str, bytes], commit: Commit = COMMIT) -> Path:
+    """What an `add` does with small files."""
+    manifest = manifest_of(bodies, commit)
+    store.save_manifest(manifest)
+    store.publish_files(REPO, commit, manifest.files, {file.digest: bodies[file.path] for file in manifest.files})
+    return store.snapshot_path(REPO, commit)
+
+
+def test_small_files_are_published_and_installed_in_one_go(store: Store) -> None:
+    bodies = {**BODIES, "same.json": b"{}"}
+    for commit in (COMMIT, COMMIT, COMMIT_2):
+        there = fill_at_once(store, bodies, commit)
+        assert {name: (there / name).read_bytes() for name in bodies} == bodies
+        assert all((there / name).is_symlink() for name in bodies)
+    assert store.missing(listed(bodies)) == []
+    assert all(revision.is_complete and revision.files == 4 for revision in store.revisions(REPO))
+    assert all(found.is_verified for file in listed(bodies) if (found := store.find_blob(file.digest)))
+    assert len(names_below(store.cache / REPO.folder / "blobs")) == 3
+
+
+def test_without_links_small_files_are_moved_too(store: Store) -> None:
+    bodies = {**BODIES, "same.json": b"{}"}
+    with (
+        mock.patch.object(Path, "symlink_to", side_effect=PermissionError(1, "Operation not permitted")),
+        mock.patch("os.link", side_effect=PermissionError(1, "Operation not permitted")),
+    ):
+        there = fill_at_once(store, bodies)
+    assert {name: (there / name).read_bytes() for name in bodies} == bodies
+    assert names_below(store.cache / REPO.folder / "blobs") == []
+    assert store.missing(listed(bodies)) == []
+    found = store.find_blob(sha256_of(BODIES["sub/model.bin"]))
+    assert found is not None and found.is_verified
+
+
 def test_a_blob_that_another_process_published_first_stays(store: Store) -> None:
     digest = sha256_of(b"abc")
     blob = blob_path(store.cache, REPO, digest)
