@@ -11,6 +11,7 @@ import contextlib
 import time
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -21,7 +22,7 @@ from hfpeer.endpoint.answers import Json, Listing
 from hfpeer.endpoint.callers import Admission, Caller, Verdicts
 from hfpeer.endpoint.files import Files
 from hfpeer.endpoint.kept import KeptAnswers
-from hfpeer.endpoint.keptpacks import KeptPacks
+from hfpeer.endpoint.keptpacks import KeptPacks, PackKeeper
 from hfpeer.endpoint.once import Once, Recent
 from hfpeer.endpoint.reading import Reading
 from hfpeer.errors import HfpeerError, HubUnreachable, InvalidName, NotFound, Unreachable
@@ -39,6 +40,11 @@ from hfpeer.upstream.passage import Passage
 MAX_LISTED_FILES = 200_000
 """As many files of listings are kept in memory together."""
 MAX_REFS = 10_000
+MAX_NOTED = 200
+"""So many refs of a listing of all of them are noted."""
+MAX_LEARNT_BYTES = 16 * 1024 * 1024
+LEARNT_AT_ONCE = 64
+"""The largest plain file that is taken out of a pack, and how many are kept at a time."""
 MAX_TOKENS = 64
 PATIENCE_FOR_REFS_SECONDS = 4.0
 """How long the hubs may take to say what a name means, where an old answer is known: clients wait ten seconds."""
@@ -298,6 +304,7 @@ class Endpoint:
             return Refs(kept["refs"], age)
         try:
             told, name = await self.hubs_for(caller).answer(repo, "/refs?include_prs=1")
+            document = _checked_refs(told.document, name)
         except (Unreachable, NotFound) as error:
             if isinstance(error, NotFound) and not await asyncio.to_thread(self._store.is_published, repo):
                 raise
@@ -305,25 +312,23 @@ class Endpoint:
             if not known["branches"]:
                 raise
             return Refs(known, age, is_current=False)
-        await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {"at": time.time(), "refs": told.document})
-        await self._note_main(repo, told.document, name)
-        return Refs(told.document, 0.0)
+        await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {"at": time.time(), "refs": document})
+        await self._note_names(repo, document, name)
+        return Refs(document, 0.0)
 
-    async def _note_main(self, repo: RepoId, refs: Json, name: str) -> None:
-        """What main is now was said with it: it need not be asked again, and peers may ask us for it."""
-        main = Revision("main")
-        for branch in refs.get("branches", []):
-            if branch.get("name") == main:
-                with contextlib.suppress(InvalidName):
-                    commit = Commit.parse(str(branch.get("targetCommit")))
-                    await asyncio.to_thread(self._store.write_ref, repo, main, commit, name)
-                    self._refs.put((repo, main), (time.monotonic(), Resolution(commit, name)))
+    async def _note_names(self, repo: RepoId, document: Json, answered_by: str) -> None:
+        """Refs that were told together are known as if each had been asked for; peers are told what main is."""
+        for ref in [*document["branches"], *document["tags"]][:MAX_NOTED]:
+            with contextlib.suppress(InvalidName):
+                revision, commit = Revision.parse(ref["name"]), Commit.parse(ref["targetCommit"])
+                self._refs.put((repo, revision), (time.monotonic(), Resolution(commit, answered_by)))
+                if revision == "main":
+                    await asyncio.to_thread(self._store.write_ref, repo, revision, commit, answered_by)
 
     async def _known_refs(self, caller: Caller, repo: RepoId, kept: Json | None) -> Json:
         """The refs that a hub once listed, and those of what is in the cache or was asked for since."""
         moment = kept["at"] if kept else 0.0
-        document: Json = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
-        document |= kept["refs"] if kept else {}
+        document = kept["refs"] if kept else _checked_refs({}, "nobody")
         newer = await asyncio.to_thread(self._named_since, repo, moment)
         with contextlib.suppress(Unreachable, NotFound):
             # Peers are not asked for all refs, but for what one is: that of which every tool asks.
@@ -362,13 +367,43 @@ class Endpoint:
     def _whole(self, repo: RepoId, commits: Iterable[Commit], blobs: Collection[str]) -> list[Commit]:
         manifests = filter(None, (self._store.load_manifest(repo, commit) for commit in commits))
         plain = {manifest.commit: [file for file in manifest.files if not file.is_lfs] for manifest in manifests}
-        return [
-            commit for commit, files in plain.items() if all(it.blob_id in blobs for it in self._store.missing(files))
-        ]
+        return [commit for commit, files in plain.items() if self._has_all(repo, files, blobs)]
+
+    def _has_all(self, repo: RepoId, files: Iterable[ManifestFile], blobs: Collection[str]) -> bool:
+        missing = (file for file in self._store.missing(files) if file.blob_id not in blobs)
+        return all(self._store.find_blob(file.digest, repo) is not None for file in missing)
+
+    async def is_at_peers(self, repo: RepoId, commits: Iterable[str]) -> bool:
+        """Whether peers have one of these commits."""
+        return not self._lan.commits(repo).isdisjoint(map(Commit, commits))
 
     async def missing(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
         """Those of these files that are not in the cache."""
         return await asyncio.to_thread(self._store.missing, list(files))
+
+    def learn(self, caller: Caller, repo: RepoId, commit: str, keeper: PackKeeper) -> None:
+        """Begins to put the plain files that a passing pack has brought into the cache, where peers find them too."""
+        self._once.begin(("learn", repo, commit), lambda: self._learn(caller, repo, Revision(commit), keeper))
+
+    async def _learn(self, caller: Caller, repo: RepoId, commit: Revision, keeper: PackKeeper) -> None:
+        try:
+            path = await asyncio.to_thread(keeper.close)
+            if path is not None:
+                seen = await self.look(caller, repo, commit, wants_files=True)
+                await asyncio.to_thread(self._take_out, seen, path)
+                await self._installed(repo, seen.commit)
+        finally:
+            keeper.remove()
+
+    def _take_out(self, seen: Seen, pack: Path) -> None:
+        plain = [file for file in seen.manifest.files if not file.is_lfs]
+        wanted = {it.blob_id: it for it in self._store.missing(plain) if it.size_bytes <= MAX_LEARNT_BYTES}
+        found = ((wanted[id].digest, body) for id, body in self.packs.blobs(pack, wanted))
+        while batch := list(islice(found, LEARNT_AT_ONCE)):
+            self._store.publish_small(seen.repo, batch)
+        unfit = {file.digest for file in self._store.missing(plain)}
+        unfit |= {blob.digest for blob in self._store.unverified_of(plain)}
+        self._store.install(seen.repo, seen.commit, [file for file in plain if file.digest not in unfit])
 
     # Files
 
@@ -388,6 +423,18 @@ class Endpoint:
 
 
 _NO_COMMIT = Commit("0" * 40)
+
+
+def _checked_refs(document: Any, hub: str) -> Json:
+    """All refs, as a hub lists them. Raises HubUnreachable for what is no such listing."""
+    try:
+        lists = {kind: list(document.get(kind) or ()) for kind in ("branches", "tags", "converts", "pullRequests")}
+        for ref in (ref for refs in lists.values() for ref in refs):
+            if not all(isinstance(ref[key], str) for key in ("name", "ref", "targetCommit")):
+                raise TypeError
+    except (AttributeError, KeyError, TypeError) as error:
+        raise HubUnreachable(f"{hub} lists refs that are none.", hint="Try again later.") from error
+    return {**document, **lists}
 
 
 def _document(content: Any, headers: Mapping[str, str]) -> Document:

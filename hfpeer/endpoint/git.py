@@ -30,6 +30,7 @@ MAX_COMMITS = 64
 """More commits in one fetch are the hub's business."""
 MAX_SEARCHED = 16
 """In so many commits, the latest known first, a single object is looked for."""
+MANY_FILES = 64
 READ_AHEAD = 16
 PIECE_BYTES = MIB
 
@@ -60,7 +61,8 @@ class Wanted:
 @dataclass(frozen=True)
 class Plan:
     """What is sent: the objects, the commits where the client's history now begins, and those of its own that are
-    known here. It is all that was asked if the client misses nothing of its history then. `base` goes before."""
+    known here. It is all that was asked if the client misses nothing of its history then. `base` goes before.
+    It is costly if so many small files must be fetched one by one that a hub's own pack costs less."""
 
     objects: Sequence[GitObject]
     shallow: tuple[str, ...]
@@ -68,6 +70,7 @@ class Plan:
     is_all: bool
     seen: dict[str, Seen]
     base: KeptPack | None = None
+    is_costly: bool = False
 
 
 class GitRepo:
@@ -132,6 +135,14 @@ class GitRepo:
         found = await self._kept(wanted.wants, wanted.filter)
         return found or (await self._kept(wanted.wants, None) if wanted.filter else None)
 
+    async def main(self, wanted: Wanted) -> str | None:
+        """The commit that HEAD names, if it is wanted; else the only one that is."""
+        with suppress(HfpeerError):
+            refs = _refs((await self._endpoint.refs(self._caller, self.repo)).document)
+            head = refs.get(f"refs/heads/{DEFAULT_BRANCH}", "")
+            return head if head in wanted.wants else wanted.wants[0] if len(wanted.wants) == 1 else None
+        return None
+
     async def plan(self, wanted: Wanted, base: KeptPack | None = None, *, asks: bool) -> Plan | None:
         """How to answer from here, after all that is in `base`; None if that cannot be done. Commits that are not
         known yet are asked of peers and hubs only if `asks`."""
@@ -155,13 +166,15 @@ class GitRepo:
             if packed is None:
                 return await self.plan(wanted, asks=asks)
             objects = [object for object in objects if object.id not in packed]
+        objects, missing = await self._missing_first(objects)
         return Plan(
-            objects=await self._missing_first(objects),
+            objects=objects,
             shallow=tuple(sorted(begins - wanted.shallow)),
             common=_common(wanted, had, commits.values()),
             is_all=not wanted.deepens and (not cut or wanted.depth == 1),
             seen=dict(self._seen),
             base=base,
+            is_costly=missing > MANY_FILES and not await self._endpoint.is_at_peers(self.repo, commits),
         )
 
     async def _commits(self, wanted: Wanted, packed: Collection[str], *, asks: bool) -> dict[str, CommitObjects]:
@@ -235,11 +248,12 @@ class GitRepo:
                 had[str(id)] = found
         return had
 
-    async def _missing_first(self, objects: list[GitObject]) -> list[GitObject]:
-        """What may fail comes first, when another answer can still be given."""
+    async def _missing_first(self, objects: list[GitObject]) -> tuple[list[GitObject], int]:
+        """What may fail comes first, when another answer can still be given; how many files those are."""
         files = {object.file.digest: object.file for object in objects if object.file is not None}
         missing = {file.digest for file in await self._endpoint.missing(files.values())}
-        return sorted(objects, key=lambda object: object.file is None or object.file.digest not in missing)
+        ordered = sorted(objects, key=lambda object: object.file is None or object.file.digest not in missing)
+        return ordered, len(missing)
 
     # The pack
 
@@ -347,5 +361,5 @@ async def _close(reading: Iterable[asyncio.Task[Reading | bytes]]) -> None:
 def _nothing_here(repo: RepoId) -> HubUnreachable:
     return HubUnreachable(
         f"No hub can be reached, and no commit of {repo} is here or at a peer.",
-        hint="Try again when a hub can be asked.",
+        hint="Try again when a hub can be reached.",
     )

@@ -14,19 +14,17 @@ import json
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-from dulwich.errors import GitProtocolError
-from dulwich.protocol import PktLineParser
 
 from hfpeer.cache.snapshots import write_file
 from hfpeer.endpoint.once import Recent
 from hfpeer.errors import StorageError
 from hfpeer.names import RepoId
 from hfpeer.ranges import ByteRange
-from hfpeer.upstream.pack import BrokenPack, object_ids
+from hfpeer.upstream.pack import BrokenPack, object_ids, read_blobs
 
 MAX_BYTES = 2 << 30
 MAX_PACK_BYTES = 1 << 30
@@ -34,6 +32,7 @@ MAX_SEARCHED_BYTES = 64 << 20
 MAX_UNPACKED_BYTES = 512 << 20
 MAX_IDS = 200_000
 """As many ids are remembered."""
+ABANDONED_SECONDS = 86400.0
 HEADER_BYTES, CHECKSUM_BYTES = 12, 20
 DATA, FATAL = b"\1", b"\3"
 
@@ -73,11 +72,18 @@ class KeptPacks:
 
     def keep(self, repo: RepoId, commits: Collection[str], filter: str | None) -> PackKeeper | None:
         """What is to hear the answer to a clone of these commits; None where the disk takes nothing."""
-        name = hashlib.sha256(json.dumps([filter, sorted(commits)]).encode()).hexdigest()[:32]
-        place = self._folder / repo.folder / f"{name}.pack"
+        facts: dict[str, object] = {"filter": filter, "tips": sorted(commits)}
+        name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+        return self._keeper(repo, self._folder / repo.folder / f"{name}.pack", facts)
+
+    def pass_by(self, repo: RepoId) -> PackKeeper | None:
+        """The same for a pack that is no whole clone's: it lies there until its keeper removes it."""
+        return self._keeper(repo, None, {})
+
+    def _keeper(self, repo: RepoId, place: Path | None, facts: dict[str, object]) -> PackKeeper | None:
         try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            return PackKeeper(self, place, {"filter": filter, "tips": sorted(commits)})
+            (self._folder / repo.folder).mkdir(parents=True, exist_ok=True)
+            return PackKeeper(self, self._folder / repo.folder, place, facts)
         except OSError:
             return None
 
@@ -95,9 +101,18 @@ class KeptPacks:
             self._ids.put(kept.path, found)
         return found
 
+    def blobs(self, path: Path, ids: Collection[str]) -> Iterator[tuple[str, bytes]]:
+        """Id and body of those of these blobs that are in a pack; fewer if it is large or broken."""
+        with contextlib.suppress(OSError, BrokenPack):
+            if path.stat().st_size <= MAX_SEARCHED_BYTES:
+                yield from read_blobs(path.read_bytes(), ids, MAX_UNPACKED_BYTES)
+
     def sweep(self) -> None:
         """Removes the packs used longest ago until the rest fits, and what a kill has left."""
         with contextlib.suppress(OSError):
+            for path in self._folder.glob("*/*.incomplete"):
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink(missing_ok=True)
             found = [(path.stat(), path) for path in self._folder.glob("*/*.pack")]
             total = sum(facts.st_size for facts, _ in found)
             for facts, path in sorted(found, key=lambda pair: pair[0].st_mtime):
@@ -120,50 +135,73 @@ class KeptPacks:
 
 
 class PackKeeper:
-    """Hears a `fetch` answer of protocol version 2 as it passes, and keeps its pack if all of it came. Blocking."""
+    """Hears a `fetch` answer of protocol version 2 as it passes, and keeps its pack if all of it came. Blocking.
 
-    def __init__(self, packs: KeptPacks, place: Path, facts: dict[str, object]) -> None:
+    Without a `place` nobody else will find the pack.
+    """
+
+    def __init__(self, packs: KeptPacks, folder: Path, place: Path | None, facts: dict[str, object]) -> None:
         self._packs = packs
         self._place = place
         self._facts = facts
-        self._lines = PktLineParser(self._hear_line)
         self._hash = hashlib.sha1(usedforsecurity=False)
-        self._end = b""
+        self._unread = self._end = b""
         self._size_bytes = 0
         self._is_in_pack = self._is_over = self._is_wrong = False
-        fd, name = tempfile.mkstemp(".incomplete", "", place.parent)
+        fd, name = tempfile.mkstemp(".incomplete", "", folder)
         self._fresh, self._file = Path(name), os.fdopen(fd, "wb")
 
     def hear(self, chunk: bytes) -> None:
         """The next bytes of the answer."""
-        if self._is_wrong:
-            return
         try:
-            self._lines.parse(chunk)
-        except (GitProtocolError, OSError):
+            for line in self._lines(chunk):
+                self._hear_line(line)
+        except (ValueError, OSError):
             self._is_wrong = True
 
-    def close(self) -> None:
-        """The answer has ended, or was broken off: then nothing is kept."""
-        try:
-            self._file.write(self._end)
-            self._file.close()
-            if self._is_over and not self._is_wrong and self._hash.digest() == self._end:
-                self._fresh.replace(self._place)
-                write_file(self._place.with_suffix(".json"), json.dumps(self._facts), 0o600)
-                self._packs.sweep()
-        except (OSError, StorageError):
-            self._place.unlink(missing_ok=True)
-        finally:
-            self._fresh.unlink(missing_ok=True)
+    def close(self) -> Path | None:
+        """Where the pack lies, if the answer has ended and was whole. To be called again does no harm."""
+        if not self._file.closed:
+            try:
+                self._file.write(self._end)
+                self._file.close()
+                self._is_wrong = self._is_wrong or not self._is_over or self._hash.digest() != self._end
+                if not self._is_wrong and self._place is not None:
+                    self._register(self._place)
+            except (OSError, StorageError):
+                self._is_wrong = True
+            if self._is_wrong:
+                self.remove()
+        return None if self._is_wrong else self._place or self._fresh
+
+    def remove(self) -> None:
+        """Removes a pack that has no place of its own."""
+        self._fresh.unlink(missing_ok=True)
+
+    def _register(self, place: Path) -> None:
+        self._fresh.replace(place)
+        write_file(place.with_suffix(".json"), json.dumps(self._facts), 0o600)
+        self._packs.sweep()
+
+    def _lines(self, chunk: bytes) -> Iterator[bytes | None]:
+        """The lines that are whole now; None for what stands between sections. Raises ValueError for nonsense."""
+        unread, start = self._unread + chunk, 0
+        while not self._is_wrong and start + 4 <= len(unread):
+            size = int(unread[start : start + 4], 16)
+            stop = start + max(size, 4)
+            if stop > len(unread):
+                break
+            yield unread[start + 4 : stop] if size >= 4 else None
+            start = stop
+        self._unread = unread[start:]
 
     def _hear_line(self, line: bytes | None) -> None:
         if line is None:
             self._is_over = self._is_in_pack
         elif not self._is_in_pack:
-            # Any other section means that this is more, or less, than commits with all their history.
+            # Any other section means that these are not commits with all their history.
             self._is_in_pack = line == b"packfile\n"
-            self._is_wrong = not self._is_in_pack
+            self._is_wrong = not self._is_in_pack and self._place is not None
         elif line[:1] == DATA:
             self._take(line[1:])
         elif line[:1] == FATAL:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from dulwich.errors import ApplyDeltaError, ChecksumMismatch, ObjectFormatException
 from dulwich.object_format import SHA1
@@ -58,6 +58,16 @@ def object_ids(pack: bytes, max_bytes: int) -> frozenset[str]:
         _check_sizes(pack, max_bytes)
         with PackData("pack", SHA1, file=io.BytesIO(pack)) as data:
             return frozenset(id for id, _ in _objects(data, _ALL_KINDS))
+    except _BROKEN as error:
+        raise BrokenPack(str(error) or type(error).__name__) from error
+
+
+def read_blobs(pack: bytes, ids: Collection[str], max_bytes: int) -> Iterator[tuple[str, bytes]]:
+    """Git id and body of those of these blobs that are in a pack. Raises BrokenPack, as `read_objects` does."""
+    try:
+        _check_sizes(pack, max_bytes)
+        with PackData("pack", SHA1, file=io.BytesIO(pack)) as data:
+            yield from ((id, body) for id, body in _objects(data, {3: "blob"}) if id in ids)
     except _BROKEN as error:
         raise BrokenPack(str(error) or type(error).__name__) from error
 

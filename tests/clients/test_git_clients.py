@@ -11,7 +11,8 @@ import pytest
 
 from fakes.endpoint import Endpoint, Stage, endpoint_of, staged
 from fakes.hub import ZOO_FILES, Executable, Lfs, Submodule, Symlink, put_zoo
-from fakes.machine import Machine, Machines, Ran
+from fakes.hub.zoo import noise
+from fakes.machine import Machine, Machines, Ran, wait_until
 from hfpeer.gitproof import pointer_text
 
 FILES = {path: content for path, content in ZOO_FILES.items() if not isinstance(content, Submodule)}
@@ -82,9 +83,16 @@ def upstream_work(stage: Stage) -> list[str]:
     return [asked for asked in stage.requests() if not asked.endswith("/refs")]
 
 
+def wait_until_learnt(stage: Stage, folder: str, commit: str) -> None:
+    """After a clone that went through to the hub the node takes the plain files out of the pack that passed."""
+    link = stage.machine.cache / folder / "snapshots" / commit / "run.sh"
+    wait_until(link.exists, "the plain files are in the cache")
+
+
 def test_a_clone_has_all_history_and_a_second_one_asks_the_hub_for_no_object(stage: Stage, tmp_path: Path) -> None:
     commit = put_zoo(stage.hub.storage, repo_id="acme/twice")
     clone(stage, "acme/twice", tmp_path / "first")
+    wait_until_learnt(stage, "models--acme--twice", commit)
     stage.requests()
     clone(stage, "acme/twice.git", tmp_path / "second")
     assert upstream_work(stage) == []
@@ -240,7 +248,9 @@ def test_a_large_file_that_nobody_knows_is_named_by_git_lfs(stage: Stage, place:
 
 def test_a_clone_of_what_only_a_peer_has(stage: Stage, machines: Machines, tmp_path: Path) -> None:
     commit = put_zoo(stage.hub.storage, repo_id="acme/shared")
-    stage.machine.do("model", "add", "-r", "acme/shared")
+    clone(stage, "acme/shared", tmp_path / "first")
+    wait_until_learnt(stage, "models--acme--shared", commit)
+    stage.requests()
     second = machines.make("second", peers=[stage.machine.address])
     other = Stage(stage.hub, second, endpoint_of(second), tmp_path)
     with stage.hub.down():
@@ -290,12 +300,31 @@ def test_what_nobody_knows_is_an_error_that_says_so(stage: Stage, place: Path) -
 
 def test_three_thousand_small_files(stage: Stage, tmp_path: Path) -> None:
     files: dict[str, Any] = {f"d{n % 30}/f{n}.txt": f"file {n}\n".encode() for n in range(3000)}
-    stage.hub.put_repo("dataset", "acme/thousands", files)
-    clone(stage, "datasets/acme/thousands", tmp_path / "cold")
+    commit = stage.hub.put_repo("dataset", "acme/thousands", files)
+    clone(stage, "datasets/acme/thousands", tmp_path / "cold", "--depth=1")
+    link = stage.machine.cache / "datasets--acme--thousands" / "snapshots" / commit / "d7" / "f7.txt"
+    wait_until(link.exists, "the files are in the cache")
+    assert not [asked for asked in stage.requests() if "/resolve/" in asked]
     with stage.hub.down():
-        clone(stage, "datasets/acme/thousands", tmp_path / "off")
+        clone(stage, "datasets/acme/thousands", tmp_path / "off", "--depth=1")
     assert sum(1 for path in (tmp_path / "off").glob("d*/*")) == 3000
     assert git(stage.machine, "-C", tmp_path / "off", "status", "--porcelain").out == ""
+
+
+def test_plain_files_that_are_not_small_and_names_that_hfpeer_refuses(stage: Stage, tmp_path: Path) -> None:
+    big = noise(3_000_000, "plain")
+    repo = stage.hub.storage
+    repo.put_repo("model", "acme/big", {"big.bin": big, "empty": b""}, lfs_threshold_bytes=1 << 30)
+    clone(stage, "acme/big", tmp_path / "cold", "--depth=1")
+    with stage.hub.down():
+        clone(stage, "acme/big", tmp_path / "off", "--depth=1")
+    assert (tmp_path / "off" / "big.bin").read_bytes() == big and (tmp_path / "off" / "empty").read_bytes() == b""
+    stage.hub.put_repo("model", "acme/odd", {"a\\b.txt": b"odd", "c.txt": b"c"})
+    clone(stage, "acme/odd", tmp_path / "odd", "--depth=1")
+    assert (tmp_path / "odd" / "a\\b.txt").read_bytes() == b"odd"
+    with stage.hub.down():
+        ran = clone(stage, "acme/odd", tmp_path / "none", "--depth=1", fails=True)
+    assert "no hub can be reached" in ran.err.lower()
 
 
 def test_a_pack_that_broke_off_is_not_kept(stage: Stage, place: Path, tmp_path: Path) -> None:

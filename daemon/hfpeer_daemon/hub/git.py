@@ -115,7 +115,7 @@ class _Exchange:
         asks = wanted.depth == 1 or await self._repo.knows_any(wanted.haves) or not await self._repo.names_any(wanted)
         base = await self._repo.base(wanted) if wanted.is_whole_clone else None
         plan = await self._repo.plan(wanted, base, asks=asks)
-        if plan is not None and plan.is_all and await self._sent_plan(wanted, plan):
+        if plan is not None and plan.is_all and not plan.is_costly and await self._sent_plan(wanted, plan):
             return
         if not await self._passed(wanted):
             await self._fetch_alone(wanted)
@@ -133,16 +133,28 @@ class _Exchange:
             raise self._unknown(wanted)
 
     async def _passed(self, wanted: Wanted) -> bool:
-        keeper = None
-        if wanted.is_whole_clone:
-            packs = self._endpoint.packs
-            keeper = await asyncio.to_thread(packs.keep, self._repo.repo, wanted.wants, wanted.filter)
+        """Whether a hub has answered. What it gives of the repo's last commit is learnt."""
+        keeper = await asyncio.to_thread(self._keeper, wanted)
         if keeper is None:
             return await passed(self._endpoint, self._asked, self._body, FINAL)
         try:
             return await passed(self._endpoint, self._asked, self._body, FINAL, partial(_heard, keeper))
         finally:
-            await asyncio.to_thread(keeper.close)
+            await self._learn(wanted, keeper)
+
+    async def _learn(self, wanted: Wanted, keeper: PackKeeper) -> None:
+        is_whole = await asyncio.to_thread(keeper.close) is not None
+        commit = await self._repo.main(wanted) if is_whole and wanted.filter is None else None
+        if commit is None:
+            keeper.remove()
+        else:
+            self._endpoint.learn(self._asked.caller, self._repo.repo, commit, keeper)
+
+    def _keeper(self, wanted: Wanted) -> PackKeeper | None:
+        packs, repo = self._endpoint.packs, self._repo.repo
+        if wanted.is_whole_clone:
+            return packs.keep(repo, wanted.wants, wanted.filter)
+        return packs.pass_by(repo) if wanted.depth == 1 and not wanted.haves else None
 
     async def _sent_plan(self, wanted: Wanted, plan: Plan) -> bool:
         is_ready = bool(wanted.haves) and not wanted.is_done
@@ -219,6 +231,8 @@ def _heard(keeper: PackKeeper, answer: PassedBack) -> PassedBack:
             if answer.status == 200:
                 await asyncio.to_thread(keeper.hear, chunk)
             yield chunk
+        # Before the client hears the end: its next question may want the pack.
+        await asyncio.to_thread(keeper.close)
 
     return PassedBack(answer.hub, answer.status, answer.headers, chunks())
 
