@@ -23,7 +23,9 @@ sources is then a handful of machine operations.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import reduce
 from itertools import count
+from operator import or_
 
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.lateness import LATE_IN_A_ROW, Avoided, Claims, Usual
@@ -238,18 +240,19 @@ class Picker:
     def prefer(self, reader: int, start: int, stop: int) -> None:
         """A reader waits for `[start, stop)`: it goes out before everything else. An empty range takes that back.
 
-        Running orders that would come to it only later give it up.
+        Running orders that would come to it only later give it up; where its first byte is neither here nor on its way,
+        one that nobody waits for ends early.
         """
         self._preferred.pop(reader, None)
         if start >= stop:
             return
         self._preferred[reader] = _bits(self.grid.pieces_touching(start, stop))
         piece = self.grid.piece_size_bytes
-        start = start // piece * piece
+        begin = start // piece * piece
         for order in self.orders.values():
-            if order.position + 2 * piece < start < order.stop:
-                stop, order.stop = order.stop, start
-                self._free_up(start, stop)
+            if order.position + 2 * piece < begin < order.stop:
+                self._shorten(order, begin)
+        self._make_way(start, stop)
 
     # Decisions
 
@@ -490,6 +493,30 @@ class Picker:
         for piece in {touched[0], touched[-1]}:
             if not self._taken.covers(*self.grid.range_of(piece)):
                 self._free |= 1 << piece
+
+    def _make_way(self, start: int, stop: int) -> None:
+        """Ends the longest order that nobody waits for after its piece, if `start` is neither here nor on its way."""
+        absent = next(self.present.gaps(start, stop), None)
+        if absent is None or self._taken.covers(absent.start, absent.start + 1):
+            return
+        piece = self.grid.piece_size_bytes
+        wanted = 1 << absent.start // piece
+        waited_for = reduce(or_, self._preferred.values())
+        idle = [
+            order
+            for order in self.orders.values()
+            if order.remaining_bytes > piece
+            and self.sources[order.source].pieces & wanted
+            and not _bits(self.grid.pieces_touching(order.position, order.stop)) & waited_for
+        ]
+        if idle:
+            order = max(idle, key=lambda order: order.remaining_bytes)
+            self._shorten(order, (order.position // piece + 1) * piece)
+
+    def _shorten(self, order: Order, stop: int) -> None:
+        """The rest of a running order is to be ordered anew."""
+        end, order.stop = order.stop, stop
+        self._free_up(stop, end)
 
     def _free_up(self, start: int, stop: int) -> None:
         """`[start, stop)` was present or on order and is to be ordered again."""

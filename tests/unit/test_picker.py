@@ -69,6 +69,11 @@ class PickerMachine(RuleBasedStateMachine):
         if returns and f"s{name}" in self.picker.sources:
             self.picker.pardon(f"s{name}")
 
+    @rule(reader=st.integers(0, 2), start=st.integers(0, 95), size=st.integers(0, 40))
+    def a_reader_waits(self, reader: int, start: int, size: int) -> None:
+        end = self.picker.grid.size_bytes
+        self.picker.prefer(reader, min(start, end), min(start + size, end))
+
     @rule(seconds=st.sampled_from([0.0, 0.1, 1.0, 6.0, 31.0]))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
@@ -257,6 +262,23 @@ def test_an_idle_source_takes_over_half_of_what_another_has_left() -> None:
         bring(picker, order, 0.0)
     assert (order.source, order.start, order.stop) == ("idle", 8 * MIB, 16 * MIB)
     assert large.stop == 8 * MIB
+
+
+def test_a_connection_is_freed_for_a_reader_and_is_not_taken_from_another() -> None:
+    picker = Picker(PieceGrid(400 * MIB), RangeSet())
+    picker.add_source("hub", 2, 2)
+    first, second = must_order(picker, 0.0), must_order(picker, 0.0)
+    picker.received(first, MIB // 2, 0.1)
+    picker.prefer(1, second.start, second.stop)
+    picker.prefer(2, 300 * MIB, 301 * MIB)
+    assert first.stop == MIB, "it ends with the piece that is coming"
+    assert second.remaining_bytes > MIB, "somebody waits for it"
+    bring(picker, first, 0.2)
+    urgent = must_order(picker, 0.2)
+    assert urgent.start == 300 * MIB
+    picker.prefer(2, 300 * MIB, 301 * MIB)
+    bring(picker, urgent, 0.3)
+    assert must_order(picker, 0.3).start == MIB, "what was given up is ordered again"
 
 
 def test_two_peers_that_still_fetch_wait_for_each_other() -> None:
