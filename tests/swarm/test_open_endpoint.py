@@ -141,6 +141,18 @@ def json_post(document: Any) -> list[str]:
     return ["-X", "POST", "-H", "Content-Type: application/json", "--data", json.dumps(document)]
 
 
+def test_it_clones_what_is_public_and_nothing_else(office: Office) -> None:
+    quiet = {"GIT_TERMINAL_PROMPT": "0", "GIT_LFS_SKIP_SMUDGE": "1", "GIT_CONFIG_GLOBAL": "/dev/null"}
+    clone = ["git", "clone", "--quiet"]
+    office.client(*clone, f"{office.url}/acme/public", str(office.folder / "cloned"), **quiet)
+    assert (office.folder / "cloned" / "config.json").read_bytes() == b"{}"
+    for repo in ("gated", "private", "withheld"):
+        with pytest.raises(subprocess.CalledProcessError):
+            url = office.url.replace("//", f"//guest:{office.token}@")
+            office.client(*clone, f"{url}/acme/{repo}", str(office.folder / repo), **quiet)
+        assert not (office.folder / repo / "config.json").exists()
+
+
 @pytest.mark.parametrize("brings_token", [False, True], ids=["nobody", "with a good token"])
 @pytest.mark.parametrize(
     ("repo", "status", "code"),
