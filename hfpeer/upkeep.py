@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 
-from hfpeer.cache.store import Store
+from hfpeer.cache.store import BlobFile, Store
 from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, NotFound
 from hfpeer.names import Commit, RepoId, Visibility
 from hfpeer.tasks import end_tasks
@@ -19,6 +19,8 @@ from hfpeer.upstream.hubs import Hubs
 
 SCAN_SECONDS = 30.0
 VERIFY_SECONDS = 5.0
+VERIFY_FILES, VERIFY_BYTES = 64, 4 * 1024 * 1024
+"""How many files, or bytes of more than one, are verified in one step."""
 INTRODUCE_SECONDS = 300.0
 RETRY_SECONDS = 30.0
 ANNOUNCE_SECONDS = 1.0
@@ -79,9 +81,9 @@ class Upkeep:
 
     async def _verify(self) -> None:
         await self._scanned.wait()
-        while blobs := await asyncio.to_thread(self._store.unverified, 16):
-            for blob in blobs:
-                if not await asyncio.to_thread(self._store.verify, blob):
+        while blobs := await asyncio.to_thread(self._store.unverified, VERIFY_FILES):
+            for step in _steps(blobs):
+                for blob in await asyncio.to_thread(self._store.verify_all, step):
                     _log.warning("%s does not hash to its name; it is not shared", blob.path)
 
     async def _introduce(self) -> None:
@@ -131,3 +133,15 @@ class Upkeep:
     async def _repos(self) -> list[RepoId]:
         revisions = await asyncio.to_thread(self._store.revisions)
         return list(dict.fromkeys(RepoId.parse(revision.repo, revision.type) for revision in revisions))
+
+
+def _steps(blobs: Sequence[BlobFile]) -> Iterator[list[BlobFile]]:
+    """Blobs to verify, a step's worth at a time, in order."""
+    step: list[BlobFile] = []
+    for blob in blobs:
+        if step and sum(one.size_bytes for one in step) + blob.size_bytes > VERIFY_BYTES:
+            yield step
+            step = []
+        step.append(blob)
+    if step:
+        yield step

@@ -111,10 +111,14 @@ class Store:
         One that is not, or that cannot be read, is never shared and counts as missing, but its file is left alone: it
         is the user's.
         """
-        is_right = self._inventory.verify(blob, should_stop)
-        if is_right is not None:
+        return self.verify_all([blob], should_stop) == []
+
+    def verify_all(self, blobs: Iterable[BlobFile], should_stop: Callable[[], bool] | None = None) -> list[BlobFile]:
+        """The same for several, of which peers hear at once; gives those that are not what their names say."""
+        verdicts = [(blob, self._inventory.verify(blob, should_stop)) for blob in blobs]
+        if any(is_right is not None for _, is_right in verdicts):
             self._catalog.bump()
-        return is_right is True
+        return [blob for blob, is_right in verdicts if is_right is not True]
 
     # Blobs on their way in
 
