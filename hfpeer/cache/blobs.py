@@ -64,7 +64,8 @@ def hash_file(
     if isinstance(file, Path):
         with translated("read a blob", file), file.open("rb", buffering=0) as opened:
             return hash_file(opened.fileno(), algorithm, size_bytes, on_chunk, should_stop)
-    digest, buffer, offset = BlobHash(algorithm, size_bytes), memoryview(bytearray(min(HASH_CHUNK_BYTES, size_bytes))), 0
+    digest, offset = BlobHash(algorithm, size_bytes), 0
+    buffer = memoryview(bytearray(min(HASH_CHUNK_BYTES, size_bytes)))
     while offset < size_bytes:
         if should_stop is not None and should_stop():
             return None
