@@ -12,7 +12,7 @@ from fakes.hub.zoo import noise
 
 BIG = "big.safetensors"
 BIG_BYTES = 8_000_000
-ODD = "odd names/100% #1.txt"
+ODD, ODDER, EMPTY = "odd names/100% #1.txt", "odd names/a b+c&d=e?.txt", "empty.txt"
 ATTRIBUTES = b"*.safetensors filter=lfs diff=lfs merge=lfs -text\n*.bin filter=lfs diff=lfs merge=lfs -text\n"
 
 
@@ -26,12 +26,12 @@ def zoo(name: str) -> dict[str, Content]:
         ".gitattributes": ATTRIBUTES,
         "README.md": text("---\nlicense: apache-2.0\n---\n# The zoo"),
         "config.json": f'{{"model_type": "zoo", "name": "{name}"}}\n'.encode(),
-        "empty.txt": b"",
+        EMPTY: b"",
         BIG: Lfs(noise(BIG_BYTES, name)),
         "nested/deep/er/file.txt": text("three folders down"),
         "nested/weights/part-00001.safetensors": Lfs(noise(70_000, f"{name} part")),
         ODD: text("percent, hash and space"),
-        "odd names/a b+c&d=e?.txt": text("the query's own characters"),
+        ODDER: text("the query's own characters"),
         "unicode/naïve-模型-🤗.txt": text("names in UTF-8"),
         "run.sh": Executable(text("#!/bin/sh\n# work")),
     }

@@ -1,4 +1,4 @@
-"""The clients' own Python environments, built by pip once and used again for a day. Never the one that runs this, but
+"""The clients' own environments, built by pip (one by npm) and used again for a day. Never the one that runs this, but
 for torch, which is too large to be installed twice."""
 
 from __future__ import annotations
@@ -6,12 +6,14 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 SCRIPTS = Path(__file__).with_name("scripts")
 BUILD_SECONDS = 240
@@ -25,10 +27,11 @@ class NotRun(Exception):
 
 @dataclass(frozen=True)
 class Environment:
-    """What pip installs, and what it takes out again."""
+    """What pip or npm installs, and what pip takes out again."""
 
     requirements: tuple[str, ...]
     without: tuple[str, ...] = ()
+    manager: Literal["pip", "npm"] = "pip"
 
 
 ENVIRONMENTS = {
@@ -39,6 +42,7 @@ ENVIRONMENTS = {
     "0.36": Environment(("huggingface_hub==0.36.2", "hf_xet<2")),
     "0.36 plain": Environment(("huggingface_hub==0.36.2",), without=("hf_xet",)),
     "datasets": Environment(("datasets",)),
+    "JavaScript": Environment(("@huggingface/hub@2",), manager="npm"),
 }
 RUNNING = "running"
 """The environment that runs this, if it has torch and transformers."""
@@ -58,15 +62,17 @@ class Environments:
             build = _running if name == RUNNING else self._build
             self._built[name] = self._builders.submit(build, name)
 
-    def python(self, name: str) -> Path:
-        """Its interpreter. Raises NotRun."""
+    def interpreter(self, name: str) -> Path:
+        """Its python or node, in its `bin`. Raises NotRun."""
         self.begin(name)
         return self._built[name].result()
 
     def versions(self, name: str) -> dict[str, str]:
         """Versions of the Hugging Face packages in it. Raises NotRun."""
-        told = _run(self.python(name), SCRIPTS / "versions.py")
-        found: dict[str, str] = json.loads(told)
+        interpreter = self.interpreter(name)
+        if interpreter.name == "node":
+            return _javascript_versions(interpreter.parents[1])
+        found: dict[str, str] = json.loads(_run(interpreter, SCRIPTS / "versions.py"))
         return found
 
     def close(self) -> None:
@@ -74,17 +80,36 @@ class Environments:
 
     def _build(self, name: str) -> Path:
         wanted, folder = ENVIRONMENTS[name], self._folder / name.replace(" ", "-")
-        python, marker = folder / "bin" / "python", folder / "built.json"
+        interpreter = folder / "bin" / ("python" if wanted.manager == "pip" else "node")
+        marker = folder / "built.json"
         recipe = json.dumps([wanted.requirements, wanted.without, sys.version])
-        if _is_fresh(marker, recipe):
-            return python
-        marker.unlink(missing_ok=True)
-        _run(Path(sys.executable), "-m", "venv", "--clear", folder)
-        _run(python, "-m", "pip", "install", "--quiet", *wanted.requirements)
-        for package in wanted.without:
-            _run(python, "-m", "pip", "uninstall", "--quiet", "--yes", package)
-        marker.write_text(recipe)
-        return python
+        if not _is_fresh(marker, recipe):
+            shutil.rmtree(folder, ignore_errors=True)
+            build = _build_python if wanted.manager == "pip" else _build_javascript
+            build(wanted, folder, interpreter)
+            marker.write_text(recipe)
+        return interpreter
+
+
+def _build_python(wanted: Environment, folder: Path, python: Path) -> None:
+    _run(sys.executable, "-m", "venv", folder)
+    _run(python, "-m", "pip", "install", "--quiet", *wanted.requirements)
+    for package in wanted.without:
+        _run(python, "-m", "pip", "uninstall", "--quiet", "--yes", package)
+
+
+def _build_javascript(wanted: Environment, folder: Path, node: Path) -> None:
+    found = shutil.which("node")
+    if found is None or shutil.which("npm") is None:
+        raise NotRun("there is no npm on this machine")
+    node.parent.mkdir(parents=True)
+    _run("npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", folder, *wanted.requirements)
+    node.symlink_to(found)
+
+
+def _javascript_versions(folder: Path) -> dict[str, str]:
+    name = "@huggingface/hub"
+    return {name: json.loads((folder / "node_modules" / name / "package.json").read_text())["version"]}
 
 
 def _is_fresh(marker: Path, recipe: str) -> bool:
@@ -102,7 +127,7 @@ def _running(name: str) -> Path:
 
 
 def _run(*argv: str | Path) -> str:
-    """What a command prints. Raises NotRun; what pip said of it goes to stderr."""
+    """What a command prints. Raises NotRun; what it said goes to stderr."""
     environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
         ran = subprocess.run(

@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -37,6 +37,11 @@ SECONDS = 90.0
 CURL_CANNOT_RESUME = 33
 REPO = "acme/faults"
 
+LEGEND = """\
+One LFS file of 12 MB, each time with a hub and a node of its own; where something happens midway the hub gives 3 MB a
+second. Right is: who ends without an error has the right bytes; who ends with one gets them from the same command,
+given again; the hub gives twice only what was in flight, and beside a liar what it gave."""
+
 
 @dataclass(frozen=True)
 class Downloader:
@@ -56,7 +61,7 @@ class Scene:
     machines: Machines
     folder: Path
     downloader: Downloader
-    python: Path
+    interpreter: Path
     place: Place
     node: Machine | None = None
     job: Job | None = None
@@ -68,7 +73,7 @@ class Scene:
         node = self.machines.make("node", upstreams=ways, HFPEER_PATIENCE=str(patience_seconds))
         home = self.folder / "client"
         home.mkdir()
-        self.job = Job(self.place, endpoint_of(node).url, node, home, self.python)
+        self.job = Job(self.place, endpoint_of(node).url, node, home, self.interpreter)
         self.node = node
         return node
 
@@ -264,7 +269,7 @@ def _perform(environments: Environments, folder: Path, trial: Trial) -> Outcome:
 
 def _outcome(environments: Environments, folder: Path, trial: Trial) -> Outcome:
     try:
-        python = environments.python(trial.environment) if trial.environment else Path(sys.executable)
+        interpreter = environments.interpreter(trial.environment) if trial.environment else Path(sys.executable)
         if trial.downloader.name.startswith("`curl") and shutil.which("curl") is None:
             raise NotRun("there is no curl on this machine")
     except NotRun as error:
@@ -274,7 +279,7 @@ def _outcome(environments: Environments, folder: Path, trial: Trial) -> Outcome:
     with HubSimulator() as hub, Machines(folder) as machines:
         hub.behaviour.xet_headers = hub.behaviour.xet_trees = True
         place = Place(REPO, "model", hub.put_repo("model", REPO, {BIG: Lfs(body)}), {BIG: body})
-        scene = Scene(hub, machines, folder, trial.downloader, python, place)
+        scene = Scene(hub, machines, folder, trial.downloader, interpreter, place)
         wrong = _wrong(FAULTS[trial.fault], scene)
         return Outcome(trial, tuple(scene.saw), scene.hub_bytes / SIZE, wrong)
 
@@ -295,18 +300,23 @@ def _seen(scene: Scene, ran: Ran) -> str:
     line = re.sub(r"https?://[\w.:]+", "ENDPOINT", line)
     line = re.sub(r"\b[0-9a-f]{40,64}\b", "…", line)
     line = re.sub(r"\d{4,}", "N", line).replace("|", "\\|")
-    return f"exit {ran.code}" + (f": {line[:140]}" if line and ran.code else "")
+    return f"exit {ran.code}" + (f": {shortened(line)}" if line and ran.code else "")
 
 
-def lines(outcomes: Iterable[Outcome]) -> list[str]:
+def shortened(text: str, length: int = 100) -> str:
+    """The text, cut at a word if it is long."""
+    return text if len(text) <= length else text[:length].rpartition(" ")[0] + " …"
+
+
+def lines(outcomes: Sequence[Outcome]) -> list[str]:
     """The second table as Markdown."""
-    found = ["| fault | client | result | what it saw, run by run | the hub gave |", "|---" * 5 + "|"]
+    found = [LEGEND, "", "| fault | client | result | what it saw, run by run | the hub gave |", "|---" * 5 + "|"]
     found += [
         f"| {outcome.trial.fault} | {outcome.trial.downloader.name} | {_verdict(outcome)} "
         f"| {'; then '.join(outcome.saw)} | {outcome.hub_share:.2f} of the file |"
         for outcome in outcomes
     ]
-    return found if len(found) > 2 else []
+    return found if outcomes else []
 
 
 def _verdict(outcome: Outcome) -> str:

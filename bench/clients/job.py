@@ -42,13 +42,13 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """`folder` is empty at the start and the client's home; `python` is the interpreter of its environment."""
+    """`folder` is empty at the start and the client's home; `interpreter` is that of its environment."""
 
     place: Place
     endpoint: str
     machine: Machine
     folder: Path
-    python: Path
+    interpreter: Path
     more: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -68,6 +68,7 @@ class Job:
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_CONFIG_NOSYSTEM": "1",
             "NO_COLOR": "1",
+            "NODE_PATH": str(self.interpreter.parents[1] / "node_modules"),
             **self.more,
         }
 
@@ -90,12 +91,12 @@ class Job:
 
     def script(self, name: str, *arguments: str) -> Any:
         """What one of our scripts tells, run by the client's own interpreter."""
-        printed = self.run(self.python, SCRIPTS / f"{name}.py", *arguments)
+        printed = self.run(self.interpreter, SCRIPTS / name, *arguments)
         return json.loads(printed.splitlines()[-1])
 
     def tool(self, name: str) -> Path:
         """A command of the client's environment."""
-        return self.python.with_name(name)
+        return self.interpreter.with_name(name)
 
     # What it must have got
 

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .content import BIG, ODD
+from .content import BIG, EMPTY, ODD, ODDER, sha256
 from .environments import RUNNING, NotRun
 from .job import Job, equal
 
@@ -18,7 +18,8 @@ PART = "nested/weights/part-00001.safetensors"
 
 @dataclass(frozen=True)
 class Client:
-    """A row of the table. `made_by` are the words for the script that makes its repo's content, else it is the zoo."""
+    """A row of the table. `made_by` are the words for the script that makes its repo's content, else it is the zoo,
+    without what the client `leaves_out` because it takes it from no hub."""
 
     name: str
     does: str
@@ -27,6 +28,7 @@ class Client:
     programs: tuple[str, ...] = ()
     kind: str = "model"
     made_by: tuple[str, ...] = ()
+    leaves_out: tuple[str, ...] = ()
     note: str = ""
 
     @property
@@ -46,7 +48,7 @@ class Client:
 
 def downloads(with_xet: bool) -> Act:
     def act(job: Job) -> None:
-        told = job.script("hub_download", job.repo, ODD)
+        told = job.script("hub_download.py", job.repo, ODD)
         equal(told["has_xet"], with_xet, "hf_xet")
         equal(told["one"], job.place.digests[ODD], ODD)
         job.has_all(told["files"])
@@ -56,7 +58,7 @@ def downloads(with_xet: bool) -> Act:
 
 def reads_files(job: Job) -> None:
     whole, start, size = job.place.files[BIG], 5_000_000, 300_000
-    told = job.script("file_system", job.repo, BIG, str(start), str(size))
+    told = job.script("file_system.py", job.repo, BIG, str(start), str(size))
     top = {path.split("/")[0] for path in job.place.files}
     wanted = {
         "ls": sorted(f"{job.repo}/{name}" for name in top),
@@ -67,6 +69,33 @@ def reads_files(job: Job) -> None:
         "exists": [True, False],
     }
     equal(told, wanted, "answers of the file system")
+
+
+def asks(job: Job) -> None:
+    place, digest = job.place, job.place.digests[BIG]
+    size_bytes = len(place.files[BIG])
+    folders = {"/".join(path.split("/")[:depth]) for path in place.files for depth in range(1, path.count("/") + 1)}
+    wanted = {
+        "sha": place.commit,
+        "files": sorted(place.files),
+        "large": [size_bytes, digest, size_bytes],
+        "tree": sorted({*place.files, *folders}),
+        "paths": [[BIG, size_bytes]],
+        "branches": [["main", place.commit]],
+        "latest": place.commit,
+        "exists": [True, True, False],
+        "metadata": [place.commit, digest, size_bytes],
+    }
+    equal(job.script("api_questions.py", job.repo, BIG, place.commit), wanted, "answers")
+
+
+def javascript(job: Job) -> None:
+    whole, start, stop = job.place.files[BIG], 1_000_000, 1_300_000
+    cache = job.folder / "cache"
+    told = job.script("javascript.cjs", job.endpoint, job.repo, BIG, str(start), str(stop), str(cache))
+    equal([told["sha"], told["whole"]], [job.place.commit, job.place.digests[BIG]], "commit and file")
+    equal(told["part"], sha256(whole[start:stop]), "the part")
+    job.has_all(told["files"])
 
 
 def command_line(job: Job) -> None:
@@ -89,17 +118,21 @@ def old_command_line(job: Job) -> None:
 
 
 def transformers(job: Job) -> None:
-    equal(job.script("tiny_model", "load", job.repo), job.place.expected, "config, tokens and tensors")
+    equal(job.script("tiny_model.py", "load", job.repo), job.place.expected, "config, tokens and tensors")
     job.has_some(job.snapshot)
 
 
 def reads_rows(verb: str, form: str) -> Act:
     def act(job: Job) -> None:
-        equal(job.script("dataset_rows", verb, form, job.repo), job.place.expected, "rows")
+        equal(job.script("dataset_rows.py", verb, form, job.repo), job.place.expected, "rows")
         if verb == "load":
             job.has_some(job.snapshot)
 
     return act
+
+
+def reads_table(job: Job) -> None:
+    equal(job.script("table_rows.py", job.repo), job.place.expected, "rows")
 
 
 # Programs that know only HTTP
@@ -148,7 +181,7 @@ def listing_and_aria2(job: Job) -> None:
 
 
 def llama_cpp(job: Job) -> None:
-    told = job.script("plain_resume", job.endpoint, job.repo, BIG)
+    told = job.script("plain_resume.py", job.endpoint, job.repo, BIG)
     equal(told, {"size": len(job.place.files[BIG]), "sha256": job.place.digests[BIG]}, BIG)
 
 
@@ -192,6 +225,7 @@ def _hub_clients() -> Iterable[Client]:
     for environment, name in VERSIONS.items():
         yield Client(name, "download, hf_xet installed", downloads(True), environment)
         yield Client(name, "download, no hf_xet", downloads(False), f"{environment} plain")
+        yield Client(name, "HfApi: info, files, tree, paths, refs, commits, HEAD, a file", asks, environment)
         yield Client(name, "HfFileSystem: ls, glob, info, open and seek", reads_files, environment)
     for environment, name in VERSIONS.items():
         cli = name.replace("huggingface_hub", "`hf`")
@@ -203,7 +237,15 @@ def _hub_clients() -> Iterable[Client]:
 
 CLIENTS: tuple[Client, ...] = (
     *_hub_clients(),
-    Client("transformers", "config, tokenizer, model", transformers, RUNNING, made_by=("tiny_model", "make")),
+    Client(
+        "@huggingface/hub",
+        "JavaScript: list, slice, snapshot, info",
+        javascript,
+        "JavaScript",
+        leaves_out=(ODD, ODDER, EMPTY),
+        note="it quotes no path and takes no empty file; those are left out",
+    ),
+    Client("transformers", "config, tokenizer, model", transformers, RUNNING, made_by=("tiny_model.py", "make")),
     *(
         Client(
             "datasets",
@@ -212,13 +254,22 @@ CLIENTS: tuple[Client, ...] = (
             "datasets",
             (),
             "dataset",
-            ("dataset_rows", "make", form),
+            ("dataset_rows.py", "make", form),
         )
         for words, verb, form in (
             ("load", "load", "parquet"),
             ("load", "load", "jsonl"),
             ("stream", "stream", "parquet"),
         )
+    ),
+    Client(
+        "pandas",
+        "read_parquet of hf://",
+        reads_table,
+        "datasets",
+        (),
+        "dataset",
+        ("dataset_rows.py", "make", "parquet"),
     ),
     Client("curl", "ranges, If-Range, resume", curl, programs=("curl",)),
     Client("aria2c", "-x8 -s8", aria2, programs=("aria2c",)),

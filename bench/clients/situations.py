@@ -27,6 +27,8 @@ from .environments import Environments, NotRun
 from .job import Job, Place, Wrong
 from .rows import Client
 
+KINDS = {"revision": "info", "tree": "listing", "paths-info": "listing", "commits": "history", "resolve": "file"}
+"""What a request about a commit is for, by the verb of its path."""
 SITUATIONS = ("cold", "warm", "off", "peer")
 OWNER = "acme"
 REF_SECONDS = 1
@@ -79,12 +81,12 @@ class Stand:
     def job(self, client: Client, situation: str) -> Job:
         """Raises NotRun."""
         client.require()
-        python = self._environments.python(client.environment) if client.environment else Path(sys.executable)
+        interpreter = self._environments.interpreter(client.environment) if client.environment else Path(sys.executable)
         machine, url = self._nodes["second" if situation == "peer" else "first"]
-        place = self._places.get(client.slug) or self._put(client, python)
+        place = self._places.get(client.slug) or self._put(client, interpreter)
         folder = self._folder / situation / client.slug
         folder.mkdir(parents=True)
-        return Job(place, url, machine, folder, python)
+        return Job(place, url, machine, folder, interpreter)
 
     def perform(self, client: Client, situation: str) -> str:
         """Runs a client; what was wrong, or nothing. Raises NotRun."""
@@ -110,21 +112,22 @@ class Stand:
     def lfs_bytes(self, slug: str) -> int:
         return sum(len(data) for path, data in self._places[slug].files.items() if len(data) > 10_000)
 
-    def _put(self, client: Client, python: Path) -> Place:
+    def _put(self, client: Client, interpreter: Path) -> Place:
         repo = f"{OWNER}/{client.slug}"
-        files, expected = self._made(client, python) if client.made_by else (zoo(client.slug), None)
+        files, expected = self._made(client, interpreter) if client.made_by else (zoo(client.slug), None)
+        files = {path: content for path, content in files.items() if path not in client.leaves_out}
         with self._storing:
             self.hub.put_repo(client.kind, repo, {"README.md": b"# Nothing yet\n"})
             commit = self.hub.put_repo(client.kind, repo, files)
             place = self._places[client.slug] = Place(repo, client.kind, commit, dict(bodies(files)), expected)
         return place
 
-    def _made(self, client: Client, python: Path) -> tuple[dict[str, Content], object]:
+    def _made(self, client: Client, interpreter: Path) -> tuple[dict[str, Content], object]:
         script, *words = client.made_by
         made, home = self._folder / "made" / client.slug, self._folder / "home"
         home.mkdir(exist_ok=True)
         machine, url = self._nodes["first"]
-        maker = Job(Place("", client.kind, "", {}), url, machine, home, python, {"HF_HUB_OFFLINE": "1"})
+        maker = Job(Place("", client.kind, "", {}), url, machine, home, interpreter, {"HF_HUB_OFFLINE": "1"})
         expected = maker.script(script, *words, str(made))
         return folder_content(made), expected
 
@@ -200,7 +203,7 @@ def kind_of(record: RecordedRequest) -> str:
         return "LFS" if revision == "lfs" else "git"
     if verb in ("", "refs") or (verb in ("revision", "resolve") and not _COMMIT.fullmatch(revision)):
         return "ref"
-    return {"revision": "info", "tree": "listing", "paths-info": "listing", "resolve": "file"}.get(verb, verb)
+    return KINDS.get(verb, verb)
 
 
 def template(record: RecordedRequest) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from .situations import SITUATIONS, Cell, Row
 
 HEADINGS = {"cold": "cold", "warm": "warm", "off": "hub off", "peer": "peer only"}
-KINDS = ("ref", "info", "listing", "git", "LFS", "file")
+KINDS = ("ref", "info", "listing", "history", "git", "LFS", "file")
 INTRODUCTION = """# Clients
 
 Real clients with `HF_ENDPOINT` set to a node and nothing else. Made by `python -m bench.clients`; CI runs it and fails
@@ -18,18 +18,17 @@ LEGEND = """\
 - **cold**: nothing is here, the hub is up. **warm**: the same again, the client's own cache emptied. **hub off**: once
   more, no hub can be reached. **peer only**: on a second node, which has nothing, reaches no hub, and knows the first.
 - Behind the tick stands what reached the hub. *ref*: what a branch is now. *info*: what the hub says of a commit.
-  *listing*: the files of a commit. *git*: the proof of that list, or what git asks for itself. *file*: contents. The
-  nodes here know for a second what a branch is (`endpoint.ref_ttl`, else 60), so that warm runs show that it is asked.
+  *listing*: the files of a commit. *history*: the commits before it. *git*: the proof of that list,
+  or what git asks for itself. *file*: contents. The nodes here know for a second what a branch is (`endpoint.ref_ttl`,
+  else 60), so that warm runs show that it is asked.
 - A row is wrong too when a warm run asks for anything but a ref, when a cold one takes an LFS byte twice, when a client
   goes to the Xet storage round the node, or when a token is sent that nobody gave."""
 
 
 def document(rows: Sequence[Row], versions: Mapping[str, str], faults: Sequence[str]) -> str:
     """The whole file. `faults` are the lines of the second table, none if it was not made."""
-    lines = [INTRODUCTION]
-    lines += (
-        ["Versions: " + "; ".join(f"{name} {found}" for name, found in versions.items()) + ".", ""] if versions else []
-    )
+    found = "; ".join(f"{name} {version}" for name, version in versions.items())
+    lines = [INTRODUCTION, *([f"Versions: {found}.", ""] if found else [])]
     lines += ["## Situations", "", *_situations(rows), "", LEGEND, "", *_warm_requests(rows), ""]
     lines += ["## Faults", "", *faults] if faults else []
     return "\n".join(lines).rstrip() + "\n"

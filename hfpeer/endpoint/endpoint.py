@@ -247,15 +247,25 @@ class Endpoint:
         """What the API says of the repo at this commit; with `fields` only those."""
         fields = list(fields)
         facts = await self._facts(seen)
-        unknown = [name for name in fields if name not in facts and name not in ("siblings", "sha")]
+        unknown = {*fields} - {*facts, "siblings", "sha"}
         if unknown:
-            facts = {**facts, **await self._more_facts(seen, unknown)}
+            facts = {**facts, **await self._rare_facts(seen, unknown)}
         document = await asyncio.to_thread(answers.info, seen.manifest, facts, with_blobs=with_blobs)
         return answers.expanded(document, fields) if fields else document
 
     async def _facts(self, seen: Seen) -> Mapping[str, Any]:
         kept = await asyncio.to_thread(self._kept.load, seen.repo, seen.commit, "info")
         return kept if isinstance(kept, dict) else await self._more_facts(seen, ())
+
+    async def _rare_facts(self, seen: Seen, fields: set[str]) -> Json:
+        """Fields that not every repo has, asked of a hub once: one that it leaves out is not asked for again."""
+        asked = set(await asyncio.to_thread(self._kept.load, seen.repo, seen.commit, "fields") or ())
+        if fields <= asked:
+            return {}
+        told = await self._more_facts(seen, sorted(fields))
+        if told:
+            await asyncio.to_thread(self._kept.save, seen.repo, seen.commit, "fields", sorted(fields | asked))
+        return told
 
     async def _more_facts(self, seen: Seen, fields: Iterable[str]) -> Json:
         """Asks a hub; nothing when none can be asked or knows the commit."""

@@ -320,6 +320,7 @@ def test_a_second_identical_question_asks_nobody(stage: Stage, ask: Endpoint, co
         f"/api/models/acme/zoo/tree/{commit}?recursive=true",
         f"/api/models/acme/zoo/commits/{commit}",
         "/api/models/acme/zoo",
+        "/api/models/acme/zoo?expand=pipeline_tag&expand=likes",
         "/api/models/acme/zoo/refs",
         "/acme/zoo/resolve/main/config.json",
     ]

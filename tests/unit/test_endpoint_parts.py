@@ -38,6 +38,7 @@ def read(path: str) -> Address:
     [
         ("/acme/zoo/resolve/main/a/b.txt", "acme/zoo", "resolve", "main", ("a", "b.txt")),
         ("/gpt2/resolve/dev%2Fexp/a", "gpt2", "resolve", "dev/exp", ("a",)),
+        ("/acme/zoo/resolve/HEAD/a", "acme/zoo", "resolve", "main", ("a",)),
         ("/datasets/acme/zoo/raw/refs/pr/3/a", "datasets/acme/zoo", "raw", "refs/pr/3", ("a",)),
         ("/api/models/acme/zoo", "acme/zoo", "", "main", ()),
         ("/api/models/gpt2/revision/main", "gpt2", "revision", "main", ()),

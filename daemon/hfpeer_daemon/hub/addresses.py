@@ -32,9 +32,12 @@ class Address:
     rest: tuple[str, ...]
 
     def revision(self) -> tuple[Revision, tuple[str, ...]]:
-        """The revision that `rest` starts with (`main` without one), and what follows it. Raises InvalidName."""
-        if not self.rest:
-            return Revision("main"), ()
+        """The revision that `rest` starts with (`main` without one), and what follows it. Raises InvalidName.
+
+        Hub protocol: `HEAD` is always `main`; the JavaScript client asks for it.
+        """
+        if not self.rest or self.rest[0] == "HEAD":
+            return Revision("main"), self.rest[1:]
         length = 3 if self.rest[0] == "refs" and len(self.rest) > 2 and self.rest[1] in _UNQUOTED_REFS else 1
         return Revision.parse(decoded("/".join(self.rest[:length]))), self.rest[length:]
 
