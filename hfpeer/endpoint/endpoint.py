@@ -310,7 +310,7 @@ class Endpoint:
     async def _ask_refs(self, caller: Caller, repo: RepoId, asks_anew: bool) -> Refs:
         kept = await asyncio.to_thread(self._kept.load, repo, _NO_COMMIT, "refs")
         age = max(0.0, time.time() - kept["at"]) if kept else 0.0
-        if kept and not asks_anew and age < self._rules.ref_seconds:
+        if kept and not asks_anew and not kept.get("is_old") and age < self._rules.ref_seconds:
             return Refs(kept["refs"], age)
         try:
             told, name = await self.hubs_for(caller).answer(repo, "/refs?include_prs=1")
@@ -325,6 +325,14 @@ class Endpoint:
         await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {"at": time.time(), "refs": document})
         await self._note_names(repo, document, name)
         return Refs(document, 0.0)
+
+    async def forget_names(self, repo: RepoId) -> None:
+        """Somebody may have changed the repo through here: what its names mean is asked again."""
+        for key in [key for key, _ in self._refs.items() if key[0] == repo]:
+            self._refs.drop(key)
+        kept = await asyncio.to_thread(self._kept.load, repo, _NO_COMMIT, "refs")
+        if kept:
+            await asyncio.to_thread(self._kept.save, repo, _NO_COMMIT, "refs", {**kept, "is_old": True})
 
     async def _note_names(self, repo: RepoId, document: Json, answered_by: str) -> None:
         """Refs that were told together are known as if each had been asked for; peers are told what main is."""

@@ -339,6 +339,26 @@ def test_a_pack_that_broke_off_is_not_kept(stage: Stage, place: Path, tmp_path: 
     check(stage, place)
 
 
+DULWICH = """
+import json, sys
+from dulwich import porcelain
+repo = porcelain.clone(sys.argv[1], sys.argv[2], depth=int(sys.argv[3]) or None, errstream=open("/dev/null", "wb"))
+print(json.dumps([repo.head().decode(), len(list(repo.get_walker()))]))
+repo.close()
+"""
+
+
+def test_a_client_that_is_not_git(stage: Stage, tmp_path: Path) -> None:
+    commit = put_zoo(stage.hub.storage, repo_id="acme/dulwich")
+    url = f"{stage.endpoint.url}/acme/dulwich"
+    for depth, length in (("0", 2), ("1", 1)):
+        assert stage.machine.python(DULWICH, url, str(tmp_path / f"cold-{depth}"), depth) == [commit, length]
+        with stage.hub.down():
+            off = tmp_path / f"off-{depth}"
+            assert stage.machine.python(DULWICH, url, str(off), depth) == [commit, length]
+        assert (off / "nested/deep/er/file.txt").read_bytes() == b"three folders down\n"
+
+
 def test_the_endpoint_speaks_of_itself(stage: Stage) -> None:
     put_zoo(stage.hub.storage, repo_id="acme/speaks")
     ask: Endpoint = stage.endpoint.like(Git_Protocol="version=2")

@@ -336,3 +336,18 @@ def test_a_repo_made_after_it_was_missed_is_found(stage: Stage, ask: Endpoint) -
     stage.hub.put_repo("model", "acme/late", {"a.txt": b"late"})
     token = {"Authorization": f"Bearer {stage.hub.valid_token}"}
     assert ask.head("/acme/late/resolve/main/a.txt", **token).status == 307
+
+
+def test_a_push_through_the_endpoint_makes_it_ask_again_what_names_mean(stage: Stage, ask: Endpoint) -> None:
+    stage.hub.put_repo("model", "acme/pushed", {"a.txt": b"a"})
+
+    def main() -> str:
+        branches = ask.get("/api/models/acme/pushed/refs").document["branches"]
+        assert ask.get("/api/models/acme/pushed/revision/main").document["sha"] == branches[0]["targetCommit"]
+        return str(branches[0]["targetCommit"])
+
+    before = main()
+    new = stage.hub.repo("model", "acme/pushed").commit({"b.txt": b"b"}, "main", message="Pushed")
+    assert main() == before, "names are known for a while"
+    ask.ask("POST", "/acme/pushed.git/git-receive-pack", b"0000")
+    assert main() == new

@@ -181,10 +181,10 @@ class _Exchange:
         return True
 
     def _unknown(self, wanted: Wanted) -> HubUnreachable:
-        what = "more of the history" if wanted.deepens else "what git asks for"
+        what = f"{'more of the history' if wanted.deepens else 'what git asks for'} of {self._repo.repo}"
         other = "" if wanted.depth == 1 else ", or ask for the last commit alone: --depth 1."
         return HubUnreachable(
-            f"hfpeer: no hub can be reached, and {what} of {self._repo.repo} is neither here nor at a peer.",
+            f"hfpeer: no hub can be reached that gives it, and {what} is neither here nor at a peer.",
             hint=f"Try again when a hub can be reached{other or '.'}",
         )
 

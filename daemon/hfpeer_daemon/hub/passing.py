@@ -27,7 +27,7 @@ async def pass_through(endpoint: Endpoint, asked: Asked, body: bytes | None = No
     `body` takes the place of one that was read already. A caller on another machine may only ask, and as nobody.
     """
     async with _opened(endpoint, asked, body) as answer:
-        await _send_back(asked, answer)
+        await _send_back(asked, answer if _only_asks(asked) else _changing(endpoint, asked, answer))
 
 
 async def passed(
@@ -55,8 +55,7 @@ async def _opened(
     endpoint: Endpoint, asked: Asked, body: bytes | None, without: Container[str] = ()
 ) -> AsyncIterator[PassedBack]:
     """The hub's answer to the very same; the headers `without` (lower case) are left out."""
-    is_question = asked.method in ("GET", "HEAD") or asked.path.endswith("/git-upload-pack")
-    if not asked.caller.is_local and not is_question:
+    if not asked.caller.is_local and not _only_asks(asked):
         raise AccessDenied("This endpoint takes changes from its own machine only.", hint="Ask the hub itself.")
     content = asked.stream() if body is None else _once(body)
     headers = [(name, value) for name, value in _headers(asked) if name not in without]
@@ -110,6 +109,25 @@ def _lfs_object(asked: Asked, oid: str, size: int, path: str | None) -> dict[str
         return {**named, "error": missing}
     download = {"href": f"{asked.own_url}{path}", "expires_in": 86400}
     return {**named, "authenticated": True, "actions": {"download": download}}
+
+
+def _only_asks(asked: Asked) -> bool:
+    return asked.method in ("GET", "HEAD") or asked.path.endswith("/git-upload-pack")
+
+
+def _changing(endpoint: Endpoint, asked: Asked, answer: PassedBack) -> PassedBack:
+    """The same answer. Before its first and its last word comes through, what the repo's names meant is forgotten."""
+    address = asked.address
+    if address is None:
+        return answer
+
+    async def chunks() -> AsyncIterator[bytes]:
+        await endpoint.forget_names(address.repo)
+        async for chunk in answer.chunks:
+            yield chunk
+        await endpoint.forget_names(address.repo)
+
+    return PassedBack(answer.hub, answer.status, answer.headers, chunks())
 
 
 def _headers(asked: Asked) -> list[Header]:
