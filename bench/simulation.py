@@ -17,24 +17,31 @@ import argparse
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
 from itertools import count
 
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
+from hfpeer.transfer.company import Company
+from hfpeer.transfer.errands import Errands
+from hfpeer.transfer.fellows import Telling, pieces_of
 from hfpeer.transfer.picker import Order, Picker
 from hfpeer.transfer.shares import Shares
-from hfpeer.wire import PieceMap
+from hfpeer.wire import PieceMap, PieceNews
 
 LATENCY_SECONDS = 0.0005
-NEWS_SECONDS = 0.06
+NEWS_SECONDS = 0.1
 GRACE_SECONDS = 0.15
 """How long a node listens before it asks for anything."""
 SPREAD_SECONDS = 0.2
 """Within which all start."""
 TICK_SECONDS = 0.25
+WAKE_SECONDS = 0.02
+"""How long after news a node looks what it can ask for; that saves computing, not time."""
+FOLLOW_SILENCE_SECONDS = 15.0
+"""After which one that hangs is missed."""
 MAX_ORDERS = 8
 PEER_LIMIT, HUB_LIMIT = 2, 4
 SOURCE = "source"
@@ -65,6 +72,7 @@ class Uplink:
     seconds_per_byte: float
     sent_bytes: int = 0
     is_down: bool = False
+    is_hung: bool = False
     _line: deque[tuple[Node, Order]] = field(default_factory=deque)
     _is_busy: bool = False
 
@@ -81,7 +89,7 @@ class Uplink:
 
     def _send_next(self) -> None:
         self._is_busy = False
-        while self._line and not self.is_down:
+        while self._line and not self.is_down and not self.is_hung:
             who, order = self._line.popleft()
             if who.wants(order):
                 self._is_busy = True
@@ -100,15 +108,24 @@ class Node:
 
     def __init__(self, lan: Lan, name: str) -> None:
         self.lan, self.clock, self.name = lan, lan.clock, name
-        self.picker = Picker(lan.grid, RangeSet(), shares=Shares(name, "blob", lan.grid.count))
+        self.company = Company(name, "blob", 1)
+        errands = Errands(Shares(name, "blob", lan.grid.count), self.company)
+        self.picker = Picker(lan.grid, RangeSet(), errands=errands)
         self.up = Uplink(lan.clock, lan.seconds_per_byte)
-        self.neighbours: dict[str, Node] = {}
+        self.chosen: list[Node] = []
+        self.followed: set[str] = set()
+        self.followers: dict[str, Node] = {}
         self.started_at = self.ended_at = -1.0
         self.is_dead = False
         self.messages = 0
         self._has = self._told = self._claimed = 0
+        self._telling = Telling()
         self._down_free_at = 0.0
         self._is_waking = False
+
+    @property
+    def is_running(self) -> bool:
+        return self.started_at >= 0 and not self.is_dead
 
     def start(self) -> None:
         if self.is_dead:
@@ -116,28 +133,44 @@ class Node:
         self.started_at = self.clock.now
         is_wan = self.lan.options.source == "wan"
         self.picker.add_source(SOURCE, 2 if is_wan else 0, HUB_LIMIT if is_wan else PEER_LIMIT)
-        for other in self.neighbours.values():
-            if other.started_at >= 0 and not other.is_dead:
-                other.meet(self)
-                self.meet(other)
+        for other in self.chosen:
+            if other.is_running:
+                self.follow(other)
+        for other in self.lan.nodes.values():
+            if self in other.chosen and other.is_running:
+                other.follow(self)
         self.clock.after(GRACE_SECONDS, self._tick)
         self.clock.after(random.random() * NEWS_SECONDS, self._tell_news)
 
-    def meet(self, other: Node) -> None:
-        """The neighbour's map comes."""
+    def follow(self, other: Node) -> None:
+        """The other's map comes, and its news from now on."""
+        self.followed.add(other.name)
+        other.followers[self.name] = self
         grid, bits = self.lan.grid, other._has.to_bytes(-(-self.lan.grid.count // 8), "little")
         is_whole = other.ended_at >= 0
         pieces = PieceMap(grid.size_bytes, MIB, 1, None if is_whole else bits)
         self.picker.add_source(other.name, 0, PEER_LIMIT, pieces, other.name)
-        self.picker.hear(other.name, 0, other._claimed)
+        if not is_whole:
+            self.company.meet(other.name, self.clock.now)
+            self.company.hear(other.company.told(self.clock.now), self.clock.now)
+            self.picker.hear(other.name, 0, other._claimed)
         self._heard()
 
     def die(self) -> None:
+        """From now on nothing comes from it; those who follow it notice at once, or when it has hung, late."""
         self.is_dead = True
         self.lan.unfinished -= self.ended_at < 0
-        self.up.break_off()
-        for other in self.neighbours.values():
+        if random.random() < self.lan.options.hang:
+            self.up.is_hung = True
+            self.clock.after(FOLLOW_SILENCE_SECONDS, self._is_missed)
+        else:
+            self.up.break_off()
+            self._is_missed()
+
+    def _is_missed(self) -> None:
+        for other in self.followers.values():
             other.picker.left(self.name)
+            other.company.left(self.name)
 
     # What it asks for and gets
 
@@ -196,17 +229,25 @@ class Node:
     def _tell_news(self) -> None:
         if self.is_dead:
             return
+        now = self.clock.now
         added, claimed = self._has & ~self._told, self.picker.claims()
-        if added or claimed != self._claimed:
-            for other in self.neighbours.values():
-                if other.started_at >= 0 and not other.is_dead and other.ended_at < 0:
-                    other.hear(self, added, claimed)
-        self._told, self._claimed = self._has, claimed
+        self.company.stand(self.ended_at < 0)
+        members = self.company.told(now)
+        news = self._telling.fresh(PieceNews(pieces_of(added), pieces_of(claimed), company=members), now)
+        if news is not None:
+            for other in self.followers.values():
+                if other.is_running and other.ended_at < 0:
+                    other.hear(self, added, claimed, news.company)
+            self._told, self._claimed = self._has, claimed
+        for name in self.company.to_follow(now):
+            if name not in self.followed and self.lan.nodes[name].is_running:
+                self.follow(self.lan.nodes[name])
         if self.ended_at < 0 or added:
             self.clock.after(NEWS_SECONDS, self._tell_news)
 
-    def hear(self, other: Node, added: int, claimed: int) -> None:
+    def hear(self, other: Node, added: int, claimed: int, members: Mapping[str, int]) -> None:
         self.messages += 1
+        self.company.hear(members, self.clock.now)
         self.picker.hear(other.name, added, claimed)
         if other.ended_at >= 0:
             self.picker.add_source(other.name, 0, PEER_LIMIT)
@@ -215,7 +256,7 @@ class Node:
     def _heard(self) -> None:
         if not self._is_waking:
             self._is_waking = True
-            self.clock.after(LATENCY_SECONDS, self.wake)
+            self.clock.after(WAKE_SECONDS, self.wake)
 
 
 class Lan:
@@ -242,12 +283,11 @@ class Lan:
         return self.source if name == SOURCE else self.nodes[name].up
 
     def _introduce(self, neighbours: int) -> None:
-        """Each chooses half of its neighbours, and is chosen by others for the other half."""
+        """Each chooses whom it follows."""
         nodes = list(self.nodes.values())
         for node in nodes:
-            for other in random.sample(nodes, min(len(nodes), neighbours // 2 + 1)):
-                if other is not node and len(node.neighbours) < 2 * neighbours:
-                    node.neighbours[other.name], other.neighbours[node.name] = other, node
+            others = random.sample(nodes, min(len(nodes), neighbours + 1))
+            node.chosen = [other for other in others if other is not node][:neighbours]
 
     def report(self) -> None:
         """Prints what there is to say."""
@@ -271,6 +311,7 @@ def main() -> None:
     parser.add_argument("--mbit", type=float, default=200.0, help="rate of a link (default: 200)")
     parser.add_argument("--wan", type=float, default=0.5, help="rate of the WAN over that of a link (default: 0.5)")
     parser.add_argument("--churn", type=float, default=0.0, help="share of the nodes that dies and is replaced")
+    parser.add_argument("--hang", type=float, default=0.3, help="share of the dying that falls silent instead")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     random.seed(options.seed)

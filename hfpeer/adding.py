@@ -99,7 +99,11 @@ class Adder:
         transfer = SnapshotTransfer(
             self._store,
             self._fetches,
-            Scout(self._lan.source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams]),
+            Scout(
+                self._lan.source_peers,
+                [UpstreamSource(upstream) for upstream in hubs.upstreams],
+                self._lan.peers_called,
+            ),
             manifest,
             files,
             on_event,

@@ -17,12 +17,12 @@ from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.operations import CachedRevision, SharedBlob
 from hfpeer.ranges import PIECE_SIZE_BYTES, PieceGrid, RangeSet
+from hfpeer.transfer.fellows import Telling
 from hfpeer.transfer.fetches import Fetches, Told
 from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
 
 NEWS_SECONDS = 0.1
 """How long news is gathered before it is told: each telling costs both ends."""
-SIGN_OF_LIFE_SECONDS = 5.0
 
 
 class OpenBlob:
@@ -142,18 +142,16 @@ async def _chronicle(fetch: Told) -> AsyncIterator[PieceMap | PieceNews]:
     """The map of a running fetch, and its news until it ends, a few times a second; at least a sign of life."""
     first = fetch.piece_map()
     yield first
-    version, told_at = first.version, time.monotonic()
-    claimed: tuple[int, ...] = ()
+    version, telling = first.version, Telling()
     while not fetch.result.done():
-        await asyncio.sleep(NEWS_SECONDS)
         version, news = fetch.news_since(version)
         if news is None:
             again = fetch.piece_map()
             version = again.version
             yield again
-        elif news.added or news.claimed != claimed or time.monotonic() - told_at > SIGN_OF_LIFE_SECONDS:
-            claimed, told_at = news.claimed, time.monotonic()
-            yield news
+        elif (fresh := telling.fresh(news, time.monotonic())) is not None:
+            yield fresh
+        await asyncio.sleep(NEWS_SECONDS)
     if not fetch.result.cancelled() and fetch.result.exception() is None:
         yield replace(fetch.piece_map(), bits=None)
 

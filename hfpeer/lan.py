@@ -6,7 +6,7 @@ Without a neighbourhood there is nobody, and nothing is waited for.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from hfpeer.names import Commit, RepoId
 from hfpeer.peers.neighbourhood import Neighbourhood
@@ -35,17 +35,13 @@ class Lan:
         if self._neighbourhood is None:
             return ()
         commit = blob.commit if blob else None
-        peers = self._neighbourhood.candidates(commit)[:MAX_SOURCE_PEERS]
-        names = [peer.name for peer in peers]
-        return [
-            PeerSource(
-                _unique_name(peer, names),
-                peer.key,
-                self._neighbourhood.client(peer),
-                is_likely=commit is not None and peer.may_have(commit),
-            )
-            for peer in peers
-        ]
+        return self._sources(self._neighbourhood.candidates(commit)[:MAX_SOURCE_PEERS], commit)
+
+    def peers_called(self, node_ids: Collection[str]) -> Sequence[PeerSource]:
+        """Those of the nodes with these ids that are known and can be asked."""
+        if self._neighbourhood is None or not node_ids:
+            return ()
+        return self._sources([peer for peer in self._neighbourhood.candidates() if peer.node_id in node_ids])
 
     async def shares(self, repo: RepoId) -> bool:
         """Whether a peer's catalogue names the repo."""
@@ -62,9 +58,24 @@ class Lan:
 
     def blame(self, name: str) -> None:
         """A source of this name gave wrong bytes."""
-        for peer in self.source_peers(None):
+        peers = self._neighbourhood.candidates() if self._neighbourhood is not None else []
+        for peer in self._sources(peers[:MAX_SOURCE_PEERS]) + self._sources(peers[MAX_SOURCE_PEERS:]):
             if peer.name == name:
                 self.blame_node(peer.node_id)
+
+    def _sources(self, peers: Sequence[Peer], commit: Commit | None = None) -> list[PeerSource]:
+        if self._neighbourhood is None:
+            return []
+        names = [peer.name for peer in peers]
+        return [
+            PeerSource(
+                _unique_name(peer, names),
+                peer.key,
+                self._neighbourhood.client(peer),
+                is_likely=commit is not None and peer.may_have(commit),
+            )
+            for peer in peers
+        ]
 
     def blame_node(self, node_id: str) -> None:
         """A node gave a listing or bytes that are not what they claim to be."""

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import quote
 
@@ -37,6 +38,8 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """No JSON message from a peer may be larger: a listing of 100,000 files is about 20 MB."""
 MAX_TOLD_PEERS = 64
 """How many peers one node tells another of, and how many of them are read."""
+MAX_TOLD_MEMBERS = 32
+"""How many members of the company that fetches a blob are read in one line of news."""
 MAX_BATCH_BLOBS = 64
 MAX_BATCH_BLOB_BYTES = 256 * 1024
 """A blob up to this size may travel in a batch: one request, many blobs, each checked against its digest."""
@@ -303,13 +306,15 @@ class PieceNews:
     The answer is a stream of JSON lines for as long as the node fetches the blob. `added` are the pieces that came
     since the line before. `claimed` are all those that it is asking a holder of the whole blob for now, so that nobody
     else need. `firsthand` maps pieces that came straight from such a holder to `piece_digest` of their bytes: a node
-    that gets them at second hand can tell whether they were changed on the way. An empty line of news says that the
-    node is still there.
+    that gets them at second hand can tell whether they were changed on the way. `company` are node ids of some that
+    fetch the blob, with a number that each raises while it does; only those whose number has grown since the line
+    before. An empty line of news says that the node is still there.
     """
 
     added: tuple[int, ...] = ()
     claimed: tuple[int, ...] = ()
     firsthand: Mapping[int, str] = field(default_factory=dict)
+    company: Mapping[str, int] = field(default_factory=dict)
 
     def within(self, count: int) -> PieceNews:
         """The same without pieces that a blob of `count` pieces cannot have."""
@@ -317,11 +322,13 @@ class PieceNews:
             tuple(piece for piece in self.added if piece < count),
             tuple(piece for piece in self.claimed if piece < count),
             {piece: digest for piece, digest in self.firsthand.items() if 0 <= piece < count},
+            self.company,
         )
 
     def to_json(self) -> dict[str, Any]:
         firsthand = {str(piece): digest for piece, digest in self.firsthand.items()}
-        return {"added": self.added, "claimed": self.claimed, "firsthand": firsthand}
+        company = {"company": dict(self.company)} if self.company else {}
+        return {"added": self.added, "claimed": self.claimed, "firsthand": firsthand, **company}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PieceNews:
@@ -330,6 +337,10 @@ class PieceNews:
                 tuple(_whole(piece) for piece in document["added"]),
                 tuple(_whole(piece) for piece in document["claimed"]),
                 {int(piece): _text(digest, 64) for piece, digest in dict(document["firsthand"]).items()},
+                {
+                    _text(node_id, 64): _whole(beat)
+                    for node_id, beat in islice(dict(document.get("company", {})).items(), MAX_TOLD_MEMBERS)
+                },
             )
 
 

@@ -429,7 +429,9 @@ class Endpoint:
         """See `Files.read`."""
         blob = WantedBlob(file.digest, file.size_bytes, seen.repo, seen.commit, file.path)
         hubs = self.hubs_for(seen.caller)
-        scout = Scout(self._lan.source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams])
+        scout = Scout(
+            self._lan.source_peers, [UpstreamSource(upstream) for upstream in hubs.upstreams], self._lan.peers_called
+        )
         return await self.files.read(blob, file, scout)
 
     async def _installed(self, repo: RepoId, commit: Commit) -> None:

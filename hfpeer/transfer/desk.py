@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from hfpeer.cache.blobs import PartialBlob
 from hfpeer.ranges import ByteRange, PieceGrid
+from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.events import Listener
 from hfpeer.transfer.fellows import Chronicle
 from hfpeer.transfer.hashing import BufferPool
 from hfpeer.transfer.picker import Pace, Picker
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.shares import Shares
 from hfpeer.transfer.sources import Source, WantedBlob
 
 
@@ -29,7 +29,7 @@ class Desk:
         partial: PartialBlob,
         listener: Listener,
         pace: Pace,
-        shares: Shares | None,
+        errands: Errands | None,
         buffers: int,
         clock: Callable[[], float],
     ) -> None:
@@ -45,7 +45,7 @@ class Desk:
         self.orders_changed = threading.Condition(self.lock)
         """For workers without an order. One is woken at a time: who finds an order wakes the next."""
         self.grid = PieceGrid(blob.size_bytes)
-        self.picker = Picker(self.grid, partial.present, pace, shares)
+        self.picker = Picker(self.grid, partial.present, pace, errands)
         self.chronicle = Chronicle(self.grid, self.picker.present)
         self.sources: dict[str, Source] = {}
         self.pool = BufferPool(buffers, self.bytes_changed)

@@ -8,10 +8,13 @@ blob's own digest is; but it finds who lies at once, and keeps a lie from spread
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hfpeer.ranges import ByteRange, PieceGrid, RangeSet
 from hfpeer.wire import PieceMap, PieceNews
+
+SIGN_OF_LIFE_SECONDS = 5.0
+MEMBERS_SECONDS = 0.5
 
 
 def bits_of(pieces: Iterable[int]) -> int:
@@ -78,6 +81,26 @@ class Chronicle:
         """All pieces that are there."""
         bits = self._has.to_bytes(-(-self._grid.count // 8), "little")
         return PieceMap(self._grid.size_bytes, self._grid.piece_size_bytes, self.version, bits)
+
+
+class Telling:
+    """What one follower has been told, apart from the pieces."""
+
+    def __init__(self) -> None:
+        self._claimed: tuple[int, ...] = ()
+        self._company: dict[str, int] = {}
+        self._told_at = -SIGN_OF_LIFE_SECONDS
+
+    def fresh(self, news: PieceNews, now: float) -> PieceNews | None:
+        """What of these news is worth telling now: None when nothing is. Only a new member of the company is news at
+        once; that a known one is still there waits a while for other news."""
+        company = {node_id: beat for node_id, beat in news.company.items() if self._company.get(node_id, -1) < beat}
+        quiet_seconds = now - self._told_at
+        is_due = quiet_seconds >= (MEMBERS_SECONDS if company else SIGN_OF_LIFE_SECONDS)
+        if not (news.added or news.claimed != self._claimed or company.keys() - self._company.keys() or is_due):
+            return None
+        self._claimed, self._company, self._told_at = news.claimed, dict(news.company), now
+        return replace(news, company=company)
 
 
 @dataclass

@@ -12,12 +12,15 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
 
 from hfpeer.cache.blobs import BlobHash, PartialBlob
 from hfpeer.errors import BrokenCache, HfpeerError, NoSourceLeft
 from hfpeer.gitproof import MAX_POINTER_BYTES
 from hfpeer.ranges import PIECE_SIZE_BYTES, ByteRange, PieceGrid, RangeSet
+from hfpeer.transfer.company import Company
 from hfpeer.transfer.desk import Desk
+from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.events import Listener
 from hfpeer.transfer.fellows import bits_of
 from hfpeer.transfer.forgery import check_plain
@@ -58,11 +61,13 @@ class BlobFetch:
     ) -> None:
         """`own_id` is this node's, by which it shares the pieces out with others that want the blob; "" shares none."""
         pace = pace or Pace(silence_seconds=min(Pace.silence_seconds, patience_seconds / 3))
-        shares = Shares(own_id, str(blob.digest), PieceGrid(blob.size_bytes).count) if own_id else None
+        self._company = Company(own_id, str(blob.digest), int(time.time()))
+        shares = Shares(own_id, str(blob.digest), PieceGrid(blob.size_bytes).count)
+        errands = Errands(shares, self._company) if own_id else None
         self.blob = blob
         self.partial = partial
         self.result: Future[FetchReport] = Future()
-        self._desk = Desk(blob, partial, listener, pace, shares, MAX_WORKERS + SPARE_BUFFERS, clock)
+        self._desk = Desk(blob, partial, listener, pace, errands, MAX_WORKERS + SPARE_BUFFERS, clock)
         self._lies = Lies(self._desk)
         self._workers = Workers(self._desk, self._lies)
         self._patience_seconds = patience_seconds
@@ -87,6 +92,8 @@ class BlobFetch:
             self._desk.report.meet(source)
             tier, limit = TIERS[source.kind], CONNECTIONS[source.kind]
             self._desk.picker.add_source(source.name, tier, limit, pieces, source.node_id)
+            if pieces is not None and pieces.bits is not None and source.node_id:
+                self._company.meet(source.node_id, self._desk.clock())
             if pieces is not None and pieces.size_bytes != self.blob.size_bytes:
                 self._desk.picker.remove_source(source.name, f"has {pieces.size_bytes} bytes under this digest")
             elif pieces is not None and pieces.piece_size_bytes != PIECE_SIZE_BYTES:
@@ -101,12 +108,15 @@ class BlobFetch:
         with self._desk.lock:
             self._desk.picker.hear(name, bits_of(news.added), bits_of(news.claimed))
             self._lies.hear(name, news)
+            self._company.hear(news.company, self._desk.clock())
             self._desk.orders_changed.notify()
 
     def fellow_left(self, name: str) -> None:
         """A fellow does not answer any more, or has stopped fetching; it may come back."""
         with self._desk.lock:
             self._desk.picker.left(name)
+            if name in self._desk.sources:
+                self._company.left(self._desk.sources[name].node_id)
             self._desk.orders_changed.notify()
 
     def piece_map(self) -> PieceMap:
@@ -115,9 +125,18 @@ class BlobFetch:
             return self._desk.chronicle.piece_map()
 
     def news_since(self, version: int) -> tuple[int, PieceNews | None]:
-        """The version now, and what is new since the given one; None when the whole map has to be told again."""
+        """The version now, and what is new since the given one; None when the whole map has to be told again. Its
+        company is all that is known."""
         with self._desk.lock:
-            return self._desk.chronicle.version, self._desk.chronicle.since(version, self._desk.picker.claims())
+            now = self._desk.clock()
+            self._company.stand(self._conductor is None or self._desk.picker.has_holder(now))
+            news = self._desk.chronicle.since(version, self._desk.picker.claims())
+            return self._desk.chronicle.version, news and replace(news, company=self._company.told(now))
+
+    def envoys_to_follow(self) -> tuple[str, ...]:
+        """The node ids of those who fetch this blob that this node should follow, whoever else it does."""
+        with self._desk.lock:
+            return self._company.to_follow(self._desk.clock())
 
     def remove_source(self, name: str, reason: str) -> None:
         """A source has left."""

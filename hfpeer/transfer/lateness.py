@@ -64,10 +64,14 @@ class Avoided:
 class Claims:
     """The pieces that a fellow says it is asking a holder for, and since when."""
 
+    _pieces: int = 0
     _since: dict[int, float] = field(default_factory=dict)
 
     def hear(self, pieces: int, now: float) -> None:
         """All that it claims now."""
+        if pieces == self._pieces:
+            return
+        self._pieces = pieces
         self._since = {piece: self._since.get(piece, now) for piece in _each(pieces)}
 
     def within(self, seconds: float, now: float) -> int:

@@ -28,9 +28,9 @@ from itertools import count
 from operator import or_
 
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
+from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.lateness import LATE_IN_A_ROW, Avoided, Claims, Usual
 from hfpeer.transfer.retry import backoff_seconds
-from hfpeer.transfer.shares import Shares
 from hfpeer.wire import PieceMap
 
 MAX_ORDER_BYTES = 16 * MIB
@@ -39,8 +39,7 @@ URGENT_ORDER_BYTES = 4 * MIB
 TAKE_OVER_SECONDS = 1.0
 """An order whose rest takes its source less than this is left alone, unless it is large."""
 
-TAKE_OVER_SHARE_SECONDS = 0.15
-"""How long a node whose own share is out leaves the others' to them; news of claims takes a part of that."""
+LOOK_AGAIN_SECONDS = 0.05
 COMPANY_SECONDS = 1.0
 """How long at the start a node that knows of no fellow asks for a piece at a time."""
 CLAIM_PATIENCE = 1.5
@@ -164,12 +163,11 @@ class Picker:
     """Decides for one blob. Not thread-safe: the fetch holds a lock around every call."""
 
     def __init__(
-        self, grid: PieceGrid, present: RangeSet, pace: Pace | None = None, shares: Shares | None = None
+        self, grid: PieceGrid, present: RangeSet, pace: Pace | None = None, errands: Errands | None = None
     ) -> None:
-        """`shares` are this node's; without them it asks holders for everything."""
+        """`errands` are this node's while others want the blob; without them it asks holders for everything."""
         self.grid = grid
-        self._shares = shares
-        self._share_out_at: float | None = None
+        self._errands = errands
         self._began_at: float | None = None
         self.present = present.copy()
         self.sources: dict[str, SourceState] = {}
@@ -217,10 +215,12 @@ class Picker:
         if fellow is not None and not fellow.is_whole:
             fellow.claimed = 0
             fellow.out_because = fellow.out_because or _LEFT
+            if self._errands is not None:
+                self._errands.left(fellow.pieces)
 
     def claims(self) -> int:
         """The pieces that are on order at holders, for the fellows to know."""
-        held = (order for order in self.orders.values() if self.sources[order.source].is_whole)
+        held = (order for order in self.orders.values() if self.sources[order.source].is_holder)
         claimed = 0
         for order in held:
             claimed |= _bits(self.grid.pieces_touching(order.position, order.stop))
@@ -261,20 +261,23 @@ class Picker:
         if self._began_at is None:
             self._began_at = now
         fellows = self._fellows(now)
+        if self._errands is not None:
+            self._errands.crowd.look({fellow.node_id: fellow.pieces for fellow in fellows}, now)
         ready = [source for source in self.sources.values() if self._is_ready(source, fellows, now)]
+        is_crowd = self._errands is not None and self._errands.crowd.is_one
         ready.sort(
             key=lambda source: (
                 source.tier,
                 bool(fellows) and not source.is_whole,
                 source.in_flight / source.limit,
-                -source.rate,
+                (source.pieces & self._free).bit_count() if is_crowd else -source.rate,
             )
         )
-        for source in ready:
+        for source in ready if self._free else ():
             span = self._span_for(source, fellows, now)
             if span is not None:
                 return self._give(source, span, now)
-        for source in ready:
+        for source in ready if any(self._middle(order) < order.stop for order in self.orders.values()) else ():
             order = self._take_over(source, now)
             if order is not None:
                 return order
@@ -365,8 +368,10 @@ class Picker:
     def wake_at(self, now: float) -> float | None:
         """When a resting source becomes usable again, or a share may be taken over, if either will be."""
         times = [s.resting_until for s in self.sources.values() if s.out_because is None and s.resting_until > now]
-        if self._share_out_at is not None:
-            times.append(now + TAKE_OVER_SHARE_SECONDS)
+        if self._errands is not None and self._errands.look_again_at is not None:
+            times.append(max(self._errands.look_again_at, now + LOOK_AGAIN_SECONDS))
+        if self._errands is not None and self._errands.crowd.is_one:
+            times.append(now + LOOK_AGAIN_SECONDS)
         return min(times, default=None)
 
     def is_stuck(self) -> bool:
@@ -383,7 +388,7 @@ class Picker:
 
     def _is_ready(self, source: SourceState, fellows: list[SourceState], now: float) -> bool:
         allowance = source.allowance
-        if fellows and source.is_whole:
+        if self._is_spared(source, fellows):
             allowance = min(allowance, HOLDER_ORDERS[source.tier])
         elif len(fellows) > FEW_FELLOWS:
             allowance = 1
@@ -391,9 +396,13 @@ class Picker:
 
     def _fellows(self, now: float) -> list[SourceState]:
         """The others that fetch this blob and can be counted on."""
-        if self._shares is None:
+        if self._errands is None:
             return []
         return [s for s in self.sources.values() if not s.is_whole and s.node_id and s.is_sound(now)]
+
+    def has_holder(self, now: float) -> bool:
+        """Whether somebody can be asked who has all of the blob."""
+        return any(source.is_whole and source.is_usable(now) for source in self.sources.values())
 
     @property
     def has_fellows(self) -> bool:
@@ -401,27 +410,32 @@ class Picker:
         return any(not source.is_whole and source.node_id for source in self.sources.values())
 
     def _share(self, holder: SourceState, fellows: list[SourceState], now: float) -> int:
-        """The pieces to ask a holder for while there are fellows: of those that no fellow has or has claimed its own,
-        and when these are out, after a while, those of others."""
-        assert self._shares is not None
+        """The pieces to ask a holder for while there are fellows."""
+        assert self._errands is not None
         unclaimed = self._free & holder.pieces
         for fellow in fellows:
-            unclaimed &= ~self._coming_from(fellow, now)
-        ids = [fellow.node_id for fellow in fellows]
-        own = unclaimed & self._shares.within(ids, 1)
-        if own or not unclaimed:
-            self._share_out_at = None
-            return own
-        if self._share_out_at is None:
-            self._share_out_at = now
-        rank = 1 + int((now - self._share_out_at) / TAKE_OVER_SHARE_SECONDS)
-        return unclaimed & self._shares.within(ids, rank) if rank > 1 else 0
+            if unclaimed:
+                unclaimed &= ~self._coming_from(fellow, now)
+        sound = {fellow.node_id for fellow in fellows}
+        unsound = {source.node_id for source in self.sources.values() if source.node_id} - sound
+        return self._errands.choose(unclaimed, sound, unsound, now)
+
+    def _is_spared(self, source: SourceState, fellows: list[SourceState]) -> bool:
+        """Whether a source is one of few that must not give everything to everybody: each fellow asks for its share."""
+        if not source.is_holder or source.tier:
+            return source.is_holder and bool(fellows)
+        holders = sum(other.is_holder and not other.tier for other in self.sources.values())
+        return bool(fellows) and holders <= max(2, len(fellows) // 4)
 
     def _span_for(self, source: SourceState, fellows: list[SourceState], now: float) -> ByteRange | None:
         """The first run of free bytes that `source` has and that nobody better could give."""
         mine = source.pieces & self._free & ~source.avoided.now(now)
-        if mine and fellows and source.is_whole:
+        if not mine:
+            return None
+        if mine and self._is_spared(source, fellows):
             mine &= self._share(source, fellows, now)
+        elif self._errands is not None and self._errands.crowd.is_one and not self._urgent(mine):
+            mine = self._errands.crowd.choose(mine, source.node_id)
         if mine:
             mine &= ~self._held_back(source, now)
         if not mine:
@@ -444,7 +458,7 @@ class Picker:
     def _is_company_due(self, now: float) -> bool:
         """Whether fellows that begin just now may not be known yet; what is on order by then is not shared out."""
         assert self._began_at is not None
-        return self._shares is not None and now < self._began_at + COMPANY_SECONDS
+        return self._errands is not None and now < self._began_at + COMPANY_SECONDS
 
     def _urgent(self, pieces: int) -> int:
         """Of these, what the reader waits for who needs the least; 0 when nobody waits for any."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import aclosing
 from typing import Protocol
 
@@ -30,6 +30,9 @@ FIRST_REST_SECONDS = 0.05
 Neighbours = Callable[[WantedBlob], Sequence[PeerSource]]
 """The peers that may be asked for a blob now, the likeliest first; bounded by whoever answers."""
 
+Called = Callable[[Collection[str]], Sequence[PeerSource]]
+"""Those of the nodes with these ids that can be asked."""
+
 
 class Followed(Protocol):
     """What peers are followed for: one blob, or a lot of small ones that is followed as if it were one."""
@@ -45,12 +48,19 @@ class Followed(Protocol):
 
     def fellow_left(self, name: str) -> None: ...
 
+    def envoys_to_follow(self) -> Collection[str]:
+        """The node ids of those that are to be followed whoever else is."""
+        ...
+
 
 class Scout:
     """Finds the sources of blobs. `upstreams` are in the order in which they are to be asked."""
 
-    def __init__(self, neighbours: Neighbours, upstreams: Sequence[UpstreamSource]) -> None:
+    def __init__(
+        self, neighbours: Neighbours, upstreams: Sequence[UpstreamSource], called: Called = lambda node_ids: ()
+    ) -> None:
         self._neighbours = neighbours
+        self._called = called
         self.upstreams = tuple(upstreams)
 
     def peers_for(self, blob: WantedBlob) -> Sequence[PeerSource]:
@@ -58,7 +68,7 @@ class Scout:
 
     def watch(self, fetch: Followed) -> Watch:
         """Begins to follow the peers for a fetch; to be stopped with it."""
-        return Watch(self._neighbours, fetch)
+        return Watch(self._neighbours, fetch, self._called)
 
     def add_upstreams(self, fetch: BlobFetch) -> None:
         for upstream in self.upstreams:
@@ -68,8 +78,10 @@ class Scout:
 class Watch:
     """The peers followed for one fetch. Belongs to the event loop in which it was made."""
 
-    def __init__(self, neighbours: Neighbours, fetch: Followed) -> None:
+    def __init__(self, neighbours: Neighbours, fetch: Followed, called: Called) -> None:
         self._neighbours = neighbours
+        self._called = called
+        self._met: set[str] = set()
         self._fetch = fetch
         self._heard_of = asyncio.Event()
         self._answered: dict[str, asyncio.Event] = {}
@@ -118,8 +130,18 @@ class Watch:
             self._follow_new()
 
     def _follow_new(self) -> None:
-        for peer in self._neighbours(self._fetch.blob):
-            if peer.name not in self._following:
+        self._follow_these(self._neighbours(self._fetch.blob))
+
+    def _follow_envoys(self) -> None:
+        """Those who ask the holders of a blob know each other, however many others there are."""
+        unmet = set(self._fetch.envoys_to_follow()) - self._met
+        if unmet:
+            self._follow_these(self._called(unmet))
+
+    def _follow_these(self, peers: Sequence[PeerSource]) -> None:
+        for peer in peers:
+            if peer.name not in self._following and peer.node_id not in self._met:
+                self._met.add(peer.node_id)
                 self._answered[peer.name] = asyncio.Event()
                 self._following[peer.name] = asyncio.create_task(self._follow(peer), name=f"follow {peer.name}")
 
@@ -150,6 +172,8 @@ class Watch:
                 async for line in lines:
                     if not isinstance(line, PieceMap):
                         self._fetch.hear(peer.name, line)
+                        if line.company:
+                            self._follow_envoys()
                         continue
                     self._fetch.add_source(peer, line)
                     is_fellow = line.bits is not None

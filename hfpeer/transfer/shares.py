@@ -19,23 +19,29 @@ class Shares:
     """The shares of a blob of `count` pieces, for the node `own_id`; `salt` is the same for all who want the blob."""
 
     def __init__(self, own_id: str, salt: str, count: int) -> None:
-        self._own_id = own_id
+        self.own_id = own_id
+        self.count = count
         self._salt = salt
-        self._count = count
         self._fellows: frozenset[str] = frozenset()
         self._by_rank: list[int] = []
 
     def within(self, fellows: Iterable[str], rank: int) -> int:
         """The pieces, a bit each, for which fewer than `rank` fellows come before this node: rank 1 is its own share,
         rank 2 adds those that are its to take over first."""
-        fellows = frozenset(fellows) - {self._own_id}
+        fellows = frozenset(fellows) - {self.own_id}
         if fellows != self._fellows or not self._by_rank:
             self._fellows = fellows
-            self._by_rank = _by_rank(self._scores(self._own_id), [self._scores(fellow) for fellow in sorted(fellows)])
+            self._by_rank = _by_rank(self._scores(self.own_id), [self._scores(fellow) for fellow in sorted(fellows)])
         return self._by_rank[min(rank, len(self._by_rank)) - 1]
 
     def _scores(self, node_id: str) -> tuple[int, ...]:
-        return _scores(node_id, self._salt, self._count)
+        return _scores(node_id, self._salt, self.count)
+
+
+def place_of(node_id: str, turn: int, count: int) -> int:
+    """A piece of `count`, and at each turn another, that hardly any other node finds at the same time."""
+    raw = hashlib.sha256(f"{node_id} {turn}".encode()).digest()
+    return int.from_bytes(raw[:8], "little") % max(1, count)
 
 
 @lru_cache(maxsize=128)

@@ -163,6 +163,10 @@ class SmallBlobs:
                 self._lot.fellow_left(name)
                 self._changed.notify_all()
 
+    def envoys_to_follow(self) -> tuple[str, ...]:
+        """Of small files each fellow takes its share: there are no envoys."""
+        return ()
+
     def is_fellow(self, name: str) -> bool:
         """Whether a peer has said what it has of the lot."""
         with self._changed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hfpeer.ranges import PieceGrid, RangeSet
+from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.lateness import FEW_PIECES, LATE_IN_A_ROW, LATE_SECONDS
 from hfpeer.transfer.picker import WORSE_TIER_PATIENCE, Order, Picker
 from hfpeer.transfer.shares import Shares
@@ -21,7 +22,7 @@ class Node:
     def __init__(self) -> None:
         self.now = 100.0
         self.grid = PieceGrid(COUNT * PIECE, PIECE)
-        self.picker = Picker(self.grid, RangeSet(), shares=Shares("me", "blob", COUNT))
+        self.picker = Picker(self.grid, RangeSet(), errands=Errands(Shares("me", "blob", COUNT)))
         self.tell(SOUND, range(FEW_PIECES))
         for _ in range(FEW_PIECES):
             self.bring(self.order())

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfpeer.ranges import PieceGrid, RangeSet
-from hfpeer.transfer.picker import COMPANY_SECONDS, HOLDER_ORDERS, TAKE_OVER_SHARE_SECONDS, Order, Picker
+from hfpeer.transfer.errands import TAKE_OVER_SHARE_SECONDS, Errands
+from hfpeer.transfer.picker import COMPANY_SECONDS, HOLDER_ORDERS, Order, Picker
 from hfpeer.transfer.shares import Shares
 from hfpeer.wire import PieceMap
 
@@ -26,7 +27,7 @@ class Node:
     def __init__(self, name: str, count: int, tier: int = 0) -> None:
         self.name = name
         self.grid = PieceGrid(count * PIECE, PIECE)
-        self.picker = Picker(self.grid, RangeSet(), shares=Shares(name, "blob", count))
+        self.picker = Picker(self.grid, RangeSet(), errands=Errands(Shares(name, "blob", count)))
         self.picker.add_source(HOLDER, tier, 4)
         self.has = 0
         self.is_idle = False
@@ -150,7 +151,7 @@ def test_the_share_of_a_fellow_that_does_nothing_is_taken_over_after_a_while() -
     assert wake_at is not None
     assert wake_at <= swarm.now + TAKE_OVER_SHARE_SECONDS
     swarm.now += TAKE_OVER_SHARE_SECONDS
-    swarm.run()
+    swarm.run(0.01)
     assert swarm.asked == Counter(range(64)), "and then the second owner asks for it, and nobody else"
 
 
@@ -211,7 +212,7 @@ def test_before_fellows_can_be_known_a_piece_is_asked_for_at_a_time() -> None:
 @given(st.integers(1, 40), st.lists(st.sampled_from(["order", "bring", "fail", "wait"]), max_size=60))
 def test_a_lonely_node_soon_asks_as_one_that_shares_nothing(count: int, acts: list[str]) -> None:
     grid = PieceGrid(count * PIECE, PIECE)
-    pickers = [Picker(grid, RangeSet(), shares=shares) for shares in (None, Shares("me", "blob", count))]
+    pickers = [Picker(grid, RangeSet(), errands=own) for own in (None, Errands(Shares("me", "blob", count)))]
     said: list[list[tuple[str, int, int]]] = [[], []]
     for picker, orders in zip(pickers, said, strict=True):
         assert picker.next_order(100.0) is None

@@ -1,0 +1,138 @@
+"""Which pieces a node asks a holder for itself, while others want the same blob: its errands. Pure; time is handed in.
+
+An envoy asks for its own share, and when that is out, after a while, for what is left of others'. Who is no envoy asks
+for nothing, as long as new pieces come round; so each piece leaves a holder about once, and no death stops it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import reduce
+from operator import or_
+
+from hfpeer.transfer.company import MAX_ENVOYS, SETTLING_SECONDS, Company
+from hfpeer.transfer.crowd import Crowd
+from hfpeer.transfer.shares import Shares, place_of
+
+TAKE_OVER_SHARE_SECONDS = 0.15
+"""How long an envoy whose own share is out leaves the others' to them; news of claims takes a part of that."""
+LEAVE_LAST_SECONDS = 0.6
+"""How long the last pieces, one an envoy, are left to their owners: else two would ask for the same."""
+RUMOUR_SECONDS = 2.0
+"""How long the pieces of a fellow that left, which nobody near has, are thought to be on their way from others."""
+PROMOTED_SECONDS = 1.0
+"""How long one that becomes an envoy late lets pass without anything new before it believes that it is needed."""
+OUTSIDER_SECONDS = 20.0
+"""The same for one that is no envoy: all envoys are believed alive, and none of them gives anything."""
+NEXT_SECONDS = 0.1
+"""The same for the next piece, once it was right to ask and while nothing comes from others."""
+
+
+class Errands:
+    """The errands of one fetch. Without a `company` all fellows count as envoys."""
+
+    def __init__(self, shares: Shares, company: Company | None = None) -> None:
+        self._shares = shares
+        self._company = company
+        self.crowd = Crowd(shares.own_id, shares.count, company)
+        self._patience = place_of(shares.own_id, 0, shares.count) / max(1, shares.count)
+        self._is_proven = False
+        """Whether this node was an envoy from the start, or has found that it is needed."""
+        self._was_settled = False
+        self._out_at: float | None = None
+        self._unclaimed = self._own = 0
+        self._moved_at: float | None = None
+        self._has_stepped_in = False
+        self._turns = 0
+        self._left: list[int] = []
+        self._rumours: list[tuple[int, float]] = []
+        self.look_again_at: float | None = None
+        """When there may be an errand though nothing has happened."""
+
+    def left(self, pieces: int) -> None:
+        """A fellow that had these pieces has left."""
+        self._left.append(pieces)
+
+    def choose(self, unclaimed: int, sound: Collection[str], unsound: Collection[str], now: float) -> int:
+        """Of the pieces that no fellow has or claims, those to ask a holder for now. `sound` are the node ids of the
+        fellows that can be counted on, `unsound` those of the peers that cannot."""
+        unclaimed &= ~self._rumoured(len(sound), now)
+        self._watch(unclaimed, now)
+        self.look_again_at = None
+        if not unclaimed:
+            self._out_at = None
+            return 0
+        envoys = self._envoys(sound, unsound, now)
+        if not self._may_ask(envoys, now):
+            return self._step_in(unclaimed, envoys, now) if self._was_settled else 0
+        own = unclaimed & self._shares.within(envoys, 1)
+        if own:
+            self._out_at = None
+            return own
+        return self._take_over(unclaimed, envoys, now)
+
+    # Inside
+
+    def _envoys(self, sound: Collection[str], unsound: Collection[str], now: float) -> Collection[str]:
+        if self._company is None:
+            return sound
+        self._company.stand(True)
+        return [envoy for envoy in self._company.envoys(now) if envoy not in unsound]
+
+    def _may_ask(self, envoys: Collection[str], now: float) -> bool:
+        if self._company is None:
+            return True
+        if not self._was_settled:
+            if not self._company.is_settled(now):
+                self.look_again_at = now + SETTLING_SECONDS / 3
+                return False
+            self._was_settled = True
+            self._is_proven = self._company.own_id in envoys
+        return self._is_proven and self._company.own_id in envoys
+
+    def _take_over(self, unclaimed: int, envoys: Collection[str], now: float) -> int:
+        self.look_again_at = now + TAKE_OVER_SHARE_SECONDS
+        if self._out_at is None:
+            self._out_at = now
+        waited = now - self._out_at
+        if waited < TAKE_OVER_SHARE_SECONDS or (unclaimed.bit_count() <= len(envoys) and waited < LEAVE_LAST_SECONDS):
+            return 0
+        rank = 1 + int(waited / TAKE_OVER_SHARE_SECONDS)
+        return self._one_of(unclaimed & self._shares.within(envoys, rank))
+
+    def _step_in(self, unclaimed: int, envoys: Collection[str], now: float) -> int:
+        """For one that was no envoy so far. Each waits for another time, so that the first can tell the others."""
+        assert self._company is not None and self._moved_at is not None
+        is_envoy = self._company.own_id in envoys
+        wait = NEXT_SECONDS if self._has_stepped_in else PROMOTED_SECONDS if is_envoy else OUTSIDER_SECONDS
+        due = self._moved_at + wait * (1 + 2 * self._patience)
+        if now < due:
+            self.look_again_at = due
+            return 0
+        self._is_proven = is_envoy
+        self._has_stepped_in = True
+        self._moved_at = now
+        self._own = self._one_of(unclaimed)
+        return self._own
+
+    def _one_of(self, pieces: int) -> int:
+        """One piece, another than others would choose; 0 of none."""
+        self._turns += 1
+        place = place_of(self._shares.own_id, self._turns, self._shares.count)
+        after = pieces >> place << place or pieces
+        return after & -after
+
+    def _watch(self, unclaimed: int, now: float) -> None:
+        """Notes when pieces came round by the work of others."""
+        if self._moved_at is None or self._unclaimed & ~unclaimed & ~self._own:
+            self._moved_at, self._has_stepped_in = now, False
+        self._unclaimed = unclaimed
+
+    def _rumoured(self, fellows: int, now: float) -> int:
+        """What fellows had that have left, for the time in which it comes round if others got it from them. Of a small
+        company everything is known anyway."""
+        if fellows > MAX_ENVOYS:
+            self._rumours += [(pieces, now + RUMOUR_SECONDS) for pieces in self._left]
+        self._left = []
+        self._rumours = [(pieces, until) for pieces, until in self._rumours if until > now]
+        return reduce(or_, (pieces for pieces, _ in self._rumours), 0)

@@ -1,0 +1,91 @@
+"""Who asks a holder for what: envoys their shares, others nothing while new pieces come round."""
+
+from hfpeer.transfer.company import MAX_ENVOYS, MAX_SETTLING_SECONDS, Company
+from hfpeer.transfer.errands import (
+    LEAVE_LAST_SECONDS,
+    OUTSIDER_SECONDS,
+    PROMOTED_SECONDS,
+    RUMOUR_SECONDS,
+    TAKE_OVER_SHARE_SECONDS,
+    Errands,
+)
+from hfpeer.transfer.shares import Shares
+
+COUNT = 64
+ALL = (1 << COUNT) - 1
+START = MAX_SETTLING_SECONDS
+
+
+class Part:
+    """One node of a company of `size`, at whose errands one looks; the others only beat."""
+
+    def __init__(self, own_id: str, size: int) -> None:
+        self.others = [f"node-{number}" for number in range(size) if f"node-{number}" != own_id]
+        self.company = Company(own_id, "blob", 1)
+        self.errands = Errands(Shares(own_id, "blob", COUNT), self.company)
+        self.beat = 1
+        self.choose(ALL, 0.0)
+
+    def choose(self, unclaimed: int, now: float) -> int:
+        self.beat += 1
+        self.company.hear(dict.fromkeys(self.others, self.beat), now)
+        return self.errands.choose(unclaimed, self.others, (), now)
+
+
+def parts(size: int) -> list[Part]:
+    """Envoys first."""
+    found = [Part(f"node-{number}", size) for number in range(size)]
+    return sorted(found, key=lambda part: part.company.own_id not in part.company.envoys(0.0))
+
+
+def test_envoys_share_all_pieces_out_and_others_ask_for_none() -> None:
+    everybody = parts(20)
+    shares = [part.choose(ALL, START) for part in everybody]
+    assert sum(map(int.bit_count, shares)) == COUNT
+    assert sum(map(bool, shares)) <= MAX_ENVOYS
+    assert not any(shares[MAX_ENVOYS:])
+
+
+def test_before_it_knows_the_company_a_node_asks_for_nothing() -> None:
+    part = Part("node-0", 4)
+    assert part.choose(ALL, 0.01) == 0
+    assert part.errands.look_again_at is not None
+    assert part.choose(ALL, START)
+
+
+def test_the_last_pieces_are_left_to_their_owners_for_longer() -> None:
+    part = parts(4)[0]
+    others = ALL & ~part.choose(ALL, START)
+    assert part.choose(others, START) == 0
+    last = others & -others
+    assert part.choose(others, START + TAKE_OVER_SHARE_SECONDS + 0.01).bit_count() == 1
+    assert part.choose(last, START + TAKE_OVER_SHARE_SECONDS + 0.02) == 0
+    assert part.choose(last, START + LEAVE_LAST_SECONDS + 0.01) == last
+
+
+def test_an_outsider_asks_when_nothing_has_come_round_for_long() -> None:
+    part = parts(20)[-1]
+    left = ALL
+    for second in range(60):
+        left &= left - 1
+        assert part.choose(left, START + second) == 0, "others bring piece after piece"
+    late = START + 60 + 3 * OUTSIDER_SECONDS
+    assert part.choose(left, late).bit_count() == 1
+
+
+def test_one_that_becomes_an_envoy_late_begins_when_nothing_comes_round() -> None:
+    part = parts(20)[-1]
+    assert part.choose(ALL, START) == 0
+    part.others = []
+    now = START + 10.0
+    assert part.choose(ALL >> 1, now) == 0, "what was on its way comes round"
+    assert part.choose(ALL >> 1, now + 3 * PROMOTED_SECONDS).bit_count() == 1
+    assert part.choose(ALL >> 1, now + 3 * PROMOTED_SECONDS) == ALL >> 1, "now it is known to be needed"
+
+
+def test_what_one_had_that_left_is_thought_to_come_round_from_others_for_a_while() -> None:
+    part = parts(20)[0]
+    own = part.choose(ALL, START)
+    part.errands.left(own)
+    assert part.choose(ALL, START) & own == 0
+    assert part.choose(ALL, START + RUMOUR_SECONDS + 0.1) == own
