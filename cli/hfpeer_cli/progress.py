@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 MAX_FILES_SHOWN = 6
+MAX_GIVERS_SHOWN, MAX_GIVERS_NAMED = 6, 12
+MAX_NAME, BAR_CELLS = 28, 16
 
 
 @contextmanager
@@ -107,7 +109,8 @@ def summary(finished: Finished) -> list[str]:
     ]
     if finished.reused_bytes:
         lines.append(f"  {'from here':<13}{human_size(finished.reused_bytes):>10}")
-    lines.append(f"  by source    {_shares(finished.bytes_by_source)}")
+    rates = {name: size_bytes / seconds for name, size_bytes in finished.bytes_by_source.items()}
+    lines += ["  by source", *(f"  {line}" for line in givers(finished.bytes_by_source, rates, MAX_GIVERS_NAMED))]
     if finished.refetched_bytes:
         lines.append(f"  fetched twice{human_size(finished.refetched_bytes):>10}")
     saved, total = max(0, finished.wan_saved_bytes), max(1, finished.size_bytes)
@@ -119,12 +122,31 @@ def _largest_first(sizes: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(((name, size) for name, size in sizes.items() if size), key=lambda item: -item[1])
 
 
-def _shares(sizes: dict[str, int]) -> str:
-    return ", ".join(f"{name} {human_size(size)}" for name, size in _largest_first(sizes))
+def givers(sizes: dict[str, int], rates: dict[str, float], limit: int) -> list[str]:
+    """A line for each source that gave or gives something, the most generous first, at most `limit`: its name, its
+    share of all that came as a bar, in bytes and in percent, and its rate."""
+    names = sorted({*sizes, *rates}, key=lambda name: (-sizes.get(name, 0), -rates.get(name, 0.0), name))
+    names = [name for name in names if sizes.get(name) or rates.get(name, 0.0) >= 1]
+    shown, others = names[:limit], names[limit:]
+    rows = [(name, sizes.get(name, 0), rates.get(name, 0.0)) for name in shown]
+    if others:
+        given = sum(sizes.get(name, 0) for name in others), sum(rates.get(name, 0.0) for name in others)
+        rows.append((f"{len(others)} more", *given))
+    total = max(1, sum(sizes.values()))
+    width = max((len(shortened(name, MAX_NAME)) for name, _, _ in rows), default=0)
+    return [
+        f"  {shortened(name, MAX_NAME):<{width}}  {_bar(size / total)}"
+        f"{human_size(size):>10}{size / total:>5.0%}{human_size(rate):>10}/s"
+        for name, size, rate in rows
+    ]
+
+
+def _bar(share: float) -> str:
+    return ("━" * round(share * BAR_CELLS)).ljust(BAR_CELLS)
 
 
 class _Bars:
-    """The bars of one transfer: the total, the files in flight, and a line that says where bytes come from now."""
+    """The bars of one transfer: the total, the files in flight, and who gives how much of it."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -169,7 +191,7 @@ class _Bars:
             if path not in self._files:
                 self._files[path] = _add_bar(self._progress, f"  {shortened(path, self._console.width // 4)}")
             _set_bar(self._progress, self._files[path], file.present_bytes, file.size_bytes, "")
-        self._sources.plain = where_from(event)
+        self._sources.plain = "\n".join(givers(event.bytes_by_source, event.rate_by_source, MAX_GIVERS_SHOWN))
 
     def _draw_total(self, event: Progressed) -> None:
         if self._total is None:
@@ -208,10 +230,3 @@ def pace(event: Progressed) -> str:
     hours, minutes = divmod(minutes, 60)
     left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
     return f"{human_size(rate)}/s, {left} left"
-
-
-def where_from(event: Progressed) -> str:
-    """`from pegasus 90.0 MB/s, hf-mirror.com 22.0 MB/s`: where the bytes come from now, the fastest first."""
-    active = [(name, rate) for name, rate in event.rate_by_source.items() if rate >= 1]
-    fastest_first = sorted(active, key=lambda item: -item[1])
-    return "from " + ", ".join(f"{name} {human_size(rate)}/s" for name, rate in fastest_first) if active else ""

@@ -13,7 +13,7 @@ import pytest
 from fakes.stub_node import COMMIT
 from hfpeer.transfer.events import Progressed
 from hfpeer_cli.output import human_size, human_time
-from hfpeer_cli.progress import pace, shortened, where_from
+from hfpeer_cli.progress import givers, pace, shortened
 
 pty = pytest.importorskip("pty")
 
@@ -33,8 +33,9 @@ class Node(StubNode):
         for step in range(3):
             files = (FileProgress(path, step * 10_000_000, 100_000_000),)
             rates = {"pegasus": 90e6, "hf-mirror.com": 2.2e6}
+            given = {"pegasus": 3_000_000, "hf-mirror.com": 1_000_000}
             present = 900_000_000 + step * 1_000_000
-            on_event(Progressed(present, 1_200_000_000, 112e6, {}, rates, files, 1, 3))
+            on_event(Progressed(present, 1_200_000_000, 112e6, given, rates, files, 1, 3))
             await asyncio.sleep(0.2)
         return self.finished
 
@@ -69,7 +70,8 @@ def test_an_add_shows_how_far_it_is_and_where_the_bytes_come_from_now(environ: d
     seen = at_terminal(environ, "model", "add", "-r", "acme/tiny")
     assert re.search(r"1 of 3 files +\S+ +90\d\.0 MB/1.2 GB 112\.0 MB/s, 0:03 left", seen)
     assert re.search(r"…/model-00002-of-00… +\S+ +10\.0 MB/100\.0 MB", seen)
-    assert "from pegasus 90.0 MB/s, hf-mirror.com 2.2 MB/s" in seen
+    assert re.search(r"pegasus +━{12} +3\.0 MB  75% +90\.0 MB/s", seen)
+    assert re.search(r"hf-mirror\.com +━{4} +1\.0 MB  25% +2\.2 MB/s", seen)
     assert f"pinned to commit {COMMIT}" in seen
     assert "orion gave up on config.json (it closed the connection)" in seen
     assert "to fetch: 2 files, 300.0 MB" in seen
@@ -108,5 +110,13 @@ def test_words_for_sizes_and_times() -> None:
 def test_a_transfer_that_stands_still_is_said_to_wait() -> None:
     still = Progressed(5, 10, 0.0, {}, {"pegasus": 0.0}, (), 0, 1)
     assert pace(still) == "waiting"
-    assert where_from(still) == ""
+    assert givers(still.bytes_by_source, still.rate_by_source, 6) == []
     assert pace(Progressed(0, 7200, 1.0, {}, {}, (), 0, 1)) == "1 B/s, 2:00:00 left"
+
+
+def test_a_crowd_of_givers_is_summed_up() -> None:
+    sizes = {f"node-{number:02}": 1000 * (number + 1) for number in range(20)}
+    lines = givers(sizes, dict.fromkeys(sizes, 5.0), 3)
+    assert [line.split()[0] for line in lines] == ["node-19", "node-18", "node-17", "17"]
+    assert re.search(r"17 more +━+ +153\.0 kB  73% +85 B/s", lines[-1])
+    assert len({len(line) for line in lines}) == 1
