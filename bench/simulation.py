@@ -1,11 +1,10 @@
 """Hundreds of nodes that want one blob, simulated: the real picker and the real shares, on links that only cost time.
 
-    python bench/simulation.py --nodes 100
-    python bench/simulation.py --nodes 1000 --pieces 64 --churn 0.1
-    python bench/simulation.py --nodes 100 --source wan
+    python bench/simulation.py
+    python bench/simulation.py --nodes 100 --source holder wan --churn 0 0.1 0.3
 
 A discrete-event simulation: each node has one link of the same rate each way, follows some neighbours, and tells them
-every 60 ms what it got and what it claims. Bytes go out in the order asked, a piece at a time, at the full rate of the
+every 0.1 s what it got and what it claims. Bytes go out in the order asked, a piece at a time, at the full rate of the
 sender's link, and come in one after the other at that of the receiver's. Everybody knows the one holder, or, when
 nobody has the blob, the hub, whose road is `--wan` times as fast as a link. With churn that share of the nodes dies at
 random moments of the time that the bound takes, and as many others join.
@@ -21,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from heapq import heappop, heappush
-from itertools import count
+from itertools import count, product
 
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
 from hfpeer.transfer.company import Company
@@ -289,35 +288,66 @@ class Lan:
             others = random.sample(nodes, min(len(nodes), neighbours + 1))
             node.chosen = [other for other in others if other is not node][:neighbours]
 
-    def report(self) -> None:
-        """Prints what there is to say."""
+    def report(self) -> Report:
+        """What there is to say."""
         alive = [node for node in self.nodes.values() if not node.is_dead]
         ended = [node for node in alive if node.ended_at >= 0]
         times = sorted((node.ended_at - node.started_at) / self.bound_seconds for node in ended) or [0.0]
-        print(f"finished                    {len(ended)} of {len(alive)}")
-        print(f"time over bound, slowest    {times[-1]:.2f}")
-        print(f"time over bound, median     {times[len(times) // 2]:.2f}")
-        print(f"sent by the {self.options.source:6} over F   {self.source.sent_bytes / self.grid.size_bytes:.2f}")
-        print(f"messages heard per node     {sum(node.messages for node in alive) / max(1, len(alive)):.0f}")
-        print(f"CPU seconds                 {time.process_time():.1f}")
+        return Report(
+            finished=len(ended),
+            alive=len(alive),
+            slowest=times[-1],
+            median=times[len(times) // 2],
+            copies=self.source.sent_bytes / self.grid.size_bytes,
+            messages=sum(node.messages for node in alive) / max(1, len(alive)),
+        )
+
+
+@dataclass(frozen=True)
+class Report:
+    """Times are over the bound, copies are what the holder or the hub sent over F, messages those a node heard."""
+
+    finished: int
+    alive: int
+    slowest: float
+    median: float
+    copies: float
+    messages: float
+
+
+def simulate(options: argparse.Namespace) -> Report:
+    """One run of a company of `options.nodes`."""
+    random.seed(options.seed)
+    lan = Lan(options)
+    lan.clock.run(lambda: not lan.unfinished, 20 * lan.bound_seconds)
+    return lan.report()
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[100, 1000])
+    parser.add_argument("--pieces", type=int, default=256, help="of 1 MiB each (default: 256)")
+    parser.add_argument("--neighbours", type=int, default=16)
+    parser.add_argument("--source", nargs="+", choices=("holder", "wan"), default=["wan"], help="who has the blob")
+    parser.add_argument("--mbit", type=float, default=200.0, help="rate of a link (default: 200)")
+    parser.add_argument("--wan", type=float, default=0.5, help="rate of the WAN over that of a link (default: 0.5)")
+    parser.add_argument("--churn", type=float, nargs="+", default=[0.0, 0.1], help="share that dies and is replaced")
+    parser.add_argument("--hang", type=float, default=0.3, help="share of the dying that falls silent instead")
+    parser.add_argument("--seed", type=int, default=1)
+    return parser
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, default=100)
-    parser.add_argument("--pieces", type=int, default=64, help="of 1 MiB each (default: 64)")
-    parser.add_argument("--neighbours", type=int, default=16)
-    parser.add_argument("--source", choices=("holder", "wan"), default="holder", help="where the blob comes from")
-    parser.add_argument("--mbit", type=float, default=200.0, help="rate of a link (default: 200)")
-    parser.add_argument("--wan", type=float, default=0.5, help="rate of the WAN over that of a link (default: 0.5)")
-    parser.add_argument("--churn", type=float, default=0.0, help="share of the nodes that dies and is replaced")
-    parser.add_argument("--hang", type=float, default=0.3, help="share of the dying that falls silent instead")
-    parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
-    random.seed(options.seed)
-    lan = Lan(options)
-    lan.clock.run(lambda: not lan.unfinished, 100 * lan.bound_seconds)
-    lan.report()
+    asked = parser().parse_args()
+    print(f"{'nodes':>5}  source  churn  {'finished':>11}  slowest  median  copies  messages  CPU s")
+    for nodes, source, churn in product(asked.nodes, asked.source, asked.churn):
+        began_at = time.process_time()
+        said = simulate(argparse.Namespace(**{**vars(asked), "nodes": nodes, "source": source, "churn": churn}))
+        print(
+            f"{nodes:5}  {source:6}  {churn:5.2f}  {said.finished:5}/{said.alive:5}  {said.slowest:7.2f}"
+            f"  {said.median:6.2f}  {said.copies:6.3f}  {said.messages:8.0f}  {time.process_time() - began_at:5.0f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -98,6 +98,28 @@ def honest(company: list[Machine]) -> list[Machine]:
     return company[:3]
 
 
+@pytest.fixture
+def six(machines: Machines, slow_hub: HubSimulator) -> Iterator[list[Machine]]:
+    """Honest nodes that know each other."""
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(6)]
+    made = [
+        machines.make(
+            f"pleiad-{number}",
+            upstreams=f"origin={slow_hub.endpoint}",
+            peers=[other for other in addresses if other != own],
+            HFPEER_LAN_LISTEN=own,
+            HFPEER_LIMIT_LAN_UP=LAN_UP,
+        )
+        for number, own in enumerate(addresses)
+    ]
+    for machine in made:
+        machine.start()
+    know_each_other(made)
+    yield made
+    for machine in made:
+        machine.stop()
+
+
 def know_each_other(machines: Sequence[Machine]) -> None:
     for one in machines:
         for other in machines:
@@ -148,6 +170,15 @@ async def test_a_hub_sends_little_more_than_one_copy_to_all_who_start_together(
     assert 1.0 <= sent_by_hub(slow_hub) <= 1.15
     assert all(one.bytes_by_kind["peer"] > 0.4 * SIZE_BYTES for one in finished)
     assert not any(add.liars for add in adds)
+
+
+async def test_six_that_start_together_take_little_more_than_one_copy_from_a_hub(
+    six: list[Machine], slow_hub: HubSimulator, put: Callable[[str], RepoId]
+) -> None:
+    repo = put("six-want-it")
+    await asyncio.gather(*(Add(machine, repo).task for machine in six))
+    assert all(has_all(machine, repo) for machine in six)
+    assert 1.0 <= sent_by_hub(slow_hub) <= 1.2
 
 
 async def test_a_holder_sends_little_more_than_one_copy_to_all_who_want_it(
