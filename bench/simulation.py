@@ -26,8 +26,9 @@ from hfpeer.ranges import MIB, PieceGrid, RangeSet
 from hfpeer.transfer.company import Company
 from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.fellows import Telling, pieces_of
-from hfpeer.transfer.picker import Order, Picker
+from hfpeer.transfer.picker import Picker
 from hfpeer.transfer.shares import Shares
+from hfpeer.transfer.standing import Order
 from hfpeer.wire import PieceMap, PieceNews
 
 LATENCY_SECONDS = 0.0005

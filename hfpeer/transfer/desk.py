@@ -15,9 +15,10 @@ from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.events import Listener
 from hfpeer.transfer.fellows import Chronicle
 from hfpeer.transfer.hashing import BufferPool
-from hfpeer.transfer.picker import Pace, Picker
+from hfpeer.transfer.picker import Picker
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.sources import Source, WantedBlob
+from hfpeer.transfer.standing import Pace
 
 
 class Desk:

@@ -26,10 +26,10 @@ from hfpeer.transfer.fellows import bits_of
 from hfpeer.transfer.forgery import check_plain
 from hfpeer.transfer.hashing import readable_stop
 from hfpeer.transfer.lies import COMPARED, Lies
-from hfpeer.transfer.picker import Pace
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.shares import Shares
 from hfpeer.transfer.sources import CONNECTIONS, TIERS, Source, WantedBlob
+from hfpeer.transfer.standing import Pace
 from hfpeer.transfer.workers import MAX_WORKERS, Workers
 from hfpeer.wire import PieceMap, PieceNews
 

@@ -13,7 +13,7 @@ from hfpeer.transfer.blame import Inquiry, ask_once
 from hfpeer.transfer.desk import Desk
 from hfpeer.transfer.events import SourceFailed
 from hfpeer.transfer.fellows import Vouchers, span_of
-from hfpeer.transfer.picker import Order
+from hfpeer.transfer.standing import Order
 from hfpeer.wire import PieceNews, SourceFault, piece_digest
 
 SAMPLE_SILENCES = 3

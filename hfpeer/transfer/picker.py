@@ -15,22 +15,21 @@ Rules, in order of weight:
 5. While fellows fetch the same blob, each node asks a holder only for its own share of the pieces, one at a time, and
    gets the others from its fellows; so a holder, or the WAN, gives each piece about once. When its share is out, a
    node takes over what no fellow has or has claimed, the pieces of which it is the second owner first.
-
-No byte is on order twice. Sets of pieces are integers, one bit a piece: a decision over 60,000 pieces and many
-sources is then a handful of machine operations.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from functools import reduce
 from itertools import count
 from operator import or_
 
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.errands import Errands
-from hfpeer.transfer.lateness import LATE_IN_A_ROW, Avoided, Claims, Usual
+from hfpeer.transfer.lateness import LATE_IN_A_ROW
+from hfpeer.transfer.ledger import Ledger, bits, lowest
+from hfpeer.transfer.overdue import Watch
 from hfpeer.transfer.retry import backoff_seconds
+from hfpeer.transfer.standing import Order, Pace, SourceState
 from hfpeer.wire import PieceMap
 
 MAX_ORDER_BYTES = 16 * MIB
@@ -42,10 +41,6 @@ TAKE_OVER_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.05
 COMPANY_SECONDS = 1.0
 """How long at the start a node that knows of no fellow asks for a piece at a time."""
-CLAIM_PATIENCE = 1.5
-"""After so many times what makes a piece of a holder late, a fellow's claim on one counts no more."""
-WORSE_TIER_PATIENCE = 2.0
-"""So much longer a piece is waited for when only a worse tier could give it instead."""
 FEW_FELLOWS = 3
 """Up to so many fellows give two pieces at a time, more of them one."""
 HOLDER_ORDERS = {0: 1, 1: 2, 2: 2}
@@ -54,109 +49,6 @@ HOLDER_ORDERS = {0: 1, 1: 2, 2: 2}
 _LEFT = "left"
 MAX_DOUBLINGS = 6
 """Of the time for which others go before a source that stays silent."""
-
-
-@dataclass(frozen=True)
-class Pace:
-    """When a source counts as silent, behind, or as good as none."""
-
-    silence_seconds: float = 5.0
-    """How long an order may bring nothing while another source could carry on."""
-    slow_ratio: float = 10.0
-    """A source this many times slower than the best other one of its tier loses its order."""
-    slow_seconds: float = 30.0
-    """How long a source that fell behind gets no order that another could take."""
-    floor_bytes_per_second: float = 64 * 1024
-    """Under this rate a source holds back no worse tier, and may lose its order to one."""
-    floor_seconds: float = 10.0
-    """How long a source must have been busy before its rate is held against the floor."""
-
-
-@dataclass
-class Order:
-    """Bytes asked of one source. `position` is how far it has come; `stop` may move down while it runs.
-
-    `is_paused` while not the source but the receiver is what it waits for.
-    """
-
-    number: int
-    source: str
-    start: int
-    stop: int
-    position: int
-    began_at: float
-    progressed_at: float
-    is_paused: bool = False
-    is_late: bool = False
-    """It is ended for this alone."""
-
-    @property
-    def remaining_bytes(self) -> int:
-        return self.stop - self.position
-
-
-@dataclass
-class SourceState:
-    """What the picker knows of a source. `pieces` has a bit for each piece that it can give."""
-
-    name: str
-    tier: int
-    limit: int
-    pieces: int
-    is_whole: bool
-    node_id: str = ""
-    is_holder: bool = False
-    """Whether it had everything when it was met: what comes from it was not changed by a fellow on the way."""
-    claimed: int = 0
-    """The pieces that this fellow is asking a holder for."""
-    claims: Claims = field(default_factory=Claims, repr=False)
-    avoided: Avoided = field(default_factory=Avoided, repr=False)
-    in_flight: int = 0
-    failures: int = 0
-    failed_at: float = 0.0
-    resting_until: float = 0.0
-    slow_until: float = 0.0
-    out_because: str | None = None
-    is_barred: bool = False
-    last_reason: str = ""
-    rate: float = 0.0
-    """Bytes per second of late; 0 while unknown."""
-    _window_start: float = field(default=0.0, repr=False)
-    _window_bytes: int = field(default=0, repr=False)
-    _busy_since: float = field(default=0.0, repr=False)
-
-    @property
-    def allowance(self) -> int:
-        """How many orders it may have at a time: one until it has shown after a failure that it gives bytes."""
-        return 1 if self.failures else self.limit
-
-    def is_usable(self, now: float) -> bool:
-        return self.out_because is None and self.resting_until <= now
-
-    def is_sound(self, now: float) -> bool:
-        """Whether it can be counted on: usable, and neither on probation nor behind."""
-        return self.is_usable(now) and not self.failures and self.slow_until <= now
-
-    def begin(self, now: float) -> None:
-        if self.in_flight == 0:
-            self._window_start, self._window_bytes, self._busy_since = now, 0, now
-        self.in_flight += 1
-
-    def account(self, size_bytes: int, now: float) -> None:
-        self._window_bytes += size_bytes
-        elapsed = now - self._window_start
-        if elapsed >= 1.0:
-            fresh = self._window_bytes / elapsed
-            self.rate = fresh if not self.rate else (self.rate + fresh) / 2
-            self._window_start, self._window_bytes = now, 0
-
-    def is_below_floor(self, now: float, pace: Pace) -> bool:
-        """Whether it has been busy for a while and still gives next to nothing."""
-        if not self.in_flight or now - self._busy_since < pace.floor_seconds:
-            return False
-        elapsed = now - self._window_start
-        recent = self._window_bytes / elapsed if elapsed >= 1.0 else 0.0
-        return max(self.rate if elapsed < 2.0 else 0.0, recent) < pace.floor_bytes_per_second
 
 
 class Picker:
@@ -169,24 +61,15 @@ class Picker:
         self.grid = grid
         self._errands = errands
         self._began_at: float | None = None
-        self.present = present.copy()
+        self._ledger = Ledger(grid, present)
+        self.present = self._ledger.present
         self.sources: dict[str, SourceState] = {}
         self.orders: dict[int, Order] = {}
         self._pace = pace or Pace()
-        self._all = (1 << grid.count) - 1
-        self._taken = present.copy()
-        """What is present or on order; the rest is free."""
-        self._free = self._all
-        """The pieces with a free byte."""
-        self._free_bytes = grid.size_bytes - present.total
-        for start, stop in present:
-            inside = grid.pieces_inside(start, stop)
-            self._free &= ~_bits(inside)
+        self._watch = Watch(grid, self._pace)
         self._preferred: dict[int, int] = {}
         """By reader: the pieces it waits for."""
         self._numbers = count(1)
-        self._usual = {is_whole: Usual() for is_whole in (False, True)}
-        """How long pieces take: of fellows, and of holders."""
 
     # What is known of sources
 
@@ -194,7 +77,9 @@ class Picker:
         """A source joins, or says what it has now (None: everything). `tier` 0 is best; `limit` bounds its orders at
         a time. One that had given up and now has something else is tried again."""
         is_whole = pieces is None or pieces.bits is None
-        mine = self._all if pieces is None or pieces.bits is None else int.from_bytes(pieces.bits, "little") & self._all
+        mine = self._ledger.all
+        if pieces is not None and pieces.bits is not None:
+            mine &= int.from_bytes(pieces.bits, "little")
         known = self.sources.setdefault(name, SourceState(name, tier, limit, mine, is_whole, node_id, is_whole))
         if (known.pieces != mine or known.out_because == _LEFT) and not known.is_barred:
             known.out_because = None
@@ -206,8 +91,8 @@ class Picker:
         if fellow is not None:
             if added and not fellow.is_barred:
                 fellow.out_because = None
-            fellow.pieces |= added & self._all
-            fellow.claimed = claimed & self._all
+            fellow.pieces |= added & self._ledger.all
+            fellow.claimed = claimed & self._ledger.all
 
     def left(self, name: str) -> None:
         """A fellow is gone; what it claimed is free for others."""
@@ -223,7 +108,7 @@ class Picker:
         held = (order for order in self.orders.values() if self.sources[order.source].is_holder)
         claimed = 0
         for order in held:
-            claimed |= _bits(self.grid.pieces_touching(order.position, order.stop))
+            claimed |= bits(self.grid.pieces_touching(order.position, order.stop))
         return claimed
 
     def remove_source(self, name: str, reason: str) -> None:
@@ -246,7 +131,7 @@ class Picker:
         self._preferred.pop(reader, None)
         if start >= stop:
             return
-        self._preferred[reader] = _bits(self.grid.pieces_touching(start, stop))
+        self._preferred[reader] = bits(self.grid.pieces_touching(start, stop))
         piece = self.grid.piece_size_bytes
         begin = start // piece * piece
         for order in self.orders.values():
@@ -270,10 +155,10 @@ class Picker:
                 source.tier,
                 bool(fellows) and not source.is_whole,
                 source.in_flight / source.limit,
-                (source.pieces & self._free).bit_count() if is_crowd else -source.rate,
+                (source.pieces & self._ledger.free).bit_count() if is_crowd else -source.rate,
             )
         )
-        for source in ready if self._free else ():
+        for source in ready if self._ledger.free else ():
             span = self._span_for(source, fellows, now)
             if span is not None:
                 return self._give(source, span, now)
@@ -287,7 +172,7 @@ class Picker:
         """The running orders that others should finish, each with the reason. The caller ends them."""
         late = []
         for order in self.orders.values():
-            reason = self._why_overdue(order, now)
+            reason = self._watch.why_overdue(order, self.sources.values(), now)
             if reason is not None:
                 late.append((order, reason))
         return late
@@ -311,7 +196,7 @@ class Picker:
         source.failures = 0
         source.account(size_bytes, now)
         if not order.remaining_bytes:
-            self._note_duration(order, source, now)
+            self._watch.note_duration(order, source, now)
 
     def finished(self, order: Order) -> None:
         """An order has brought all it should."""
@@ -346,7 +231,7 @@ class Picker:
         source.last_reason = reason
         self._release(order)
         if order.is_late:
-            source.avoided.add(_bits(self.grid.pieces_touching(order.position, order.stop)), now)
+            source.avoided.add(bits(self.grid.pieces_touching(order.position, order.stop)), now)
             if source.avoided.in_a_row < LATE_IN_A_ROW:
                 return
         if order.position == order.start:
@@ -355,9 +240,7 @@ class Picker:
 
     def discard(self, start: int, stop: int) -> None:
         """Bytes that were thought present are wrong: they are to be fetched again."""
-        self.present.discard(start, stop)
-        for lost in self._lost(start, stop):
-            self._free_up(*lost)
+        self._ledger.discard(start, stop, [(order.position, order.stop) for order in self.orders.values()])
 
     # State
 
@@ -382,7 +265,7 @@ class Picker:
         if self.is_complete or self.orders:
             return False
         hopeful = [source for source in self.sources.values() if source.out_because is None]
-        return not any(source.pieces & self._free or not source.is_whole for source in hopeful)
+        return not any(source.pieces & self._ledger.free or not source.is_whole for source in hopeful)
 
     # Inside
 
@@ -407,12 +290,12 @@ class Picker:
     @property
     def has_fellows(self) -> bool:
         """Whether anybody else is known to fetch this blob."""
-        return any(not source.is_whole and source.node_id for source in self.sources.values())
+        return any(source.is_fellow for source in self.sources.values())
 
     def _share(self, holder: SourceState, fellows: list[SourceState], now: float) -> int:
         """The pieces to ask a holder for while there are fellows."""
         assert self._errands is not None
-        unclaimed = self._free & holder.pieces
+        unclaimed = self._ledger.free & holder.pieces
         for fellow in fellows:
             if unclaimed:
                 unclaimed &= ~self._coming_from(fellow, now)
@@ -429,7 +312,7 @@ class Picker:
 
     def _span_for(self, source: SourceState, fellows: list[SourceState], now: float) -> ByteRange | None:
         """The first run of free bytes that `source` has and that nobody better could give."""
-        mine = source.pieces & self._free & ~source.avoided.now(now)
+        mine = source.pieces & self._ledger.free & ~source.avoided.now(now)
         if not mine:
             return None
         if mine and self._is_spared(source, fellows):
@@ -441,18 +324,18 @@ class Picker:
         if not mine:
             return None
         urgent = self._urgent(mine)
-        first = _lowest(urgent or mine)
+        first = lowest(urgent or mine)
         limit = self.grid.piece_size_bytes if fellows or self._is_company_due(now) else self._order_bytes()
         if urgent:
             limit = min(limit, max(URGENT_ORDER_BYTES, self.grid.piece_size_bytes))
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
-        low, high = self._bytes_of(first, first + _lowest(~window))
-        return next(self._taken.gaps(low, high))
+        low, high = self._ledger.bytes_of(first, first + lowest(~window))
+        return next(self._ledger.taken.gaps(low, high))
 
     def _coming_from(self, fellow: SourceState, now: float) -> int:
         """The pieces for which a fellow can be waited for: those that it has and gives, or has just claimed."""
         fellow.claims.hear(fellow.claimed, now)
-        claimed = fellow.claims.within(self._usual[True].late_after(CLAIM_PATIENCE), now)
+        claimed = fellow.claims.within(self._watch.claims_last(), now)
         return (fellow.pieces | claimed) & ~fellow.avoided.now(now)
 
     def _is_company_due(self, now: float) -> bool:
@@ -471,7 +354,7 @@ class Picker:
         for other in self.sources.values():
             if self._goes_before(other, source, now):
                 if other.is_whole:
-                    return self._all
+                    return self._ledger.all
                 pieces |= other.pieces & ~other.avoided.now(now)
         return pieces
 
@@ -482,36 +365,26 @@ class Picker:
     def _order_bytes(self) -> int:
         """Large orders while there is much to do, small ones towards the end, so that all finish together."""
         connections = sum(s.limit for s in self.sources.values() if s.out_because is None)
-        share = self._free_bytes // (2 * max(1, connections))
+        share = self._ledger.free_bytes // (2 * max(1, connections))
         piece = self.grid.piece_size_bytes
         return max(piece, min(MAX_ORDER_BYTES, share // piece * piece))
 
     def _give(self, source: SourceState, span: ByteRange, now: float) -> Order:
         order = Order(next(self._numbers), source.name, span.start, span.stop, span.start, now, now)
-        self._take_up(*span)
+        self._ledger.take_up(*span)
         self.orders[order.number] = order
         source.begin(now)
         return order
 
     def _release(self, order: Order) -> None:
         if self.orders.pop(order.number, None) is not None:
-            self._free_up(order.position, order.stop)
+            self._ledger.free_up(order.position, order.stop)
             self.sources[order.source].in_flight -= 1
-
-    def _take_up(self, start: int, stop: int) -> None:
-        """`[start, stop)` was free and is on order from now on."""
-        self._taken.add(start, stop)
-        self._free_bytes -= stop - start
-        touched = self.grid.pieces_touching(start, stop)
-        self._free &= ~_bits(touched)
-        for piece in {touched[0], touched[-1]}:
-            if not self._taken.covers(*self.grid.range_of(piece)):
-                self._free |= 1 << piece
 
     def _make_way(self, start: int, stop: int) -> None:
         """Ends the longest order that nobody waits for after its piece, if `start` is neither here nor on its way."""
         absent = next(self.present.gaps(start, stop), None)
-        if absent is None or self._taken.covers(absent.start, absent.start + 1):
+        if absent is None or self._ledger.taken.covers(absent.start, absent.start + 1):
             return
         piece = self.grid.piece_size_bytes
         wanted = 1 << absent.start // piece
@@ -521,7 +394,7 @@ class Picker:
             for order in self.orders.values()
             if order.remaining_bytes > piece
             and self.sources[order.source].pieces & wanted
-            and not _bits(self.grid.pieces_touching(order.position, order.stop)) & waited_for
+            and not bits(self.grid.pieces_touching(order.position, order.stop)) & waited_for
         ]
         if idle:
             order = max(idle, key=lambda order: order.remaining_bytes)
@@ -530,23 +403,7 @@ class Picker:
     def _shorten(self, order: Order, stop: int) -> None:
         """The rest of a running order is to be ordered anew."""
         end, order.stop = order.stop, stop
-        self._free_up(stop, end)
-
-    def _free_up(self, start: int, stop: int) -> None:
-        """`[start, stop)` was present or on order and is to be ordered again."""
-        if start < stop:
-            self._taken.discard(start, stop)
-            self._free_bytes += stop - start
-            self._free |= _bits(self.grid.pieces_touching(start, stop))
-
-    def _lost(self, start: int, stop: int) -> RangeSet:
-        """What of `[start, stop)` is taken but neither present nor on order."""
-        lost = RangeSet([(start, stop)])
-        for gap in self._taken.gaps(start, stop):
-            lost.discard(*gap)
-        for order in self.orders.values():
-            lost.discard(order.position, order.stop)
-        return lost
+        self._ledger.free_up(stop, end)
 
     def _count_failure(self, source: SourceState, order: Order, now: float) -> None:
         if order.began_at >= source.failed_at:
@@ -576,54 +433,5 @@ class Picker:
         is_worth_it = order.remaining_bytes >= 4 * self.grid.piece_size_bytes or (
             0 < owner.rate < order.remaining_bytes / TAKE_OVER_SECONDS
         )
-        wanted = _bits(self.grid.pieces_touching(middle, order.stop))
+        wanted = bits(self.grid.pieces_touching(middle, order.stop))
         return is_worth_it and source.pieces & wanted == wanted
-
-    def _why_overdue(self, order: Order, now: float) -> str | None:
-        if order.is_paused or not order.remaining_bytes:
-            return None
-        rest = _bits(self.grid.pieces_touching(order.position, order.stop))
-        owner = self.sources[order.source]
-        others = [s for s in self.sources.values() if s is not owner and s.is_sound(now) and s.pieces & rest]
-        silent_seconds = now - order.progressed_at
-        if others and silent_seconds >= self._pace.silence_seconds:
-            return f"silent for {silent_seconds:.0f} s"
-        if owner.is_below_floor(now, self._pace) and not all(s.is_below_floor(now, self._pace) for s in others):
-            return f"gives less than {self._pace.floor_bytes_per_second / 1024:.0f} KiB/s"
-        if self._is_late(order, owner, others, now):
-            order.is_late = True
-            return f"has taken {now - order.began_at:.1f} s for a piece"
-        best = max((other.rate for other in others if other.tier <= owner.tier), default=0.0)
-        if owner.rate and best > owner.rate * self._pace.slow_ratio and order.remaining_bytes / owner.rate > 3.0:
-            return f"{best / owner.rate:.0f} times slower than another source"
-        return None
-
-    def _is_late(self, order: Order, owner: SourceState, others: list[SourceState], now: float) -> bool:
-        """Whether, among fellows, an order takes much longer than usual, and others have what it should bring."""
-        if not others or not self.has_fellows:
-            return False
-        patience = self._pieces_in(order) * (1.0 if any(s.tier <= owner.tier for s in others) else WORSE_TIER_PATIENCE)
-        return now - order.began_at > self._usual[owner.is_whole].late_after(patience)
-
-    def _note_duration(self, order: Order, source: SourceState, now: float) -> None:
-        usual, seconds = self._usual[source.is_whole], (now - order.began_at) / self._pieces_in(order)
-        if seconds < usual.late_after():
-            source.avoided.in_a_row = 0
-        usual.note(seconds)
-
-    def _pieces_in(self, order: Order) -> float:
-        return max(1.0, (order.stop - order.start) / self.grid.piece_size_bytes)
-
-    def _bytes_of(self, first: int, stop: int) -> ByteRange:
-        """The bytes of the pieces from `first` up to and without `stop`."""
-        return ByteRange(self.grid.range_of(first).start, self.grid.range_of(stop - 1).stop)
-
-
-def _bits(pieces: range) -> int:
-    """A set of consecutive pieces."""
-    return (1 << len(pieces)) - 1 << pieces.start if pieces else 0
-
-
-def _lowest(pieces: int) -> int:
-    """The first piece of a set that is not empty."""
-    return (pieces & -pieces).bit_length() - 1

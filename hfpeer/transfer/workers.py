@@ -13,7 +13,7 @@ from hfpeer.ranges import MIB, PIECE_SIZE_BYTES
 from hfpeer.transfer.desk import Desk
 from hfpeer.transfer.events import SourceFailed
 from hfpeer.transfer.lies import Lies
-from hfpeer.transfer.picker import Order
+from hfpeer.transfer.standing import Order
 from hfpeer.wire import Body, SourceFault
 
 MAX_WORKERS = 8

@@ -22,9 +22,9 @@ from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.ranges import MIB
 from hfpeer.transfer.events import Event, SourceFailed
 from hfpeer.transfer.fetch import BlobFetch
-from hfpeer.transfer.picker import Pace
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.standing import Pace
 from hfpeer.wire import PieceMap, SourceFault
 
 PACE = Pace(silence_seconds=0.3, slow_seconds=30.0, floor_seconds=2.0)

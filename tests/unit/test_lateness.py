@@ -5,8 +5,10 @@ from __future__ import annotations
 from hfpeer.ranges import PieceGrid, RangeSet
 from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.lateness import FEW_PIECES, LATE_IN_A_ROW, LATE_SECONDS
-from hfpeer.transfer.picker import WORSE_TIER_PATIENCE, Order, Picker
+from hfpeer.transfer.overdue import WORSE_TIER_PATIENCE
+from hfpeer.transfer.picker import Picker
 from hfpeer.transfer.shares import Shares
+from hfpeer.transfer.standing import Order
 from hfpeer.wire import PieceMap
 
 PIECE = 1024

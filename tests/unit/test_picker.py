@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
-from hfpeer.transfer.picker import Order, Pace, Picker
+from hfpeer.transfer.picker import Picker
+from hfpeer.transfer.standing import Order, Pace
 from hfpeer.wire import PieceMap
 
 PIECE = 8

@@ -15,8 +15,8 @@ from hfpeer.cache.blobs import open_partial
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.ranges import MIB
 from hfpeer.transfer.fetch import BlobFetch
-from hfpeer.transfer.picker import Pace
 from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.standing import Pace
 from hfpeer.wire import PieceMap, PieceNews, piece_digest
 
 COUNT = 6

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from hfpeer.ranges import PieceGrid, RangeSet
 from hfpeer.transfer.errands import TAKE_OVER_SHARE_SECONDS, Errands
-from hfpeer.transfer.picker import COMPANY_SECONDS, HOLDER_ORDERS, Order, Picker
+from hfpeer.transfer.picker import COMPANY_SECONDS, HOLDER_ORDERS, Picker
 from hfpeer.transfer.shares import Shares
+from hfpeer.transfer.standing import Order
 from hfpeer.wire import PieceMap
 
 PIECE = 8
