@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import replace
+from contextlib import aclosing
 
 from hfpeer.cache.store import BlobFile, Store
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.operations import CachedRevision, SharedBlob
 from hfpeer.ranges import PIECE_SIZE_BYTES, PieceGrid, RangeSet
-from hfpeer.transfer.fellows import Telling
-from hfpeer.transfer.fetches import Fetches, Told
+from hfpeer.transfer.fetches import Fetches
+from hfpeer.transfer.herald import Herald, Told
 from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
-
-NEWS_SECONDS = 0.1
-"""How long news is gathered before it is told: each telling costs both ends."""
 
 
 class OpenBlob:
@@ -54,6 +50,7 @@ class NodeHoldings:
         self._fetches = fetches
         self._identity = identity
         self._alive_addresses = alive_addresses
+        self._heralds: dict[int, Herald] = {}
 
     @property
     def identity(self) -> NodeMessage:
@@ -105,15 +102,21 @@ class NodeHoldings:
             return None
         return PieceMap(whole.size_bytes, PIECE_SIZE_BYTES, PieceGrid(whole.size_bytes).count, None)
 
-    async def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
+    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncIterator[PieceMap | PieceNews]:
         self._fetches.heard_of(digest)
         told = self._fetches.told(digest)
         if told is not None and await self._is_shared(told):
-            async for line in _chronicle(told):
-                yield line
+            async with aclosing(self._herald(told, until).lines()) as lines:
+                async for line in lines:
+                    yield line
         whole = await self.piece_map(digest)
         if whole is not None and whole.bits is None:
             yield whole
+
+    def _herald(self, told: Told, until: asyncio.Event) -> Herald:
+        """The herald of a fetch; of those whose fetch has ended none is kept."""
+        self._heralds = {key: herald for key, herald in self._heralds.items() if not herald.told.result.done()}
+        return self._heralds.setdefault(id(told), Herald(told, until))
 
     async def _is_shared(self, fetch: Told) -> bool:
         return await asyncio.to_thread(self._store.is_shared, fetch.blob.repo)
@@ -136,24 +139,6 @@ class NodeHoldings:
             size_bytes=revision.size_bytes,
             refs=refs,
         )
-
-
-async def _chronicle(fetch: Told) -> AsyncIterator[PieceMap | PieceNews]:
-    """The map of a running fetch, and its news until it ends, a few times a second; at least a sign of life."""
-    first = fetch.piece_map()
-    yield first
-    version, telling = first.version, Telling()
-    while not fetch.result.done():
-        version, news = fetch.news_since(version)
-        if news is None:
-            again = fetch.piece_map()
-            version = again.version
-            yield again
-        elif (fresh := telling.fresh(news, time.monotonic())) is not None:
-            yield fresh
-        await asyncio.sleep(NEWS_SECONDS)
-    if not fetch.result.cancelled() and fetch.result.exception() is None:
-        yield replace(fetch.piece_map(), bits=None)
 
 
 def _open(path: os.PathLike[str], size_bytes: int, present: Callable[[], RangeSet | None]) -> SharedBlob | None:

@@ -18,6 +18,8 @@ from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.transfer.events import Finished, Listener
 
 if TYPE_CHECKING:  # for Holdings, of which no command knows: a command is to begin at once
+    import asyncio
+
     from hfpeer.manifest import Manifest
     from hfpeer.ranges import RangeSet
     from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage
@@ -204,9 +206,10 @@ class Holdings(Protocol):
         """What there is of a blob now; None if it is not shared."""
         ...
 
-    def follow(self, digest: Digest) -> AsyncIterator[PieceMap | PieceNews]:
-        """What there is of a blob, and what comes of it for as long as it is being fetched; the last map says when it
-        is whole. Nothing if the blob is not shared. To be asked is also a hint that the asker wants the blob."""
+    def follow(self, digest: Digest, until: asyncio.Event) -> AsyncIterator[PieceMap | PieceNews]:
+        """What there is of a blob, and what comes of it for as long as it is being fetched and `until` is not set; the
+        last map says when it is whole. Nothing if the blob is not shared. To be asked is also a hint that the asker
+        wants the blob."""
         ...
 
     def note_sent(self, size_bytes: int) -> None:

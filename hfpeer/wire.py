@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -287,6 +289,10 @@ class PieceMap:
         bits = None if self.bits is None else base64.b64encode(self.bits).decode()
         return {**asdict(self), "bits": bits}
 
+    def to_line(self) -> bytes:
+        """As a line of what is followed."""
+        return _line(self.to_json())
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PieceMap:
         with _reading("piece map"):
@@ -330,6 +336,14 @@ class PieceNews:
         company = {"company": dict(self.company)} if self.company else {}
         return {"added": self.added, "claimed": self.claimed, "firsthand": firsthand, **company}
 
+    def to_line(self) -> bytes:
+        """As a line of what is followed; written once, however many are told."""
+        return self._as_line
+
+    @cached_property
+    def _as_line(self) -> bytes:
+        return _line(self.to_json())
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PieceNews:
         with _reading("piece news"):
@@ -342,6 +356,10 @@ class PieceNews:
                     for node_id, beat in islice(dict(document.get("company", {})).items(), MAX_TOLD_MEMBERS)
                 },
             )
+
+
+def _line(document: Mapping[str, Any]) -> bytes:
+    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
 
 
 def piece_digest(data: bytes | memoryview) -> str:

@@ -11,9 +11,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from hfpeer.cache.blobs import PartialBlob
 from hfpeer.cache.store import Store
@@ -21,10 +20,10 @@ from hfpeer.errors import Locked
 from hfpeer.names import Digest
 from hfpeer.transfer.events import Event, Listener
 from hfpeer.transfer.fetch import BlobFetch
+from hfpeer.transfer.herald import Told
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.scout import Scout, Watch
 from hfpeer.transfer.sources import WantedBlob
-from hfpeer.wire import PieceMap, PieceNews
 
 LOCK_POLL_SECONDS = 0.25
 LOCK_PATIENCE_SECONDS = 10.0
@@ -47,20 +46,6 @@ class _Running:
     def tell(self, event: Event) -> None:
         for listener in list(self.listeners):
             listener(event)
-
-
-class Told(Protocol):
-    """What goes on and is told to peers as it does: see `BlobFetch`."""
-
-    @property
-    def blob(self) -> WantedBlob: ...
-
-    @property
-    def result(self) -> Future[FetchReport]: ...
-
-    def piece_map(self) -> PieceMap: ...
-
-    def news_since(self, version: int) -> tuple[int, PieceNews | None]: ...
 
 
 class Fetches:

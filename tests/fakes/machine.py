@@ -198,8 +198,12 @@ class Machine:
         return {kind: size for kind, size in received.items() if size}
 
     def blobs(self) -> dict[str, int]:
-        """Sizes of the visible blobs by their names."""
-        return {path.name: path.stat().st_size for path in self.cache.glob("*s--*/blobs/*")}
+        """Sizes of the visible blobs by their names. What is being written may vanish while it is looked at."""
+        sizes = {}
+        for path in self.cache.glob("*s--*/blobs/*"):
+            with suppress(FileNotFoundError):
+                sizes[path.name] = path.stat().st_size
+        return sizes
 
     def present_bytes(self) -> int:
         """What is on its disk: whole blobs, and the journalled pieces of those on their way."""

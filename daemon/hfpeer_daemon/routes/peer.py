@@ -86,7 +86,7 @@ def peer_routes(holdings: Holdings, stopping: asyncio.Event) -> APIRouter:
     @router.api_route(BLOBS_PREFIX + "{digest}/follow", methods=READ_ONLY)
     async def follow(digest: str) -> Response:
         blob = Digest.parse(digest)
-        lines = _until(stopping, holdings.follow(blob))
+        lines = holdings.follow(blob, stopping)
         first = await _next(lines)
         if first is None:
             raise NotFound(f"This node does not share {blob}.", digest=digest)
@@ -113,9 +113,9 @@ def _json_bytes(body: bytes, **headers: str) -> Response:
 
 
 async def _as_lines(first: _Line, rest: AsyncIterator[_Line]) -> AsyncIterator[bytes]:
-    yield json_bytes(first.to_json()) + b"\n"
+    yield first.to_line()
     async for line in rest:
-        yield json_bytes(line.to_json()) + b"\n"
+        yield line.to_line()
 
 
 async def _next(lines: AsyncIterator[_Line]) -> _Line | None:
@@ -123,23 +123,3 @@ async def _next(lines: AsyncIterator[_Line]) -> _Line | None:
     async for line in lines:
         return line
     return None
-
-
-async def _until(stopping: asyncio.Event, lines: AsyncIterator[_Line]) -> AsyncIterator[_Line]:
-    """The lines until there are no more, or the node stops."""
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        while True:
-            line = asyncio.ensure_future(_next(lines))
-            try:
-                await asyncio.wait((line, stop), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                if not line.done():
-                    line.cancel()
-                    await asyncio.gather(line, return_exceptions=True)
-            found = None if line.cancelled() else line.result()
-            if found is None:
-                return
-            yield found
-    finally:
-        stop.cancel()
