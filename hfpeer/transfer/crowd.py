@@ -18,8 +18,6 @@ from hfpeer.transfer.shares import place_of
 MOMENT_SECONDS = 0.06
 HALVINGS = 3
 """One of 2 to this power of such pieces may be asked for in a moment."""
-CROWD_FELLOWS = 12
-"""Up to so many fellows are no crowd: each gives its pieces to all others, in the order of the file."""
 ENVOY_HALVINGS = 6
 """The same for what one envoy asks of another."""
 
@@ -43,7 +41,7 @@ class Crowd:
 
     def look(self, fellows: Mapping[str, int], now: float) -> None:
         """Which fellows there are, by node id, and what each of them has."""
-        self.is_one = self._company is not None and len(fellows) > CROWD_FELLOWS
+        self.is_one = self._company is not None and len(fellows) > MAX_ENVOYS
         if self.is_one:
             self._begin_moment(now)
             self._postponed = _had_by_few(fellows.values()) & ~self._chosen(HALVINGS)
