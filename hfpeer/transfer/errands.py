@@ -12,12 +12,15 @@ from operator import or_
 
 from hfpeer.transfer.company import MAX_ENVOYS, SETTLING_SECONDS, Company
 from hfpeer.transfer.crowd import Crowd
+from hfpeer.transfer.fellows import bits_of
 from hfpeer.transfer.shares import Shares, place_of
 
 TAKE_OVER_SHARE_SECONDS = 0.15
 """How long an envoy whose own share is out leaves the others' to them; news of claims takes a part of that."""
-LEAVE_LAST_SECONDS = 0.6
-"""How long the last pieces, one an envoy, are left to their owners: else two would ask for the same."""
+INTENT_SECONDS = 0.2
+"""How long before a node takes over a piece it says so; news take half of that."""
+MAX_INTENTS = 2
+"""One for now, and one for when that has come."""
 RUMOUR_SECONDS = 2.0
 """How long the pieces of a fellow that left, which nobody near has, are thought to be on their way from others."""
 PROMOTED_SECONDS = 1.0
@@ -40,6 +43,7 @@ class Errands:
         """Whether this node was an envoy from the start, or has found that it is needed."""
         self._was_settled = False
         self._out_at: float | None = None
+        self._intents: dict[int, float] = {}
         self._unclaimed = self._own = 0
         self._moved_at: float | None = None
         self._has_stepped_in = False
@@ -60,14 +64,14 @@ class Errands:
         self._watch(unclaimed, now)
         self.look_again_at = None
         if not unclaimed:
-            self._out_at = None
+            self._out_at, self._intents = None, {}
             return 0
         envoys = self._envoys(sound, unsound, now)
         if not self._may_ask(envoys, now):
             return self._step_in(unclaimed, envoys, now) if self._was_settled else 0
         own = unclaimed & self._shares.within(envoys, 1)
         if own:
-            self._out_at = None
+            self._out_at, self._intents = None, {}
             return own
         return self._take_over(unclaimed, envoys, now)
 
@@ -91,14 +95,29 @@ class Errands:
         return self._is_proven and self._company.own_id in envoys
 
     def _take_over(self, unclaimed: int, envoys: Collection[str], now: float) -> int:
-        self.look_again_at = now + TAKE_OVER_SHARE_SECONDS
+        """One piece of another's share, announced long enough ago for its owner to have heard of it, or to have been
+        heard of; and the intent to take the next."""
         if self._out_at is None:
             self._out_at = now
-        waited = now - self._out_at
-        if waited < TAKE_OVER_SHARE_SECONDS or (unclaimed.bit_count() <= len(envoys) and waited < LEAVE_LAST_SECONDS):
-            return 0
-        rank = 1 + int(waited / TAKE_OVER_SHARE_SECONDS)
-        return self._one_of(unclaimed & self._shares.within(envoys, rank))
+        self._intents = {piece: at for piece, at in self._intents.items() if unclaimed >> piece & 1}
+        due = [piece for piece, at in self._intents.items() if now - at >= INTENT_SECONDS]
+        if due:
+            del self._intents[due[0]]
+        rank = 1 + int((now - self._out_at) / TAKE_OVER_SHARE_SECONDS)
+        if rank > 1:
+            self._intend(unclaimed & self._shares.within(envoys, rank) & ~(1 << due[0] if due else 0), now)
+        next_due = (at + INTENT_SECONDS for at in self._intents.values())
+        self.look_again_at = min(next_due, default=now + TAKE_OVER_SHARE_SECONDS)
+        return 1 << due[0] if due else 0
+
+    def _intend(self, pieces: int, now: float) -> None:
+        while len(self._intents) < MAX_INTENTS and (piece := self._one_of(pieces & ~self.intents)):
+            self._intents[piece.bit_length() - 1] = now
+
+    @property
+    def intents(self) -> int:
+        """The pieces of others that this node is about to ask a holder for, so that they can leave them to it."""
+        return bits_of(self._intents)
 
     def _step_in(self, unclaimed: int, envoys: Collection[str], now: float) -> int:
         """For one that was no envoy so far. Each waits for another time, so that the first can tell the others."""

@@ -104,9 +104,9 @@ class Picker:
                 self._errands.left(fellow.pieces)
 
     def claims(self) -> int:
-        """The pieces that are on order at holders, for the fellows to know."""
+        """The pieces that are on order at holders, or soon will be, for the fellows to know."""
         held = (order for order in self.orders.values() if self.sources[order.source].is_holder)
-        claimed = 0
+        claimed = self._errands.intents & self._ledger.free if self._errands is not None else 0
         for order in held:
             claimed |= bits(self.grid.pieces_touching(order.position, order.stop))
         return claimed

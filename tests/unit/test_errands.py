@@ -2,7 +2,8 @@
 
 from hfpeer.transfer.company import MAX_ENVOYS, MAX_SETTLING_SECONDS, Company
 from hfpeer.transfer.errands import (
-    LEAVE_LAST_SECONDS,
+    INTENT_SECONDS,
+    MAX_INTENTS,
     OUTSIDER_SECONDS,
     PROMOTED_SECONDS,
     RUMOUR_SECONDS,
@@ -53,14 +54,29 @@ def test_before_it_knows_the_company_a_node_asks_for_nothing() -> None:
     assert part.choose(ALL, START)
 
 
-def test_the_last_pieces_are_left_to_their_owners_for_longer() -> None:
+def test_a_piece_of_another_is_taken_over_once_that_was_said_for_long_enough() -> None:
     part = parts(4)[0]
     others = ALL & ~part.choose(ALL, START)
     assert part.choose(others, START) == 0
-    last = others & -others
-    assert part.choose(others, START + TAKE_OVER_SHARE_SECONDS + 0.01).bit_count() == 1
-    assert part.choose(last, START + TAKE_OVER_SHARE_SECONDS + 0.02) == 0
-    assert part.choose(last, START + LEAVE_LAST_SECONDS + 0.01) == last
+    said_at = START + TAKE_OVER_SHARE_SECONDS + 0.01
+    assert part.choose(others, said_at) == 0
+    intents = part.errands.intents
+    assert intents.bit_count() == MAX_INTENTS
+    assert intents & others == intents
+    taken = part.choose(others, said_at + INTENT_SECONDS + 0.01)
+    assert taken.bit_count() == 1
+    assert taken & intents, "what it had said it would take"
+
+
+def test_a_piece_that_another_claims_meanwhile_is_left_to_it() -> None:
+    part = parts(4)[0]
+    others = ALL & ~part.choose(ALL, START)
+    part.choose(others, START)
+    said_at = START + TAKE_OVER_SHARE_SECONDS + 0.01
+    part.choose(others, said_at)
+    claimed = part.errands.intents
+    assert part.choose(others & ~claimed, said_at + INTENT_SECONDS + 0.01) == 0
+    assert part.errands.intents & claimed == 0
 
 
 def test_an_outsider_asks_when_nothing_has_come_round_for_long() -> None:
