@@ -189,17 +189,20 @@ def _start_detached(places: Places, command: Sequence[str], timeout_seconds: flo
     try:
         with sink:
             # The process started here only forks the daemon, so that nobody has to wait for that one.
-            subprocess.run(
-                [*command, "--detach", "--report-fd", str(writing)],
-                env={**os.environ, "HFPEER_HOME": str(places.home)},
-                stdin=subprocess.DEVNULL,
-                stdout=sink,
-                stderr=sink,
-                pass_fds=[writing],
-                start_new_session=True,
-                timeout=timeout_seconds,
-                check=False,
-            )
+            try:
+                subprocess.run(
+                    [*command, "--detach", "--report-fd", str(writing)],
+                    env={**os.environ, "HFPEER_HOME": str(places.home)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=sink,
+                    stderr=sink,
+                    pass_fds=[writing],
+                    start_new_session=True,
+                    timeout=timeout_seconds,
+                    check=False,
+                )
+            except subprocess.TimeoutExpired:
+                raise _not_ready(timeout_seconds) from None
         os.close(writing)
         writing = -1
         report = _read_report(reading, timeout_seconds)
@@ -227,9 +230,7 @@ def _read_report(fd: int, timeout_seconds: float) -> bytes | None:
 def _judge(report: bytes | None, output: Path, timeout_seconds: float) -> None:
     """Returns if the report says that the daemon is ready, else raises why not."""
     if report is None:
-        raise DaemonError(
-            f"The daemon has not become ready within {timeout_seconds:g} s.", hint="hfpeer daemon logs shows why."
-        )
+        raise _not_ready(timeout_seconds)
     try:
         document = json.loads(report)
     except ValueError:
@@ -238,6 +239,12 @@ def _judge(report: bytes | None, output: Path, timeout_seconds: float) -> None:
         ) from None
     if "problem" in document:
         raise from_problem(document["problem"])
+
+
+def _not_ready(timeout_seconds: float) -> DaemonError:
+    return DaemonError(
+        f"The daemon has not become ready within {timeout_seconds:g} s.", hint="hfpeer daemon logs shows why."
+    )
 
 
 def _tail(path: Path) -> str:

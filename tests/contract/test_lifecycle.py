@@ -125,6 +125,11 @@ async def test_a_start_does_not_wait_for_ever(settings: Settings, monkeypatch: p
         await start_daemon(settings, 1.0, COMMAND)
 
 
+async def test_nor_when_not_even_the_process_that_starts_it_gets_on(settings: Settings) -> None:
+    with pytest.raises(DaemonError, match=r"within 0\.3 s"):
+        await start_daemon(settings, 0.3, [sys.executable, "-c", "import time; time.sleep(30)"])
+
+
 async def test_a_daemon_that_does_not_answer_is_ended_by_its_pid(settings: Settings) -> None:
     await start_daemon(settings, command=COMMAND)
     settings.places.control_socket.unlink()
