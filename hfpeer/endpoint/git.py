@@ -15,11 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from hfpeer.endpoint.callers import Caller
-from hfpeer.endpoint.endpoint import Endpoint, Seen
+from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.endpoint.gitobjects import CommitObjects, Filter, GitObject, each_once
 from hfpeer.endpoint.gitpack import PackWriter
 from hfpeer.endpoint.keptpacks import KeptPack
 from hfpeer.endpoint.reading import Reading
+from hfpeer.endpoint.seen import Seen
 from hfpeer.errors import HfpeerError, HubUnreachable, NotFound, Unreachable
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.ranges import MIB
@@ -87,12 +88,12 @@ class GitRepo:
 
         Raises HubUnreachable when there are none.
         """
-        told = await self._endpoint.refs(self._caller, self.repo)
+        told = await self._endpoint.all_refs(self._caller, self.repo)
         refs = _refs(told.document)
         known = await self._known(refs, told.is_current)
         if told.is_current and not known.issuperset(_cloned(refs)):
             # Only a hub can give the others, and a clone asks for all: it matters whether there is one now.
-            told = await self._endpoint.refs(self._caller, self.repo, asks_anew=True)
+            told = await self._endpoint.all_refs(self._caller, self.repo, asks_anew=True)
             refs = _refs(told.document)
             known = await self._known(refs, told.is_current)
         if not told.is_current:
@@ -106,9 +107,9 @@ class GitRepo:
         kept = await self._kept(refs.values(), None)
         tips = kept.tips if kept else frozenset()
         if is_current:
-            return tips.union(await self._endpoint.listed(self.repo))
+            return tips.union(await self._endpoint.commits.listed(self.repo))
         packed = await asyncio.to_thread(self._endpoint.packs.ids, kept) if kept else None
-        return tips.union(await self._endpoint.obtainable(self.repo, packed or ()))
+        return tips.union(await self._endpoint.commits.obtainable(self.repo, packed or ()))
 
     async def _kept(self, commits: Collection[str], filter: str | None) -> KeptPack | None:
         return await asyncio.to_thread(self._endpoint.packs.find, self.repo, commits, filter)
@@ -122,7 +123,7 @@ class GitRepo:
 
     async def knows_any(self, commits: Collection[str]) -> bool:
         """Whether the files of one of them are known here."""
-        return bool(commits) and not frozenset(commits).isdisjoint(await self._endpoint.listed(self.repo))
+        return bool(commits) and not frozenset(commits).isdisjoint(await self._endpoint.commits.listed(self.repo))
 
     async def names_any(self, wanted: Wanted) -> bool:
         """Whether something that is wanted is what a ref names."""
@@ -138,7 +139,7 @@ class GitRepo:
     async def main(self, wanted: Wanted) -> str | None:
         """The commit that HEAD names, if it is wanted; else the only one that is."""
         with suppress(HfpeerError):
-            refs = _refs((await self._endpoint.refs(self._caller, self.repo)).document)
+            refs = _refs((await self._endpoint.all_refs(self._caller, self.repo)).document)
             head = refs.get(f"refs/heads/{DEFAULT_BRANCH}", "")
             return head if head in wanted.wants else wanted.wants[0] if len(wanted.wants) == 1 else None
         return None
@@ -174,12 +175,12 @@ class GitRepo:
             is_all=not wanted.deepens and (not cut or wanted.depth == 1),
             seen=dict(self._seen),
             base=base,
-            is_costly=missing > MANY_FILES and not await self._endpoint.is_at_peers(self.repo, commits),
+            is_costly=missing > MANY_FILES and not self._endpoint.commits.is_any_at_peers(self.repo, commits),
         )
 
     async def _commits(self, wanted: Wanted, packed: Collection[str], *, asks: bool) -> dict[str, CommitObjects]:
         """Those wants that are commits, as far as they are known and not `packed` already."""
-        likely = set(map(str, await self._endpoint.listed(self.repo)))
+        likely = set(map(str, await self._endpoint.commits.listed(self.repo)))
         if asks:
             likely |= set(wanted.wants) if wanted.depth is not None else await self._tips()
         commits = {}
@@ -191,7 +192,7 @@ class GitRepo:
 
     async def _tips(self) -> set[str]:
         with suppress(HfpeerError):
-            return set(_refs((await self._endpoint.refs(self._caller, self.repo)).document).values())
+            return set(_refs((await self._endpoint.all_refs(self._caller, self.repo)).document).values())
         return set()
 
     async def _commit(self, commit: str) -> CommitObjects | None:
@@ -222,7 +223,7 @@ class GitRepo:
     async def _searched(self, commits: dict[str, CommitObjects], *, asks: bool) -> AsyncIterator[CommitObjects]:
         for commit in commits.values():
             yield commit
-        listed = await self._endpoint.listed(self.repo)
+        listed = await self._endpoint.commits.listed(self.repo)
         for id in listed[:MAX_SEARCHED]:
             known = await self._commit(id) if id not in commits else None
             if known is not None:
@@ -239,8 +240,8 @@ class GitRepo:
         if not wanted.haves:
             return {}
         parents = dict.fromkeys(parent for commit in commits for parent in commit.parents)
-        listed = [*parents, *(await self._endpoint.listed(self.repo))]
-        known = set(map(str, await self._endpoint.listed(self.repo)))
+        listed = [*parents, *(await self._endpoint.commits.listed(self.repo))]
+        known = set(map(str, await self._endpoint.commits.listed(self.repo)))
         had: dict[str, CommitObjects] = {}
         for id in dict.fromkeys(listed):
             found = await self._commit(id) if id in wanted.haves and id in known and len(had) < MAX_SEARCHED else None
@@ -251,7 +252,7 @@ class GitRepo:
     async def _missing_first(self, objects: list[GitObject]) -> tuple[list[GitObject], int]:
         """What may fail comes first, when another answer can still be given; how many files those are."""
         files = {object.file.digest: object.file for object in objects if object.file is not None}
-        missing = {file.digest for file in await self._endpoint.missing(files.values())}
+        missing = {file.digest for file in await self._endpoint.commits.missing(files.values())}
         ordered = sorted(objects, key=lambda object: object.file is None or object.file.digest not in missing)
         return ordered, len(missing)
 

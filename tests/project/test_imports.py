@@ -16,6 +16,7 @@ BREACHES = {
     "the core points one way": ("hfpeer/upstream/hubs.py", "import hfpeer.cache.store"),
     "inside the cache too": ("hfpeer/cache/layout.py", "import hfpeer.cache.store"),
     "inside the transfer too": ("hfpeer/transfer/picker.py", "import hfpeer.transfer.fetch"),
+    "inside the endpoint too": ("hfpeer/endpoint/facts.py", "import hfpeer.endpoint.refs"),
     "inside the upstreams too": ("hfpeer/upstream/git.py", "import hfpeer.upstream.hub"),
     "inside the peers too": ("hfpeer/peers/bodies.py", "import hfpeer.peers.client"),
     "inside the daemon too": ("daemon/hfpeer_daemon/responses.py", "import hfpeer_daemon.app"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from hfpeer.endpoint.endpoint import Seen
+from hfpeer.endpoint.seen import Seen
 from hfpeer_daemon.hub.asked import Asked
 from hfpeer_daemon.hub.refusals import printable
 from hfpeer_daemon.responses import send_whole

@@ -16,8 +16,9 @@ from typing import Literal
 from urllib.parse import quote
 
 from hfpeer.endpoint.answers import pointer_of
-from hfpeer.endpoint.endpoint import Endpoint, Seen
+from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.endpoint.reading import Reading
+from hfpeer.endpoint.seen import Seen
 from hfpeer.errors import CorruptData
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import FilePath

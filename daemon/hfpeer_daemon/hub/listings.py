@@ -11,8 +11,10 @@ from typing import Any
 from urllib.parse import urlencode
 
 from hfpeer.endpoint import answers
-from hfpeer.endpoint.endpoint import Document, Endpoint, Seen
+from hfpeer.endpoint.endpoint import Endpoint
+from hfpeer.endpoint.facts import Document
 from hfpeer.endpoint.once import Recent
+from hfpeer.endpoint.seen import Seen
 from hfpeer.errors import EntryNotFound, InvalidName, NotFound, Unreachable
 from hfpeer.names import Commit, RepoId
 from hfpeer_daemon.hub.addresses import Address, decoded
@@ -39,7 +41,7 @@ class Listings:
         """`/api/{type}s/{id}` and `/revision/{rev}`."""
         seen = await self._look(asked, address)
         fields = asked.values(*_EXPAND)
-        document = await self._endpoint.info(seen, with_blobs=asked.flag("blobs"), fields=fields)
+        document = await self._endpoint.facts.info(seen, with_blobs=asked.flag("blobs"), fields=fields)
         await send_json(asked, await asyncio.to_thread(json_bytes, document), age_headers(seen))
 
     async def tree(self, asked: Asked, address: Address) -> None:
@@ -69,7 +71,7 @@ class Listings:
 
     async def refs(self, asked: Asked, address: Address) -> None:
         """`/refs`: branches, tags, conversions, and pull requests if asked."""
-        refs = await self._endpoint.refs(asked.caller, address.repo)
+        refs = await self._endpoint.all_refs(asked.caller, address.repo)
         hidden = () if asked.flag("include_prs") else ("pullRequests",)
         shown = {kind: found for kind, found in refs.document.items() if kind not in hidden}
         await send_json(asked, json_bytes(shown), {"Age": f"{refs.age_seconds:.0f}"})
@@ -79,7 +81,7 @@ class Listings:
         seen = await self._look(asked, address)
         query = urlencode([(name, value) for name, value in asked.query if name in ("p", "limit", "expand[]")])
         try:
-            document = await self._endpoint.told(seen, f"/commits/{seen.commit}" + (f"?{query}" if query else ""))
+            document = await self._endpoint.facts.told(seen, f"/commits/{seen.commit}" + (f"?{query}" if query else ""))
         except (Unreachable, NotFound):
             known = answers.history(seen.manifest)
             if not known:
@@ -117,7 +119,7 @@ class Listings:
         query = [(name, value) for name, value in asked.query if name in ("recursive", "limit", "cursor")]
         path = f"/tree/{seen.commit}" + (f"/{'/'.join(rest)}" if rest else "")
         try:
-            document = await self._endpoint.told(seen, f"{path}?{urlencode([*query, ('expand', 'true')])}")
+            document = await self._endpoint.facts.told(seen, f"{path}?{urlencode([*query, ('expand', 'true')])}")
         except Unreachable:
             return False
         await send_json(asked, json_bytes(document.content), {**_next_page(asked, document), **age_headers(seen)})
@@ -130,7 +132,7 @@ class Listings:
         path = f"/tree/{seen.commit}" + (f"/{urlencode({'': folder})[1:].replace('+', '%20')}" if folder else "")
         try:
             while True:
-                document = await self._endpoint.told(seen, path + query)
+                document = await self._endpoint.facts.told(seen, path + query)
                 found = [other for other in document.content if other.get("path") == entry["path"]]
                 if found or document.following is None:
                     return {**entry, **(found[0] if found else {})}

@@ -90,7 +90,7 @@ async def _lfs_places(
     endpoint: Endpoint, asked: Asked, repo: RepoId, revision: Revision, oids: Collection[str]
 ) -> dict[str, str]:
     """Where the objects are that are known here: in the branch's head, or else in another commit."""
-    others = [Revision(commit) for commit in await endpoint.listed(repo)]
+    others = [Revision(commit) for commit in await endpoint.commits.listed(repo)]
     places: dict[str, str] = {}
     for name in (revision, *others[:MAX_LFS_COMMITS]):
         with suppress(NotFound, Unreachable):
@@ -122,10 +122,10 @@ def _changing(endpoint: Endpoint, asked: Asked, answer: PassedBack) -> PassedBac
         return answer
 
     async def chunks() -> AsyncIterator[bytes]:
-        await endpoint.forget_names(address.repo)
+        await endpoint.refs.forget(address.repo)
         async for chunk in answer.chunks:
             yield chunk
-        await endpoint.forget_names(address.repo)
+        await endpoint.refs.forget(address.repo)
 
     return PassedBack(answer.hub, answer.status, answer.headers, chunks())
 

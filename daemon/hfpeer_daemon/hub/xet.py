@@ -18,9 +18,10 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
-from hfpeer.endpoint.endpoint import Endpoint, Seen
+from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.endpoint.once import Recent
 from hfpeer.endpoint.reading import Reading
+from hfpeer.endpoint.seen import Seen
 from hfpeer.errors import AccessDenied, EntryNotFound, NotFound
 from hfpeer.manifest import ManifestFile
 from hfpeer.ranges import ByteRange
