@@ -81,7 +81,8 @@ class Connection:
                 raise StaleConnection from error
             raise SourceFault(f"the connection broke: {error}") from error
         self._is_slow = not CAN_GATHER
-        self._socket.settimeout(self._silence_timeout_seconds)
+        seconds = self._silence_timeout_seconds
+        self._socket.settimeout(seconds if self._is_slow else min(GATHERING_SECONDS, seconds))
         return _parse_head(head)
 
     def recv_into(self, view: memoryview, limit: int) -> int:
@@ -126,7 +127,6 @@ class Connection:
     def _recv(self, view: memoryview, limit: int) -> int:
         if not self._is_slow:
             self._wake_at(min(limit, GATHERED_BYTES))
-            self._socket.settimeout(min(GATHERING_SECONDS, self._silence_timeout_seconds))
             try:
                 return self._socket.recv_into(view, limit)
             except TimeoutError:
