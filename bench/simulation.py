@@ -25,14 +25,15 @@ from itertools import count, product
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
 from hfpeer.transfer.company import Company
 from hfpeer.transfer.errands import Errands
-from hfpeer.transfer.fellows import Telling, pieces_of
+from hfpeer.transfer.fellows import Telling
+from hfpeer.transfer.herald import NEWS_SECONDS
 from hfpeer.transfer.picker import Picker
+from hfpeer.transfer.pieces import pieces_of
 from hfpeer.transfer.shares import Shares
 from hfpeer.transfer.standing import Order
 from hfpeer.wire import PieceMap, PieceNews
 
 LATENCY_SECONDS = 0.0005
-NEWS_SECONDS = 0.1
 GRACE_SECONDS = 0.15
 """How long a node listens before it asks for anything."""
 SPREAD_SECONDS = 0.2

@@ -36,8 +36,6 @@ class Crowd:
         self._turns = count_from(1)
         self.is_one = False
         """Whether the fellows are so many that this matters."""
-        self.ends_at = 0.0
-        """When what is put off now changes."""
 
     def look(self, fellows: Mapping[str, int], now: float) -> None:
         """Which fellows there are, by node id, and what each of them has."""
@@ -64,7 +62,6 @@ class Crowd:
         moment = int(now / MOMENT_SECONDS)
         if moment != self._moment:
             self._moment, self._some = moment, {}
-            self.ends_at = (moment + 1) * MOMENT_SECONDS
 
     def _chosen(self, halvings: int) -> int:
         """A random choice of pieces, the same throughout a moment, another for each node."""

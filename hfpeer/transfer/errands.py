@@ -12,7 +12,7 @@ from operator import or_
 
 from hfpeer.transfer.company import MAX_ENVOYS, SETTLING_SECONDS, Company
 from hfpeer.transfer.crowd import Crowd
-from hfpeer.transfer.fellows import bits_of
+from hfpeer.transfer.pieces import bits_of
 from hfpeer.transfer.shares import Shares, place_of
 
 TAKE_OVER_SHARE_SECONDS = 0.15

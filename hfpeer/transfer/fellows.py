@@ -7,27 +7,15 @@ blob's own digest is; but it finds who lies at once, and keeps a lie from spread
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hfpeer.ranges import ByteRange, PieceGrid, RangeSet
+from hfpeer.transfer.pieces import bits_of, pieces_of
 from hfpeer.wire import PieceMap, PieceNews
 
 SIGN_OF_LIFE_SECONDS = 5.0
 MEMBERS_SECONDS = 0.5
-
-
-def bits_of(pieces: Iterable[int]) -> int:
-    """A set of pieces as bits."""
-    bits = 0
-    for piece in pieces:
-        bits |= 1 << piece
-    return bits
-
-
-def pieces_of(bits: int) -> tuple[int, ...]:
-    """The inverse of `bits_of`, in order."""
-    return tuple(at for at, digit in enumerate(reversed(f"{bits:b}")) if digit == "1") if bits else ()
 
 
 class Chronicle:

@@ -22,10 +22,10 @@ from hfpeer.transfer.company import Company
 from hfpeer.transfer.desk import Desk
 from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.events import Listener
-from hfpeer.transfer.fellows import bits_of
 from hfpeer.transfer.forgery import check_plain
 from hfpeer.transfer.hashing import readable_stop
 from hfpeer.transfer.lies import COMPARED, Lies
+from hfpeer.transfer.pieces import bits_of
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.shares import Shares
 from hfpeer.transfer.sources import CONNECTIONS, TIERS, Source, WantedBlob

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from hfpeer.transfer.pieces import bits_of, pieces_of
+
 LATE_RATIO = 4.0
 LATE_SECONDS = 1.0
 """No piece is late before this, however fast the others are."""
@@ -72,21 +74,8 @@ class Claims:
         if pieces == self._pieces:
             return
         self._pieces = pieces
-        self._since = {piece: self._since.get(piece, now) for piece in _each(pieces)}
+        self._since = {piece: self._since.get(piece, now) for piece in pieces_of(pieces)}
 
     def within(self, seconds: float, now: float) -> int:
         """Those that were claimed at most so long ago."""
-        claimed = 0
-        for piece, since in self._since.items():
-            if now - since <= seconds:
-                claimed |= 1 << piece
-        return claimed
-
-
-def _each(pieces: int) -> list[int]:
-    found = []
-    while pieces:
-        lowest = pieces & -pieces
-        found.append(lowest.bit_length() - 1)
-        pieces ^= lowest
-    return found
+        return bits_of(piece for piece, since in self._since.items() if now - since <= seconds)

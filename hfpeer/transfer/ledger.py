@@ -1,7 +1,6 @@
 """What of a blob is present, what is on order, and what is free to be ordered. Pure.
 
-No byte is on order twice. Sets of pieces are integers, one bit a piece: a decision over 60,000 pieces and many
-sources is then a handful of machine operations.
+No byte is on order twice.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hfpeer.ranges import ByteRange, PieceGrid, RangeSet
+from hfpeer.transfer.pieces import bits
 
 
 class Ledger:
@@ -56,13 +56,3 @@ class Ledger:
     def bytes_of(self, first: int, stop: int) -> ByteRange:
         """The bytes of the pieces from `first` up to and without `stop`."""
         return ByteRange(self.grid.range_of(first).start, self.grid.range_of(stop - 1).stop)
-
-
-def bits(pieces: range) -> int:
-    """A set of consecutive pieces."""
-    return (1 << len(pieces)) - 1 << pieces.start if pieces else 0
-
-
-def lowest(pieces: int) -> int:
-    """The first piece of a set that is not empty."""
-    return (pieces & -pieces).bit_length() - 1

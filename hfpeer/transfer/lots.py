@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.ranges import PieceGrid, RangeSet
-from hfpeer.transfer.fellows import Chronicle, bits_of, pieces_of
+from hfpeer.transfer.fellows import Chronicle
+from hfpeer.transfer.pieces import bits_of, lowest, pieces_of
 from hfpeer.transfer.shares import Shares
 from hfpeer.wire import PieceMap, PieceNews
 
@@ -88,9 +89,6 @@ class Lot:
     def gone(self, name: str) -> None:
         """A source is not asked any more."""
         self._givers[name].is_gone = True
-
-    def is_gone(self, name: str) -> bool:
-        return self._givers[name].is_gone
 
     def tells(self, name: str) -> bool:
         """Whether a source says what it has."""
@@ -176,7 +174,6 @@ def _first(bits: int, count: int) -> list[int]:
     """The first of a set, at most `count`."""
     numbers: list[int] = []
     while bits and len(numbers) < count:
-        lowest = bits & -bits
-        numbers.append(lowest.bit_length() - 1)
-        bits ^= lowest
+        numbers.append(lowest(bits))
+        bits &= bits - 1
     return numbers

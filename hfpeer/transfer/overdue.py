@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from hfpeer.ranges import PieceGrid
 from hfpeer.transfer.lateness import Usual
-from hfpeer.transfer.ledger import bits
+from hfpeer.transfer.pieces import bits
 from hfpeer.transfer.standing import Order, Pace, SourceState
 
 CLAIM_PATIENCE = 1.5

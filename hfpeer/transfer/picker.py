@@ -26,8 +26,9 @@ from operator import or_
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
 from hfpeer.transfer.errands import Errands
 from hfpeer.transfer.lateness import LATE_IN_A_ROW
-from hfpeer.transfer.ledger import Ledger, bits, lowest
+from hfpeer.transfer.ledger import Ledger
 from hfpeer.transfer.overdue import Watch
+from hfpeer.transfer.pieces import bits, lowest
 from hfpeer.transfer.retry import backoff_seconds
 from hfpeer.transfer.standing import Order, Pace, SourceState
 from hfpeer.wire import PieceMap
@@ -281,7 +282,7 @@ class Picker:
         """The others that fetch this blob and can be counted on."""
         if self._errands is None:
             return []
-        return [s for s in self.sources.values() if not s.is_whole and s.node_id and s.is_sound(now)]
+        return [s for s in self.sources.values() if s.is_fellow and s.is_sound(now)]
 
     def has_holder(self, now: float) -> bool:
         """Whether somebody can be asked who has all of the blob."""

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from hfpeer.ranges import PieceGrid, RangeSet
-from hfpeer.transfer.fellows import Chronicle, Verdict, Vouchers, bits_of, pieces_of, span_of
+from hfpeer.transfer.fellows import Chronicle, Verdict, Vouchers, span_of
+from hfpeer.transfer.pieces import bits_of, pieces_of
 
 PIECE = 8
 TRUE, FALSE, OTHER = "true", "false", "other"

@@ -15,8 +15,8 @@ from hfpeer.errors import GatedRepo, NoSourceLeft, NoSpace
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.peers.client import PeerClient
 from hfpeer.transfer.events import Event, SourceFailed
-from hfpeer.transfer.fellows import bits_of
 from hfpeer.transfer.lots import Lot
+from hfpeer.transfer.pieces import bits_of
 from hfpeer.transfer.small import SmallBlobs
 from hfpeer.transfer.sources import PeerSource, WantedBlob
 from hfpeer.wire import BATCH_PATH, PieceMap, PieceNews, SourceFault
