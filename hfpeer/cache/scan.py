@@ -61,7 +61,10 @@ def see_blob(cache: Path, path: Path, digest: Digest) -> BlobRow | None:
         return None
     if not stat.S_ISREG(facts.st_mode):
         return None
-    relative = path.relative_to(cache) if path.is_relative_to(cache) else path
+    try:
+        relative = path.relative_to(cache)
+    except ValueError:
+        relative = path
     return BlobRow(str(relative), relative.parts[0], str(digest), facts.st_size, facts.st_mtime_ns, facts.st_ino)
 
 

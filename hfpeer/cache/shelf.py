@@ -1,4 +1,4 @@
-"""The cached revisions as people and peers see them, and whether peers may have them. It only reads."""
+"""The cached revisions as people and peers see them. It only reads."""
 
 from __future__ import annotations
 
@@ -46,11 +46,6 @@ class Shelf:
         """Who may see the repo at its hub, as far as anybody was asked."""
         known = self._catalog.visibility(repo.folder)
         return Visibility.UNKNOWN if known is None else Visibility(known[0])
-
-    def is_shared(self, repo: RepoId) -> bool:
-        """Whether peers may have the repo: the owner's word if there is one, else only if it is public."""
-        override = self._sharing.override(repo)
-        return self.visibility(repo) is Visibility.PUBLIC if override is None else override
 
     def _listing(self, repo: RepoId, commit: Commit) -> tuple[CachedFile, ...]:
         here = {row.path: row for row in self._catalog.files(repo.folder, commit)}

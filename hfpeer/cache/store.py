@@ -22,6 +22,7 @@ from hfpeer.cache.inventory import Inventory, vanished
 from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.records import CachedRevision, FetchRecord, Provenance, Removed
 from hfpeer.cache.scan import Scanner, ScanResult, sum_up
+from hfpeer.cache.shared import Shared
 from hfpeer.cache.sharing import Sharing
 from hfpeer.cache.shelf import Shelf
 from hfpeer.cache.tally import Tally
@@ -44,6 +45,7 @@ class Store:
         self._manifests = Manifests(home / "manifests")
         self._sharing = Sharing(home / "shares.json")
         self._inventory = Inventory(cache, self._catalog)
+        self._shared = Shared(self._catalog, self._inventory, self._sharing)
         self._shelf = Shelf(cache, self._catalog, self._manifests, self._sharing)
         self._tally = Tally(self._catalog)
         self._history = History(cache, self._catalog)
@@ -88,18 +90,14 @@ class Store:
         return self.shared_blobs([digest]).get(digest)
 
     def shared_blobs(self, digests: Iterable[Digest]) -> dict[Digest, BlobFile]:
-        """Those of many blobs that peers may have; the catalogue is asked once for all."""
-        places = self._inventory.places(digests)
-        repos = {row.repo for rows in places.values() for row in rows}
-        shared = {repo for repo in repos if self._shelf.is_shared(RepoId.from_folder(repo))}
-        found = {
-            digest: self._inventory.best(row for row in rows if row.repo in shared) for digest, rows in places.items()
-        }
-        return {digest: blob for digest, blob in found.items() if blob is not None and blob.is_verified}
+        """Those of many blobs that peers may have; the catalogue is asked once for all, if it has changed since the
+        last time."""
+        return self._shared.blobs(digests)
 
     def is_blob_shared(self, digest: Digest) -> bool:
         """Whether the blob lies in a repo that is shared, verified or not."""
-        return any(self._is_row_shared(row) for row in self._catalog.blobs([str(digest)]))
+        rows = self._catalog.blobs([str(digest)])
+        return any(self._shared.is_shared(RepoId.from_folder(row.repo)) for row in rows)
 
     def unverified(self, limit: int) -> list[BlobFile]:
         """Blobs that others put into the cache and nobody has hashed, small ones first."""
@@ -337,7 +335,7 @@ class Store:
 
     def is_shared(self, repo: RepoId) -> bool:
         """Whether peers may have the repo: the owner's word if there is one, else only if it is public."""
-        return self._shelf.is_shared(repo)
+        return self._shared.is_shared(repo)
 
     def is_withheld(self, repo: RepoId) -> bool:
         """Whether the owner said that peers may not have the repo, whatever a hub says."""
@@ -434,6 +432,3 @@ class Store:
 
     def _sum_up(self, repo: RepoId, commit: Commit, used_at: float | None = None) -> None:
         sum_up(self.cache, self._catalog, self._manifests, repo, commit, used_at)
-
-    def _is_row_shared(self, row: BlobRow) -> bool:
-        return self._shelf.is_shared(RepoId.from_folder(row.repo))

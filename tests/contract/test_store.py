@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -15,7 +16,9 @@ import pytest
 from filelock import FileLock
 
 from fakes.hub_cache import COMMIT, REPO, digest_of, download, git_sha1_of, listed, manifest_of, sha256_of
+from hfpeer.cache import shared as shared_module
 from hfpeer.cache import snapshots
+from hfpeer.cache.catalog import Catalog
 from hfpeer.cache.layout import blob_path, lock_path, partial_folder, partials_folder
 from hfpeer.cache.locks import etag_lock
 from hfpeer.cache.store import Store
@@ -485,6 +488,84 @@ def test_a_blob_that_was_only_found_is_not_shared_until_it_is_verified(store: St
     assert store.verify(blob)
     assert store.shared_blob(digest) is not None
     assert store.unverified(5) == []
+
+
+def test_whoever_asks_for_range_after_range_does_not_make_the_catalogue_look_again(store: Store) -> None:
+    digest, other = sha256_of(b"abc"), sha256_of(b"not here")
+    publish(store, b"abc", digest)
+    store.set_visibility(REPO, Visibility.PUBLIC)
+    first = (store.shared_blobs([digest, other]), store.is_shared(REPO), store.is_shared(OTHER))
+    assert first[0].keys() == {digest} and first[1:] == (True, False)
+    with mock.patch.object(Catalog, "_reading", side_effect=AssertionError("it was asked")):
+        assert (store.shared_blobs([digest, other]), store.is_shared(REPO), store.is_shared(OTHER)) == first
+
+
+WITHDRAWALS: dict[str, Callable[[Store], object]] = {
+    "the owner": lambda store: store.set_share(REPO, False),
+    "its hub": lambda store: store.set_visibility(REPO, Visibility.GATED),
+    "a removal": lambda store: store.remove(REPO),
+}
+
+
+@pytest.fixture
+def beside(store: Store) -> Iterator[Store]:
+    """The same cache as a command without a daemon opens it: another process, as far as SQLite can tell."""
+    beside = Store(store.cache, store.home)
+    yield beside
+    beside.close()
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+@pytest.mark.parametrize("by", WITHDRAWALS)
+def test_what_is_not_shared_any_more_is_refused_to_the_very_next_who_asks(
+    store: Store, beside: Store, by: str, is_elsewhere: bool
+) -> None:
+    fill(store)
+    store.set_visibility(REPO, Visibility.PUBLIC)
+    digest = sha256_of(BODIES["sub/model.bin"])
+    for _ in range(3):
+        assert store.shared_blob(digest) is not None
+    WITHDRAWALS[by](beside if is_elsewhere else store)
+    assert store.shared_blob(digest) is None
+    assert not store.is_shared(REPO)
+
+
+@pytest.mark.parametrize("is_elsewhere", [False, True])
+def test_what_has_just_come_is_given_to_the_very_next_who_asks(store: Store, beside: Store, is_elsewhere: bool) -> None:
+    writing = beside if is_elsewhere else store
+    digest = sha256_of(b"abc")
+    assert store.shared_blob(digest) is None
+    publish(writing, b"abc", digest)
+    assert store.shared_blob(digest) is None
+    writing.set_visibility(REPO, Visibility.PUBLIC)
+    assert store.shared_blob(digest) is not None
+
+
+def test_what_others_did_is_known_with_the_scan_that_found_it(store: Store) -> None:
+    digest = git_sha1_of(b"abc")
+    store.set_share(REPO, True)
+    assert store.shared_blob(digest) is None
+    download(store.cache, {"a": b"abc"})
+    store.scan()
+    assert store.verify_all(store.unverified(5)) == []
+    blob = store.shared_blob(digest)
+    assert blob is not None
+    blob.path.unlink()
+    assert store.shared_blob(digest) is None
+
+
+def test_the_owners_word_counts_at_once_whoever_wrote_it_down(store: Store, tmp_path: Path) -> None:
+    store.set_visibility(REPO, Visibility.PUBLIC)
+    assert store.is_shared(REPO)
+    (tmp_path / "home" / "shares.json").write_text(json.dumps({REPO.folder: {"is_shared": False}}))
+    assert not store.is_shared(REPO)
+
+
+def test_who_asks_for_ever_new_digests_does_not_fill_the_memory(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_module, "MAX_REMEMBERED", 10)
+    for number in range(100):
+        store.shared_blob(sha256_of(b"%d" % number))
+    assert len(store._shared._said.places) <= 11
 
 
 def test_the_owners_word_outlives_the_catalogue(store: Store, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +76,22 @@ def test_the_generation_grows_even_when_the_catalogue_is_lost(tmp_path: Path) ->
     again = opened(tmp_path)
     assert again.generation > generation
     again.close()
+
+
+def test_its_data_version_says_that_another_process_wrote(tmp_path: Path) -> None:
+    catalog = opened(tmp_path)
+    before = catalog.data_version
+    assert catalog.data_version == before
+    write = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('DELETE FROM repos'); c.commit()"
+    for change in (
+        lambda: catalog.set_repo(REPO, visibility="public", asked_at=1.0),
+        lambda: subprocess.run([sys.executable, "-c", write, tmp_path / "catalog.sqlite"], check=True, timeout=60),
+    ):
+        change()
+        assert catalog.data_version != before
+        before = catalog.data_version
+    assert catalog.visibility(REPO) is None
+    catalog.close()
 
 
 def test_readers_do_not_wait_for_a_writer(tmp_path: Path) -> None:
