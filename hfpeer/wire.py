@@ -33,6 +33,8 @@ CATALOGUE_PATH = "/v1/catalogue"
 PEERS_PATH = "/v1/peers"
 BATCH_PATH = "/v1/batch"
 BLOBS_PREFIX = "/v1/blobs/"
+PIECES_SUFFIX = "/pieces"
+FOLLOW_SUFFIX = "/follow"
 MANIFESTS_PREFIX = "/v1/manifests/"
 REFS_PREFIX = "/v1/refs/"
 
@@ -52,12 +54,12 @@ def blob_path(digest: Digest) -> str:
 
 
 def pieces_path(digest: Digest) -> str:
-    return f"{BLOBS_PREFIX}{digest}/pieces"
+    return f"{BLOBS_PREFIX}{digest}{PIECES_SUFFIX}"
 
 
 def follow_path(digest: Digest) -> str:
     """A blob, or a lot of small ones under the digest that is its name: then a piece is a file, of size 1."""
-    return f"{BLOBS_PREFIX}{digest}/follow"
+    return f"{BLOBS_PREFIX}{digest}{FOLLOW_SUFFIX}"
 
 
 def manifest_path(repo: RepoId, commit: Commit) -> str:

@@ -17,9 +17,10 @@ from hfpeer.errors import AccessDenied, InvalidName
 from hfpeer.limits import Limiter
 from hfpeer.names import Address
 from hfpeer.operations import Holdings, Operations
-from hfpeer.wire import BATCH_PATH, BLOBS_PREFIX
+from hfpeer.wire import BATCH_PATH, BLOBS_PREFIX, FOLLOW_SUFFIX, PIECES_SUFFIX
 from hfpeer_daemon.background import Adds
 from hfpeer_daemon.blobs import BlobDoor
+from hfpeer_daemon.following import FollowDoor
 from hfpeer_daemon.problems import answer_problems, with_problems
 from hfpeer_daemon.responses import App, Receive, Scope, Send, header
 from hfpeer_daemon.routes.control import control_routes
@@ -44,14 +45,17 @@ def lan_app(
     limiter: Limiter | None = None,
 ) -> App:
     """The peers' door. `line` bounds the uploads, `limiter` their rate; `threads` should be somewhat more than the
-    line's places."""
+    line's places. `stopping` ends what is followed."""
     batches = UploadLine(MAX_BATCHES, max_per_peer=MAX_BATCHES_PER_PEER)
     blobs = BlobDoor(holdings, threads, line, batches, limiter)
-    messages = _framework(peer_routes(holdings, stopping))
+    followed = FollowDoor(holdings, stopping)
+    messages = _framework(peer_routes(holdings))
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        if path.startswith(BLOBS_PREFIX) and not path.endswith(("/pieces", "/follow")):
+        if path.startswith(BLOBS_PREFIX) and path.endswith(FOLLOW_SUFFIX):
+            await followed.follow(scope, receive, send)
+        elif path.startswith(BLOBS_PREFIX) and not path.endswith(PIECES_SUFFIX):
             await blobs.blob(scope, receive, send)
         elif path == BATCH_PATH:
             await blobs.batch(scope, receive, send)

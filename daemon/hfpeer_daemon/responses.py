@@ -1,4 +1,4 @@
-"""HTTP's small print, parsed and printed: ranges, etags, whole answers. Pure but for `send_whole`.
+"""HTTP's small print, parsed and printed: ranges, etags, whole answers. Pure but for `send_whole` and `until_gone`.
 
 Inclusive ranges exist only here: what goes in and out of the functions is half-open.
 """
@@ -91,6 +91,12 @@ async def send_whole(send: Send, status: int, body: bytes = b"", headers: Iterab
     lines = dict(headers) if status == 304 else {"Content-Length": str(len(body)), **dict(headers)}
     await send({"type": "http.response.start", "status": status, "headers": header_lines(lines)})
     await send({"type": "http.response.body", "body": b"" if status == 304 else body})
+
+
+async def until_gone(receive: Receive) -> None:
+    """Waits until the client has gone, or has all of the answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def json_bytes(document: Any) -> bytes:

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from fakes.doors import OpenDoor, eventually, open_door
+from fakes.doors import OpenDoor, eventually, open_door, wire
 from fakes.node import MemoryNode
 from hfpeer.errors import PeerUnreachable
 from hfpeer.names import Address, Digest
 from hfpeer.peers import client as client_module
 from hfpeer.peers.client import PeerClient
 from hfpeer.ranges import MIB, RangeSet
-from hfpeer.wire import PieceMap, PieceNews
+from hfpeer.wire import PieceMap, PieceNews, follow_path
 from hfpeer_daemon.app import lan_app
 from hfpeer_daemon.uploads import UploadLine
 
@@ -116,8 +116,8 @@ async def heard(client: PeerClient) -> list[PieceMap | PieceNews]:
 
 
 @asynccontextmanager
-async def door_of(node: MemoryNode) -> AsyncIterator[OpenDoor]:
-    async with open_door(lambda threads: lan_app(node, threads, UploadLine(2), asyncio.Event())) as door:
+async def door_of(node: MemoryNode, stopping: asyncio.Event | None = None) -> AsyncIterator[OpenDoor]:
+    async with open_door(lambda threads: lan_app(node, threads, UploadLine(2), stopping or asyncio.Event())) as door:
         yield door
 
 
@@ -171,6 +171,91 @@ async def test_a_door_lets_go_of_followers_that_hang_up(partial: tuple[MemoryNod
                 await anext(lines)
                 await eventually(lambda: waiting(node) == 1)
             await eventually(lambda: waiting(node) == 0)
+
+
+async def test_what_is_followed_comes_in_chunks_of_json_lines(partial: tuple[MemoryNode, Digest]) -> None:
+    node, digest = partial
+    async with door_of(node) as door, wire(door.address) as connection:
+        await connection.say(follow_path(digest))
+        answer = await connection.head()
+        assert (answer.status, answer.headers["content-type"]) == (200, "application/x-ndjson")
+        assert answer.headers["transfer-encoding"] == "chunked"
+        told = [await node.piece_map(digest), PieceNews((1,)), PieceNews((2,))]
+        for message in told[1:]:
+            assert isinstance(message, PieceNews)
+            node.news.put_nowait(message)
+        for message in told:
+            assert message is not None
+            raw = chunk(message.to_line())
+            assert await asyncio.wait_for(connection.reader.readexactly(len(raw)), 3.0) == raw
+
+
+async def test_head_says_whether_there_is_something_to_follow_and_ends(partial: tuple[MemoryNode, Digest]) -> None:
+    node, digest = partial
+    async with door_of(node) as door, wire(door.address) as connection:
+        there = await connection.ask(follow_path(digest), method="HEAD")
+        assert (there.status, there.headers["content-type"], there.body) == (200, "application/x-ndjson", b"")
+        assert (await connection.ask(follow_path(DIGEST), method="HEAD")).status == 404
+        refused = await connection.ask(follow_path(DIGEST))
+        assert (refused.status, refused.headers["content-type"]) == (404, "application/problem+json")
+        assert json.loads(refused.body)["facts"] == {"digest": str(DIGEST)}
+        assert (await connection.ask("/v1/blobs/nonsense/follow")).status == 400
+
+
+class Talkative(MemoryNode):
+    """Tells everybody the same for ever, until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = 0
+        self.has_ended = asyncio.Event()
+
+    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncIterator[PieceMap | PieceNews]:
+        news = PieceNews(tuple(range(10_000)))
+        try:
+            yield MAP
+            while not until.is_set():
+                yield news
+                self.told += 1
+                await asyncio.sleep(0)
+        finally:
+            self.has_ended.set()
+
+
+async def test_who_hangs_up_without_reading_is_let_go() -> None:
+    node = Talkative()
+    async with door_of(node) as door:
+        async with wire(door.address) as connection:
+            await connection.say(follow_path(DIGEST))
+            await connection.head()
+            seen = -1
+            while seen != node.told:  # until nothing more goes out
+                seen = node.told
+                await asyncio.sleep(0.05)
+            assert not node.has_ended.is_set()
+        await asyncio.wait_for(node.has_ended.wait(), 3.0)
+
+
+async def test_a_door_that_closes_ends_what_it_tells_properly() -> None:
+    node, stopping = Talkative(), asyncio.Event()
+    async with door_of(node, stopping) as door, wire(door.address) as connection:
+        await connection.say(follow_path(DIGEST), "Connection: close")
+        await connection.head()
+        stopping.set()
+        assert (await connection.rest()).endswith(b"\r\n0\r\n\r\n")
+        assert node.has_ended.is_set()
+
+
+async def test_an_end_that_nobody_foresaw_is_no_proper_one() -> None:
+    class Failing(Talkative):
+        async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncIterator[PieceMap | PieceNews]:
+            yield MAP
+            raise RuntimeError("a bug")
+
+    async with door_of(Failing()) as door, asking(door.address) as client, aclosing(client.follow(DIGEST)) as lines:
+        assert await anext(lines) == MAP
+        with pytest.raises(PeerUnreachable, match="broke off"):
+            await anext(lines)
 
 
 # ---- peers that break the rules

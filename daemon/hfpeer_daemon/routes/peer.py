@@ -1,4 +1,4 @@
-"""The LAN door's small messages: who is here, what it shares, and which pieces of a blob it has. GET and HEAD only.
+"""The LAN door's small messages: who is here, what it shares, and which pieces of a blob it has now. GET and HEAD only.
 
 Everything is a question to `Holdings`, which shows only what is shared; nothing here changes anything.
 """
@@ -6,12 +6,11 @@ Everything is a question to `Holdings`, which shows only what is shared; nothing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import unquote
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from hfpeer.errors import InvalidName, NotFound
 from hfpeer.names import Commit, Digest, RepoId, Revision
@@ -22,22 +21,18 @@ from hfpeer.wire import (
     MANIFESTS_PREFIX,
     NODE_PATH,
     PEERS_PATH,
+    PIECES_SUFFIX,
     REFS_PREFIX,
     PeersMessage,
-    PieceMap,
-    PieceNews,
     generation_etag,
 )
 from hfpeer_daemon.responses import json_bytes, names_etag
 
-NDJSON = "application/x-ndjson"
 READ_ONLY = ["GET", "HEAD"]
 
-_Line = PieceMap | PieceNews
 
-
-def peer_routes(holdings: Holdings, stopping: asyncio.Event) -> APIRouter:
-    """The routes over one node. `stopping` ends those that are followed."""
+def peer_routes(holdings: Holdings) -> APIRouter:
+    """The routes over one node."""
     router = APIRouter()
 
     @router.api_route(NODE_PATH, methods=READ_ONLY)
@@ -75,22 +70,13 @@ def peer_routes(holdings: Holdings, stopping: asyncio.Event) -> APIRouter:
             raise NotFound(f"This node does not know {revision} of {repo}.", repo=str(repo), revision=revision)
         return _json(found.to_json())
 
-    @router.api_route(BLOBS_PREFIX + "{digest}/pieces", methods=READ_ONLY)
+    @router.api_route(BLOBS_PREFIX + "{digest}" + PIECES_SUFFIX, methods=READ_ONLY)
     async def pieces(digest: str) -> Response:
         blob = Digest.parse(digest)
         found = await holdings.piece_map(blob)
         if found is None:
             raise NotFound(f"This node does not share {blob}.", digest=digest)
         return _json(found.to_json())
-
-    @router.api_route(BLOBS_PREFIX + "{digest}/follow", methods=READ_ONLY)
-    async def follow(digest: str) -> Response:
-        blob = Digest.parse(digest)
-        lines = holdings.follow(blob, stopping)
-        first = await _next(lines)
-        if first is None:
-            raise NotFound(f"This node does not share {blob}.", digest=digest)
-        return StreamingResponse(_as_lines(first, lines), media_type=NDJSON)
 
     return router
 
@@ -110,16 +96,3 @@ def _json(document: Any) -> Response:
 
 def _json_bytes(body: bytes, **headers: str) -> Response:
     return Response(body, media_type="application/json", headers=headers)
-
-
-async def _as_lines(first: _Line, rest: AsyncIterator[_Line]) -> AsyncIterator[bytes]:
-    yield first.to_line()
-    async for line in rest:
-        yield line.to_line()
-
-
-async def _next(lines: AsyncIterator[_Line]) -> _Line | None:
-    """The next line; None when there is none."""
-    async for line in lines:
-        return line
-    return None
