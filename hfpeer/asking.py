@@ -8,11 +8,15 @@ connection is closed with the answer. No TLS, no redirects, nothing kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+import re
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 MAX_HEAD_LINES = 64
+MAX_SIZE_LINE_BYTES = 256
+"""The line before a chunk has no more: a size, and what others may add to it."""
+READ_BYTES = 64 * 1024
 Connection: TypeAlias = "tuple[asyncio.StreamReader, asyncio.StreamWriter]"
 
 
@@ -41,6 +45,8 @@ class Answer:
         self._reader = reader
         self._transport = writer.transport
         self._silence_seconds = silence_seconds
+        self._loop = asyncio.get_running_loop()
+        self._heard_at = 0.0
         self._deadline: asyncio.TimerHandle | None = None
         self._was_silent = False
         self.status = 0
@@ -67,17 +73,16 @@ class Answer:
         return self.headers.get("transfer-encoding", "").lower() == "chunked"
 
     async def lines(self, limit_bytes: int) -> AsyncIterator[bytes]:
-        """The lines of a body in chunks, none of more than `limit_bytes`."""
+        """The lines of a body in chunks, none of more than `limit_bytes`. Who does not end a line is silent."""
         if not self.is_chunked:
             raise BadAnswer("does not answer in chunks")
-        rest = b""
-        while size := _size(await self._line()):
-            if not 0 < size <= limit_bytes - len(rest):
-                raise BadAnswer(f"sends a line of more than {limit_bytes} bytes")
-            chunk = await self._got(self._reader.readexactly(size + 2))
-            self.put_off()
-            *lines, rest = (rest + chunk[:-2]).split(b"\n")
-            for line in lines:
+        body = _ChunkedLines(limit_bytes)
+        while not body.is_over:
+            data = await self._got(self._reader.read(READ_BYTES))
+            if not data:
+                raise self._broken()
+            for line in body.take(data):
+                self.put_off()
                 yield line
 
     async def body(self) -> bytes:
@@ -89,40 +94,98 @@ class Answer:
 
     def put_off(self) -> None:
         """Something came: the silence begins anew."""
-        self.close()
-        if self._silence_seconds is not None:
-            self._deadline = asyncio.get_running_loop().call_later(self._silence_seconds, self._cut)
+        self._heard_at = self._loop.time()
+        if self._deadline is None and self._silence_seconds is not None:
+            self._deadline = self._loop.call_at(self._heard_at + self._silence_seconds, self._look_at_silence)
 
     def close(self) -> None:
         """Takes the deadline back."""
         if self._deadline is not None:
             self._deadline.cancel()
 
-    def _cut(self) -> None:
-        self._was_silent = True
-        self._transport.abort()
+    def _look_at_silence(self) -> None:
+        """Cuts after a silence. One timer that looks what has come since costs less than one for all that comes."""
+        silence_ends_at = self._heard_at + (self._silence_seconds or 0.0)
+        if self._loop.time() < silence_ends_at:
+            self._deadline = self._loop.call_at(silence_ends_at, self._look_at_silence)
+        else:
+            self._was_silent = True
+            self._transport.abort()
 
     async def _line(self) -> bytes:
         line = await self._got(self._reader.readline())
         if not line.endswith(b"\n"):
-            raise Silent("was silent") if self._was_silent else NoAnswer("broke off")
+            raise self._broken()
         return line.strip()
 
     async def _got(self, reading: Awaitable[bytes]) -> bytes:
         try:
             return await reading
         except (OSError, asyncio.IncompleteReadError) as error:
-            raise (Silent("was silent") if self._was_silent else NoAnswer("broke off")) from error
+            raise self._broken() from error
         except ValueError as error:
             raise BadAnswer("sends a line that does not end") from error
 
+    def _broken(self) -> NoAnswer:
+        return Silent("was silent") if self._was_silent else NoAnswer("broke off")
 
-def _size(line: bytes) -> int:
+
+class _ChunkedLines:
+    """Takes a body in chunks in whatever portions it comes, and gives its lines, none of more than `limit_bytes`."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._limit_bytes = limit_bytes
+        self._raw = bytearray()
+        self._chunk_bytes: int | None = None
+        """How long the next chunk is, once that was said."""
+        self._rest = bytearray()
+        """What has come of a line that has not ended."""
+        self.is_over = False
+
+    def take(self, data: bytes) -> Iterator[bytes]:
+        """The lines that end with this portion. Raises BadAnswer, after those that came before the fault."""
+        self._raw += data
+        while (chunk := self._chunk()) is not None:
+            if b"\n" not in chunk:
+                self._rest += chunk
+                continue
+            first, *others = chunk.split(b"\n")
+            yield bytes(self._rest + first)
+            for other in others[:-1]:
+                yield bytes(other)
+            self._rest = others[-1]
+
+    def _chunk(self) -> bytearray | None:
+        """The next chunk; None if not all of it is here, or it was the last."""
+        if self._chunk_bytes is None:
+            line, end, _ = self._raw[:MAX_SIZE_LINE_BYTES].partition(b"\n")
+            if not end and len(line) < MAX_SIZE_LINE_BYTES:
+                return None
+            self._chunk_bytes = _size(line)
+            del self._raw[: len(line) + 1]
+            if self._chunk_bytes > self._limit_bytes - len(self._rest):
+                raise BadAnswer(f"sends a line of more than {self._limit_bytes} bytes")
+        size_bytes = self._chunk_bytes
+        self.is_over = size_bytes == 0
+        if self.is_over or len(self._raw) < size_bytes + 2:
+            return None
+        if self._raw[size_bytes : size_bytes + 2] != b"\r\n":
+            raise BadAnswer("sends a chunk of another size than it says")
+        chunk = self._raw[:size_bytes]
+        del self._raw[: size_bytes + 2]
+        self._chunk_bytes = None
+        return chunk
+
+
+_SIZE_LINE = re.compile(rb"([0-9a-fA-F]{1,16})[ \t]*(?:;.*)?\r?")
+
+
+def _size(line: bytes | bytearray) -> int:
     """The size of a chunk, from the line before it."""
-    try:
-        return int(line.partition(b";")[0], 16)
-    except ValueError as error:
-        raise BadAnswer("sends a chunk without its size") from error
+    found = _SIZE_LINE.fullmatch(line)
+    if found is None:
+        raise BadAnswer("sends a chunk without its size")
+    return int(found[1], 16)
 
 
 @asynccontextmanager

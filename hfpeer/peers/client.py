@@ -133,7 +133,7 @@ class PeerClient:
         """What the peer has of a blob, and then what it gets, for as long as it is fetching it; nothing if it neither
         has nor fetches it. Ends when the peer has all of it, which the last map says, or has stopped fetching."""
         asking = ask(
-            asyncio.open_connection(self.address.host, self.address.port, limit=MAX_PIECE_MAP_BYTES),
+            asyncio.open_connection(self.address.host, self.address.port),
             "GET",
             follow_path(digest),
             {"Host": str(self.address), **self._headers},
@@ -147,7 +147,7 @@ class PeerClient:
                 if answer.status != 200:
                     raise self._unreachable(f"answers with status {answer.status}")
                 async for line in answer.lines(MAX_PIECE_MAP_BYTES):
-                    yield parse_following(json.loads(line))
+                    yield parse_following(json.loads(line.decode()))
         except NoAnswer as error:
             raise self._unreachable(f"does not answer: {error}") from error
         except (BadAnswer, CorruptData, ValueError, RecursionError) as error:

@@ -7,11 +7,14 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
+from typing import cast
+from unittest import mock
 
 import pytest
 
 from fakes.doors import OpenDoor, eventually, open_door, wire
 from fakes.node import MemoryNode
+from hfpeer.asking import Answer
 from hfpeer.errors import PeerUnreachable
 from hfpeer.names import Address, Digest
 from hfpeer.peers import client as client_module
@@ -281,6 +284,11 @@ BAD_BODIES = {
     "a break in a chunk": (says(HEAD, chunk(line(MAP)), b"40\r\n{", then_closes=True), "does not answer"),
     "a break between chunks": (says(HEAD, chunk(line(MAP)), then_closes=True), "broke off"),
     "a size that is none": (says(HEAD, chunk(line(MAP)), b"many\r\n"), "cannot be understood"),
+    "a size with an underscore": (says(HEAD, chunk(line(MAP)), b"1_0\r\n"), "without its size"),
+    "a size that never ends": (says_for_ever(HEAD + chunk(line(MAP)), b"0" * 65536), "without its size"),
+    "a chunk that is longer than it says": (says(HEAD, chunk(line(MAP)), b"2\r\n{}}\r\n"), "another size"),
+    "a line that trickles": (says(HEAD, chunk(line(MAP)), *[chunk(b" ")] * 40, pause_seconds=0.05), "was silent"),
+    "a chunk that trickles": (says(HEAD, chunk(line(MAP)), b"40\r\n", *[b" "] * 40, pause_seconds=0.05), "was silent"),
     "a negative size": (says(HEAD, chunk(line(MAP)), b"-2\r\n"), "cannot be understood"),
     "a chunk that never ends": (says_for_ever(HEAD + chunk(line(MAP)) + b"fffffffff\r\n", b"x" * 65536), "more than"),
     "a line that never ends": (says_for_ever(HEAD + chunk(line(MAP)), chunk(b"x" * 65536)), "more than"),
@@ -325,6 +333,32 @@ async def test_lines_may_be_cut_anywhere_and_share_chunks() -> None:
     parts = [chunk(raw[at : at + 7]) for at in range(0, len(raw), 7)]
     async with peer_that(says(HEAD, *parts, b"0\r\n\r\n")) as (client, _):
         assert await asyncio.wait_for(heard(client), 3.0) == [MAP, *news]
+
+
+@pytest.mark.parametrize("portion_bytes", [1, 2, 3, 5, 64, 10_000])
+async def test_lines_are_the_same_in_whatever_portions_they_come(portion_bytes: int) -> None:
+    raw = b"".join(line(PieceNews((number,))) for number in range(40)) + b"\n" + b"x" * 500 + b"\n"
+    body = b"".join(chunk(raw[at : at + 37]) for at in range(0, len(raw), 37))
+    body = body.replace(b"25\r\n", b"00025 ; a=b\r\n", 1) + b"0\r\n\r\n"
+    reader = asyncio.StreamReader()
+    answer = Answer(reader, cast(asyncio.StreamWriter, mock.Mock()), None)
+    answer.headers["transfer-encoding"] = "chunked"
+
+    async def read() -> list[bytes]:
+        return [one async for one in answer.lines(1000)]
+
+    reading = asyncio.ensure_future(read())
+    for at in range(0, len(body), portion_bytes):
+        reader.feed_data(body[at : at + portion_bytes])
+        await asyncio.sleep(0)
+    assert await asyncio.wait_for(reading, 3.0) == raw.split(b"\n")[:-1]
+
+
+async def test_who_says_something_now_and_then_is_followed_on() -> None:
+    news = [PieceNews((number,)) for number in range(8)]
+    script = says(HEAD, chunk(line(MAP)), *(chunk(line(one)) for one in news), b"0\r\n\r\n", pause_seconds=0.1)
+    async with peer_that(script) as (client, _):
+        assert await asyncio.wait_for(heard(client), 5.0) == [MAP, *news]
 
 
 async def test_who_stops_following_hangs_up_at_once() -> None:
