@@ -326,6 +326,11 @@ class PieceNews:
 
     def within(self, count: int) -> PieceNews:
         """The same without pieces that a blob of `count` pieces cannot have."""
+        if (
+            max((*self.added, *self.claimed, *self.firsthand), default=0) < count
+            and min(self.firsthand, default=0) >= 0
+        ):
+            return self
         return PieceNews(
             tuple(piece for piece in self.added if piece < count),
             tuple(piece for piece in self.claimed if piece < count),
@@ -350,18 +355,23 @@ class PieceNews:
     def from_json(cls, document: Mapping[str, Any]) -> PieceNews:
         with _reading("piece news"):
             return cls(
-                tuple(_whole(piece) for piece in document["added"]),
-                tuple(_whole(piece) for piece in document["claimed"]),
-                {int(piece): _text(digest, 64) for piece, digest in dict(document["firsthand"]).items()},
-                {
-                    _text(node_id, 64): _whole(beat)
-                    for node_id, beat in islice(dict(document.get("company", {})).items(), MAX_TOLD_MEMBERS)
-                },
+                tuple(map(_whole, document["added"])),
+                tuple(map(_whole, document["claimed"])),
+                {int(piece): _text(digest, 64) for piece, digest in document["firsthand"].items()},
+                _company(document["company"]) if "company" in document else {},
             )
 
 
+_compact = json.JSONEncoder(separators=(",", ":"))
+
+
 def _line(document: Mapping[str, Any]) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode() + b"\n"
+    return _compact.encode(document).encode() + b"\n"
+
+
+def _company(told: Mapping[str, Any]) -> dict[str, int]:
+    members = islice(told.items(), MAX_TOLD_MEMBERS)
+    return {_text(node_id, 64): _whole(beat) for node_id, beat in members}
 
 
 def piece_digest(data: bytes | memoryview) -> str:
@@ -371,8 +381,8 @@ def piece_digest(data: bytes | memoryview) -> str:
 
 def parse_following(document: Mapping[str, Any]) -> PieceMap | PieceNews:
     """One line of a followed blob."""
-    with _reading("line of a followed blob"):
-        return PieceMap.from_json(document) if "bits" in document else PieceNews.from_json(document)
+    is_map = isinstance(document, dict) and "bits" in document
+    return PieceMap.from_json(document) if is_map else PieceNews.from_json(document)
 
 
 class _reading:
