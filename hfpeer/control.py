@@ -7,34 +7,25 @@ end. The codec does no input or output; the client decides nothing.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import json
 import types
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
-from hfpeer.asking import Answer, BadAnswer, NoAnswer, Silent, ask
 from hfpeer.errors import HfpeerError, InvalidName, NotRunning, VersionMismatch, from_problem
+from hfpeer.exchange import BadAnswer, NoAnswer, PlainAnswer, Silent
 from hfpeer.names import Commit, FilePath, RepoId, Revision
-from hfpeer.operations import (
-    MAIN,
-    AddRequest,
-    CachedRevision,
-    Holding,
-    NodeStatus,
-    Operations,
-    PeerStatus,
-    Provenance,
-    Published,
-    Removed,
-)
+from hfpeer.operations import MAIN, AddRequest, Operations
 from hfpeer.transfer.events import Finished, Listener
 from hfpeer.transfer.events import from_json as event_from_json
+
+if TYPE_CHECKING:
+    from hfpeer.results import CachedRevision, Holding, NodeStatus, PeerStatus, Provenance, Published, Removed
 
 CONTROL_VERSION = 1
 """Grows with every change that an older command or daemon could not read."""
@@ -57,12 +48,17 @@ def call_path(operation: str) -> str:
 
 def parameter_types(operation: str) -> dict[str, Any]:
     """Name -> type of an operation's parameters."""
-    hints = get_type_hints(getattr(Operations, operation))
-    return {name: kind for name, kind in hints.items() if name != "return"}
+    return {name: kind for name, kind in _hints(operation).items() if name != "return"}
 
 
 def result_type(operation: str) -> Any:
-    return get_type_hints(getattr(Operations, operation))["return"]
+    return _hints(operation)["return"]
+
+
+def _hints(operation: str) -> dict[str, Any]:
+    from hfpeer import results  # no command needs them to add
+
+    return get_type_hints(getattr(Operations, operation), localns=vars(results))
 
 
 def encode(value: Any) -> Any:
@@ -148,11 +144,12 @@ class ControlClient:
     """The daemon behind `socket_path`, as `Operations`. It holds nothing open between two calls.
 
     Every method raises NotRunning when no daemon answers, VersionMismatch when it speaks another version, and else
-    what the daemon's node raised.
+    what the daemon's node raised. With `is_blocking` its coroutines never suspend, and are for `run_blocking`.
     """
 
-    def __init__(self, socket_path: Path) -> None:
+    def __init__(self, socket_path: Path, *, is_blocking: bool = False) -> None:
         self._socket_path = socket_path
+        self._is_blocking = is_blocking
 
     async def is_answering(self) -> bool:
         """Whether a daemon is there. Raises VersionMismatch if it is another one than this command can talk to."""
@@ -183,36 +180,36 @@ class ControlClient:
     async def list_revisions(
         self, repo: RepoId | None = None, revision: Revision | None = None
     ) -> list[CachedRevision]:
-        return cast(list[CachedRevision], await self._call("list_revisions", repo=repo, revision=revision))
+        return cast("list[CachedRevision]", await self._call("list_revisions", repo=repo, revision=revision))
 
     async def remove(self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()) -> Removed:
-        return cast(Removed, await self._call("remove", repo=repo, revision=revision, files=files))
+        return cast("Removed", await self._call("remove", repo=repo, revision=revision, files=files))
 
     async def search(
         self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
-        return cast(list[Holding], await self._call("search", repo=repo, revision=revision, files=files))
+        return cast("list[Holding]", await self._call("search", repo=repo, revision=revision, files=files))
 
     async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
-        return cast(list[Provenance], await self._call("why", repo=repo, revision=revision, files=files))
+        return cast("list[Provenance]", await self._call("why", repo=repo, revision=revision, files=files))
 
     async def publish(self, folder: str, repo: RepoId) -> Published:
-        return cast(Published, await self._call("publish", folder=folder, repo=repo))
+        return cast("Published", await self._call("publish", folder=folder, repo=repo))
 
     async def add_peer(self, address: str) -> PeerStatus:
-        return cast(PeerStatus, await self._call("add_peer", address=address))
+        return cast("PeerStatus", await self._call("add_peer", address=address))
 
     async def remove_peer(self, address: str) -> None:
         await self._call("remove_peer", address=address)
 
     async def list_peers(self) -> list[PeerStatus]:
-        return cast(list[PeerStatus], await self._call("list_peers"))
+        return cast("list[PeerStatus]", await self._call("list_peers"))
 
     async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
-        return cast(list[CachedRevision], await self._call("share", repo=repo, is_shared=is_shared))
+        return cast("list[CachedRevision]", await self._call("share", repo=repo, is_shared=is_shared))
 
     async def status(self) -> NodeStatus:
-        return cast(NodeStatus, await self._call("status", timeout_seconds=QUICK_TIMEOUT_SECONDS))
+        return cast("NodeStatus", await self._call("status", timeout_seconds=QUICK_TIMEOUT_SECONDS))
 
     async def _call(self, operation: str, *, timeout_seconds: float | None = None, **arguments: Any) -> Any:
         body = encode(arguments)
@@ -235,17 +232,9 @@ class ControlClient:
     @asynccontextmanager
     async def _opened(
         self, method: str, path: str, body: Any = None, timeout_seconds: float | None = None
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncIterator[PlainAnswer]:
         """The one door to the socket: its errors leave as NotRunning."""
-        asking = ask(
-            asyncio.open_unix_connection(self._socket_path),
-            method,
-            path,
-            {"Host": "hfpeer", VERSION_HEADER: str(CONTROL_VERSION), "Content-Type": "application/json"},
-            b"" if body is None else json.dumps(body).encode(),
-            connect_seconds=CONNECT_TIMEOUT_SECONDS,
-            silence_seconds=timeout_seconds,
-        )
+        asking = self._asking(method, path, b"" if body is None else json.dumps(body).encode(), timeout_seconds)
         try:
             async with asking as answer:
                 yield answer
@@ -254,7 +243,38 @@ class ControlClient:
         except (NoAnswer, BadAnswer) as error:
             raise self._not_running(f"does not answer ({error})") from error
 
-    async def _check(self, answer: Answer, checks_version: bool = True) -> None:
+    def _asking(
+        self, method: str, path: str, body: bytes, silence_seconds: float | None
+    ) -> AbstractAsyncContextManager[PlainAnswer]:
+        """Asks as who calls can wait. Each way is imported by itself: an event loop costs more than a whole command."""
+        headers = {"Host": "hfpeer", VERSION_HEADER: str(CONTROL_VERSION), "Content-Type": "application/json"}
+        if self._is_blocking:
+            from hfpeer.blocking import ask_unix
+
+            return ask_unix(
+                self._socket_path,
+                method,
+                path,
+                headers,
+                body,
+                connect_seconds=CONNECT_TIMEOUT_SECONDS,
+                silence_seconds=silence_seconds,
+            )
+        import asyncio
+
+        from hfpeer.asking import ask
+
+        return ask(
+            asyncio.open_unix_connection(self._socket_path),
+            method,
+            path,
+            headers,
+            body,
+            connect_seconds=CONNECT_TIMEOUT_SECONDS,
+            silence_seconds=silence_seconds,
+        )
+
+    async def _check(self, answer: PlainAnswer, checks_version: bool = True) -> None:
         spoken = answer.headers.get(VERSION_HEADER.lower())
         if checks_version and spoken != str(CONTROL_VERSION):
             raise version_mismatch(spoken)

@@ -7,24 +7,40 @@ any work.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
-from hfpeer.cache.records import CachedFile as CachedFile
-from hfpeer.cache.records import CachedRevision as CachedRevision
-from hfpeer.cache.records import Provenance as Provenance
-from hfpeer.cache.records import Removed as Removed
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.transfer.events import Finished, Listener
 
-if TYPE_CHECKING:  # for Holdings, of which no command knows: a command is to begin at once
+if TYPE_CHECKING:  # a command is to begin at once: it makes one request, and knows nothing of Holdings
     import asyncio
 
     from hfpeer.manifest import Manifest
     from hfpeer.ranges import RangeSet
+    from hfpeer.results import CachedFile as CachedFile
+    from hfpeer.results import CachedRevision as CachedRevision
+    from hfpeer.results import Holding as Holding
+    from hfpeer.results import NodeStatus as NodeStatus
+    from hfpeer.results import PeerStatus as PeerStatus
+    from hfpeer.results import Provenance as Provenance
+    from hfpeer.results import Published as Published
+    from hfpeer.results import Removed as Removed
     from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage
 
 MAIN = Revision("main")
+
+
+RESULTS = ["CachedFile", "CachedRevision", "Holding", "NodeStatus", "PeerStatus", "Provenance", "Published", "Removed"]
+"""Named here, but made in `results`, which is loaded when somebody names one."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in RESULTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from hfpeer import results
+
+    return getattr(results, name)
 
 
 @dataclass(frozen=True)
@@ -46,72 +62,6 @@ class AddRequest:
     uses_peers: bool = True
     trusts_peers: bool = False
     token: str | None = None
-
-
-@dataclass(frozen=True)
-class PeerStatus:
-    """A peer as this node sees it. `state` is known, alive or gone; `origin` is static, mdns or gossip."""
-
-    node_id: str
-    name: str
-    address: str
-    state: str
-    origin: str
-    version: str = ""
-    revisions: int = 0
-    last_seen_seconds_ago: float | None = None
-    received_bytes: int = 0
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Holding:
-    """A peer's answer to `search`: how much of a revision it has. `path` is empty for a whole revision."""
-
-    peer: str
-    address: str
-    repo: str
-    commit: str
-    refs: tuple[str, ...]
-    is_complete: bool
-    path: str = ""
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True)
-class NodeStatus:
-    """The node in one picture. Bytes received are since the catalogue was made, by kind of source."""
-
-    node_id: str
-    name: str
-    version: str
-    pid: int
-    home: str
-    cache: str
-    started_at: float
-    listeners: dict[str, str]
-    upstreams: dict[str, str]
-    peers: tuple[PeerStatus, ...]
-    received_bytes: dict[str, int]
-    sent_bytes: int
-    revisions: int
-    files: int
-    size_bytes: int
-    unverified_files: int
-    transfers: tuple[str, ...] = ()
-    is_daemon: bool = True
-
-
-@dataclass(frozen=True)
-class Published:
-    """A local folder that became a revision."""
-
-    repo: str
-    commit: str
-    snapshot: str
-    files: int
-    size_bytes: int
-    lfs_files: tuple[str, ...] = field(default_factory=tuple)
 
 
 class Operations(Protocol):

@@ -5,9 +5,7 @@ All that a node owns lies below its home; the cache belongs to every Hugging Fac
 
 from __future__ import annotations
 
-import hashlib
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +40,9 @@ class Places:
         plain = self.home / "control.sock"
         if len(os.fsencode(plain)) <= _MAX_SOCKET_PATH_BYTES:
             return plain
+        import hashlib  # these two are slow to import, and hardly anybody needs them
+        import tempfile
+
         name = hashlib.sha256(os.fsencode(self.home)).hexdigest()[:16]
         return Path(tempfile.gettempdir()) / f"hfpeer-{os.getuid()}" / f"{name}.sock"
 

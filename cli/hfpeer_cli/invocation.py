@@ -6,12 +6,12 @@ The settings are read here, once, and only by commands that need them.
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from hfpeer_cli.output import Output
 
@@ -23,22 +23,16 @@ T = TypeVar("T")
 SessionOpener: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Operations]]"
 
 
-def open_real_session(settings: Settings) -> AbstractAsyncContextManager[Operations]:
-    """The daemon if it answers, else a node in this process."""
-    from hfpeer.session import open_session
-
-    return open_session(settings)
-
-
 @dataclass
 class Invocation:
-    """What one run of `hfpeer` knows. `environ` and `open_session` are handed in by tests.
+    """What one run of `hfpeer` knows. `environ` and `open_session` are handed in by tests, the latter to take the
+    place of the daemon, or of the node in this process.
 
     `when_interrupted` is the one line that Ctrl-C leaves behind.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
-    open_session: SessionOpener = open_real_session
+    open_session: SessionOpener | None = None
     is_json: bool = False
     log_level: str | None = None
     when_interrupted: str = "Interrupted."
@@ -61,16 +55,37 @@ class Invocation:
     def output(self) -> Output:
         return Output(is_json=self.is_json)
 
-    def run(self, work: Callable[[Operations], Awaitable[T]]) -> T:
-        """Does `work` on the node and gives its result. Ctrl-C cancels it and raises KeyboardInterrupt."""
+    def run(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
+        """Does `work` on the daemon if it answers, else on a node in this process, and gives its result.
 
+        Ctrl-C ends it and raises KeyboardInterrupt.
+        """
+        if self.log_level:
+            self._log()
+        if self.open_session is None:
+            from hfpeer.blocking import run_blocking
+            from hfpeer.session import find_daemon
+
+            daemon = find_daemon(self.settings)
+            if daemon is not None:
+                return run_blocking(work(daemon))
+        return self._run_here(work)
+
+    def _run_here(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
         import asyncio
-        import logging
 
-        logging.basicConfig(level=(self.log_level or "warning").upper(), format="%(levelname)s %(name)s: %(message)s")
+        from hfpeer.session import open_node
+
+        self._log()
+        opened = (self.open_session or open_node)(self.settings)
 
         async def within_a_session() -> T:
-            async with self.open_session(self.settings) as node:
+            async with opened as node:
                 return await work(node)
 
         return asyncio.run(within_a_session())
+
+    def _log(self) -> None:
+        import logging
+
+        logging.basicConfig(level=(self.log_level or "warning").upper(), format="%(levelname)s %(name)s: %(message)s")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import select
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn, TextIO
@@ -117,6 +116,8 @@ def _exit_code(words: list[str], invocation: Invocation) -> int:
     except Exception as error:  # noqa: BLE001 - the last door: whatever is left is a bug, and is shown whole
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             return EXIT_NOBODY_READS
+        import traceback  # which reads and parses sources: what no bug meets need not wait for it
+
         traceback.print_exc()
         click.echo("This is a bug in hfpeer; the lines above say where.", err=True)
         return EXIT_OF_A_BUG

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from hfpeer.names import FilePath, RepoId, RepoType, Revision
-from hfpeer.operations import MAIN, AddRequest, CachedRevision, Holding
+from hfpeer.operations import MAIN, AddRequest
 from hfpeer.transfer.events import Finished
 from hfpeer_cli.grammar import FILE, REVISION, Noun, RepoWord, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
 from hfpeer_cli.progress import summary, watching
+
+if TYPE_CHECKING:
+    from hfpeer.operations import CachedRevision, Holding
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -109,7 +112,8 @@ def _define_add(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
         with watching(output, names_revision=revision is not None) as listener:
             finished = invocation.run(lambda node: node.add(request, listener))
         output.result(finished.snapshot, {**asdict(finished), "wan_saved_bytes": finished.wan_saved_bytes})
-        output.note("\n".join(summary(finished)))
+        if not output.is_json:
+            output.note("\n".join(summary(finished)))
         _note_other_cache(invocation, finished)
 
 
@@ -266,6 +270,8 @@ def _set_shared(invocation: Invocation, repo: RepoId, is_shared: bool | None) ->
     _print_revisions(invocation, found, f"{repo} is not in the cache; your word is kept for when it is.")
 
 
-model = make_noun(RepoType.MODEL)
-dataset = make_noun(RepoType.DATASET)
-space = make_noun(RepoType.SPACE)
+def __getattr__(name: str) -> Noun:
+    """`model`, `dataset` and `space`: one is made when it is named, for no command needs two."""
+    if name not in set(RepoType):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return make_noun(RepoType(name))

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import os
+import socket
+import sys
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -15,11 +20,12 @@ from blockbuster import blockbuster_ctx
 
 from fakes.doors import eventually, open_door
 from fakes.node import COMMIT, MemoryNode, cached_revision
+from hfpeer.blocking import run_blocking
 from hfpeer.control import CALLS, CONTROL_VERSION, VERSION_HEADER, ControlClient, decode, encode
 from hfpeer.errors import CODES, HfpeerError, InvalidName, NotFound, NotRunning, VersionMismatch, from_problem
 from hfpeer.names import FilePath, RepoId, Revision
 from hfpeer.operations import AddRequest, Holding, Operations
-from hfpeer.session import open_session
+from hfpeer.session import find_daemon, open_session
 from hfpeer.settings import read_settings
 from hfpeer.transfer.events import (
     Event,
@@ -45,6 +51,22 @@ STORY: list[Event] = [
     SourceFailed("pegasus", "a", "was silent", was_lying=False),
     FileFinished("a", 2),
 ]
+ADD_AND_LIST_MODULES = """
+import atexit, sys
+from hfpeer_cli.main import main
+atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))
+main()
+"""
+NOT_FOR_AN_ADD = {
+    *("asyncio", "concurrent.futures", "email", "http.client", "httpx", "logging", "rich", "sqlite3", "ssl"),
+    *("subprocess", "tempfile", "tomlkit", "tomllib", "traceback"),
+}
+HFPEER_FOR_AN_ADD = {
+    *("hfpeer.blocking", "hfpeer.control", "hfpeer.errors", "hfpeer.exchange", "hfpeer.names", "hfpeer.operations"),
+    *("hfpeer.paths", "hfpeer.rates", "hfpeer.session", "hfpeer.settings", "hfpeer.transfer"),
+    *("hfpeer.transfer.events", "hfpeer.upstream", "hfpeer.upstream.auth"),
+}
+"""A command is to send its request at once: a module more is a reason to think."""
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +114,10 @@ async def control(tmp_path: Path, node: MemoryNode, version: int = CONTROL_VERSI
 # Calls
 
 
-async def test_every_operation_crosses_the_socket_unchanged(tmp_path: Path, node: MemoryNode) -> None:
+@pytest.mark.parametrize("is_blocking", [False, True], ids=["in an event loop", "without one"])
+async def test_every_operation_crosses_the_socket_unchanged(
+    tmp_path: Path, node: MemoryNode, is_blocking: bool
+) -> None:
     node.cached = [cached_revision("datasets/org/name", "dataset"), cached_revision()]
     node.found = [Holding("pegasus", "10.0.0.7:9437", "org/name", COMMIT, ("main",), True, size_bytes=None)]
     files, revision = (FilePath("a b/ü"),), Revision("refs/pr/1")
@@ -116,8 +141,9 @@ async def test_every_operation_crosses_the_socket_unchanged(tmp_path: Path, node
     expected = await use(node)
     direct_calls, node.calls = node.calls, []
     async with control(tmp_path, node) as door:
-        client = door.client()
-        assert await use(client) == expected
+        client = ControlClient(door.path, is_blocking=is_blocking)
+        using = asyncio.to_thread(run_blocking, use(client)) if is_blocking else use(client)
+        assert await using == expected
     assert node.calls == direct_calls
 
 
@@ -206,6 +232,71 @@ async def test_an_add_tells_its_story_in_order_and_then_its_result(tmp_path: Pat
     assert node.calls == [("add", {"request": REQUEST})]
 
 
+async def test_an_add_without_an_event_loop_tells_the_same_story(tmp_path: Path, node: MemoryNode) -> None:
+    node.events = STORY
+    heard: list[Event] = []
+    async with control(tmp_path, node) as door:
+        client = ControlClient(door.path, is_blocking=True)
+        finished = await asyncio.to_thread(run_blocking, client.add(REQUEST, heard.append))
+        node.failure = CODES["gated_repo"]("It is gated.")
+        with pytest.raises(CODES["gated_repo"], match="It is gated"):
+            await asyncio.to_thread(run_blocking, client.add(REQUEST, heard.append))
+    assert heard == STORY * 2
+    assert finished.bytes_by_source == {"peer": 2}
+
+
+async def test_who_leaves_without_an_event_loop_ends_the_add(tmp_path: Path, node: MemoryNode) -> None:
+    def leave(_event: Event) -> None:
+        raise KeyboardInterrupt
+
+    node.events, node.gate = STORY[:1], asyncio.Event()
+    async with control(tmp_path, node) as door:
+        client = ControlClient(door.path, is_blocking=True)
+
+        def add() -> bool:
+            try:
+                run_blocking(client.add(REQUEST, leave))
+            except KeyboardInterrupt:
+                return True
+            return False
+
+        assert await asyncio.to_thread(add)
+        await asyncio.wait_for(node.add_ended.wait(), 5)
+        assert node.running_adds == 0
+
+
+async def test_the_end_of_the_daemon_tells_those_who_wait_without_an_event_loop(
+    tmp_path: Path, node: MemoryNode
+) -> None:
+    node.gate = asyncio.Event()
+    async with control(tmp_path, node) as door:
+        client = ControlClient(door.path, is_blocking=True)
+        adding = asyncio.ensure_future(
+            asyncio.to_thread(run_blocking, client.add(REQUEST, lambda _event: None)),
+        )
+        await eventually(lambda: node.running_adds == 1)
+        await door.adds.stop()
+        with pytest.raises(NotRunning, match="stopped"):
+            await asyncio.wait_for(adding, 5)
+
+
+async def test_an_add_by_the_daemon_loads_neither_an_event_loop_nor_what_it_does_not_need(
+    tmp_path: Path, node: MemoryNode
+) -> None:
+    async with control(tmp_path, node):
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", ADD_AND_LIST_MODULES, "--json", "model", "add", "-r", "org/name", "-v", COMMIT),
+            env={**os.environ, "HFPEER_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(command.communicate(), 30)
+    assert (command.returncode, json.loads(out)["commit"]) == (0, COMMIT)
+    loaded = set(err.decode().split())
+    assert "hfpeer.control" in loaded and not NOT_FOR_AN_ADD & loaded
+    assert {name for name in loaded if name.startswith("hfpeer.")} == HFPEER_FOR_AN_ADD
+
+
 async def test_who_leaves_ends_the_add(tmp_path: Path, node: MemoryNode) -> None:
     node.events, node.gate = STORY[:1], asyncio.Event()
     began = asyncio.Event()
@@ -286,6 +377,58 @@ async def test_a_socket_left_by_a_dead_daemon_is_no_daemon(tmp_path: Path) -> No
     assert not await client.is_answering()
 
 
+def test_without_an_event_loop_too_who_does_not_answer_is_not_running(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    client = ControlClient(path, is_blocking=True)
+    assert not run_blocking(client.is_answering())
+    with socket.socket(socket.AF_UNIX) as mute:
+        mute.bind(str(path))
+        assert not run_blocking(client.is_answering())
+        mute.listen()
+        with pytest.raises(NotRunning, match="has not answered in time"):
+            run_blocking(client._ask("GET", "/v1/hello", timeout_seconds=0.05))
+
+
+@pytest.mark.parametrize(
+    "said",
+    [b"", b"HTTP/1.1 200", b"SSH-2.0-x\r\n", b"x" * 100_000, b"HTTP/1.1 200 OK\r\n" + b"a: b\r\n" * 100],
+    ids=["nothing", "half a line", "another protocol", "no end of a line", "no end of headers"],
+)
+def test_without_an_event_loop_too_who_does_not_speak_http_is_not_running(tmp_path: Path, said: bytes) -> None:
+    path = tmp_path / "control.sock"
+    with socket.socket(socket.AF_UNIX) as listener, ThreadPoolExecutor(1) as pool:
+        listener.bind(str(path))
+        listener.listen()
+
+        def say() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(said)
+
+        saying = pool.submit(say)
+        assert not run_blocking(ControlClient(path, is_blocking=True).is_answering())
+        saying.exception()
+
+
+def test_a_queue_that_is_full_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+        listener.bind(str(path))
+        listener.listen(0)
+        stack.enter_context(socket.socket(socket.AF_UNIX)).connect(str(path))
+        pool = stack.enter_context(ThreadPoolExecutor(1))
+        asking = pool.submit(run_blocking, ControlClient(path, is_blocking=True).is_answering())
+        time.sleep(0.1)
+        assert not asking.done()
+        listener.accept()[0].close()
+        stack.enter_context(listener.accept()[0]).sendall(
+            f"HTTP/1.1 200 OK\r\n{VERSION_HEADER}: {CONTROL_VERSION}\r\nContent-Length: 2\r\n\r\n{{}}".encode()
+        )
+        assert asking.result(5)
+
+
 async def test_a_daemon_of_another_version_is_not_used_but_can_be_stopped(tmp_path: Path, node: MemoryNode) -> None:
     async with control(tmp_path, node, version=CONTROL_VERSION + 1) as door:
         client = door.client()
@@ -327,3 +470,12 @@ async def test_a_session_is_the_daemons_where_one_answers(tmp_path: Path, node: 
     settings = await asyncio.to_thread(read_settings, {"HFPEER_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)})
     async with control(tmp_path, node), open_session(settings) as operations:
         assert (await operations.status()).name == "memory"
+
+
+async def test_a_command_finds_the_daemon_where_one_answers(tmp_path: Path, node: MemoryNode) -> None:
+    settings = await asyncio.to_thread(read_settings, {"HFPEER_HOME": str(tmp_path), "HF_HUB_CACHE": str(tmp_path)})
+    assert await asyncio.to_thread(find_daemon, settings) is None
+    async with control(tmp_path, node):
+        daemon = await asyncio.to_thread(find_daemon, settings)
+        assert daemon is not None
+        assert (await asyncio.to_thread(run_blocking, daemon.status())).name == "memory"
