@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -374,9 +375,24 @@ def _read_file(path: Path) -> dict[str, str]:
             else:
                 flat[dotted] = ",".join(map(str, value)) if isinstance(value, list) else _as_text(value)
 
-    if path.exists():
-        walk("", _load(path).unwrap())
+    walk("", _values(path))
     return flat
+
+
+def _values(path: Path) -> Mapping[str, Any]:
+    """What the file sets. All commands read it, few write it: Python's own reader, where it has one, is sooner here."""
+    if not path.exists():
+        return {}
+    if sys.version_info >= (3, 11):
+        import tomllib
+
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise _unreadable(path, error) from error
+        except tomllib.TOMLDecodeError as error:
+            raise _not_toml(path, error) from error
+    return _load(path).unwrap()
 
 
 def _as_text(value: object) -> str:
@@ -392,11 +408,17 @@ def _load(path: Path) -> tomlkit.TOMLDocument:
     except FileNotFoundError:
         return tomlkit.document()
     except (OSError, UnicodeDecodeError) as error:
-        raise BrokenCache(
-            f"The settings file {path} cannot be read: {error}.", hint="Check its permissions."
-        ) from error
+        raise _unreadable(path, error) from error
     except tomlkit.exceptions.ParseError as error:
-        raise InvalidName(f"The settings file {path} is not TOML: {error}.", hint="Mend it, or delete it.") from error
+        raise _not_toml(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BrokenCache:
+    return BrokenCache(f"The settings file {path} cannot be read: {error}.", hint="Check its permissions.")
+
+
+def _not_toml(path: Path, error: Exception) -> InvalidName:
+    return InvalidName(f"The settings file {path} is not TOML: {error}.", hint="Mend it, or delete it.")
 
 
 def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:

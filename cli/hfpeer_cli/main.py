@@ -5,6 +5,7 @@ Nouns are imported only when they are used, so that `hfpeer --help` is instant. 
 
 from __future__ import annotations
 
+import gc
 import os
 import select
 import sys
@@ -96,7 +97,11 @@ def main(arguments: Sequence[str] | None = None, invocation: Invocation | None =
         from click.shell_completion import shell_complete
 
         sys.exit(shell_complete(root, {}, "hfpeer", COMPLETION_VARIABLE, instruction))
-    sys.exit(_exit_code(words, invocation or Invocation()))
+    exit_code = _exit_code(words, invocation or Invocation())
+    if arguments is None:
+        # This process is the command's own, and ends: do not go through all that is alive, looking for garbage.
+        gc.freeze()
+    sys.exit(exit_code)
 
 
 def _exit_code(words: list[str], invocation: Invocation) -> int:
