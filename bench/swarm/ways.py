@@ -45,7 +45,10 @@ class Way(ABC):
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(OWN_VARIABLES)}
         # This checkout is measured, wherever an installed one may lie.
         paths = os.pathsep.join(str(ROOT / folder) for folder in ("", "cli", "daemon", "tests"))
-        self._environ = {**inherited, "PYTHONPATH": paths, "PYTHONUNBUFFERED": "1"}
+        # What is installed has been compiled once, and so is this; a shell may forbid to write it beside the source.
+        inherited.pop("PYTHONDONTWRITEBYTECODE", None)
+        compiled = str(place.parent / "compiled")
+        self._environ = {**inherited, "PYTHONPATH": paths, "PYTHONPYCACHEPREFIX": compiled, "PYTHONUNBUFFERED": "1"}
 
     @classmethod
     def why_not(cls) -> str | None:

@@ -73,6 +73,9 @@ class UploadLine:
             raise self._refusal("This node is sending to as many others as it may, and more are waiting.")
 
     async def _wait_for_turn(self, own: asyncio.Semaphore) -> None:
+        if not own.locked() and not self._turns.locked():
+            await self._acquire(own)  # does not wait: a time limit would cost a task
+            return
         self.waiting += 1
         try:
             await asyncio.wait_for(self._acquire(own), self._max_wait_seconds)

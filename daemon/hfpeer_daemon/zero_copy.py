@@ -162,7 +162,8 @@ class _FileSender:
         cycle.flow.pause_reading()
         cycle.transport.set_write_buffer_limits(high=0)
         try:
-            await asyncio.wait_for(cycle.flow.drain(), self._timeout_seconds)
+            if cycle.transport.get_write_buffer_size():
+                await asyncio.wait_for(cycle.flow.drain(), self._timeout_seconds)
         except asyncio.TimeoutError as error:
             raise self._broken("took no byte of the head") from error
         finally:

@@ -23,7 +23,7 @@ MAX_IDLE_SECONDS = 60.0
 GATHERED_BYTES = 256 * 1024
 """A reader of a body is woken once for so many bytes, where the system can: each waking costs more than the copying."""
 GATHERING_SECONDS = 0.25
-"""Who takes longer for them is slow, and read as it comes."""
+"""Who takes longer for them is slow: then what has come is taken."""
 CAN_GATHER = sys.platform == "linux"
 
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n")
@@ -63,7 +63,6 @@ class Connection:
         self._pending = b""
         self._idle_since: float | None = None
         self._gathered_bytes = 1
-        self._is_slow = False
 
     def ask(self, request: bytes) -> Answer:
         """Sends the request and reads the head of the answer. Raises SourceFault, or StaleConnection for one that
@@ -80,9 +79,7 @@ class Connection:
             if was_kept and not self._pending:
                 raise StaleConnection from error
             raise SourceFault(f"the connection broke: {error}") from error
-        self._is_slow = not CAN_GATHER
-        seconds = self._silence_timeout_seconds
-        self._socket.settimeout(seconds if self._is_slow else min(GATHERING_SECONDS, seconds))
+        self._wait_at_most(self._silence_timeout_seconds)
         return _parse_head(head)
 
     def recv_into(self, view: memoryview, limit: int) -> int:
@@ -125,14 +122,13 @@ class Connection:
         self._socket.close()
 
     def _recv(self, view: memoryview, limit: int) -> int:
-        if not self._is_slow:
+        if CAN_GATHER:
             self._wake_at(min(limit, GATHERED_BYTES))
-            try:
+            self._wait_at_most(min(GATHERING_SECONDS, self._silence_timeout_seconds))
+            with suppress(TimeoutError):
                 return self._socket.recv_into(view, limit)
-            except TimeoutError:
-                self._is_slow = True
-                self._wake_at(1)
-                self._socket.settimeout(self._silence_timeout_seconds)
+            self._wake_at(1)
+            self._wait_at_most(self._silence_timeout_seconds)
         return self._socket.recv_into(view, limit)
 
     def _wake_at(self, size_bytes: int) -> None:
@@ -140,6 +136,10 @@ class Connection:
         if CAN_GATHER and size_bytes != self._gathered_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
             self._gathered_bytes = size_bytes
+
+    def _wait_at_most(self, seconds: float) -> None:
+        if seconds != self._socket.gettimeout():
+            self._socket.settimeout(seconds)
 
     def _read_head(self) -> bytes:
         deadline = time.monotonic() + self._silence_timeout_seconds

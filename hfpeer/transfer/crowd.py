@@ -3,7 +3,8 @@
 In a crowd whoever follows an envoy wants each of its new pieces at once, and to give one to each of them would take its
 link for a second; two that have it can give it to the others. So a piece that only a few fellows have yet is put off
 for most: in each moment a node may ask for some of these, by a hash, other nodes for others. Envoys nearly leave each
-other alone: what one of them gives is to go to those who pass it on.
+other alone: what one of them gives is to go to those who pass it on. Of few nodes, each asks a fellow first for what
+nobody else has, so that no piece waits at the end for one link alone.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Crowd:
         self._moment = -1
         self._some: dict[int, int] = {}
         self._postponed = 0
+        self._rare = 0
         self._left_alone: frozenset[str] = frozenset()
         self._turns = count_from(1)
         self.is_one = False
@@ -40,6 +42,7 @@ class Crowd:
     def look(self, fellows: Mapping[str, int], now: float) -> None:
         """Which fellows there are, by node id, and what each of them has."""
         self.is_one = self._company is not None and len(fellows) > MAX_ENVOYS
+        self._rare = _had_by_one(fellows.values())
         if self.is_one:
             self._begin_moment(now)
             self._postponed = _had_by_few(fellows.values()) & ~self._chosen(HALVINGS)
@@ -48,10 +51,16 @@ class Crowd:
             self._left_alone = envoys if len(fellows.keys() - envoys) >= MAX_ENVOYS else frozenset()
 
     def choose(self, pieces: int, fellow: str) -> int:
-        """One of these pieces to ask of a fellow now; 0 when it is better to wait."""
+        """Which of these pieces to ask of a fellow now; 0 when it is better to wait."""
+        if not self.is_one:
+            return self._one_of(pieces & self._rare) or pieces
         pieces &= ~self._postponed
         if fellow in self._left_alone:
             pieces &= self._chosen(ENVOY_HALVINGS)
+        return self._one_of(pieces)
+
+    def _one_of(self, pieces: int) -> int:
+        """One of these, another than other nodes choose; 0 of none."""
         if not pieces:
             return 0
         place = place_of(self._own_id, next(self._turns), self._count)
@@ -72,6 +81,15 @@ class Crowd:
                 pieces &= int.from_bytes(hashlib.shake_128(text.encode()).digest(-(-self._count // 8)), "little")
             self._some[halvings] = pieces
         return self._some[halvings]
+
+
+def _had_by_one(fellows: Iterable[int]) -> int:
+    """The pieces that only one fellow has."""
+    by_one = by_more = 0
+    for pieces in fellows:
+        by_more |= by_one & pieces
+        by_one |= pieces
+    return by_one & ~by_more
 
 
 def _had_by_few(fellows: Iterable[int]) -> int:

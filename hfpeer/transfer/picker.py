@@ -42,8 +42,6 @@ TAKE_OVER_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 0.05
 COMPANY_SECONDS = 1.0
 """How long at the start a node that knows of no fellow asks for a piece at a time."""
-FEW_FELLOWS = 3
-"""Up to so many fellows give two pieces at a time, more of them one."""
 HOLDER_ORDERS = {0: 1, 1: 2, 2: 2}
 """By tier: the pieces on order at a holder while there are fellows. Over the WAN two cover its latency."""
 
@@ -274,8 +272,6 @@ class Picker:
         allowance = source.allowance
         if self._is_spared(source, fellows):
             allowance = min(allowance, HOLDER_ORDERS[source.tier])
-        elif len(fellows) > FEW_FELLOWS:
-            allowance = 1
         return source.in_flight < allowance and source.is_usable(now)
 
     def _fellows(self, now: float) -> list[SourceState]:
@@ -318,7 +314,7 @@ class Picker:
             return None
         if mine and self._is_spared(source, fellows):
             mine &= self._share(source, fellows, now)
-        elif self._errands is not None and self._errands.crowd.is_one and not self._urgent(mine):
+        elif self._errands is not None and source.is_fellow and not self._urgent(mine):
             mine = self._errands.crowd.choose(mine, source.node_id)
         if mine:
             mine &= ~self._held_back(source, now)

@@ -1,8 +1,8 @@
-"""Who asks a holder for which piece, when several nodes want the same blob: rendezvous hashing. Pure.
+"""Who asks a holder for which piece, when several nodes want the same blob: rendezvous hashing, evened out. Pure.
 
 Each node scores every piece for itself and for its fellows, by a hash that all compute alike; the highest score owns
-the piece. So the pieces are shared out evenly with no word exchanged, and when a node comes or goes only its own
-pieces change hands.
+the piece, but nobody owns more than the others, for then all would wait for that one at the end. So the pieces are
+shared out with no word exchanged, and when a node comes or goes few pieces of others change hands.
 """
 
 from __future__ import annotations
@@ -10,9 +10,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import repeat
+from itertools import accumulate
 
 SCORE_BYTES = 4
+EVEN_PIECES = 64
+"""After each so many pieces all nodes own the same number of them, give or take one."""
+PATTERN_PIECES = 4096
+"""After so many the same begins again: of a large blob nobody need score every piece."""
 
 
 class Shares:
@@ -31,11 +35,15 @@ class Shares:
         fellows = frozenset(fellows) - {self.own_id}
         if fellows != self._fellows or not self._by_rank:
             self._fellows = fellows
-            self._by_rank = _by_rank(self._scores(self.own_id), [self._scores(fellow) for fellow in sorted(fellows)])
+            company = sorted({*fellows, self.own_id})
+            before = _before(company.index(self.own_id), [self._scores(node_id) for node_id in company])
+            # No piece has two ranks, so that their sums are their unions.
+            within = accumulate(_bits_where(before, rank) for rank in range(len(company)))
+            self._by_rank = [_repeated(pattern, len(before), self.count) for pattern in within]
         return self._by_rank[min(rank, len(self._by_rank)) - 1]
 
     def _scores(self, node_id: str) -> tuple[int, ...]:
-        return _scores(node_id, self._salt, self.count)
+        return _scores(node_id, self._salt, min(self.count, PATTERN_PIECES))
 
 
 def place_of(node_id: str, turn: int, count: int) -> int:
@@ -50,18 +58,26 @@ def _scores(node_id: str, salt: str, count: int) -> tuple[int, ...]:
     return tuple(int.from_bytes(raw[at : at + SCORE_BYTES], "little") for at in range(0, len(raw), SCORE_BYTES))
 
 
-def _by_rank(own: tuple[int, ...], others: list[tuple[int, ...]]) -> list[int]:
-    """For each rank the pieces within it, as bits."""
-    columns = zip(own, *others, strict=True) if others else zip(own, repeat(-1))
-    before = [sum(score > row[0] for score in row[1:]) for row in columns]
-    within, masks = 0, []
-    for rank in range(len(others) + 1):
-        within |= _bits_where(before, rank)
-        masks.append(within)
-    return masks
+def _before(own: int, scores: list[tuple[int, ...]]) -> list[int]:
+    """For each piece how many nodes come before the one that is number `own`: its owner, then by their scores."""
+    owned, before = [0] * len(scores), []
+    for piece, column in enumerate(zip(*scores, strict=True)):
+        until = min((piece // EVEN_PIECES + 1) * EVEN_PIECES, len(scores[own]))
+        most = -(-until // len(scores))
+        ranked = sorted(range(len(scores)), key=column.__getitem__, reverse=True)
+        owner = next(node for node in ranked if owned[node] < most)
+        owned[owner] += 1
+        ranked.remove(owner)
+        before.append(0 if owner == own else 1 + ranked.index(own))
+    return before
 
 
 def _bits_where(before: list[int], rank: int) -> int:
     """A bit for each piece that has exactly `rank` nodes before this one."""
     digits = "".join("1" if ahead == rank else "0" for ahead in reversed(before))
     return int(digits, 2) if digits else 0
+
+
+def _repeated(pattern: int, length: int, count: int) -> int:
+    """The first `count` bits of a pattern of `length` bits that begins again and again."""
+    return pattern * sum(1 << at for at in range(0, count, max(1, length))) & ((1 << count) - 1)

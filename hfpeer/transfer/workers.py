@@ -16,7 +16,8 @@ from hfpeer.transfer.lies import Lies
 from hfpeer.transfer.standing import Order
 from hfpeer.wire import Body, SourceFault
 
-MAX_WORKERS = 8
+MAX_WORKERS = 18
+"""One for each of 16 fellows, and two for a holder."""
 SYNC_EVERY_BYTES = 256 * MIB
 KEEPS_PER_SILENCE = 5
 """A piece that takes long is written as it comes, so often that a slow source is not taken for a silent one."""
