@@ -30,6 +30,7 @@ from hfpeer.transfer.herald import NEWS_SECONDS
 from hfpeer.transfer.picker import Picker
 from hfpeer.transfer.pieces import pieces_of
 from hfpeer.transfer.shares import Shares
+from hfpeer.transfer.sources import CONNECTIONS
 from hfpeer.transfer.standing import Order
 from hfpeer.wire import PieceMap, PieceNews
 
@@ -44,7 +45,7 @@ WAKE_SECONDS = 0.02
 FOLLOW_SILENCE_SECONDS = 15.0
 """After which one that hangs is missed."""
 MAX_ORDERS = 8
-PEER_LIMIT, HUB_LIMIT = 2, 4
+PEER_LIMIT, HUB_LIMIT = CONNECTIONS["peer"], CONNECTIONS["origin"]
 SOURCE = "source"
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from itertools import count as count_from
 
 from hfpeer.transfer.company import MAX_ENVOYS, Company
-from hfpeer.transfer.shares import place_of
+from hfpeer.transfer.shares import one_of
 
 MOMENT_SECONDS = 0.06
 HALVINGS = 3
@@ -42,10 +42,11 @@ class Crowd:
     def look(self, fellows: Mapping[str, int], now: float) -> None:
         """Which fellows there are, by node id, and what each of them has."""
         self.is_one = self._company is not None and len(fellows) > MAX_ENVOYS
-        self._rare = _had_by_one(fellows.values())
+        by_one, by_two = _had_by_one_and_by_two(fellows.values())
+        self._rare = by_one
         if self.is_one:
             self._begin_moment(now)
-            self._postponed = _had_by_few(fellows.values()) & ~self._chosen(HALVINGS)
+            self._postponed = (by_one | by_two) & ~self._chosen(HALVINGS)
             assert self._company is not None
             envoys = frozenset(self._company.to_follow(now))
             self._left_alone = envoys if len(fellows.keys() - envoys) >= MAX_ENVOYS else frozenset()
@@ -60,12 +61,7 @@ class Crowd:
         return self._one_of(pieces)
 
     def _one_of(self, pieces: int) -> int:
-        """One of these, another than other nodes choose; 0 of none."""
-        if not pieces:
-            return 0
-        place = place_of(self._own_id, next(self._turns), self._count)
-        after = pieces >> place << place or pieces
-        return after & -after
+        return one_of(pieces, self._own_id, next(self._turns), self._count) if pieces else 0
 
     def _begin_moment(self, now: float) -> None:
         moment = int(now / MOMENT_SECONDS)
@@ -83,20 +79,11 @@ class Crowd:
         return self._some[halvings]
 
 
-def _had_by_one(fellows: Iterable[int]) -> int:
-    """The pieces that only one fellow has."""
-    by_one = by_more = 0
+def _had_by_one_and_by_two(fellows: Iterable[int]) -> tuple[int, int]:
+    """The pieces that exactly one fellow has, and those that exactly two have."""
+    one_or_more = two_or_more = more = 0
     for pieces in fellows:
-        by_more |= by_one & pieces
-        by_one |= pieces
-    return by_one & ~by_more
-
-
-def _had_by_few(fellows: Iterable[int]) -> int:
-    """The pieces that one or two fellows have."""
-    by_one = by_two = by_more = 0
-    for pieces in fellows:
-        by_more |= by_two & pieces
-        by_two |= by_one & pieces
-        by_one |= pieces
-    return by_one & ~by_more
+        more |= two_or_more & pieces
+        two_or_more |= one_or_more & pieces
+        one_or_more |= pieces
+    return one_or_more & ~two_or_more, two_or_more & ~more

@@ -13,7 +13,7 @@ from operator import or_
 from hfpeer.transfer.company import MAX_ENVOYS, SETTLING_SECONDS, Company
 from hfpeer.transfer.crowd import Crowd
 from hfpeer.transfer.pieces import bits_of
-from hfpeer.transfer.shares import Shares, place_of
+from hfpeer.transfer.shares import Shares, one_of, place_of
 
 TAKE_OVER_SHARE_SECONDS = 0.15
 """How long an envoy whose own share is out leaves the others' to them; news of claims takes a part of that."""
@@ -137,9 +137,7 @@ class Errands:
     def _one_of(self, pieces: int) -> int:
         """One piece, another than others would choose; 0 of none."""
         self._turns += 1
-        place = place_of(self._shares.own_id, self._turns, self._shares.count)
-        after = pieces >> place << place or pieces
-        return after & -after
+        return one_of(pieces, self._shares.own_id, self._turns, self._shares.count)
 
     def _watch(self, unclaimed: int, now: float) -> None:
         """Notes when pieces came round by the work of others."""

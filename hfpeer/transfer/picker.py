@@ -314,7 +314,7 @@ class Picker:
             return None
         if mine and self._is_spared(source, fellows):
             mine &= self._share(source, fellows, now)
-        elif self._errands is not None and source.is_fellow and not self._urgent(mine):
+        elif self._errands is not None and (source.is_fellow or self._errands.crowd.is_one) and not self._urgent(mine):
             mine = self._errands.crowd.choose(mine, source.node_id)
         if mine:
             mine &= ~self._held_back(source, now)

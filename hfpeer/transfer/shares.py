@@ -52,6 +52,13 @@ def place_of(node_id: str, turn: int, count: int) -> int:
     return int.from_bytes(raw[:8], "little") % max(1, count)
 
 
+def one_of(pieces: int, node_id: str, turn: int, count: int) -> int:
+    """One of these pieces of `count`, another than other nodes choose; 0 of none."""
+    place = place_of(node_id, turn, count)
+    after = pieces >> place << place or pieces
+    return after & -after
+
+
 @lru_cache(maxsize=128)
 def _scores(node_id: str, salt: str, count: int) -> tuple[int, ...]:
     raw = hashlib.shake_128(f"{salt} {node_id}".encode()).digest(SCORE_BYTES * count)

@@ -10,14 +10,15 @@ import threading
 
 from hfpeer.errors import AccessDenied
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES
+from hfpeer.transfer.company import MAX_ENVOYS
 from hfpeer.transfer.desk import Desk
 from hfpeer.transfer.events import SourceFailed
 from hfpeer.transfer.lies import Lies
 from hfpeer.transfer.standing import Order
 from hfpeer.wire import Body, SourceFault
 
-MAX_WORKERS = 18
-"""One for each of 16 fellows, and two for a holder."""
+MAX_WORKERS = MAX_ENVOYS + 2
+"""One for each fellow of a company that is no crowd, and two for a holder."""
 SYNC_EVERY_BYTES = 256 * MIB
 KEEPS_PER_SILENCE = 5
 """A piece that takes long is written as it comes, so often that a slow source is not taken for a silent one."""
