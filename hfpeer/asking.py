@@ -7,14 +7,15 @@ streams, whose connection is closed with the answer.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
 from hfpeer.exchange import BadAnswer as BadAnswer
 from hfpeer.exchange import NoAnswer as NoAnswer
-from hfpeer.exchange import PlainAnswer, question
+from hfpeer.exchange import PlainAnswer
 from hfpeer.exchange import Silent as Silent
+from hfpeer.exchange import question as question
 
 Connection: TypeAlias = "tuple[asyncio.StreamReader, asyncio.StreamWriter]"
 
@@ -63,15 +64,12 @@ class Answer(PlainAnswer):
 @asynccontextmanager
 async def ask(
     connecting: Awaitable[Connection],
-    method: str,
-    path: str,
-    headers: Mapping[str, str],
-    body: bytes = b"",
+    request: bytes,
     *,
     connect_seconds: float,
     silence_seconds: float | None,
 ) -> AsyncIterator[Answer]:
-    """Asks over the connection that is being opened. Raises NoAnswer or BadAnswer."""
+    """Asks a `question` over the connection that is being opened. Raises NoAnswer or BadAnswer."""
     try:
         reader, writer = await asyncio.wait_for(connecting, connect_seconds)
     except asyncio.TimeoutError as error:
@@ -80,7 +78,7 @@ async def ask(
         raise NoAnswer(str(error)) from error
     answer = Answer(reader, writer, silence_seconds)
     try:
-        writer.write(question(method, path, headers, body))
+        writer.write(request)
         await answer.read_head()
         yield answer
     finally:

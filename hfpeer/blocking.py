@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hfpeer.exchange import NoAnswer, PlainAnswer, Silent, question
+from hfpeer.exchange import NoAnswer, PlainAnswer, Silent
 
 T = TypeVar("T")
 MAX_LINE_BYTES = 64 * 1024
@@ -35,21 +35,18 @@ def run_blocking(work: Coroutine[Any, Any, T]) -> T:
 @asynccontextmanager
 async def ask_unix(
     socket_path: Path,
-    method: str,
-    path: str,
-    headers: Mapping[str, str],
-    body: bytes = b"",
+    request: bytes,
     *,
     connect_seconds: float,
     silence_seconds: float | None,
 ) -> AsyncIterator[PlainAnswer]:
-    """Asks who listens on the socket. Whatever is read may be silent for `silence_seconds`. Raises NoAnswer or
-    BadAnswer."""
+    """Asks a `question` of who listens on the socket. Whatever is read may be silent for `silence_seconds`. Raises
+    NoAnswer or BadAnswer."""
     with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as file:
         try:
             _connect(connection, socket_path, connect_seconds)
             connection.settimeout(silence_seconds)
-            connection.sendall(question(method, path, headers, body))
+            connection.sendall(request)
         except TimeoutError as error:
             raise Silent("takes no connection in time") from error
         except OSError as error:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Union, cast, get_args, get_origin, get_type_hints
 
 from hfpeer.errors import HfpeerError, InvalidName, NotRunning, VersionMismatch, from_problem
-from hfpeer.exchange import BadAnswer, NoAnswer, PlainAnswer, Silent
+from hfpeer.exchange import BadAnswer, NoAnswer, PlainAnswer, Silent, question
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.operations import MAIN, AddRequest, Operations
 from hfpeer.transfer.events import Finished, Listener
@@ -248,31 +248,19 @@ class ControlClient:
     ) -> AbstractAsyncContextManager[PlainAnswer]:
         """Asks as who calls can wait. Each way is imported by itself: an event loop costs more than a whole command."""
         headers = {"Host": "hfpeer", VERSION_HEADER: str(CONTROL_VERSION), "Content-Type": "application/json"}
+        request = question(method, path, headers, body)
         if self._is_blocking:
             from hfpeer.blocking import ask_unix
 
             return ask_unix(
-                self._socket_path,
-                method,
-                path,
-                headers,
-                body,
-                connect_seconds=CONNECT_TIMEOUT_SECONDS,
-                silence_seconds=silence_seconds,
+                self._socket_path, request, connect_seconds=CONNECT_TIMEOUT_SECONDS, silence_seconds=silence_seconds
             )
         import asyncio
 
         from hfpeer.asking import ask
 
-        return ask(
-            asyncio.open_unix_connection(self._socket_path),
-            method,
-            path,
-            headers,
-            body,
-            connect_seconds=CONNECT_TIMEOUT_SECONDS,
-            silence_seconds=silence_seconds,
-        )
+        connecting = asyncio.open_unix_connection(self._socket_path)
+        return ask(connecting, request, connect_seconds=CONNECT_TIMEOUT_SECONDS, silence_seconds=silence_seconds)
 
     async def _check(self, answer: PlainAnswer, checks_version: bool = True) -> None:
         spoken = answer.headers.get(VERSION_HEADER.lower())

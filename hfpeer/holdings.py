@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 
 from hfpeer.cache.store import BlobFile, Store
@@ -102,7 +102,7 @@ class NodeHoldings:
             return None
         return PieceMap(whole.size_bytes, PIECE_SIZE_BYTES, PieceGrid(whole.size_bytes).count, None)
 
-    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncIterator[PieceMap | PieceNews]:
+    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
         self._fetches.heard_of(digest)
         told = self._fetches.told(digest)
         if told is not None and await self._is_shared(told):

@@ -6,7 +6,7 @@ any work.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -156,7 +156,7 @@ class Holdings(Protocol):
         """What there is of a blob now; None if it is not shared."""
         ...
 
-    def follow(self, digest: Digest, until: asyncio.Event) -> AsyncIterator[PieceMap | PieceNews]:
+    def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
         """What there is of a blob, and what comes of it for as long as it is being fetched and `until` is not set; the
         last map says when it is whole. Nothing if the blob is not shared. To be asked is also a hint that the asker
         wants the blob."""

@@ -33,6 +33,7 @@ from hfpeer_daemon.responses import (
     header_lines,
     names_etag,
     parse_range,
+    until_gone,
 )
 from hfpeer_daemon.uploads import UploadLine
 from hfpeer_daemon.zero_copy import EXTENSION, SendBroken
@@ -167,7 +168,7 @@ class BlobDoor:
 
     async def _send_portions(self, part: ByteRange, read: Read, receive: Receive, send: Send) -> None:
         """Sends `part` at the rate that the limiter allows, as long as the client is there."""
-        gone = asyncio.ensure_future(_wait_until_gone(receive))
+        gone = asyncio.ensure_future(until_gone(receive))
         try:
             start = part.start
             while start < part.stop and not gone.done():
@@ -240,11 +241,6 @@ def _peer_of(scope: Scope) -> str:
 
 async def _start(send: Send, answer: _Answer) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": header_lines(answer.headers)})
-
-
-async def _wait_until_gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def _read_batch(holdings: Holdings, digests: Sequence[Digest]) -> bytes:

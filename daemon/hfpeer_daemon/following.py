@@ -7,9 +7,9 @@ lines go out and when they end; what is told, and to whom it may be, is the node
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TypeAlias, cast
+from typing import TypeAlias
 
 from hfpeer.errors import NotFound
 from hfpeer.names import Digest
@@ -35,8 +35,7 @@ class FollowDoor:
     async def follow(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One blob, or lot of small ones."""
         digest = Digest.parse(scope["path"].removeprefix(BLOBS_PREFIX).removesuffix(FOLLOW_SUFFIX))
-        following = cast("AsyncGenerator[_Line, None]", self._holdings.follow(digest, self._stopping))
-        async with aclosing(following) as lines:
+        async with aclosing(self._holdings.follow(digest, self._stopping)) as lines:
             first = await anext(lines, None)
             if first is None:
                 raise NotFound(f"This node does not share {digest}.", digest=str(digest))

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from hfpeer.asking import BadAnswer, NoAnswer, ask
+from hfpeer.asking import BadAnswer, NoAnswer, ask, question
 from hfpeer.errors import CorruptData, HfpeerError, PeerUnreachable
 from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
@@ -134,9 +134,7 @@ class PeerClient:
         has nor fetches it. Ends when the peer has all of it, which the last map says, or has stopped fetching."""
         asking = ask(
             asyncio.open_connection(self.address.host, self.address.port),
-            "GET",
-            follow_path(digest),
-            {"Host": str(self.address), **self._headers},
+            question("GET", follow_path(digest), {"Host": str(self.address), **self._headers}),
             connect_seconds=self._connect_timeout_seconds,
             silence_seconds=FOLLOW_SILENCE_SECONDS,
         )

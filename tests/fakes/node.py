@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -216,7 +216,7 @@ class MemoryNode:
         size_bytes = self.sizes[digest]
         return PieceMap(size_bytes, MIB, 1, self._bits(digest, size_bytes))
 
-    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncIterator[PieceMap | PieceNews]:
+    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
         """The map, then the `news` that a test puts in for as long as the blob is partial."""
         first = await self.piece_map(digest)
         if first is not None:
