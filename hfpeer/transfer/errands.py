@@ -10,13 +10,15 @@ from collections.abc import Collection
 from functools import reduce
 from operator import or_
 
-from hfpeer.transfer.company import MAX_ENVOYS, SETTLING_SECONDS, Company
+from hfpeer.transfer.company import MAX_ENVOYS, MAX_MEMBERS, SETTLING_SECONDS, Company
 from hfpeer.transfer.crowd import Crowd
 from hfpeer.transfer.pieces import bits_of
 from hfpeer.transfer.shares import Shares, one_of, place_of
 
 TAKE_OVER_SHARE_SECONDS = 0.15
 """How long an envoy whose own share is out leaves the others' to them; news of claims takes a part of that."""
+OWNER_LEFT_PIECES = 2
+"""So many are left to an owner that has more."""
 INTENT_SECONDS = 0.2
 """How long before a node takes over a piece it says so; news take half of that."""
 MAX_INTENTS = 2
@@ -27,6 +29,8 @@ PROMOTED_SECONDS = 1.0
 """How long one that becomes an envoy late lets pass without anything new before it believes that it is needed."""
 OUTSIDER_SECONDS = 20.0
 """The same for one that is no envoy: all envoys are believed alive, and none of them gives anything."""
+SAFE_PIECES = 32
+"""If there are so many for each, nodes that take any at the same time hardly ever take the same one."""
 NEXT_SECONDS = 0.1
 """The same for the next piece, once it was right to ask and while nothing comes from others."""
 
@@ -68,7 +72,7 @@ class Errands:
             return 0
         envoys = self._envoys(sound, unsound, now)
         if not self._may_ask(envoys, now):
-            return self._step_in(unclaimed, envoys, now) if self._was_settled else 0
+            return self._step_in(unclaimed, envoys, now) if self._was_settled else self._begin(unclaimed, len(sound))
         own = unclaimed & self._shares.within(envoys, 1)
         if own:
             self._out_at, self._intents = None, {}
@@ -76,6 +80,11 @@ class Errands:
         return self._take_over(unclaimed, envoys, now)
 
     # Inside
+
+    def _begin(self, unclaimed: int, fellows: int) -> int:
+        """Before it is known who shares the pieces out: any piece, where it is unlikely that another takes the same."""
+        is_safe = fellows < MAX_MEMBERS and unclaimed.bit_count() >= SAFE_PIECES * (fellows + 1)
+        return self._one_of(unclaimed) if is_safe else 0
 
     def _envoys(self, sound: Collection[str], unsound: Collection[str], now: float) -> Collection[str]:
         if self._company is None:
@@ -99,6 +108,9 @@ class Errands:
         heard of; and the intent to take the next."""
         if self._out_at is None:
             self._out_at = now
+        spare = self._spare(unclaimed, envoys)
+        if spare:
+            return 1 << spare.bit_length() - 1
         self._intents = {piece: at for piece, at in self._intents.items() if unclaimed >> piece & 1}
         due = [piece for piece, at in self._intents.items() if now - at >= INTENT_SECONDS]
         if due:
@@ -109,6 +121,17 @@ class Errands:
         next_due = (at + INTENT_SECONDS for at in self._intents.values())
         self.look_again_at = min(next_due, default=now + TAKE_OVER_SHARE_SECONDS)
         return 1 << due[0] if due else 0
+
+    def _spare(self, unclaimed: int, envoys: Collection[str]) -> int:
+        """The pieces of others, this node their second owner, which they will not come to soon: they begin with their
+        first, so who takes the last needs no word from them."""
+        soon = 0
+        for share in self._shares.by_owner(envoys).values():
+            left = share & unclaimed
+            for _ in range(OWNER_LEFT_PIECES):
+                soon |= left & -left
+                left &= left - 1 if left else 0
+        return unclaimed & self._shares.within(envoys, 2) & ~soon
 
     def _intend(self, pieces: int, now: float) -> None:
         while len(self._intents) < MAX_INTENTS and (piece := self._one_of(pieces & ~self.intents)):

@@ -8,7 +8,7 @@ shared out with no word exchanged, and when a node comes or goes few pieces of o
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate
 
@@ -26,21 +26,39 @@ class Shares:
         self.own_id = own_id
         self.count = count
         self._salt = salt
-        self._fellows: frozenset[str] = frozenset()
+        self._fellows: frozenset[str] | None = None
         self._by_rank: list[int] = []
+        self._by_owner: dict[str, int] = {}
 
     def within(self, fellows: Iterable[str], rank: int) -> int:
         """The pieces, a bit each, for which fewer than `rank` fellows come before this node: rank 1 is its own share,
         rank 2 adds those that are its to take over first."""
-        fellows = frozenset(fellows) - {self.own_id}
-        if fellows != self._fellows or not self._by_rank:
-            self._fellows = fellows
-            company = sorted({*fellows, self.own_id})
-            before = _before(company.index(self.own_id), [self._scores(node_id) for node_id in company])
-            # No piece has two ranks, so that their sums are their unions.
-            within = accumulate(_bits_where(before, rank) for rank in range(len(company)))
-            self._by_rank = [_repeated(pattern, len(before), self.count) for pattern in within]
+        self._share_out(fellows)
         return self._by_rank[min(rank, len(self._by_rank)) - 1]
+
+    def by_owner(self, fellows: Iterable[str]) -> Mapping[str, int]:
+        """The share of each fellow, and of this node."""
+        self._share_out(fellows)
+        return self._by_owner
+
+    def _share_out(self, fellows: Iterable[str]) -> None:
+        fellows = frozenset(fellows) - {self.own_id}
+        if fellows == self._fellows:
+            return
+        self._fellows = fellows
+        company = sorted({*fellows, self.own_id})
+        ranked = _ranked([self._scores(node_id) for node_id in company])
+        own = company.index(self.own_id)
+        before = [nodes.index(own) for nodes in ranked]
+        # No piece has two ranks, so that their sums are their unions.
+        self._by_rank = list(accumulate(self._where(before, rank) for rank in range(len(company))))
+        owners = [nodes[0] for nodes in ranked]
+        self._by_owner = {node_id: self._where(owners, number) for number, node_id in enumerate(company)}
+
+    def _where(self, numbers: Sequence[int], number: int) -> int:
+        """A bit for each piece, where the pattern has this number."""
+        digits = "".join("1" if other == number else "0" for other in reversed(numbers))
+        return _repeated(int(digits, 2) if digits else 0, len(numbers), self.count)
 
     def _scores(self, node_id: str) -> tuple[int, ...]:
         return _scores(node_id, self._salt, min(self.count, PATTERN_PIECES))
@@ -65,24 +83,18 @@ def _scores(node_id: str, salt: str, count: int) -> tuple[int, ...]:
     return tuple(int.from_bytes(raw[at : at + SCORE_BYTES], "little") for at in range(0, len(raw), SCORE_BYTES))
 
 
-def _before(own: int, scores: list[tuple[int, ...]]) -> list[int]:
-    """For each piece how many nodes come before the one that is number `own`: its owner, then by their scores."""
-    owned, before = [0] * len(scores), []
+def _ranked(scores: list[tuple[int, ...]]) -> list[list[int]]:
+    """For each piece the numbers of all nodes: its owner, then the others by their scores."""
+    owned, ranked = [0] * len(scores), []
     for piece, column in enumerate(zip(*scores, strict=True)):
-        until = min((piece // EVEN_PIECES + 1) * EVEN_PIECES, len(scores[own]))
+        until = min((piece // EVEN_PIECES + 1) * EVEN_PIECES, len(scores[0]))
         most = -(-until // len(scores))
-        ranked = sorted(range(len(scores)), key=column.__getitem__, reverse=True)
-        owner = next(node for node in ranked if owned[node] < most)
+        nodes = sorted(range(len(scores)), key=column.__getitem__, reverse=True)
+        owner = next(node for node in nodes if owned[node] < most)
         owned[owner] += 1
-        ranked.remove(owner)
-        before.append(0 if owner == own else 1 + ranked.index(own))
-    return before
-
-
-def _bits_where(before: list[int], rank: int) -> int:
-    """A bit for each piece that has exactly `rank` nodes before this one."""
-    digits = "".join("1" if ahead == rank else "0" for ahead in reversed(before))
-    return int(digits, 2) if digits else 0
+        nodes.remove(owner)
+        ranked.append([owner, *nodes])
+    return ranked
 
 
 def _repeated(pattern: int, length: int, count: int) -> int:

@@ -5,8 +5,10 @@ from hfpeer.transfer.errands import (
     INTENT_SECONDS,
     MAX_INTENTS,
     OUTSIDER_SECONDS,
+    OWNER_LEFT_PIECES,
     PROMOTED_SECONDS,
     RUMOUR_SECONDS,
+    SAFE_PIECES,
     TAKE_OVER_SHARE_SECONDS,
     Errands,
 )
@@ -20,12 +22,13 @@ START = MAX_SETTLING_SECONDS
 class Part:
     """One node of a company of `size`, at whose errands one looks; the others only beat."""
 
-    def __init__(self, own_id: str, size: int) -> None:
+    def __init__(self, own_id: str, size: int, count: int = COUNT) -> None:
         self.others = [f"node-{number}" for number in range(size) if f"node-{number}" != own_id]
         self.company = Company(own_id, "blob", 1)
-        self.errands = Errands(Shares(own_id, "blob", COUNT), self.company)
+        self.shares = Shares(own_id, "blob", count)
+        self.errands = Errands(self.shares, self.company)
         self.beat = 1
-        self.choose(ALL, 0.0)
+        self.choose((1 << count) - 1, 0.0)
 
     def choose(self, unclaimed: int, now: float) -> int:
         self.beat += 1
@@ -47,21 +50,57 @@ def test_envoys_share_all_pieces_out_and_others_ask_for_none() -> None:
     assert not any(shares[MAX_ENVOYS:])
 
 
-def test_before_it_knows_the_company_a_node_asks_for_nothing() -> None:
+def test_before_it_knows_the_company_a_node_asks_for_nothing_that_others_may_ask_for_too() -> None:
     part = Part("node-0", 4)
     assert part.choose(ALL, 0.01) == 0
     assert part.errands.look_again_at is not None
     assert part.choose(ALL, START)
 
 
-def test_a_piece_of_another_is_taken_over_once_that_was_said_for_long_enough() -> None:
+def test_where_pieces_are_many_each_begins_with_any_before_it_knows_the_company() -> None:
+    count = 4 * SAFE_PIECES
+    begun = [Part(f"node-{number}", 4, count).choose((1 << count) - 1, 0.01) for number in range(4)]
+    assert all(piece.bit_count() == 1 for piece in begun)
+    assert len(set(begun)) == len(begun), "each another one"
+    assert Part("node-0", 4, count).choose((1 << count - 1) - 1, 0.01) == 0, "now they are too few"
+
+
+def test_a_node_of_very_many_waits_until_it_knows_who_asks() -> None:
+    assert Part("node-0", 40, 4096).choose((1 << 4096) - 1, 0.01) == 0
+
+
+def begun(part: Part) -> int:
+    """The first pieces of each other's share: those that it will come to soon."""
+    pieces = 0
+    for share in part.shares.by_owner(part.others).values():
+        for _ in range(OWNER_LEFT_PIECES):
+            pieces |= share & -share
+            share &= share - 1
+    return pieces & ~part.choose(ALL, START)
+
+
+def test_of_what_others_will_not_come_to_soon_the_last_is_taken_at_once_by_one_of_them() -> None:
+    everybody = parts(4)
+    slow, *fast = everybody
+    left = slow.choose(ALL, START)
+    taken = [part.choose(left, START) for part in fast]
+    assert all(piece.bit_count() == 1 for piece in taken)
+    assert len(set(taken)) == len(taken), "each another one"
+    assert not sum(taken) & begun(fast[0])
+    for part in fast:
+        last = part.choose(left, START)
+        mine = left & part.shares.within(part.others, 2)
+        assert last == 1 << mine.bit_length() - 1
+
+
+def test_a_piece_that_its_owner_will_come_to_soon_is_taken_over_once_that_was_said_for_long_enough() -> None:
     part = parts(4)[0]
-    others = ALL & ~part.choose(ALL, START)
+    others = begun(part)
     assert part.choose(others, START) == 0
     said_at = START + TAKE_OVER_SHARE_SECONDS + 0.01
     assert part.choose(others, said_at) == 0
     intents = part.errands.intents
-    assert intents.bit_count() == MAX_INTENTS
+    assert 1 <= intents.bit_count() <= MAX_INTENTS
     assert intents & others == intents
     taken = part.choose(others, said_at + INTENT_SECONDS + 0.01)
     assert taken.bit_count() == 1
@@ -70,7 +109,7 @@ def test_a_piece_of_another_is_taken_over_once_that_was_said_for_long_enough() -
 
 def test_a_piece_that_another_claims_meanwhile_is_left_to_it() -> None:
     part = parts(4)[0]
-    others = ALL & ~part.choose(ALL, START)
+    others = begun(part)
     part.choose(others, START)
     said_at = START + TAKE_OVER_SHARE_SECONDS + 0.01
     part.choose(others, said_at)

@@ -31,6 +31,13 @@ def test_every_piece_is_owned_by_exactly_one_of_all_who_want_it(company: set[str
     assert sum(share.bit_count() for share in owned.values()) == count
 
 
+@given(companies, st.integers(0, 80))
+def test_everybody_knows_what_each_of_the_others_owns(company: set[str], count: int) -> None:
+    owned = shares_of(company, count)
+    for node in company:
+        assert Shares(node, "sha256:ab", count).by_owner(company - {node}) == owned
+
+
 @given(companies, st.integers(1, 80))
 def test_each_rank_adds_every_piece_once_more_and_the_last_covers_all(company: set[str], count: int) -> None:
     for rank in range(1, len(company) + 1):
