@@ -102,8 +102,10 @@ class NodeHoldings:
             return None
         return PieceMap(whole.size_bytes, PIECE_SIZE_BYTES, PieceGrid(whole.size_bytes).count, None)
 
-    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
-        self._fetches.heard_of(digest)
+    async def follow(
+        self, digest: Digest, asked_by: str, until: asyncio.Event
+    ) -> AsyncGenerator[PieceMap | PieceNews, None]:
+        self._fetches.heard_of(digest, asked_by)
         told = self._fetches.told(digest)
         if told is not None and await self._is_shared(told):
             async with aclosing(self._herald(told, until).lines()) as lines:

@@ -156,10 +156,10 @@ class Holdings(Protocol):
         """What there is of a blob now; None if it is not shared."""
         ...
 
-    def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
+    def follow(self, digest: Digest, asked_by: str, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
         """What there is of a blob, and what comes of it for as long as it is being fetched and `until` is not set; the
-        last map says when it is whole. Nothing if the blob is not shared. To be asked is also a hint that the asker
-        wants the blob."""
+        last map says when it is whole. Nothing if the blob is not shared. `asked_by` is the node id of the asker, ""
+        if it says none: it wants the blob, and may have some of it."""
         ...
 
     def note_sent(self, size_bytes: int) -> None:

@@ -89,14 +89,14 @@ class Fetches:
         running = self._running.get(digest)
         return running.fetch if running else None
 
-    def heard_of(self, digest: Digest) -> None:
+    def heard_of(self, digest: Digest, node_id: str) -> None:
         """A peer has asked for a blob: if it is being fetched here, that peer may be a fellow, and is asked now."""
         running = self._running.get(digest)
         watch = running.watch if running is not None else None
         if digest in self._told:
             watch = self._told[digest][1]
         if watch is not None:
-            watch.heard_of()
+            watch.heard_of(node_id)
 
     async def opened(self, digest: Digest) -> BlobFetch | None:
         """The fetch that runs for a blob, as soon as its partial is open; None when there is none (any more)."""

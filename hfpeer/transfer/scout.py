@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Protocol
 
 from hfpeer.errors import HfpeerError
@@ -83,17 +83,18 @@ class Watch:
         self._called = called
         self._met: set[str] = set()
         self._fetch = fetch
-        self._heard_of = asyncio.Event()
+        self._heard_of: dict[str, asyncio.Event] = {}
+        """By node id."""
         self._answered: dict[str, asyncio.Event] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
         self._has_holder = asyncio.Event()
         self._follow_new()
         self._looking = asyncio.create_task(self._look_for_new())
 
-    def heard_of(self) -> None:
-        """A peer has asked for the blob: whoever had nothing so far is asked again soon."""
-        self._heard_of.set()
-        self._heard_of = asyncio.Event()
+    def heard_of(self, node_id: str) -> None:
+        """This peer has asked for the blob: if it had nothing so far, it is asked again soon."""
+        if node_id in self._heard_of:
+            self._heard_of[node_id].set()
         self._follow_new()
 
     async def answers(self, seconds: float) -> None:
@@ -142,6 +143,7 @@ class Watch:
         for peer in peers:
             if peer.name not in self._following and peer.node_id not in self._met:
                 self._met.add(peer.node_id)
+                self._heard_of[peer.node_id] = asyncio.Event()
                 self._answered[peer.name] = asyncio.Event()
                 self._following[peer.name] = asyncio.create_task(self._follow(peer), name=f"follow {peer.name}")
 
@@ -153,16 +155,16 @@ class Watch:
         """
         rest_seconds = FIRST_REST_SECONDS
         while True:
-            heard_of, asked_at = self._heard_of, time.monotonic()
+            heard_of, asked_at = self._heard_of[peer.node_id], time.monotonic()
+            heard_of.clear()
             if await self._hear(peer):
                 return
             self._answered[peer.name].set()
             has_told = time.monotonic() - asked_at > ASK_AGAIN_SECONDS
             rest_seconds = FIRST_REST_SECONDS if has_told else min(2 * rest_seconds, ASK_AGAIN_SECONDS)
             await asyncio.sleep(rest_seconds)
-            waiting = asyncio.create_task(heard_of.wait())
-            await asyncio.wait((waiting,), timeout=ASK_AGAIN_SECONDS - rest_seconds)
-            waiting.cancel()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(heard_of.wait(), ASK_AGAIN_SECONDS - rest_seconds)
 
     async def _hear(self, peer: PeerSource) -> bool:
         """What a peer tells, to the end. Whether it has all of the blob now."""

@@ -213,7 +213,9 @@ class Talkative(MemoryNode):
         self.told = 0
         self.has_ended = asyncio.Event()
 
-    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
+    async def follow(
+        self, digest: Digest, asked_by: str, until: asyncio.Event
+    ) -> AsyncGenerator[PieceMap | PieceNews, None]:
         news = PieceNews(tuple(range(10_000)))
         try:
             yield MAP
@@ -251,7 +253,9 @@ async def test_a_door_that_closes_ends_what_it_tells_properly() -> None:
 
 async def test_an_end_that_nobody_foresaw_is_no_proper_one() -> None:
     class Failing(Talkative):
-        async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
+        async def follow(
+            self, digest: Digest, asked_by: str, until: asyncio.Event
+        ) -> AsyncGenerator[PieceMap | PieceNews, None]:
             yield MAP
             raise RuntimeError("a bug")
 

@@ -216,7 +216,9 @@ class MemoryNode:
         size_bytes = self.sizes[digest]
         return PieceMap(size_bytes, MIB, 1, self._bits(digest, size_bytes))
 
-    async def follow(self, digest: Digest, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
+    async def follow(
+        self, digest: Digest, asked_by: str, until: asyncio.Event
+    ) -> AsyncGenerator[PieceMap | PieceNews, None]:
         """The map, then the `news` that a test puts in for as long as the blob is partial."""
         first = await self.piece_map(digest)
         if first is not None:

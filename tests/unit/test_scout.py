@@ -1,0 +1,79 @@
+"""Whom a fetch asks again, and when: a peer that had nothing, as soon as it asks for the blob itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection
+from dataclasses import dataclass, field
+from typing import cast
+
+from hfpeer.names import Commit, Digest, FilePath, RepoId
+from hfpeer.peers.client import PeerClient
+from hfpeer.transfer.scout import FIRST_REST_SECONDS, Watch
+from hfpeer.transfer.sources import PeerSource, WantedBlob
+from hfpeer.wire import PieceMap, PieceNews
+
+DIGEST = Digest("sha256", "0" * 64)
+BLOB = WantedBlob(DIGEST, 8, RepoId.parse("acme/a"), Commit("1" * 40), FilePath("a"))
+
+
+@dataclass
+class Silent:
+    """A peer that has nothing to tell, and notes when it is asked."""
+
+    asked: int = 0
+    was_asked: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def follow(self, digest: Digest) -> AsyncGenerator[PieceMap | PieceNews, None]:
+        self.asked += 1
+        self.was_asked.set()
+        return
+        yield
+
+    async def is_asked(self, times: int) -> None:
+        while self.asked < times:
+            self.was_asked.clear()
+            await asyncio.wait_for(self.was_asked.wait(), 2.0)
+
+
+class Wanting:
+    """What peers are followed for; nobody tells it anything."""
+
+    blob = BLOB
+
+    def add_source(self, source: PeerSource, pieces: PieceMap) -> None:
+        raise AssertionError
+
+    def hear(self, name: str, news: PieceNews) -> None:
+        raise AssertionError
+
+    def fellow_left(self, name: str) -> None:
+        raise AssertionError
+
+    def envoys_to_follow(self) -> Collection[str]:
+        return ()
+
+
+async def test_a_peer_that_had_nothing_is_asked_again_when_it_asks_and_others_are_left_alone() -> None:
+    peers = {"ara": Silent(), "crux": Silent()}
+    sources = [PeerSource(name, f"id-{name}", cast(PeerClient, peer)) for name, peer in peers.items()]
+    watch = Watch(lambda blob: sources, Wanting(), lambda node_ids: ())
+    try:
+        for peer in peers.values():
+            await peer.is_asked(1)
+        watch.heard_of("id-ara")
+        await peers["ara"].is_asked(2)
+        await asyncio.sleep(2 * FIRST_REST_SECONDS)  # in which the other would be asked, too
+        assert peers["crux"].asked == 1
+    finally:
+        await watch.stop()
+
+
+async def test_who_is_not_known_may_ask() -> None:
+    peer = Silent()
+    watch = Watch(lambda blob: [PeerSource("ara", "id-ara", cast(PeerClient, peer))], Wanting(), lambda node_ids: ())
+    try:
+        watch.heard_of("id-nobody")
+        await peer.is_asked(1)
+    finally:
+        await watch.stop()
