@@ -61,9 +61,12 @@ class Errands:
         """A fellow that had these pieces has left."""
         self._left.append(pieces)
 
-    def choose(self, unclaimed: int, sound: Collection[str], unsound: Collection[str], now: float) -> int:
+    def choose(
+        self, unclaimed: int, sound: Collection[str], unsound: Collection[str], now: float, *, is_far: bool = False
+    ) -> int:
         """Of the pieces that no fellow has or claims, those to ask a holder for now. `sound` are the node ids of the
-        fellows that can be counted on, `unsound` those of the peers that cannot."""
+        fellows that can be counted on, `unsound` those of the peers that cannot. From one that `is_far`, over the WAN,
+        a piece may come twice only if nothing else helps; at home a little time is worth a piece now and then."""
         unclaimed &= ~self._rumoured(len(sound), now)
         self._watch(unclaimed, now)
         self.look_again_at = None
@@ -72,12 +75,15 @@ class Errands:
             return 0
         envoys = self._envoys(sound, unsound, now)
         if not self._may_ask(envoys, now):
-            return self._step_in(unclaimed, envoys, now) if self._was_settled else self._begin(unclaimed, len(sound))
+            if self._was_settled:
+                return self._step_in(unclaimed, envoys, now)
+            return 0 if is_far else self._begin(unclaimed, len(sound))
         own = unclaimed & self._shares.within(envoys, 1)
         if own:
             self._out_at, self._intents = None, {}
             return own
-        return self._take_over(unclaimed, envoys, now)
+        spare = 0 if is_far else self._spare(unclaimed, envoys)
+        return spare & -spare or self._take_over(unclaimed, envoys, now)
 
     # Inside
 
@@ -108,9 +114,6 @@ class Errands:
         heard of; and the intent to take the next."""
         if self._out_at is None:
             self._out_at = now
-        spare = self._spare(unclaimed, envoys)
-        if spare:
-            return 1 << spare.bit_length() - 1
         self._intents = {piece: at for piece, at in self._intents.items() if unclaimed >> piece & 1}
         due = [piece for piece, at in self._intents.items() if now - at >= INTENT_SECONDS]
         if due:
@@ -123,8 +126,8 @@ class Errands:
         return 1 << due[0] if due else 0
 
     def _spare(self, unclaimed: int, envoys: Collection[str]) -> int:
-        """The pieces of others, this node their second owner, which they will not come to soon: they begin with their
-        first, so who takes the last needs no word from them."""
+        """The pieces of others, this node their second owner, which they will not come to soon: owners go from first to
+        last, so these need no word from them."""
         soon = 0
         for share in self._shares.by_owner(envoys).values():
             left = share & unclaimed

@@ -298,7 +298,7 @@ class Picker:
                 unclaimed &= ~self._coming_from(fellow, now)
         sound = {fellow.node_id for fellow in fellows}
         unsound = {source.node_id for source in self.sources.values() if source.node_id} - sound
-        return self._errands.choose(unclaimed, sound, unsound, now)
+        return self._errands.choose(unclaimed, sound, unsound, now, is_far=holder.tier > 0)
 
     def _is_spared(self, source: SourceState, fellows: list[SourceState]) -> bool:
         """Whether a source is one of few that must not give everything to everybody: each fellow asks for its share."""
