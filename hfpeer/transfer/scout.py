@@ -150,21 +150,26 @@ class Watch:
     async def _follow(self, peer: PeerSource) -> None:
         """Until the peer has all of the blob, or this is cancelled.
 
-        Two peers that tell each other nothing must not make each other ask for ever: each time a peer had nothing to
-        tell it is left alone for longer before a sign of it counts.
+        One that has asked for the blob will have something to tell in moments: when it has made its file, or has learnt
+        that it may share it. But two that tell each other nothing must not ask each other for ever: each time one had
+        nothing to tell it is left alone for longer.
         """
+        has_asked = self._heard_of[peer.node_id]
         rest_seconds = FIRST_REST_SECONDS
         while True:
-            heard_of, asked_at = self._heard_of[peer.node_id], time.monotonic()
-            heard_of.clear()
+            asked_at = time.monotonic()
             if await self._hear(peer):
                 return
             self._answered[peer.name].set()
             has_told = time.monotonic() - asked_at > ASK_AGAIN_SECONDS
-            rest_seconds = FIRST_REST_SECONDS if has_told else min(2 * rest_seconds, ASK_AGAIN_SECONDS)
-            await asyncio.sleep(rest_seconds)
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(heard_of.wait(), ASK_AGAIN_SECONDS - rest_seconds)
+            if has_told or not has_asked.is_set():
+                rest_seconds = FIRST_REST_SECONDS
+            if has_asked.is_set():
+                await asyncio.sleep(rest_seconds)
+                rest_seconds = min(2 * rest_seconds, ASK_AGAIN_SECONDS)
+            else:
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(has_asked.wait(), ASK_AGAIN_SECONDS)
 
     async def _hear(self, peer: PeerSource) -> bool:
         """What a peer tells, to the end. Whether it has all of the blob now."""

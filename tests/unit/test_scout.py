@@ -69,6 +69,18 @@ async def test_a_peer_that_had_nothing_is_asked_again_when_it_asks_and_others_ar
         await watch.stop()
 
 
+async def test_one_that_asked_and_has_nothing_to_tell_yet_is_asked_again_and_again_ever_more_seldom() -> None:
+    peer = Silent()
+    watch = Watch(lambda blob: [PeerSource("ara", "id-ara", cast(PeerClient, peer))], Wanting(), lambda node_ids: ())
+    try:
+        watch.heard_of("id-ara")
+        began_at = asyncio.get_running_loop().time()
+        await peer.is_asked(4)
+        assert asyncio.get_running_loop().time() - began_at >= 7 * FIRST_REST_SECONDS
+    finally:
+        await watch.stop()
+
+
 async def test_who_is_not_known_may_ask() -> None:
     peer = Silent()
     watch = Watch(lambda blob: [PeerSource("ara", "id-ara", cast(PeerClient, peer))], Wanting(), lambda node_ids: ())
