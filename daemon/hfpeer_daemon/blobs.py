@@ -20,7 +20,7 @@ from hfpeer.limits import Limiter
 from hfpeer.names import Digest
 from hfpeer.operations import Holdings, SharedBlob
 from hfpeer.ranges import MIB, ByteRange
-from hfpeer.wire import BLOBS_PREFIX, MAX_BATCH_BLOB_BYTES, NODE_HEADER, encode_batch_header, parse_batch_digests
+from hfpeer.wire import BLOBS_PREFIX, MAX_BATCH_BLOB_BYTES, encode_batch_header, parse_batch_digests
 from hfpeer_daemon.responses import (
     UNSATISFIABLE,
     Receive,
@@ -28,6 +28,7 @@ from hfpeer_daemon.responses import (
     Send,
     Unsatisfiable,
     allows_range,
+    asker,
     content_range,
     header,
     header_lines,
@@ -236,7 +237,7 @@ def _peer_of(scope: Scope) -> str:
     """Who asks: a host, and among the nodes of this very machine, which share one, the node it says it is."""
     host = scope["client"][0] if scope.get("client") else ""
     is_own_machine = host.startswith("127.") or host in ("", "::1", "::ffff:127.0.0.1")
-    return f"{host} {header(scope, NODE_HEADER.lower().encode()) or ''}" if is_own_machine else host
+    return f"{host} {asker(scope)}" if is_own_machine else host
 
 
 async def _start(send: Send, answer: _Answer) -> None:

@@ -15,8 +15,8 @@ from hfpeer.errors import NotFound
 from hfpeer.names import Digest
 from hfpeer.operations import Holdings
 from hfpeer.tasks import end_tasks
-from hfpeer.wire import BLOBS_PREFIX, FOLLOW_SUFFIX, NODE_HEADER, PieceMap, PieceNews
-from hfpeer_daemon.responses import Receive, Scope, Send, header, header_lines, until_gone
+from hfpeer.wire import BLOBS_PREFIX, FOLLOW_SUFFIX, PieceMap, PieceNews
+from hfpeer_daemon.responses import Receive, Scope, Send, asker, header_lines, until_gone
 
 _HEADERS = header_lines({"Content-Type": "application/x-ndjson"})
 _Line: TypeAlias = PieceMap | PieceNews
@@ -35,8 +35,7 @@ class FollowDoor:
     async def follow(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One blob, or lot of small ones."""
         digest = Digest.parse(scope["path"].removeprefix(BLOBS_PREFIX).removesuffix(FOLLOW_SUFFIX))
-        asked_by = header(scope, NODE_HEADER.lower().encode()) or ""
-        async with aclosing(self._holdings.follow(digest, asked_by, self._stopping)) as lines:
+        async with aclosing(self._holdings.follow(digest, asker(scope), self._stopping)) as lines:
             first = await anext(lines, None)
             if first is None:
                 raise NotFound(f"This node does not share {digest}.", digest=str(digest))

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any, Final
 
 from hfpeer.ranges import ByteRange
+from hfpeer.wire import NODE_HEADER
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -80,6 +81,11 @@ def allows_range(if_range: str | None, etag: str) -> bool:
 def header(scope: Scope, name: bytes) -> str | None:
     """The value of the first header `name` (lower case), or None."""
     return next((value.decode("latin-1") for key, value in scope["headers"] if key == name), None)
+
+
+def asker(scope: Scope) -> str:
+    """The id of the node that asks, as it says; "" if it says none."""
+    return header(scope, NODE_HEADER.lower().encode()) or ""
 
 
 def header_lines(headers: Mapping[str, str | int]) -> Headers:

@@ -133,7 +133,7 @@ class Errands:
             left = share & unclaimed
             for _ in range(OWNER_LEFT_PIECES):
                 soon |= left & -left
-                left &= left - 1 if left else 0
+                left &= left - 1
         return unclaimed & self._shares.within(envoys, 2) & ~soon
 
     def _intend(self, pieces: int, now: float) -> None:

@@ -81,10 +81,9 @@ class Watch:
     def __init__(self, neighbours: Neighbours, fetch: Followed, called: Called) -> None:
         self._neighbours = neighbours
         self._called = called
-        self._met: set[str] = set()
         self._fetch = fetch
-        self._heard_of: dict[str, asyncio.Event] = {}
-        """By node id."""
+        self._has_asked: dict[str, asyncio.Event] = {}
+        """By the node id of every peer that was met."""
         self._answered: dict[str, asyncio.Event] = {}
         self._following: dict[str, asyncio.Task[None]] = {}
         self._has_holder = asyncio.Event()
@@ -93,8 +92,8 @@ class Watch:
 
     def heard_of(self, node_id: str) -> None:
         """This peer has asked for the blob: if it had nothing so far, it is asked again soon."""
-        if node_id in self._heard_of:
-            self._heard_of[node_id].set()
+        if node_id in self._has_asked:
+            self._has_asked[node_id].set()
         self._follow_new()
 
     async def answers(self, seconds: float) -> None:
@@ -135,15 +134,14 @@ class Watch:
 
     def _follow_envoys(self) -> None:
         """Those who ask the holders of a blob know each other, however many others there are."""
-        unmet = set(self._fetch.envoys_to_follow()) - self._met
+        unmet = set(self._fetch.envoys_to_follow()) - self._has_asked.keys()
         if unmet:
             self._follow_these(self._called(unmet))
 
     def _follow_these(self, peers: Sequence[PeerSource]) -> None:
         for peer in peers:
-            if peer.name not in self._following and peer.node_id not in self._met:
-                self._met.add(peer.node_id)
-                self._heard_of[peer.node_id] = asyncio.Event()
+            if peer.name not in self._following and peer.node_id not in self._has_asked:
+                self._has_asked[peer.node_id] = asyncio.Event()
                 self._answered[peer.name] = asyncio.Event()
                 self._following[peer.name] = asyncio.create_task(self._follow(peer), name=f"follow {peer.name}")
 
@@ -154,7 +152,7 @@ class Watch:
         that it may share it. But two that tell each other nothing must not ask each other for ever: each time one had
         nothing to tell it is left alone for longer.
         """
-        has_asked = self._heard_of[peer.node_id]
+        has_asked = self._has_asked[peer.node_id]
         rest_seconds = FIRST_REST_SECONDS
         while True:
             asked_at = time.monotonic()
@@ -162,7 +160,7 @@ class Watch:
                 return
             self._answered[peer.name].set()
             has_told = time.monotonic() - asked_at > ASK_AGAIN_SECONDS
-            if has_told or not has_asked.is_set():
+            if has_told:
                 rest_seconds = FIRST_REST_SECONDS
             if has_asked.is_set():
                 await asyncio.sleep(rest_seconds)

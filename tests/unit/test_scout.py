@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -54,38 +55,39 @@ class Wanting:
         return ()
 
 
-async def test_a_peer_that_had_nothing_is_asked_again_when_it_asks_and_others_are_left_alone() -> None:
-    peers = {"ara": Silent(), "crux": Silent()}
+@asynccontextmanager
+async def watching(**peers: Silent) -> AsyncIterator[Watch]:
+    """These are followed while the block runs, each under its name and the id `id-NAME`."""
     sources = [PeerSource(name, f"id-{name}", cast(PeerClient, peer)) for name, peer in peers.items()]
     watch = Watch(lambda blob: sources, Wanting(), lambda node_ids: ())
     try:
-        for peer in peers.values():
-            await peer.is_asked(1)
-        watch.heard_of("id-ara")
-        await peers["ara"].is_asked(2)
-        await asyncio.sleep(2 * FIRST_REST_SECONDS)  # in which the other would be asked, too
-        assert peers["crux"].asked == 1
+        yield watch
     finally:
         await watch.stop()
+
+
+async def test_a_peer_that_had_nothing_is_asked_again_when_it_asks_and_others_are_left_alone() -> None:
+    ara, crux = Silent(), Silent()
+    async with watching(ara=ara, crux=crux) as watch:
+        for peer in (ara, crux):
+            await peer.is_asked(1)
+        watch.heard_of("id-ara")
+        await ara.is_asked(2)
+        await asyncio.sleep(2 * FIRST_REST_SECONDS)  # in which the other would be asked, too
+        assert crux.asked == 1
 
 
 async def test_one_that_asked_and_has_nothing_to_tell_yet_is_asked_again_and_again_ever_more_seldom() -> None:
     peer = Silent()
-    watch = Watch(lambda blob: [PeerSource("ara", "id-ara", cast(PeerClient, peer))], Wanting(), lambda node_ids: ())
-    try:
+    async with watching(ara=peer) as watch:
         watch.heard_of("id-ara")
         began_at = asyncio.get_running_loop().time()
         await peer.is_asked(4)
         assert asyncio.get_running_loop().time() - began_at >= 7 * FIRST_REST_SECONDS
-    finally:
-        await watch.stop()
 
 
 async def test_who_is_not_known_may_ask() -> None:
     peer = Silent()
-    watch = Watch(lambda blob: [PeerSource("ara", "id-ara", cast(PeerClient, peer))], Wanting(), lambda node_ids: ())
-    try:
+    async with watching(ara=peer) as watch:
         watch.heard_of("id-nobody")
         await peer.is_asked(1)
-    finally:
-        await watch.stop()
