@@ -79,7 +79,10 @@ class Node:
         if lan_address is None:
             return
         self._neighbourhood = Neighbourhood(
-            self.node_id, self._settings.peers, limiter=make_limiter(self._settings.lan_down_limit)
+            self.node_id,
+            self._settings.peers,
+            limiter=make_limiter(self._settings.lan_down_limit),
+            is_busy=lambda: self._fetches.are_under_way,
         )
         self._resolver = Resolver(self.store, self._neighbourhood)
         await self._neighbourhood.start()

@@ -22,6 +22,8 @@ from hfpeer.wire import CatalogueMessage
 LOOK_SECONDS = 1.0
 GOSSIP_SECONDS = 60.0
 MAX_PROBES = 16
+CATALOGUE_SECONDS = 10.0
+"""How long a busy node leaves the new catalogue of a peer unread: when many begin at once, each announces a new one."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ _log = logging.getLogger(__name__)
 class Neighbourhood:
     """Belongs to one event loop; between `start` and `stop` it keeps its table fresh.
 
-    `limiter` holds for the blobs of all peers together.
+    `limiter` holds for the blobs of all peers together. `is_busy` says whether what can wait has to.
     """
 
     def __init__(
@@ -39,10 +41,12 @@ class Neighbourhood:
         *,
         clock: Callable[[], float] = time.monotonic,
         limiter: Limiter | None = None,
+        is_busy: Callable[[], bool] = lambda: False,
     ) -> None:
         self.table = PeerTable(own_node_id)
         self._own_node_id = own_node_id
         self._limiter = limiter
+        self._is_busy = is_busy
         self._clock = clock
         self._clients: dict[Address, PeerClient] = {}
         self._catalogues: dict[str, CatalogueMessage] = {}
@@ -109,9 +113,9 @@ class Neighbourhood:
     def found(
         self, node_id: str, name: str, addresses: Sequence[Address], generation: int, hints: frozenset[str]
     ) -> None:
-        """A node announced itself or changed what it announces: probe it now."""
+        """A node announced itself, and is probed now, or changed what it announces, which a busy node does later."""
         peer = self.table.heard(node_id, addresses, self._clock(), name=name, generation=generation, hints=hints)
-        if peer is not None:
+        if peer is not None and not (self._is_busy() and self.is_alive(peer)):
             self._begin_probe(peer)
 
     def left(self, node_id: str) -> None:
@@ -164,7 +168,8 @@ class Neighbourhood:
     async def _look_around(self) -> None:
         while True:
             now = self._clock()
-            for peer in self.table.due(now):
+            outdated_seconds = CATALOGUE_SECONDS if self._is_busy() else 0.0
+            for peer in (*self.table.due(now), *self.table.outdated(now, outdated_seconds)):
                 self._begin_probe(peer)
             for peer in self.table.forget_silent(now):
                 self._catalogues.pop(peer.key, None)

@@ -8,7 +8,7 @@ id that somebody else uses too costs time, never wrong bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -53,7 +53,7 @@ class Peer:
     """What is known of one peer, as of one moment. `node_id` is None until its address has answered.
 
     `addresses` are tried in order. `commits` are those of its catalogue, `hints` the abbreviated ones of its last
-    announcement. Times are of the caller's clock.
+    announcement; `outdated_since` it has announced another catalogue than was read. Times are of the caller's clock.
     """
 
     addresses: tuple[Address, ...]
@@ -65,6 +65,7 @@ class Peer:
     version: str = ""
     generation: int | None = None
     catalogue_generation: int | None = None
+    outdated_since: float | None = None
     commits: frozenset[Commit] = frozenset()
     hints: frozenset[str] = frozenset()
     answered_at: float | None = None
@@ -179,6 +180,7 @@ class PeerTable:
                 heard_at=now,
                 name=peer.name or name,
                 generation=peer.generation if generation is None else generation,
+                outdated_since=_outdated_since(peer, generation, now),
                 hints=hints,
             )
         )
@@ -216,6 +218,7 @@ class PeerTable:
             name=node.name,
             version=node.version,
             generation=node.generation,
+            outdated_since=_outdated_since(peer, node.generation, now),
         )
         return self._put(_with_answer(merged, now))
 
@@ -236,6 +239,7 @@ class PeerTable:
                     peer,
                     generation=catalogue.generation,
                     catalogue_generation=catalogue.generation,
+                    outdated_since=None,
                     commits=frozenset(revision.commit for revision in catalogue.revisions),
                 ),
                 now,
@@ -297,8 +301,15 @@ class PeerTable:
             is_quiet = peer.answered_at is None or now - peer.answered_at >= ALIVE_SECONDS / 2
             return is_quiet or peer.failures > 0 or peer.has_left
 
-        awake = (peer for peer in self._peers.values() if not peer.is_resting(now) and not peer.is_banned(now))
-        return [peer for peer in awake if is_due(peer)]
+        return [peer for peer in self._awake(now) if is_due(peer)]
+
+    def outdated(self, now: float, seconds: float) -> list[Peer]:
+        """Whose catalogue to read now: those that announced another than was read, so long ago or longer."""
+
+        def is_outdated(peer: Peer) -> bool:
+            return peer.outdated_since is not None and now - peer.outdated_since >= seconds
+
+        return [peer for peer in self._awake(now) if is_outdated(peer)]
 
     def alive_addresses(self, now: float) -> list[Address]:
         """Where the peers that are alive answered, the latest first: what other peers are told."""
@@ -312,6 +323,9 @@ class PeerTable:
         for peer in silent:
             self._drop(peer)
         return silent
+
+    def _awake(self, now: float) -> Iterator[Peer]:
+        return (peer for peer in self._peers.values() if not peer.is_resting(now) and not peer.is_banned(now))
 
     def _put(self, peer: Peer) -> Peer:
         other = Origin.MDNS if peer.is_announced else Origin.GOSSIP
@@ -392,6 +406,13 @@ def _with_answer(peer: Peer, now: float) -> Peer:
 
 def _with_return(peer: Peer) -> Peer:
     return replace(peer, failures=0, last_failure="", resting_until=None, has_left=False)
+
+
+def _outdated_since(peer: Peer, generation: int | None, now: float) -> float | None:
+    """The same, now that it has announced a generation."""
+    if generation is None or generation == peer.catalogue_generation:
+        return None
+    return now if peer.outdated_since is None else peer.outdated_since
 
 
 def _is_usable(peer: Peer, now: float) -> bool:

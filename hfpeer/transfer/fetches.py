@@ -59,6 +59,11 @@ class Fetches:
         self._running: dict[Digest, _Running] = {}
         self._told: dict[Digest, tuple[Told, Watch]] = {}
 
+    @property
+    def are_under_way(self) -> bool:
+        """Whether anything is being fetched."""
+        return bool(self._running or self._told)
+
     @contextlib.contextmanager
     def telling(self, told: Told, watch: Watch) -> Iterator[None]:
         """While the block runs, peers can follow what it tells, and are followed in turn when they do."""

@@ -233,6 +233,27 @@ def test_a_catalogue_is_read_again_when_its_generation_changed(table: PeerTable)
     assert must(table.get("n1")).may_have(COMMIT)
 
 
+def test_a_new_catalogue_that_was_announced_is_outdated_until_it_is_read(table: PeerTable) -> None:
+    table.answered(at(1), says("n1", 3), 0)
+    table.read("n1", catalogue(3), 0)
+    table.heard("n1", [at(1)], 10, generation=3)
+    assert table.outdated(100, 0) == []
+    table.heard("n1", [at(1)], 20, generation=4)
+    table.heard("n1", [at(1)], 25, generation=5)
+    assert table.outdated(29, 10) == []
+    assert [peer.key for peer in table.outdated(30, 10)] == ["n1"], "a peer with many news does not put it off"
+    table.read("n1", catalogue(5), 31)
+    assert table.outdated(100, 0) == []
+
+
+def test_an_announcement_that_came_late_outdates_nothing(table: PeerTable) -> None:
+    table.answered(at(1), says("n1", 4), 0)
+    table.read("n1", catalogue(4), 0)
+    table.heard("n1", [at(1)], 1, generation=3)
+    table.answered(at(1), says("n1", 4), 2)
+    assert table.outdated(100, 0) == []
+
+
 # ---- what peers tell of each other
 
 
