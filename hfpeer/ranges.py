@@ -66,6 +66,16 @@ class RangeSet:
         self._starts[low:high] = [first for first, _ in kept]
         self._stops[low:high] = [last for _, last in kept]
 
+    def within(self, start: int, stop: int) -> RangeSet:
+        """What of `[start, stop)` is in the set."""
+        part = RangeSet()
+        low, high = bisect_right(self._stops, start), bisect_left(self._starts, stop)
+        if start < stop and low < high:
+            part._starts, part._stops = self._starts[low:high], self._stops[low:high]
+            part._starts[0] = max(part._starts[0], start)
+            part._stops[-1] = min(part._stops[-1], stop)
+        return part
+
     def covers(self, start: int, stop: int) -> bool:
         """Whether all of `[start, stop)` is in the set; an empty range always is."""
         if start >= stop:

@@ -140,9 +140,7 @@ class PartialBlob:
         """`[start, stop)` was written and came from `source`. Every piece that is now whole goes into the journal, and
         what was there before, for it has another source now."""
         with self._lock:
-            changed = RangeSet([(start, stop)])
-            for gap in self._present.gaps(start, stop):
-                changed.discard(*gap)
+            changed = self._present.within(start, stop)
             self._present.add(start, stop)
             self._sources.give(start, stop, source)
             for piece in self._grid.pieces_touching(start, stop):

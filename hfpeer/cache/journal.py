@@ -14,6 +14,7 @@ import os
 import struct
 import sys
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,28 +36,49 @@ class Sources:
     """Which source gave which bytes: the last one to write a byte is the one to blame for it."""
 
     def __init__(self) -> None:
-        self._ranges: dict[str, RangeSet] = {}
+        # Runs in order, none of which overlap; neighbours of one source are one.
+        self._starts: list[int] = []
+        self._stops: list[int] = []
+        self._names: list[str] = []
 
     def give(self, start: int, stop: int, source: str) -> None:
+        if start >= stop:
+            return
         self.drop(start, stop)
-        self._ranges.setdefault(source, RangeSet()).add(start, stop)
+        low = high = bisect_left(self._starts, start)
+        if low and self._stops[low - 1] == start and self._names[low - 1] == source:
+            low -= 1
+            start = self._starts[low]
+        if high < len(self._starts) and self._starts[high] == stop and self._names[high] == source:
+            stop = self._stops[high]
+            high += 1
+        self._replace(low, high, [(start, stop, source)])
 
     def drop(self, start: int, stop: int) -> None:
-        for ranges in self._ranges.values():
-            ranges.discard(start, stop)
+        low, high = self._touching(start, stop)
+        if low < high:
+            before = (self._starts[low], start, self._names[low])
+            after = (stop, self._stops[high - 1], self._names[high - 1])
+            self._replace(low, high, [run for run in (before, after) if run[0] < run[1]])
 
     def inside(self, start: int, stop: int) -> list[tuple[int, int, str]]:
         """The parts of `[start, stop)` that a source gave, in order."""
-        found = []
-        for source, ranges in self._ranges.items():
-            given = RangeSet([(start, stop)])
-            for gap in ranges.gaps(start, stop):
-                given.discard(*gap)
-            found += [(first, last, source) for first, last in given]
-        return sorted(found)
+        low, high = self._touching(start, stop)
+        return [
+            (max(self._starts[run], start), min(self._stops[run], stop), self._names[run]) for run in range(low, high)
+        ]
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
-        return iter(sorted((start, stop, source) for source, ranges in self._ranges.items() for start, stop in ranges))
+        return zip(self._starts, self._stops, self._names, strict=True)
+
+    def _touching(self, start: int, stop: int) -> tuple[int, int]:
+        """Where the runs are that share at least one byte with `[start, stop)`."""
+        return (bisect_right(self._stops, start), bisect_left(self._starts, stop)) if start < stop else (0, 0)
+
+    def _replace(self, low: int, high: int, runs: list[tuple[int, int, str]]) -> None:
+        self._starts[low:high] = [start for start, _, _ in runs]
+        self._stops[low:high] = [stop for _, stop, _ in runs]
+        self._names[low:high] = [source for _, _, source in runs]
 
 
 @dataclass

@@ -34,7 +34,7 @@ class Suspicion:
     def found_wrong(self, digest: Digest, part: ByteRange) -> None:
         """Bytes that were on disk till now are not the blob's: to be told once, before better ones are given."""
         blob = self._blob(digest)
-        blob.misled |= {caller for caller, given in blob.given.items() if _meet(given, part)}
+        blob.misled |= {caller for caller, given in blob.given.items() if given.within(*part)}
 
     def misled(self, caller: str, digest: Digest) -> None:
         """This caller has wrong bytes."""
@@ -65,8 +65,3 @@ class Suspicion:
         while len(self._blobs) > MAX_BLOBS:
             self._blobs.popitem(last=False)
         return blob
-
-
-def _meet(given: RangeSet, part: ByteRange) -> bool:
-    missing = sum(gap.size_bytes for gap in given.gaps(*part))
-    return missing < part.size_bytes

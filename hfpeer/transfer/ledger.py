@@ -45,9 +45,7 @@ class Ledger:
     def discard(self, start: int, stop: int, on_order: Iterable[tuple[int, int]]) -> None:
         """Bytes that were thought present are wrong; what is `on_order` comes anyway, the rest is free."""
         self.present.discard(start, stop)
-        lost = RangeSet([(start, stop)])
-        for gap in self.taken.gaps(start, stop):
-            lost.discard(*gap)
+        lost = self.taken.within(start, stop)
         for ordered in on_order:
             lost.discard(*ordered)
         for span in lost:
