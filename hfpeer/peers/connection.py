@@ -12,9 +12,8 @@ import socket
 import sys
 import time
 from contextlib import suppress
-from email.message import Message
-from http.client import HTTPException, parse_headers
-from io import BytesIO
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
 from hfpeer.wire import SourceFault
 
@@ -26,7 +25,6 @@ GATHERING_SECONDS = 0.25
 """Who takes longer for them is slow: then what has come is taken."""
 CAN_GATHER = sys.platform == "linux"
 
-_STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r\n")
 _LENGTH = re.compile(r"[0-9]{1,19}")
 
 
@@ -37,16 +35,26 @@ class StaleConnection(Exception):
 class Answer:
     """Status and headers of an answer; the body is still on the connection."""
 
-    def __init__(self, status: int, headers: Message) -> None:
-        self.status = status
-        self._headers = headers
+    def __init__(self, head: bytes) -> None:
+        """Raises SourceFault for what is no head of HTTP/1.1."""
+        self._values: dict[bytes, list[bytes]] = {}
+        parser = HttpResponseParser(self)
+        try:
+            parser.feed_data(head)
+        except (HttpParserError, HttpParserUpgrade) as error:
+            raise SourceFault(f"the answer is not plain HTTP/1.1: {error}", is_permanent=True) from error
+        self.status: int = parser.get_status_code()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        self._values.setdefault(name.lower(), []).append(value)
 
     def header(self, name: str) -> str:
         """The header's value; "" if it is missing. Raises SourceFault if it occurs twice."""
-        values: list[str] = self._headers.get_all(name, [])
+        values = self._values.get(name.lower().encode(), [])
         if len(values) > 1:
             raise SourceFault(f"the answer has {len(values)} headers {name}", is_permanent=True)
-        return values[0].strip() if values else ""
+        return values[0].decode("latin-1").strip() if values else ""
 
     @property
     def length(self) -> int | None:
@@ -80,7 +88,7 @@ class Connection:
                 raise StaleConnection from error
             raise SourceFault(f"the connection broke: {error}") from error
         self._wait_at_most(self._silence_timeout_seconds)
-        return _parse_head(head)
+        return Answer(head)
 
     def recv_into(self, view: memoryview, limit: int) -> int:
         """What has come of the `limit` bytes, and maybe more, that are to come; 0 when the peer has closed. Raises
@@ -153,14 +161,3 @@ class Connection:
             self._pending += chunk
         head, self._pending = self._pending[: end + 4], self._pending[end + 4 :]
         return head
-
-
-def _parse_head(head: bytes) -> Answer:
-    line = _STATUS_LINE.match(head)
-    if line is None:
-        raise SourceFault("the answer is not HTTP/1.1", is_permanent=True)
-    try:
-        headers = parse_headers(BytesIO(head[line.end() :]))
-    except HTTPException as error:
-        raise SourceFault(f"the answer's headers are broken: {error}", is_permanent=True) from error
-    return Answer(int(line[1]), headers)
