@@ -41,15 +41,13 @@ class Desk:
         self.pace = pace
         self.clock = clock
         self.lock = threading.Lock()
-        self.bytes_changed = threading.Condition(self.lock)
-        """For the conductor and for those who wait for a buffer."""
         self.orders_changed = threading.Condition(self.lock)
-        """For workers without an order. One is woken at a time: who finds an order wakes the next."""
+        """For workers without an order. One is woken at a time: who finds one that way wakes the next."""
         self.grid = PieceGrid(blob.size_bytes)
         self.picker = Picker(self.grid, partial.present, pace, errands)
         self.chronicle = Chronicle(self.grid, self.picker.present)
         self.sources: dict[str, Source] = {}
-        self.pool = BufferPool(buffers, self.bytes_changed)
+        self.pool = BufferPool(buffers, self.lock)
         self.progressed_at = clock()
         self.is_over = False
         self.failure: BaseException | None = None
@@ -66,7 +64,6 @@ class Desk:
         """Something unforeseen ends the fetch; the first such thing counts."""
         with self.lock:
             self.failure = self.failure or error
-            self.bytes_changed.notify_all()
             self.orders_changed.notify_all()
 
     def tell_readers(self) -> None:

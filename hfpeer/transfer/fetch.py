@@ -106,10 +106,11 @@ class BlobFetch:
         """What a fellow, a source that fetches this blob too, has got and is getting."""
         news = news.within(self._desk.grid.count)
         with self._desk.lock:
-            self._desk.picker.hear(name, bits_of(news.added), bits_of(news.claimed))
+            may_help = self._desk.picker.hear(name, bits_of(news.added), bits_of(news.claimed))
             self._lies.hear(name, news)
             self._company.hear(news.company, self._desk.clock())
-            self._desk.orders_changed.notify()
+            if may_help or news.company:
+                self._desk.orders_changed.notify()
 
     def fellow_left(self, name: str) -> None:
         """A fellow does not answer any more, or has stopped fetching; it may come back."""
@@ -271,7 +272,7 @@ class BlobFetch:
             with self._desk.lock:
                 if self._desk.is_over:
                     return None
-                warm, stop = self._next_bytes(position)
+                warm, stop = self._next_bytes(position, tick_at - self._desk.clock())
             if warm is not None:
                 buffer, size_bytes = warm
                 blob_hash.update(memoryview(buffer)[:size_bytes])
@@ -285,15 +286,13 @@ class BlobFetch:
                 self._desk.pool.drop_before(position)
         return blob_hash.hexdigest()
 
-    def _next_bytes(self, position: int) -> tuple[tuple[bytearray, int] | None, int]:
-        """With the lock held: the warm buffer at `position`, or else how far can be read back. Waits a while for
+    def _next_bytes(self, position: int, seconds: float) -> tuple[tuple[bytearray, int] | None, int]:
+        """With the lock held: the warm buffer at `position`, or else how far can be read back. Waits so long for
         either."""
         warm = self._desk.pool.take(position)
         stop = position if warm else readable_stop(self._desk.picker.present, position, self._desk.pool)
-        self._desk.pool.is_hash_starving = warm is None and stop == position
-        if self._desk.pool.is_hash_starving:
-            self._desk.pool.starve()
-            self._desk.bytes_changed.wait(TICK_SECONDS)
+        if warm is None and stop == position:
+            self._desk.pool.starve(position, max(0.0, seconds))
         return warm, stop
 
     def _read_back(self, position: int, view: memoryview) -> memoryview:

@@ -14,15 +14,20 @@ from hfpeer.ranges import PIECE_SIZE_BYTES, RangeSet
 
 
 class BufferPool:
-    """`count` buffers of one piece each, and those that wait to be hashed, by offset."""
+    """`count` buffers of one piece each, and those that wait to be hashed, by offset.
 
-    def __init__(self, count: int, changed: threading.Condition) -> None:
-        """`changed` is notified when buffers move; its lock must be held around every method, and `acquire` waits."""
-        self._changed = changed
+    `lock` must be held around every method; `acquire` and `starve` wait, and let go of it meanwhile. Nobody is woken in
+    vain: with many pieces a second that would cost more than hashing them.
+    """
+
+    def __init__(self, count: int, lock: threading.Lock) -> None:
+        self._freed = threading.Condition(lock)
+        self._came = threading.Condition(lock)
         self._unmade = count
         self._idle: list[bytearray] = []
         self._waiting: dict[int, tuple[bytearray, int]] = {}
-        self.is_hash_starving = False
+        self._starved_at: int | None = None
+        """Where the hash waits for bytes."""
         self.is_closed = False
 
     def acquire(self) -> bytearray | None:
@@ -33,10 +38,10 @@ class BufferPool:
             if self._unmade:
                 self._unmade -= 1
                 return bytearray(PIECE_SIZE_BYTES)
-            if self.is_hash_starving and self._waiting:
+            if self._starved_at is not None and self._waiting:
                 buffer, _ = self._waiting.pop(max(self._waiting))
                 return buffer
-            self._changed.wait()
+            self._freed.wait()
         return None
 
     def hand_over(self, offset: int, buffer: bytearray, size_bytes: int) -> None:
@@ -44,22 +49,29 @@ class BufferPool:
         replaced = self._waiting.pop(offset, None)
         self._waiting[offset] = (buffer, size_bytes)
         if replaced is not None:
-            self._idle.append(replaced[0])
-        self._changed.notify_all()
+            self.give_back(replaced[0])
+        if self._starved_at is not None:
+            self._freed.notify()
+            if offset <= self._starved_at < offset + size_bytes:
+                self._came.notify()
 
     def give_back(self, buffer: bytearray) -> None:
         self._idle.append(buffer)
-        self._changed.notify_all()
+        self._freed.notify()
 
-    def starve(self) -> None:
-        """The hash waits for bytes that are not there: receivers may take back what waits for it."""
-        self.is_hash_starving = True
-        self._changed.notify_all()
+    def starve(self, position: int, seconds: float) -> None:
+        """The hash waits, at most so long, for the bytes at `position`: receivers may take back what waits for it."""
+        self._starved_at = position
+        self._freed.notify_all()
+        if not self.is_closed:
+            self._came.wait(seconds)
+        self._starved_at = None
 
     def close(self) -> None:
-        """Nobody gets a buffer any more."""
+        """Nobody gets a buffer any more, and the hash waits for nothing."""
         self.is_closed = True
-        self._changed.notify_all()
+        self._freed.notify_all()
+        self._came.notify_all()
 
     def take(self, offset: int) -> tuple[bytearray, int] | None:
         """The waiting buffer that starts at `offset`."""
@@ -68,7 +80,7 @@ class BufferPool:
     def drop_before(self, offset: int) -> None:
         """Frees waiting buffers the hash has already passed by reading back."""
         for start in [start for start in self._waiting if start < offset]:
-            self._idle.append(self._waiting.pop(start)[0])
+            self.give_back(self._waiting.pop(start)[0])
 
     def next_waiting(self, offset: int) -> int | None:
         """The first offset at or after `offset` at which a buffer waits."""
@@ -76,8 +88,8 @@ class BufferPool:
 
     def clear(self) -> None:
         """Frees every waiting buffer: what is in them is not to be hashed."""
-        self._idle.extend(buffer for buffer, _ in self._waiting.values())
-        self._waiting.clear()
+        while self._waiting:
+            self.give_back(self._waiting.popitem()[1][0])
 
 
 def readable_stop(present: RangeSet, position: int, pool: BufferPool) -> int:

@@ -84,14 +84,19 @@ class Picker:
             known.out_because = None
         known.pieces, known.is_whole = mine, is_whole
 
-    def hear(self, name: str, added: int, claimed: int) -> None:
-        """News of a fellow: the pieces it has got, and all that it is asking holders for now. Bits."""
+    def hear(self, name: str, added: int, claimed: int) -> bool:
+        """News of a fellow: the pieces it has got, and all that it is asking holders for now. Bits. Whether there may be
+        an order now that could not be given before."""
         fellow = self.sources.get(name)
-        if fellow is not None:
-            if added and not fellow.is_barred:
-                fellow.out_because = None
-            fellow.pieces |= added & self._ledger.all
-            fellow.claimed = claimed & self._ledger.all
+        if fellow is None:
+            return False
+        if added and not fellow.is_barred:
+            fellow.out_because = None
+        given_up = fellow.claimed & ~claimed & ~added
+        fellow.pieces |= added & self._ledger.all
+        fellow.claimed = claimed & self._ledger.all
+        is_idle = fellow.in_flight < fellow.allowance
+        return bool((given_up | (added if is_idle else 0)) & self._ledger.free)
 
     def left(self, name: str) -> None:
         """A fellow is gone; what it claimed is free for others."""

@@ -87,26 +87,30 @@ class Workers:
     # One worker
 
     def _work(self) -> None:
+        done: Order | None = None
         try:
-            while (order := self._wait_for_order()) is not None and self._carry_out(order):
-                pass
+            while (order := self._wait_for_order(done)) is not None and self._carry_out(order):
+                done = order
         except BaseException as error:  # noqa: BLE001  a disk that fails, or a bug: it ends the fetch
             self._desk.fail(error)
         finally:
             with self._desk.lock:
                 self._threads.discard(threading.current_thread())
 
-    def _wait_for_order(self) -> Order | None:
-        """The next order of this worker, which is now opening it; None when there will be none."""
+    def _wait_for_order(self, done: Order | None) -> Order | None:
+        """The next order of this worker, which is now opening it; None when there will be none. The next order of the
+        source of the one that is `done` was due anyway; where there is another, there may be one for others too."""
+        source = done.source if done is not None else None
         with self._desk.lock:
             while not self._desk.is_over and self._desk.failure is None:
                 now = self._desk.clock()
                 order = self._desk.picker.next_order(now)
                 if order is not None:
                     self._opening[threading.current_thread()] = order.number
-                    self._desk.orders_changed.notify()
+                    if order.source != source:
+                        self._desk.orders_changed.notify()
                     return order
-                wake_at = self._desk.picker.wake_at(now)
+                source, wake_at = None, self._desk.picker.wake_at(now)
                 self._desk.orders_changed.wait(None if wake_at is None else max(0.01, wake_at - now))
             return None
 
@@ -161,8 +165,8 @@ class Workers:
                     is_permanent=fault is not None and fault.is_permanent,
                     retry_after_seconds=fault.retry_after_seconds if fault is not None else None,
                 )
-            self._desk.bytes_changed.notify_all()
-            self._desk.orders_changed.notify()
+            if order.position < order.stop:
+                self._desk.orders_changed.notify()
             is_news = fault is not None and overdue is None and not self._desk.is_over
         if fault is not None and is_news:
             self._desk.listener(SourceFailed(order.source, str(self._desk.blob.path), fault.reason))
@@ -220,7 +224,6 @@ class Workers:
             self._desk.chronicle.came(start, order.position, self._desk.picker.present)
             self._desk.progressed_at = self._desk.clock()
             self._desk.report.count(order.source, len(view))
-            self._desk.bytes_changed.notify_all()
             is_sync_due = self._is_sync_due(len(view))
             if is_sync_due:
                 self._desk.picker.paused(order)
