@@ -12,13 +12,15 @@ from operator import or_
 
 from hfpeer.transfer.company import MAX_ENVOYS, MAX_MEMBERS, SETTLING_SECONDS, Company
 from hfpeer.transfer.crowd import Crowd
-from hfpeer.transfer.pieces import bits_of
+from hfpeer.transfer.pieces import bits_of, lowest
 from hfpeer.transfer.shares import Shares, one_of, place_of
 
 TAKE_OVER_SHARE_SECONDS = 0.15
 """How long an envoy whose own share is out leaves the others' to them; news of claims takes a part of that."""
 OWNER_LEFT_PIECES = 2
 """So many are left to an owner that has more."""
+AHEAD_PIECES = 16
+"""So far an owner gets ahead of the others before it helps them."""
 INTENT_SECONDS = 0.2
 """How long before a node takes over a piece it says so; news take half of that."""
 MAX_INTENTS = 2
@@ -81,7 +83,7 @@ class Errands:
         own = unclaimed & self._shares.within(envoys, 1)
         if own:
             self._out_at, self._intents = None, {}
-            return own
+            return own if is_far else (self._late(unclaimed, own, envoys) or own)
         spare = 0 if is_far else self._spare(unclaimed, envoys)
         return spare & -spare or self._take_over(unclaimed, envoys, now)
 
@@ -124,6 +126,14 @@ class Errands:
         next_due = (at + INTENT_SECONDS for at in self._intents.values())
         self.look_again_at = min(next_due, default=now + TAKE_OVER_SHARE_SECONDS)
         return 1 << due[0] if due else 0
+
+    def _late(self, unclaimed: int, own: int, envoys: Collection[str]) -> int:
+        """One piece of an owner that is far behind this one: nothing after it can be hashed, anywhere."""
+        if lowest(own) - lowest(unclaimed) <= AHEAD_PIECES:
+            return 0
+        spare = self._spare(unclaimed, envoys)
+        late = spare & -spare
+        return late if late << AHEAD_PIECES < own & -own else 0
 
     def _spare(self, unclaimed: int, envoys: Collection[str]) -> int:
         """The pieces of others, this node their second owner, which they will not come to soon: owners go from first to

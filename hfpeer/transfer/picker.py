@@ -14,7 +14,8 @@ Rules, in order of weight:
 4. When nothing is left to order, an idle source takes over the second half of the largest order of another.
 5. While fellows fetch the same blob, each node asks a holder only for its own share of the pieces, one at a time, and
    gets the others from its fellows; so a holder, or the WAN, gives each piece about once. When its share is out, a
-   node takes over what no fellow has or has claimed, the pieces of which it is the second owner first.
+   node takes over what no fellow has or has claimed, the pieces of which it is the second owner first. Nobody gets far
+   ahead of a slow fellow, in the holder's pieces or in the fellows', because hashing follows the file.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ COMPANY_SECONDS = 1.0
 """How long at the start a node that knows of no fellow asks for a piece at a time."""
 HOLDER_ORDERS = {0: 1, 1: 2, 2: 2}
 """By tier: the pieces on order at a holder while there are fellows. Over the WAN two cover its latency."""
+
+LAG_PIECES = 32
+"""So far the pieces that are here may be ahead of the first that is not, before that one is asked for first."""
 
 _LEFT = "left"
 MAX_DOUBLINGS = 6
@@ -85,8 +89,8 @@ class Picker:
         known.pieces, known.is_whole = mine, is_whole
 
     def hear(self, name: str, added: int, claimed: int) -> bool:
-        """News of a fellow: the pieces it has got, and all that it is asking holders for now. Bits. Whether there may be
-        an order now that could not be given before."""
+        """News of a fellow: the pieces it has got, and all that it is asking holders for now; bits. Whether there may
+        be an order now that there was not before."""
         fellow = self.sources.get(name)
         if fellow is None:
             return False
@@ -320,7 +324,7 @@ class Picker:
         if mine and self._is_spared(source, fellows):
             mine &= self._share(source, fellows, now)
         elif self._errands is not None and (source.is_fellow or self._errands.crowd.is_one) and not self._urgent(mine):
-            mine = self._errands.crowd.choose(mine, source.node_id)
+            mine = self._oldest(mine) or self._errands.crowd.choose(mine, source.node_id)
         if mine:
             mine &= ~self._held_back(source, now)
         if not mine:
@@ -333,6 +337,14 @@ class Picker:
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
         low, high = self._ledger.bytes_of(first, first + lowest(~window))
         return next(self._ledger.taken.gaps(low, high))
+
+    def _oldest(self, pieces: int) -> int:
+        """The first piece that is not on its way, if it is among these and many after it are: nothing after it can be
+        hashed. In a crowd all would ask the same few for it."""
+        assert self._errands is not None
+        oldest = self._ledger.free & -self._ledger.free
+        ahead = (self._ledger.all & ~self._ledger.free).bit_length() - oldest.bit_length()
+        return pieces & oldest if ahead > LAG_PIECES and not self._errands.crowd.is_one else 0
 
     def _coming_from(self, fellow: SourceState, now: float) -> int:
         """The pieces for which a fellow can be waited for: those that it has and gives, or has just claimed."""

@@ -42,6 +42,15 @@ def parts(size: int) -> list[Part]:
     return sorted(found, key=lambda part: part.company.own_id not in part.company.envoys(0.0))
 
 
+def first_of(pieces: int, count: int) -> int:
+    """The first `count` of a set of pieces."""
+    first = 0
+    for _ in range(count):
+        first |= pieces & -pieces
+        pieces &= pieces - 1
+    return first
+
+
 def test_envoys_share_all_pieces_out_and_others_ask_for_none() -> None:
     everybody = parts(20)
     shares = [part.choose(ALL, START) for part in everybody]
@@ -71,12 +80,8 @@ def test_a_node_of_very_many_waits_until_it_knows_who_asks() -> None:
 
 def begun(part: Part) -> int:
     """The first pieces of each other's share: those that it will come to soon."""
-    pieces = 0
-    for share in part.shares.by_owner(part.others).values():
-        for _ in range(OWNER_LEFT_PIECES):
-            pieces |= share & -share
-            share &= share - 1
-    return pieces & ~part.choose(ALL, START)
+    shares = part.shares.by_owner(part.others).values()
+    return sum(first_of(share, OWNER_LEFT_PIECES) for share in shares) & ~part.choose(ALL, START)
 
 
 def test_what_another_will_not_come_to_soon_is_taken_at_once_by_one_of_the_others() -> None:
@@ -90,6 +95,29 @@ def test_what_another_will_not_come_to_soon_is_taken_at_once_by_one_of_the_other
     for part in fast:
         spare = left & part.shares.within(part.others, 2) & ~begun(part)
         assert part.choose(left, START) == spare & -spare, "in file order, for the hash to follow"
+
+
+def test_who_is_far_ahead_of_another_helps_that_one_first() -> None:
+    slow, *fast = (Part(f"node-{number}", 3, 4 * COUNT) for number in range(3))
+    behind = slow.shares.within(slow.others, 1) & (1 << 2 * COUNT) - 1
+    ahead = ALL << 2 * COUNT
+    for part in fast:
+        spare = behind & part.shares.within(part.others, 2) & ~first_of(behind, OWNER_LEFT_PIECES)
+        assert part.choose(behind | ahead, START) == spare & -spare != 0, "in file order, for the hash to follow"
+
+
+def test_who_is_not_far_ahead_keeps_to_its_own() -> None:
+    part = Part("node-0", 3)
+    own = part.shares.within(part.others, 1)
+    assert part.choose(ALL, START) == own
+
+
+def test_over_the_wan_nobody_helps_early() -> None:
+    part = Part("node-0", 3, 4 * COUNT)
+    own = part.shares.within(part.others, 1) & ALL << 3 * COUNT
+    slow = part.shares.by_owner(part.others)["node-1"]
+    part.choose(own | slow, START)
+    assert part.errands.choose(own | slow, part.others, (), START, is_far=True) == own
 
 
 def test_a_piece_that_its_owner_will_come_to_soon_is_taken_over_once_that_was_said_for_long_enough() -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hfpeer.ranges import PieceGrid, RangeSet
 from hfpeer.transfer.errands import OWNER_LEFT_PIECES, TAKE_OVER_SHARE_SECONDS, Errands
 from hfpeer.transfer.picker import COMPANY_SECONDS, HOLDER_ORDERS, Picker
+from hfpeer.transfer.pieces import lowest
 from hfpeer.transfer.shares import Shares
 from hfpeer.transfer.standing import Order
 from hfpeer.wire import PieceMap
@@ -154,6 +155,35 @@ def test_the_share_of_a_fellow_that_does_nothing_is_taken_over_after_a_while() -
     swarm.now += TAKE_OVER_SHARE_SECONDS
     swarm.run(0.01)
     assert swarm.asked == Counter(range(64)), "and then the second owner asks for it, and nobody else"
+
+
+def test_one_slow_fellow_does_not_keep_the_others_from_hashing() -> None:
+    swarm, count = Swarm.of(named(4), 256), 256
+    slow = swarm.nodes["node-2"]
+    lags = []
+    for turn in range(count):
+        slow.is_idle = turn % 8 > 0
+        swarm.round()
+        others = [node.has for node in swarm.nodes.values() if node is not slow]
+        lags += [has.bit_length() - lowest(~has) for has in others]
+        if all(has.bit_count() == count for has in others):
+            break
+    assert max(lags) < 96, "its next two are left to it for eight rounds each"
+    assert max(swarm.asked.values()) == 1
+
+
+def test_the_first_piece_that_is_missing_does_not_wait_for_all_that_is_rarer() -> None:
+    node, left, right = (Node(f"node-{number}", 110) for number in range(3))
+    left.has = 1 | ((1 << 50) - 1) << 10
+    right.has = 1 | ((1 << 50) - 1) << 60
+    node.meet(left)
+    node.meet(right)
+    asked: list[int] = []
+    while 0 not in asked:
+        for order in node.orders(100.0):
+            asked += node.grid.pieces_touching(order.start, order.stop)
+            node.bring(order, 100.0)
+    assert len(asked) < 20
 
 
 @given(st.integers(2, 6), st.floats(0.01, 0.2))
