@@ -22,7 +22,7 @@ from hfpeer.wire import CatalogueMessage
 LOOK_SECONDS = 1.0
 GOSSIP_SECONDS = 60.0
 MAX_PROBES = 16
-CATALOGUE_SECONDS = 10.0
+CATALOGUE_SECONDS = 30.0
 """How long a busy node leaves the new catalogue of a peer unread: when many begin at once, each announces a new one."""
 
 _log = logging.getLogger(__name__)
