@@ -78,16 +78,15 @@ class NodeHoldings:
         return await asyncio.to_thread(read)
 
     def open_shared(self, digest: Digest) -> SharedBlob | None:
-        return next(self.open_all_shared([digest]))
+        return self._open_growing(digest) or next(self.open_all_shared([digest]))
 
     def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[SharedBlob | None]:
         found = self._store.shared_blobs(digests)
         for digest in digests:
-            yield self._open_one(digest, found.get(digest))
+            yield _open_whole(found[digest]) if digest in found else self._open_growing(digest)
 
-    def _open_one(self, digest: Digest, whole: BlobFile | None) -> SharedBlob | None:
-        if whole is not None:
-            return _open(whole.path, whole.size_bytes, lambda: None)
+    def _open_growing(self, digest: Digest) -> SharedBlob | None:
+        """What is there of a blob that is being fetched."""
         fetch = self._fetches.find(digest)
         if fetch is None or not self._store.is_shared(fetch.blob.repo):
             return None
@@ -141,6 +140,10 @@ class NodeHoldings:
             size_bytes=revision.size_bytes,
             refs=refs,
         )
+
+
+def _open_whole(blob: BlobFile) -> SharedBlob | None:
+    return _open(blob.path, blob.size_bytes, lambda: None)
 
 
 def _open(path: os.PathLike[str], size_bytes: int, present: Callable[[], RangeSet | None]) -> SharedBlob | None:
