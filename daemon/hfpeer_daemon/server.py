@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import resource
@@ -199,9 +200,12 @@ class Daemon:
         ]
         serving = [asyncio.ensure_future(door.serve_door()) for door in doors]
         await _first_of(*serving, asyncio.gather(*(door.is_open.wait() for door in doors)))
+        # What is alive now stays so: the collector need not go through it again and again while much comes and goes.
+        gc.freeze()
         self._say_ready(node.listeners)
         await _first_of(*serving, self._stopping.wait())
         self._say_stopping()
+        gc.unfreeze()
         line.close()
         for door in doors:
             door.close()
