@@ -7,7 +7,7 @@ A piece is a fixed-size slice of a blob, the unit of account for resume and exch
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,12 @@ class ByteRange(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.start}, {self.stop})"
+
+
+def touching(starts: Sequence[int], stops: Sequence[int], start: int, stop: int) -> tuple[int, int]:
+    """From where and up to where, among sorted ranges that do not overlap, those are that share an integer with
+    `[start, stop)`; where none does, the second number is not larger than the first."""
+    return (bisect_right(stops, start), bisect_left(starts, stop)) if start < stop else (0, 0)
 
 
 class RangeSet:
@@ -55,10 +61,7 @@ class RangeSet:
 
     def discard(self, start: int, stop: int) -> None:
         """Takes `[start, stop)` out."""
-        if start >= stop:
-            return
-        low = bisect_right(self._stops, start)
-        high = bisect_left(self._starts, stop)
+        low, high = touching(self._starts, self._stops, start, stop)
         if low >= high:
             return
         kept = [(self._starts[low], start), (stop, self._stops[high - 1])]
@@ -69,8 +72,8 @@ class RangeSet:
     def within(self, start: int, stop: int) -> RangeSet:
         """What of `[start, stop)` is in the set."""
         part = RangeSet()
-        low, high = bisect_right(self._stops, start), bisect_left(self._starts, stop)
-        if start < stop and low < high:
+        low, high = touching(self._starts, self._stops, start, stop)
+        if low < high:
             part._starts, part._stops = self._starts[low:high], self._stops[low:high]
             part._starts[0] = max(part._starts[0], start)
             part._stops[-1] = min(part._stops[-1], stop)

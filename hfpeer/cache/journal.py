@@ -14,13 +14,13 @@ import os
 import struct
 import sys
 import zlib
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfpeer.names import Digest
-from hfpeer.ranges import RangeSet
+from hfpeer.ranges import RangeSet, touching
 
 RECORD_BYTES = 128
 _BODY = struct.Struct("<BBH Q Q 104s")
@@ -55,7 +55,7 @@ class Sources:
         self._replace(low, high, [(start, stop, source)])
 
     def drop(self, start: int, stop: int) -> None:
-        low, high = self._touching(start, stop)
+        low, high = touching(self._starts, self._stops, start, stop)
         if low < high:
             before = (self._starts[low], start, self._names[low])
             after = (stop, self._stops[high - 1], self._names[high - 1])
@@ -63,17 +63,13 @@ class Sources:
 
     def inside(self, start: int, stop: int) -> list[tuple[int, int, str]]:
         """The parts of `[start, stop)` that a source gave, in order."""
-        low, high = self._touching(start, stop)
+        low, high = touching(self._starts, self._stops, start, stop)
         return [
             (max(self._starts[run], start), min(self._stops[run], stop), self._names[run]) for run in range(low, high)
         ]
 
     def __iter__(self) -> Iterator[tuple[int, int, str]]:
         return zip(self._starts, self._stops, self._names, strict=True)
-
-    def _touching(self, start: int, stop: int) -> tuple[int, int]:
-        """Where the runs are that share at least one byte with `[start, stop)`."""
-        return (bisect_right(self._stops, start), bisect_left(self._starts, stop)) if start < stop else (0, 0)
 
     def _replace(self, low: int, high: int, runs: list[tuple[int, int, str]]) -> None:
         self._starts[low:high] = [start for start, _, _ in runs]

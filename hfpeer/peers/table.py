@@ -171,19 +171,17 @@ class PeerTable:
             peer = Peer(announced, now)
         self._drop(peer)
         peer = _with_return(peer) if peer.has_left else peer
-        return self._put(
-            replace(
-                peer,
-                node_id=node_id,
-                addresses=self._ordered(peer, announced, now),
-                is_announced=True,
-                heard_at=now,
-                name=peer.name or name,
-                generation=peer.generation if generation is None else generation,
-                outdated_since=_outdated_since(peer, generation, now),
-                hints=hints,
-            )
+        heard = replace(
+            peer,
+            node_id=node_id,
+            addresses=self._ordered(peer, announced, now),
+            is_announced=True,
+            heard_at=now,
+            name=peer.name or name,
+            generation=peer.generation if generation is None else generation,
+            hints=hints,
         )
+        return self._put(_dated(heard, now))
 
     def told(self, teller_key: str, addresses: Iterable[str], now: float) -> list[Peer]:
         """A peer told of others. Gives those that are new; they are only known until they answer themselves."""
@@ -218,9 +216,8 @@ class PeerTable:
             name=node.name,
             version=node.version,
             generation=node.generation,
-            outdated_since=_outdated_since(peer, node.generation, now),
         )
-        return self._put(_with_answer(merged, now))
+        return self._put(_with_answer(_dated(merged, now), now))
 
     def gave(self, key: str, now: float) -> None:
         """Traffic came from it: it is alive and need not be probed."""
@@ -233,18 +230,13 @@ class PeerTable:
         peer = self.get(key)
         if peer is None:
             return None
-        return self._put(
-            _with_answer(
-                replace(
-                    peer,
-                    generation=catalogue.generation,
-                    catalogue_generation=catalogue.generation,
-                    outdated_since=None,
-                    commits=frozenset(revision.commit for revision in catalogue.revisions),
-                ),
-                now,
-            )
+        read = replace(
+            peer,
+            generation=catalogue.generation,
+            catalogue_generation=catalogue.generation,
+            commits=frozenset(revision.commit for revision in catalogue.revisions),
         )
+        return self._put(_with_answer(_dated(read, now), now))
 
     def failed(self, key: str, now: float, reason: str = "") -> Peer | None:
         """It did not answer. Its next address is tried next; after each round of them it rests, twice as long."""
@@ -408,11 +400,10 @@ def _with_return(peer: Peer) -> Peer:
     return replace(peer, failures=0, last_failure="", resting_until=None, has_left=False)
 
 
-def _outdated_since(peer: Peer, generation: int | None, now: float) -> float | None:
-    """The same, now that it has announced a generation."""
-    if generation is None or generation == peer.catalogue_generation:
-        return None
-    return now if peer.outdated_since is None else peer.outdated_since
+def _dated(peer: Peer, now: float) -> Peer:
+    """With the time since when it has another catalogue than was read."""
+    since = now if peer.outdated_since is None else peer.outdated_since
+    return replace(peer, outdated_since=since if peer.needs_catalogue else None)
 
 
 def _is_usable(peer: Peer, now: float) -> bool:

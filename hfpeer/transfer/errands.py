@@ -85,7 +85,7 @@ class Errands:
             self._out_at, self._intents = None, {}
             return own if is_far else (self._late(unclaimed, own, envoys) or own)
         spare = 0 if is_far else self._spare(unclaimed, envoys)
-        return spare & -spare or self._take_over(unclaimed, envoys, now)
+        return spare or self._take_over(unclaimed, envoys, now)
 
     # Inside
 
@@ -132,19 +132,19 @@ class Errands:
         if lowest(own) - lowest(unclaimed) <= AHEAD_PIECES:
             return 0
         spare = self._spare(unclaimed, envoys)
-        late = spare & -spare
-        return late if late << AHEAD_PIECES < own & -own else 0
+        return spare if spare and lowest(own) - lowest(spare) > AHEAD_PIECES else 0
 
     def _spare(self, unclaimed: int, envoys: Collection[str]) -> int:
-        """The pieces of others, this node their second owner, which they will not come to soon: owners go from first to
-        last, so these need no word from them."""
+        """The first piece of another, this node its second owner, which that one will not come to soon: owners go from
+        first to last, so it needs no word from them. 0 if there is none."""
         soon = 0
         for share in self._shares.by_owner(envoys).values():
             left = share & unclaimed
             for _ in range(OWNER_LEFT_PIECES):
                 soon |= left & -left
                 left &= left - 1
-        return unclaimed & self._shares.within(envoys, 2) & ~soon
+        spare = unclaimed & self._shares.within(envoys, 2) & ~soon
+        return spare & -spare
 
     def _intend(self, pieces: int, now: float) -> None:
         while len(self._intents) < MAX_INTENTS and (piece := self._one_of(pieces & ~self.intents)):

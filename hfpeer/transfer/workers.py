@@ -87,20 +87,19 @@ class Workers:
     # One worker
 
     def _work(self) -> None:
-        done: Order | None = None
+        source: str | None = None
         try:
-            while (order := self._wait_for_order(done)) is not None and self._carry_out(order):
-                done = order
+            while (order := self._wait_for_order(source)) is not None and self._carry_out(order):
+                source = order.source
         except BaseException as error:  # noqa: BLE001  a disk that fails, or a bug: it ends the fetch
             self._desk.fail(error)
         finally:
             with self._desk.lock:
                 self._threads.discard(threading.current_thread())
 
-    def _wait_for_order(self, done: Order | None) -> Order | None:
-        """The next order of this worker, which is now opening it; None when there will be none. The next order of the
-        source of the one that is `done` was due anyway; where there is another, there may be one for others too."""
-        source = done.source if done is not None else None
+    def _wait_for_order(self, source: str | None) -> Order | None:
+        """The next order of this worker, which is now opening it; None when there will be none. One of the `source`
+        whose order it has just done was due anyway; where there is another, there may be one for others too."""
         with self._desk.lock:
             while not self._desk.is_over and self._desk.failure is None:
                 now = self._desk.clock()

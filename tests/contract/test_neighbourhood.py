@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from hfpeer.peers.neighbourhood import CATALOGUE_SECONDS, Neighbourhood
 from hfpeer.wire import CATALOGUE_PATH
@@ -18,33 +21,35 @@ def announce(neighbourhood: Neighbourhood, peer: GoodPeer) -> None:
 
 async def reads_catalogue(peer: GoodPeer) -> None:
     await asyncio.to_thread(peer.wait_for_request, CATALOGUE_PATH)
-    peer.requests.clear()
+
+
+@asynccontextmanager
+async def knowing(
+    peer: GoodPeer, *, is_busy: bool = False, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[Neighbourhood]:
+    """A node that has read a catalogue of this peer, which then announces another."""
+    neighbourhood = Neighbourhood(OWN, [], clock=clock, is_busy=lambda: is_busy)
+    try:
+        announce(neighbourhood, peer)
+        await neighbourhood.refresh()
+        peer.requests.clear()
+        peer.generation += 1
+        announce(neighbourhood, peer)
+        yield neighbourhood
+    finally:
+        await neighbourhood.stop()
 
 
 async def test_an_idle_node_reads_a_new_catalogue_as_soon_as_it_is_announced() -> None:
-    neighbourhood = Neighbourhood(OWN, [])
     with GoodPeer() as peer:
-        try:
-            announce(neighbourhood, peer)
-            await neighbourhood.refresh()
-            peer.requests.clear()
-            peer.generation += 1
-            announce(neighbourhood, peer)
+        async with knowing(peer):
             await reads_catalogue(peer)
-        finally:
-            await neighbourhood.stop()
 
 
 async def test_a_busy_node_reads_the_new_catalogue_of_a_peer_that_it_knows_later_but_meets_others_at_once() -> None:
     now = 100.0
-    neighbourhood = Neighbourhood(OWN, [], clock=lambda: now, is_busy=lambda: True)
     with GoodPeer() as known, GoodPeer() as stranger:
-        try:
-            announce(neighbourhood, known)
-            await neighbourhood.refresh()
-            known.requests.clear()
-            known.generation += 1
-            announce(neighbourhood, known)
+        async with knowing(known, is_busy=True, clock=lambda: now) as neighbourhood:
             announce(neighbourhood, stranger)
             await reads_catalogue(stranger)
             await neighbourhood.start()
@@ -52,20 +57,10 @@ async def test_a_busy_node_reads_the_new_catalogue_of_a_peer_that_it_knows_later
             assert known.requests == []
             now += CATALOGUE_SECONDS
             await reads_catalogue(known)
-        finally:
-            await neighbourhood.stop()
 
 
 async def test_a_busy_node_that_is_asked_what_its_peers_have_reads_their_catalogues_at_once() -> None:
-    neighbourhood = Neighbourhood(OWN, [], is_busy=lambda: True)
     with GoodPeer() as peer:
-        try:
-            announce(neighbourhood, peer)
-            await neighbourhood.refresh()
-            peer.generation += 1
-            announce(neighbourhood, peer)
-            peer.requests.clear()
+        async with knowing(peer, is_busy=True) as neighbourhood:
             await neighbourhood.refresh()
             assert CATALOGUE_PATH in peer.paths
-        finally:
-            await neighbourhood.stop()
