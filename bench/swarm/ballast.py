@@ -1,7 +1,8 @@
 """Memory that was touched before the clock starts, so that no program under measurement pays for touching it first.
 
 In a virtual machine free memory may be the host's: whoever touches a page of it waits until the host gives it back,
-which here costs more than receiving, hashing and writing what goes into it. Must never be larger than what is free.
+which here costs more than receiving, hashing and writing what goes into it. And what is free for a second or two goes
+back to the host: so it is given free little by little, as it is needed. Must never be larger than what is free.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ class Ballast:
         self._path = folder / "ballast"
         space = os.statvfs(folder)
         free_bytes = min(space.f_bavail * space.f_frsize, _available_bytes()) * (SPARED - 1) // SPARED
+        self._full_bytes = min(size_bytes, free_bytes) // CHUNK_BYTES * CHUNK_BYTES
         chunk = bytes(CHUNK_BYTES)
         with self._path.open("wb", buffering=0) as file:
-            for _ in range(min(size_bytes, free_bytes) // CHUNK_BYTES):
+            for _ in range(self._full_bytes // CHUNK_BYTES):
                 file.write(chunk)
 
-    def drop(self) -> None:
-        """Gives it free, to be taken by whoever writes next."""
-        self._path.unlink(missing_ok=True)
+    def give(self, size_bytes: int) -> None:
+        """Gives so much of it free, together with what was before, to be taken by whoever writes next."""
+        os.truncate(self._path, max(0, self._full_bytes - size_bytes))
 
 
 def _available_bytes() -> int:

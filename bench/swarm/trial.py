@@ -32,7 +32,7 @@ TRICKLE_BYTES = 32 * 1024
 PAUSE_BYTES = 256 * 1024
 """A node that receives less than this has paused."""
 SPARE_MEMORY_BYTES = 256 << 20
-"""Beside the files, what the programs themselves take while they run."""
+"""Beside the files, what the programs themselves take while they run; and what is free for the next second."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Trial:
         self._way.set_up()
         if self._plan.fault and self._plan.fault.kind == "slow":
             self._lan.set_rate(self._lan.hosts[self._plan.fault.host], self._plan.rate_bits * SLOWED_TO)
-        self._ballast.drop()
+        self._ballast.give(SPARE_MEMORY_BYTES)
         wire, cpu, machine = self._lan.wire_bytes(), self._cpu(), machine_cpu()
         began_at = time.monotonic()
         self._watch(began_at)
@@ -132,6 +132,7 @@ class Trial:
             if now >= sampled_at + SAMPLE_SECONDS:
                 sampled_at = now
                 self._samples.append(Sample(now, self._lan.traffic()))
+                self._ballast.give(self._received_bytes() + SPARE_MEMORY_BYTES)
                 self._break_if_due()
             # Each is looked at, because looking notes when it ended.
             done = [fetch for fetch, program in self._programs.items() if program.is_done()]
@@ -150,12 +151,16 @@ class Trial:
         self._remarks.append(f"{victim.name} was killed when it had sent {sent:.2f} F")
 
     def _is_due(self) -> bool:
-        fault, first, last = self._plan.fault, self._samples[0].bytes_by_host, self._samples[-1].bytes_by_host
+        fault = self._plan.fault
         assert fault is not None
         if fault.kind == "kill":
-            received = sum(last[name][1] - first[name][1] for name in last)
-            return received >= KILLED_AT_PROGRESS * self._plan.receivers * self._plan.largest_bytes
+            return self._received_bytes() >= KILLED_AT_PROGRESS * self._plan.receivers * self._plan.largest_bytes
         return self._is_holder_due(self._lan.hosts[fault.host].name)
+
+    def _received_bytes(self) -> int:
+        """By all hosts together, since the first command."""
+        first, last = self._samples[0].bytes_by_host, self._samples[-1].bytes_by_host
+        return sum(last[name][1] - first[name][1] for name in last)
 
     def _is_holder_due(self, name: str) -> bool:
         """Whether the holder has sent its 1.2 copies, or one and, because nobody needs more of it, nothing since."""
