@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-MAX_ENVOYS = 8
+MAX_ENVOYS = 12
 MAX_MEMBERS = 2 * MAX_ENVOYS
 """How many are known and told of: the envoys, and who would be next."""
 BEAT_SECONDS = 1.0
