@@ -5,9 +5,10 @@
 
 A discrete-event simulation: each node has one link of the same rate each way, follows some neighbours, and tells them
 every 0.1 s what it got and what it claims. Bytes go out in the order asked, a piece at a time, at the full rate of the
-sender's link, and come in one after the other at that of the receiver's. Everybody knows the one holder, or, when
-nobody has the blob, the hub, whose road is `--wan` times as fast as a link. With churn that share of the nodes dies at
-random moments of the time that the bound takes, and as many others join.
+sender's link, and come in one after the other at that of the receiver's; what is passed on as it comes goes out here
+when all of it has come. Everybody knows the one holder, or, when nobody has the blob, the hub, whose road is `--wan`
+times as fast as a link. With churn that share of the nodes dies at random moments of the time that the bound takes, and
+as many others join.
 """
 
 from __future__ import annotations
@@ -122,6 +123,8 @@ class Node:
         self.messages = 0
         self._has = self._told = self._claimed = 0
         self._telling = Telling()
+        self._asked_for: dict[int, list[tuple[Node, Order]]] = {}
+        """By piece: who is to get it as soon as it has come."""
         self._down_free_at = 0.0
         self._is_waking = False
 
@@ -167,6 +170,8 @@ class Node:
             self.clock.after(FOLLOW_SILENCE_SECONDS, self._is_missed)
         else:
             self.up.break_off()
+            for who, order in (asked for of_piece in self._asked_for.values() for asked in of_piece):
+                who.breaks(order)
             self._is_missed()
 
     def _is_missed(self) -> None:
@@ -188,8 +193,19 @@ class Node:
         uplink = self.lan.uplink(order.source)
         if uplink.is_down:
             self.breaks(order)
+        elif order.is_cut_through:
+            self.clock.after(LATENCY_SECONDS, lambda: self.lan.nodes[order.source].pass_on(self, order))
         else:
             self.clock.after(LATENCY_SECONDS, lambda: uplink.ask(self, order))
+
+    def pass_on(self, who: Node, order: Order) -> None:
+        """Another asks for a piece that this one said it is just getting: it goes out as soon as it is here."""
+        if self._has >> order.position // MIB & 1:
+            self.up.ask(who, order)
+        elif self.is_dead or not self.picker.is_coming(order.position, order.stop):
+            who.breaks(order)
+        else:
+            self._asked_for.setdefault(order.position // MIB, []).append((who, order))
 
     def wants(self, order: Order) -> bool:
         return order.number in self.picker.orders and not self.is_dead
@@ -207,7 +223,10 @@ class Node:
     def _received(self, order: Order, size_bytes: int) -> None:
         if not self.wants(order):
             return
-        self._has |= 1 << order.position // MIB
+        piece = order.position // MIB
+        self._has |= 1 << piece
+        for who, asked in self._asked_for.pop(piece, ()):
+            self.up.ask(who, asked)
         self.picker.received(order, min(size_bytes, order.remaining_bytes), self.clock.now)
         if order.remaining_bytes:
             self._ask(order)
@@ -221,6 +240,9 @@ class Node:
     def _tick(self) -> None:
         for order, reason in self.picker.overdue(self.clock.now):
             self.picker.overtaken(order, reason, self.clock.now)
+        waiting, self._asked_for = self._asked_for, {}
+        for who, order in (asked for of_piece in waiting.values() for asked in of_piece):
+            self.pass_on(who, order)
         self.wake()
         if self.ended_at < 0 and not self.is_dead:
             due = self.picker.wake_at(self.clock.now) or self.clock.now + TICK_SECONDS

@@ -16,21 +16,28 @@ from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.operations import CachedRevision, SharedBlob
 from hfpeer.ranges import PIECE_SIZE_BYTES, PieceGrid, RangeSet
+from hfpeer.transfer.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.herald import Herald, Told
 from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
 
 
 class OpenBlob:
-    """A SharedBlob: an open file, and where it is still partial a way to ask what of it is present."""
+    """A SharedBlob: an open file, and what fetches it where it is still partial."""
 
-    def __init__(self, fd: int, size_bytes: int, present: Callable[[], RangeSet | None]) -> None:
+    def __init__(self, fd: int, size_bytes: int, fetch: BlobFetch | None) -> None:
         self.fd = fd
         self.size_bytes = size_bytes
-        self._present = present
+        self._fetch = fetch
 
     def present(self) -> RangeSet | None:
-        return self._present()
+        return self._fetch.present() if self._fetch is not None else None
+
+    def is_coming(self, start: int, stop: int) -> bool:
+        return self._fetch is not None and self._fetch.is_coming(start, stop)
+
+    def await_readable(self, start: int, stop: int, seconds: float) -> int:
+        return stop if self._fetch is None else self._fetch.await_readable(start, stop, seconds)
 
     def close(self) -> None:
         os.close(self.fd)
@@ -90,7 +97,7 @@ class NodeHoldings:
         fetch = self._fetches.find(digest)
         if fetch is None or not self._store.is_shared(fetch.blob.repo):
             return None
-        return _open(fetch.partial.path, fetch.blob.size_bytes, fetch.present)
+        return _open(fetch.partial.path, fetch.blob.size_bytes, fetch)
 
     async def piece_map(self, digest: Digest) -> PieceMap | None:
         fetch = self._fetches.find(digest)
@@ -143,11 +150,11 @@ class NodeHoldings:
 
 
 def _open_whole(blob: BlobFile) -> SharedBlob | None:
-    return _open(blob.path, blob.size_bytes, lambda: None)
+    return _open(blob.path, blob.size_bytes, None)
 
 
-def _open(path: os.PathLike[str], size_bytes: int, present: Callable[[], RangeSet | None]) -> SharedBlob | None:
+def _open(path: os.PathLike[str], size_bytes: int, fetch: BlobFetch | None) -> SharedBlob | None:
     try:
-        return OpenBlob(os.open(path, os.O_RDONLY | os.O_CLOEXEC), size_bytes, present)
+        return OpenBlob(os.open(path, os.O_RDONLY | os.O_CLOEXEC), size_bytes, fetch)
     except OSError:
         return None

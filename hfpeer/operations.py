@@ -125,6 +125,15 @@ class SharedBlob(Protocol):
         """The bytes that can be sent now; None when the blob is whole and verified."""
         ...
 
+    def is_coming(self, start: int, stop: int) -> bool:
+        """Whether all that is missing of these bytes is on its way from a holder."""
+        ...
+
+    def await_readable(self, start: int, stop: int, seconds: float) -> int:
+        """Blocking: how far the bytes from `start` can be sent, at most to `stop`. Waits so long for the first of them
+        while they are on their way; `start` if they are not, or do not come."""
+        ...
+
     def close(self) -> None: ...
 
 

@@ -26,6 +26,9 @@ SERVICE_TYPE = "_hfpeer._tcp.local."
 NODE_HEADER = "X-Hfpeer-Node"
 """The sender's node id; marks a request as coming from a node, so that it is never forwarded."""
 PROTOCOL_HEADER = "X-Hfpeer-Protocol"
+WAIT_HEADER = "Prefer"
+"""RFC 7240, section 4.3. With `wait=SECONDS` a node gives bytes that it is just getting from a holder as they come, for
+as long as it never waits so long for the next; without it, and where they are not on their way, only what it has."""
 
 NODE_PATH = "/v1/node"
 CATALOGUE_PATH = "/v1/catalogue"

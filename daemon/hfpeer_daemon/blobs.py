@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import parse_qs
 
@@ -20,7 +22,8 @@ from hfpeer.limits import Limiter
 from hfpeer.names import Digest
 from hfpeer.operations import Holdings, SharedBlob
 from hfpeer.ranges import MIB, ByteRange
-from hfpeer.wire import BLOBS_PREFIX, MAX_BATCH_BLOB_BYTES, encode_batch_header, parse_batch_digests
+from hfpeer.wire import BLOBS_PREFIX, MAX_BATCH_BLOB_BYTES, WAIT_HEADER, encode_batch_header, parse_batch_digests
+from hfpeer_daemon.copying import Readable
 from hfpeer_daemon.responses import (
     UNSATISFIABLE,
     Receive,
@@ -43,7 +46,10 @@ READ_BYTES = MIB
 MESSAGE_BYTES = 64 * MIB
 """At most this much is sent, and counted, in one message."""
 
+MAX_WAIT_SECONDS = 30.0
+
 _NOTHING = ByteRange(0, 0)
+_WAIT = re.compile(r"(?:^|,)\s*wait=([0-9]{1,4})\s*(?:[,;]|$)", re.IGNORECASE)
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
@@ -52,11 +58,13 @@ Read = Callable[[int, int], Awaitable[bytes]]
 
 @dataclass(frozen=True)
 class _Answer:
-    """What to answer: the status, the headers, and which bytes follow (none for 304 and 416)."""
+    """What to answer: the status, the headers, and which bytes follow (none for 304 and 416). `wait_seconds` is how
+    long each next one of these is waited for; None where all are here."""
 
     status: int
     headers: dict[str, str | int]
     part: ByteRange = _NOTHING
+    wait_seconds: float | None = None
 
 
 class BlobDoor:
@@ -122,22 +130,24 @@ class BlobDoor:
         try:
             answer = _decide(digest, blob, scope)
             await _start(send, answer)
-            await self._send_part(blob.fd, answer.part, scope, receive, send)
+            await self._send_part(blob, answer, scope, receive, send)
         except SendBroken as error:
             self._holdings.note_sent(error.sent_bytes)
             _log.debug("%s of %s: the peer %s", scope["client"], digest, error)
         finally:
             self._close(blob)
 
-    async def _send_part(self, fd: int, part: ByteRange, scope: Scope, receive: Receive, send: Send) -> None:
-        if not part.size_bytes:
+    async def _send_part(self, blob: SharedBlob, answer: _Answer, scope: Scope, receive: Receive, send: Send) -> None:
+        seconds = answer.wait_seconds
+        readable = None if seconds is None else partial(blob.await_readable, seconds=seconds)
+        if not answer.part.size_bytes:
             await send({"type": "http.response.body", "body": b""})
         elif EXTENSION in scope.get("extensions", {}):
-            await self._send_file(fd, part, send)
+            await self._send_file(blob.fd, answer.part, readable, send)
         else:
-            await self._send_reads(fd, part, receive, send)
+            await self._send_reads(blob.fd, answer.part, readable, receive, send)
 
-    async def _send_file(self, fd: int, part: ByteRange, send: Send) -> None:
+    async def _send_file(self, fd: int, part: ByteRange, readable: Readable | None, send: Send) -> None:
         for start in range(part.start, part.stop, MESSAGE_BYTES):
             stop = min(part.stop, start + MESSAGE_BYTES)
             await send(
@@ -148,12 +158,17 @@ class BlobDoor:
                     "count": stop - start,
                     "more_body": stop < part.stop,
                     "limiter": self._limiter,
+                    "readable": readable,
                 }
             )
             self._holdings.note_sent(stop - start)
 
-    async def _send_reads(self, fd: int, part: ByteRange, receive: Receive, send: Send) -> None:
+    async def _send_reads(
+        self, fd: int, part: ByteRange, readable: Readable | None, receive: Receive, send: Send
+    ) -> None:
         async def read(start: int, stop: int) -> bytes:
+            if readable is not None:
+                await self._run(_wait_for_all, readable, start, stop)
             chunk = await self._run(os.pread, fd, stop - start, start)
             if len(chunk) < stop - start:
                 raise SendBroken("was cut off: the file ended early")
@@ -206,13 +221,14 @@ def _decide(digest: Digest, blob: SharedBlob, scope: Scope) -> _Answer:
     if names_etag(header(scope, b"if-none-match"), etag):
         return _Answer(304, headers)
     asked = _asked_part(scope, etag, blob.size_bytes)
-    part = asked if isinstance(asked, Unsatisfiable) else _present_part(blob, asked)
+    wait_seconds = _wait_seconds(blob, asked, scope)
+    part = asked if isinstance(asked, ByteRange) and wait_seconds is not None else _present_part(blob, asked)
     if isinstance(part, Unsatisfiable):
         return _Answer(416, {**headers, "Content-Range": f"bytes */{blob.size_bytes}", "Content-Length": 0})
     headers |= {"Content-Type": "application/octet-stream", "Content-Length": part.size_bytes}
     if asked is None:
         return _Answer(200, headers, part)
-    return _Answer(206, {**headers, "Content-Range": content_range(part, blob.size_bytes)}, part)
+    return _Answer(206, {**headers, "Content-Range": content_range(part, blob.size_bytes)}, part, wait_seconds)
 
 
 def _asked_part(scope: Scope, etag: str, size_bytes: int) -> ByteRange | Unsatisfiable | None:
@@ -221,8 +237,18 @@ def _asked_part(scope: Scope, etag: str, size_bytes: int) -> ByteRange | Unsatis
     return parse_range(header(scope, b"range"), size_bytes)
 
 
-def _present_part(blob: SharedBlob, asked: ByteRange | None) -> ByteRange | Unsatisfiable:
+def _wait_seconds(blob: SharedBlob, asked: ByteRange | Unsatisfiable | None, scope: Scope) -> float | None:
+    """How long each next byte of what is asked may be waited for; None where nobody wants to wait, or in vain."""
+    preferred = _WAIT.search(header(scope, WAIT_HEADER.lower().encode()) or "")
+    if preferred is None or not isinstance(asked, ByteRange) or not blob.is_coming(*asked):
+        return None
+    return min(float(preferred[1]), MAX_WAIT_SECONDS)
+
+
+def _present_part(blob: SharedBlob, asked: ByteRange | Unsatisfiable | None) -> ByteRange | Unsatisfiable:
     """What of the range can be sent now: from its start as far as the bytes are here without a gap."""
+    if isinstance(asked, Unsatisfiable):
+        return asked
     start, stop = asked or (0, blob.size_bytes)
     present = blob.present()
     gap = None if present is None else next(present.gaps(start, stop), None)
@@ -242,6 +268,15 @@ def _peer_of(scope: Scope) -> str:
 
 async def _start(send: Send, answer: _Answer) -> None:
     await send({"type": "http.response.start", "status": answer.status, "headers": header_lines(answer.headers)})
+
+
+def _wait_for_all(readable: Readable, start: int, stop: int) -> None:
+    """Blocking. Raises SendBroken when the bytes do not come."""
+    while start < stop:
+        end = readable(start, stop)
+        if end == start:
+            raise SendBroken("waited for bytes that did not come")
+        start = end
 
 
 def _read_batch(holdings: Holdings, digests: Sequence[Digest]) -> bytes:

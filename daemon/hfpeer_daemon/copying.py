@@ -15,8 +15,13 @@ import struct
 import sys
 import termios
 import time
+from collections.abc import Callable
 
 from hfpeer.limits import Limiter
+
+Readable = Callable[[int, int], int]
+"""Blocking: how far a file that still grows can be read from the first offset, at most to the second; the first itself
+when nothing more comes."""
 
 MAX_SENDFILE_BYTES = 1 << 30
 COPY_BYTES = 1024 * 1024
@@ -41,17 +46,28 @@ class SendBroken(ConnectionError):
 
 
 def copy_to_socket(
-    sock: socket.socket, file_fd: int, offset: int, count: int, timeout_seconds: float, limiter: Limiter | None = None
+    sock: socket.socket,
+    file_fd: int,
+    offset: int,
+    count: int,
+    timeout_seconds: float,
+    limiter: Limiter | None = None,
+    readable: Readable | None = None,
 ) -> int:
-    """All `count` bytes, or SendBroken. `sock` does not block (its mode is shared with the loop's).
+    """All `count` bytes, or SendBroken. `sock` does not block (its mode is shared with the loop's). With `readable`
+    they are sent as they come.
 
     To shut the socket down in another thread ends it at once, whatever it waits for.
     """
     client = _Client(sock, timeout_seconds)
-    sent = 0
+    sent, here = 0, count if readable is None else 0
     send = _sendfile
     while sent < count:
-        portion = count - sent if limiter is None else client.wait_for_turn(limiter, count - sent)
+        if sent == here and readable is not None:
+            here = client.wait_for_bytes(readable, offset + sent, offset + count) - offset
+            if sent == here:
+                raise SendBroken("waited for bytes that did not come", sent)
+        portion = here - sent if limiter is None else client.wait_for_turn(limiter, here - sent)
         size = 0
         try:
             size = send(sock, file_fd, offset + sent, portion)
@@ -98,6 +114,13 @@ class _Client:
             self._gone.poll(delay_seconds * 1000)
             self._watched_since += delay_seconds  # it is not the client who was slow
         return portion
+
+    def wait_for_bytes(self, readable: Readable, start: int, stop: int) -> int:
+        """How far the file can be read."""
+        began_at = time.monotonic()
+        end = readable(start, stop)
+        self._watched_since += time.monotonic() - began_at  # it is not the client who was slow
+        return end
 
     def wait_until_it_takes(self, sent: int) -> None:
         """Waits until there is room for more. Raises SendBroken if the client took next to nothing for too long;

@@ -17,8 +17,8 @@ from typing import Any, ClassVar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from hfpeer.limits import Limiter
+from hfpeer_daemon.copying import Readable, copy_to_socket
 from hfpeer_daemon.copying import SendBroken as SendBroken
-from hfpeer_daemon.copying import copy_to_socket
 
 EXTENSION = "http.response.zerocopysend"
 MAX_HEAD_BYTES = 64 * 1024
@@ -122,7 +122,8 @@ def zero_copy_protocol(
 
 
 class _FileSender:
-    """`send` of one request, which also takes `http.response.zerocopysend`. A message of ours may have a `limiter`."""
+    """`send` of one request, which also takes `http.response.zerocopysend`. A message of ours may have a `limiter`, and
+    where the file still grows it has `readable`: see `copying`."""
 
     def __init__(
         self, cycle: RequestResponseCycle, loop: asyncio.AbstractEventLoop, threads: Executor, timeout_seconds: float
@@ -152,7 +153,7 @@ class _FileSender:
             raise RuntimeError("Response content longer than Content-Length")
         if count:
             await self._flush()
-            await self._copy(file_fd, offset, count, message.get("limiter"))
+            await self._copy(file_fd, offset, count, message.get("limiter"), message.get("readable"))
             cycle.expected_content_length -= count
 
     async def _flush(self) -> None:
@@ -171,9 +172,11 @@ class _FileSender:
         if cycle.disconnected or cycle.transport.is_closing():
             raise self._broken("left before the body")
 
-    async def _copy(self, file_fd: int, offset: int, count: int, limiter: Limiter | None) -> None:
+    async def _copy(
+        self, file_fd: int, offset: int, count: int, limiter: Limiter | None, readable: Readable | None
+    ) -> None:
         sock = self._duplicate_socket()
-        what = (sock, file_fd, offset, count, self._timeout_seconds, limiter)
+        what = (sock, file_fd, offset, count, self._timeout_seconds, limiter, readable)
         copied = self._loop.run_in_executor(self._threads, copy_to_socket, *what)
         try:
             await asyncio.shield(copied)

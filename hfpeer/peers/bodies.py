@@ -21,6 +21,7 @@ from hfpeer.wire import (
     NODE_HEADER,
     PROTOCOL_HEADER,
     PROTOCOL_VERSION,
+    WAIT_HEADER,
     Body,
     SourceFault,
     batch_path,
@@ -65,15 +66,19 @@ class BodyClient:
         self._busy: set[Connection] = set()
         self._is_closed = False
 
-    def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> Body:
-        """Bytes `[start, stop)` of a blob; `size_bytes` is the blob's whole size, checked if it is given.
+    def open_range(
+        self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
+    ) -> Body:
+        """Bytes `[start, stop)` of a blob; `size_bytes` is the blob's whole size, checked if it is given. With
+        `cut_through` the peer may give what it is just getting itself, as it comes.
 
         Raises SourceFault: permanent where this peer can never give this blob (404, a redirect, a wrong size, an
         encoding), with `retry_after_seconds` where it asked for rest.
         """
         if not 0 <= start < stop:
             raise ValueError(f"[{start}, {stop}) is no range to ask for")
-        connection, answer = self._ask(blob_path(digest), f"Range: bytes={start}-{stop - 1}\r\n")
+        waiting = f"{WAIT_HEADER}: wait={self._silence_timeout_seconds:.0f}\r\n" if cut_through else ""
+        connection, answer = self._ask(blob_path(digest), f"Range: bytes={start}-{stop - 1}\r\n{waiting}")
         try:
             _check_range(answer, start, stop, size_bytes)
         except SourceFault:

@@ -151,9 +151,11 @@ class PeerClient:
         except (BadAnswer, CorruptData, ValueError, RecursionError) as error:
             raise self._unreachable(f"cannot be understood: {error}") from error
 
-    def open_range(self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None) -> Body:
+    def open_range(
+        self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
+    ) -> Body:
         """Blocking: see `BodyClient.open_range`."""
-        return self._bodies.open_range(digest, start, stop, size_bytes=size_bytes)
+        return self._bodies.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
 
     def open_batch(self, digests: Sequence[Digest]) -> Batch:
         """Blocking: see `BodyClient.open_batch`."""

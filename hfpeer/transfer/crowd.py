@@ -3,8 +3,7 @@
 In a crowd whoever follows an envoy wants each of its new pieces at once, and to give one to each of them would take its
 link for a second; two that have it can give it to the others. So a piece that only a few fellows have yet is put off
 for most: in each moment a node may ask for some of these, by a hash, other nodes for others. Envoys nearly leave each
-other alone: what one of them gives is to go to those who pass it on. Of few nodes, each asks a fellow first for what
-nobody else has, so that no piece waits at the end for one link alone.
+other alone: what one of them gives is to go to those who pass it on.
 """
 
 from __future__ import annotations
@@ -33,7 +32,8 @@ class Crowd:
         self._moment = -1
         self._some: dict[int, int] = {}
         self._postponed = 0
-        self._rare = 0
+        self.rare = 0
+        """The pieces that exactly one fellow has."""
         self._left_alone: frozenset[str] = frozenset()
         self._turns = count_from(1)
         self.is_one = False
@@ -43,7 +43,7 @@ class Crowd:
         """Which fellows there are, by node id, and what each of them has."""
         self.is_one = self._company is not None and len(fellows) > MAX_ENVOYS
         by_one, by_two = _had_by_one_and_by_two(fellows.values())
-        self._rare = by_one
+        self.rare = by_one
         if self.is_one:
             self._begin_moment(now)
             self._postponed = (by_one | by_two) & ~self._chosen(HALVINGS)
@@ -54,7 +54,7 @@ class Crowd:
     def choose(self, pieces: int, fellow: str) -> int:
         """Which of these pieces to ask of a fellow now; 0 when it is better to wait."""
         if not self.is_one:
-            return self._one_of(pieces & self._rare) or pieces
+            return pieces
         pieces &= ~self._postponed
         if fellow in self._left_alone:
             pieces &= self._chosen(ENVOY_HALVINGS)

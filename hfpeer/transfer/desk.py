@@ -7,6 +7,7 @@ elsewhere. No method of it waits, or touches a disk or a network.
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 
 from hfpeer.cache.blobs import PartialBlob
@@ -54,11 +55,17 @@ class Desk:
         """What ended it unforeseen, in any thread."""
         self.excluded: set[str] = set()
         """The sources that an inquiry does without."""
+        self.hashed_bytes = 0
+        """How far the blob is hashed; of what follows a piece may be under way."""
         self.must_hash_again = False
         """Bytes were discarded that may have been hashed already."""
         self.discarded: list[ByteRange] = []
         """What was found wrong, in the order in which it was; for those who read along."""
         self.readers: dict[int, Callable[[], object]] = {}
+        self.bytes_came = threading.Condition(self.lock)
+        """For those who pass a piece on as it comes."""
+        self.awaited: Counter[int] = Counter()
+        """The pieces of which they wait for more, and how many do: what comes of these is written at once."""
 
     def fail(self, error: BaseException) -> None:
         """Something unforeseen ends the fetch; the first such thing counts."""

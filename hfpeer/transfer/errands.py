@@ -17,9 +17,9 @@ from hfpeer.transfer.shares import Shares, one_of, place_of
 
 TAKE_OVER_SHARE_SECONDS = 0.15
 """How long an envoy whose own share is out leaves the others' to them; news of claims takes a part of that."""
-OWNER_LEFT_PIECES = 2
+OWNER_LEFT_PIECES = 1
 """So many are left to an owner that has more."""
-AHEAD_PIECES = 16
+AHEAD_PIECES = 2 * MAX_ENVOYS
 """So far an owner gets ahead of the others before it helps them."""
 INTENT_SECONDS = 0.2
 """How long before a node takes over a piece it says so; news take half of that."""
@@ -54,6 +54,7 @@ class Errands:
         self._moved_at: float | None = None
         self._has_stepped_in = False
         self._turns = 0
+        self._known_envoys: Collection[str] = ()
         self._left: list[int] = []
         self._rumours: list[tuple[int, float]] = []
         self.look_again_at: float | None = None
@@ -75,7 +76,7 @@ class Errands:
         if not unclaimed:
             self._out_at, self._intents = None, {}
             return 0
-        envoys = self._envoys(sound, unsound, now)
+        self._known_envoys = envoys = self._envoys(sound, unsound, now)
         if not self._may_ask(envoys, now):
             if self._was_settled:
                 return self._step_in(unclaimed, envoys, now)
@@ -86,6 +87,19 @@ class Errands:
             return own if is_far else (self._late(unclaimed, own, envoys) or own)
         spare = 0 if is_far else self._spare(unclaimed, envoys)
         return spare or self._take_over(unclaimed, envoys, now)
+
+    def of_fellow(self, pieces: int, fellow: str) -> int:
+        """Of these pieces that a fellow has, those to ask it for now; 0 when it is better to wait. Of few nodes, each
+        takes first what nobody else has, so that no piece waits at the end for one link alone; and other pieces than
+        the rest: those of which it is the first owner, or the next after that fellow."""
+        rare = pieces & self.crowd.rare
+        if self.crowd.is_one or not rare:
+            return self.crowd.choose(pieces, fellow)
+        envoys = self._known_envoys
+        ranks = range(2, len(envoys) + 2)
+        theirs = self._shares.by_owner(envoys).get(fellow, 0)
+        own = rare & (self._shares.within(envoys, 1) | self._shares.within(envoys, 2) & theirs)
+        return own or next(filter(None, (rare & self._shares.within(envoys, rank) for rank in ranks)), rare)
 
     # Inside
 

@@ -115,14 +115,27 @@ class Vouchers:
     def __init__(self) -> None:
         self._by_piece: dict[int, _Voucher] = {}
         self._false: set[str] = set()
+        self._early: dict[int, tuple[str, str]] = {}
+        """Digest and sender of the pieces that came before anybody vouched for them."""
 
-    def hear(self, fellow: str, firsthand: Mapping[int, str]) -> None:
-        if fellow not in self._false:
-            for piece, digest in firsthand.items():
-                self._by_piece.setdefault(piece, _Voucher(digest, fellow))
+    def hear(self, fellow: str, firsthand: Mapping[int, str]) -> list[tuple[int, str, str]]:
+        """What of all that came early is to be judged now: piece, digest and sender."""
+        if fellow in self._false:
+            return []
+        for piece, digest in firsthand.items():
+            self._by_piece.setdefault(piece, _Voucher(digest, fellow))
+        return [(piece, *self._early.pop(piece)) for piece in firsthand if piece in self._early]
 
     def knows(self, piece: int) -> bool:
         return piece in self._by_piece
+
+    def came_early(self, piece: int, digest: str, sender: str) -> list[tuple[int, str, str]]:
+        """A piece came before anybody vouched for it: its sender was still getting it. Itself, as `hear` gives it, if
+        somebody does by now."""
+        if piece in self._by_piece:
+            return [(piece, digest, sender)]
+        self._early[piece] = digest, sender
+        return []
 
     def judge(self, piece: int, digest: str, sender: str) -> Verdict | None:
         """What follows when `sender` gave bytes with this digest; None when nothing speaks against them.

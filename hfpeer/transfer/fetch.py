@@ -196,8 +196,34 @@ class BlobFetch:
     def readable_stop(self, start: int, stop: int) -> int:
         """How far the bytes from `start` are on disk without a gap, at most to `stop`; nobody has verified them."""
         with self._desk.lock:
-            gap = next(self._desk.picker.present.gaps(start, stop), None)
+            return self._readable_stop(start, stop)
+
+    def _readable_stop(self, start: int, stop: int) -> int:
+        gap = next(self._desk.picker.present.gaps(start, stop), None)
         return stop if gap is None else gap.start
+
+    # For those who pass on what comes
+
+    def is_coming(self, start: int, stop: int) -> bool:
+        """Whether all that is missing of `[start, stop)` is on its way from holders."""
+        with self._desk.lock:
+            return not self._desk.is_over and self._desk.picker.is_coming(start, stop)
+
+    def await_readable(self, start: int, stop: int, seconds: float) -> int:
+        """Blocking: like `readable_stop`, but waits so long for the first byte, while it is on its way."""
+        piece, deadline = start // PIECE_SIZE_BYTES, time.monotonic() + seconds
+        with self._desk.lock:
+            self._desk.awaited[piece] += 1
+            try:
+                while (readable := self._readable_stop(start, stop)) == start:
+                    left_seconds = deadline - time.monotonic()
+                    is_coming = not self._desk.is_over and self._desk.picker.is_coming(start, start + 1)
+                    if not is_coming or not self._desk.bytes_came.wait(max(0.0, left_seconds)):
+                        break
+                return readable
+            finally:
+                self._desk.awaited[piece] -= 1
+                self._desk.awaited = +self._desk.awaited
 
     @property
     def is_verified(self) -> bool:
@@ -227,6 +253,7 @@ class BlobFetch:
         with self._desk.lock:
             self._desk.is_over = True
             self._desk.pool.close()
+            self._desk.bytes_came.notify_all()
             self._desk.orders_changed.notify_all()
             self._workers.abort()
 
@@ -247,6 +274,7 @@ class BlobFetch:
             else:
                 if found is None:
                     return False
+                self._lies.judge_early()
                 if self._desk.must_hash_again:
                     continue
                 if found == self.blob.digest.hex:
@@ -265,6 +293,7 @@ class BlobFetch:
         blob_hash = BlobHash(self.blob.digest.algorithm, self.blob.size_bytes)
         scratch = bytearray(PIECE_SIZE_BYTES)
         position, tick_at = 0, self._desk.clock()
+        self._desk.hashed_bytes = 0
         while position < self.blob.size_bytes:
             if self._desk.clock() >= tick_at:
                 self._tick()
@@ -284,6 +313,7 @@ class BlobFetch:
                 if warm is not None:
                     self._desk.pool.give_back(warm[0])
                 self._desk.pool.drop_before(position)
+                self._desk.hashed_bytes = position
         return blob_hash.hexdigest()
 
     def _next_bytes(self, position: int, seconds: float) -> tuple[tuple[bytearray, int] | None, int]:
@@ -305,7 +335,9 @@ class BlobFetch:
         return view
 
     def _tick(self) -> None:
-        """Ends what is overdue, gives up when nobody is left, starts workers, wakes those who wait for an order."""
+        """Judges what can be judged by now, ends what is overdue, gives up when nobody is left, starts workers, wakes
+        those who wait for an order."""
+        self._lies.judge_early()
         with self._desk.lock:
             if self._desk.failure is not None:
                 raise self._desk.failure

@@ -8,7 +8,7 @@ is found to have lied is blamed. Must never believe a digest that a peer says ov
 from __future__ import annotations
 
 from hfpeer.errors import CorruptData, HfpeerError
-from hfpeer.ranges import ByteRange
+from hfpeer.ranges import PIECE_SIZE_BYTES, ByteRange
 from hfpeer.transfer.blame import Inquiry, ask_once
 from hfpeer.transfer.desk import Desk
 from hfpeer.transfer.events import SourceFailed
@@ -28,40 +28,72 @@ class Lies:
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
         self._vouchers = Vouchers()
+        self._early: dict[int, tuple[int, str]] = {}
+        """By order: the piece that it brings before anybody vouches for it, and its digest."""
+        self._to_judge: list[tuple[int, str, str]] = []
+        """Pieces that are here, with digest and sender, for which a fellow vouches only now."""
         self.inquiry = Inquiry(desk.partial, self._sample, self._tiers, self._whole_sources)
 
     def hear(self, name: str, news: PieceNews) -> None:
         """With the lock held: what a fellow vouches for."""
-        self._vouchers.hear(name, news.firsthand)
+        self._to_judge += self._vouchers.hear(name, news.firsthand)
 
     # By the piece
 
     def compare(self, order: Order, start: int, view: memoryview) -> None:
         """Takes note of the digest of a piece that came at first hand, if anybody listens, and compares one that did
-        not with what its first receiver says. Raises SourceFault when the sender changed it."""
+        not with what its first receiver says, at once or when that says it. Raises SourceFault when the sender changed
+        it."""
         piece = span_of(self._desk.grid, start, len(view))
         with self._desk.lock:
             is_first_hand = self._desk.picker.sources[order.source].is_holder
-            is_known = piece is not None and self._vouchers.knows(piece)
-            if piece is None or not (self._desk.picker.has_fellows if is_first_hand else is_known):
+            is_of_use = self._desk.picker.has_fellows if is_first_hand else self._may_be_judged(order, piece)
+            if piece is None or not is_of_use:
                 return
         digest = piece_digest(view)
         with self._desk.lock:
             if is_first_hand:
                 self._desk.chronicle.vouch(piece, digest)
                 return
-            verdict = self._vouchers.judge(piece, digest, order.source)
-            if verdict is None:
+            if not self._vouchers.knows(piece):
+                self._early[order.number] = piece, digest
                 return
+        if self._is_lie_of(order.source, piece, digest):
+            self._discard(ByteRange(start, order.position))
+            raise SourceFault(_LIED, is_permanent=True)
+
+    def arrived(self, order: Order) -> None:
+        """With the lock held: what an order brought last is here, and can be judged when somebody vouches for it."""
+        piece, digest = self._early.pop(order.number, (None, ""))
+        if piece is not None:
+            self._to_judge += self._vouchers.came_early(piece, digest, order.source)
+
+    def judge_early(self) -> None:
+        """Compares what came before anybody vouched for it, and forgets what a liar gave."""
+        with self._desk.lock:
+            to_judge, self._to_judge = self._to_judge, []
+        for piece, digest, sender in to_judge:
+            if self._is_lie_of(sender, piece, digest):
+                with self._desk.lock:
+                    self._desk.pool.clear()
+                self._discard(self._desk.grid.range_of(piece))
+
+    def _may_be_judged(self, order: Order, piece: int | None) -> bool:
+        return piece is not None and (order.is_cut_through or self._vouchers.knows(piece))
+
+    def _is_lie_of(self, sender: str, piece: int, digest: str) -> bool:
+        """Judges a piece; whoever lied about it is blamed, and asked no more."""
+        with self._desk.lock:
+            verdict = self._vouchers.judge(piece, digest, sender)
+            if verdict is None:
+                return False
             self._desk.report.liars.append(verdict.liar)
             self._desk.picker.remove_source(verdict.liar, _LIED)
             self._desk.report.liars = [name for name in self._desk.report.liars if name not in verdict.innocent]
             for innocent in verdict.innocent - self._desk.excluded:
                 self._desk.picker.pardon(innocent)
         self._desk.listener(SourceFailed(verdict.liar, str(self._desk.blob.path), _LIED, was_lying=True))
-        if verdict.liar == order.source:
-            self._discard(ByteRange(start, order.position))
-            raise SourceFault(_LIED, is_permanent=True)
+        return verdict.liar == sender
 
     def _discard(self, span: ByteRange) -> None:
         """Forgets what a lying piece had brought before it was known to be one."""
@@ -69,7 +101,7 @@ class Lies:
             self._desk.partial.discard(*span)
             with self._desk.lock:
                 self._desk.discard(span)
-                self._desk.must_hash_again = True
+                self._desk.must_hash_again |= span.start < self._desk.hashed_bytes + PIECE_SIZE_BYTES
             self._desk.tell_readers()
 
     # By the whole

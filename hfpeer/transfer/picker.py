@@ -16,6 +16,8 @@ Rules, in order of weight:
    gets the others from its fellows; so a holder, or the WAN, gives each piece about once. When its share is out, a
    node takes over what no fellow has or has claimed, the pieces of which it is the second owner first. Nobody gets far
    ahead of a slow fellow, in the holder's pieces or in the fellows', because hashing follows the file.
+6. Who could only wait for a fellow asks it for what that is just getting from a holder, and gets it as it comes
+   (cut-through); in a crowd, where a piece is better given to a few who pass it on, it waits.
 """
 
 from __future__ import annotations
@@ -99,8 +101,9 @@ class Picker:
         given_up = fellow.claimed & ~claimed & ~added
         fellow.pieces |= added & self._ledger.all
         fellow.claimed = claimed & self._ledger.all
+        fellow.kept_back &= fellow.claimed
         is_idle = fellow.in_flight < fellow.allowance
-        return bool((given_up | (added if is_idle else 0)) & self._ledger.free)
+        return bool((given_up | (added | claimed if is_idle else 0)) & self._ledger.free)
 
     def left(self, name: str) -> None:
         """A fellow is gone; what it claimed is free for others."""
@@ -170,6 +173,10 @@ class Picker:
             span = self._span_for(source, fellows, now)
             if span is not None:
                 return self._give(source, span, now)
+        for source in ready if self._ledger.free and not is_crowd else ():
+            span = self._coming_to(source, now)
+            if span is not None:
+                return self._give(source, span, now, is_cut_through=True)
         for source in ready if any(self._middle(order) < order.stop for order in self.orders.values()) else ():
             order = self._take_over(source, now)
             if order is not None:
@@ -226,6 +233,9 @@ class Picker:
         source = self.sources[order.source]
         source.last_reason = reason
         self._release(order)
+        if order.is_cut_through and not is_permanent:
+            source.kept_back |= bits(self.grid.pieces_touching(order.position, order.stop))
+            return
         self._count_failure(source, order, now)
         if is_permanent:
             source.out_because = source.out_because or reason
@@ -251,6 +261,12 @@ class Picker:
         self._ledger.discard(start, stop, [(order.position, order.stop) for order in self.orders.values()])
 
     # State
+
+    def is_coming(self, start: int, stop: int) -> bool:
+        """Whether all that is missing of `[start, stop)` is on order at holders."""
+        held = [order for order in self.orders.values() if self.sources[order.source].is_holder]
+        gaps = self.present.gaps(start, stop)
+        return all(any(order.position <= gap.start and gap.stop <= order.stop for order in held) for gap in gaps)
 
     @property
     def is_complete(self) -> bool:
@@ -324,7 +340,7 @@ class Picker:
         if mine and self._is_spared(source, fellows):
             mine &= self._share(source, fellows, now)
         elif self._errands is not None and (source.is_fellow or self._errands.crowd.is_one) and not self._urgent(mine):
-            mine = self._oldest(mine) or self._errands.crowd.choose(mine, source.node_id)
+            mine = self._oldest(mine) or self._errands.of_fellow(mine, source.node_id)
         if mine:
             mine &= ~self._held_back(source, now)
         if not mine:
@@ -337,6 +353,13 @@ class Picker:
         window = mine >> first & (1 << limit // self.grid.piece_size_bytes) - 1
         low, high = self._ledger.bytes_of(first, first + lowest(~window))
         return next(self._ledger.taken.gaps(low, high))
+
+    def _coming_to(self, fellow: SourceState, now: float) -> ByteRange | None:
+        """What is missing of a piece that a fellow is just getting from a holder."""
+        coming = fellow.claimed & self._ledger.free & ~fellow.pieces & ~fellow.kept_back
+        if not coming or not fellow.is_sound(now):
+            return None
+        return next(self._ledger.taken.gaps(*self.grid.range_of(lowest(coming))))
 
     def _oldest(self, pieces: int) -> int:
         """The first piece that is not on its way, if it is among these and many after it are: nothing after it can be
@@ -383,8 +406,9 @@ class Picker:
         piece = self.grid.piece_size_bytes
         return max(piece, min(MAX_ORDER_BYTES, share // piece * piece))
 
-    def _give(self, source: SourceState, span: ByteRange, now: float) -> Order:
+    def _give(self, source: SourceState, span: ByteRange, now: float, *, is_cut_through: bool = False) -> Order:
         order = Order(next(self._numbers), source.name, span.start, span.stop, span.start, now, now)
+        order.is_cut_through = is_cut_through
         self._ledger.take_up(*span)
         self.orders[order.number] = order
         source.begin(now)

@@ -50,8 +50,9 @@ class Source(Protocol):
         """The id of the node it is; "" for a hub."""
         ...
 
-    def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
-        """The bytes `[start, stop)`. Raises SourceFault."""
+    def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
+        """The bytes `[start, stop)`; with `cut_through` also what the source is just getting itself, as it comes.
+        Raises SourceFault."""
         ...
 
 
@@ -70,8 +71,8 @@ class PeerSource:
     def address(self) -> str:
         return str(self.client.address)
 
-    def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
-        return self.client.open_range(blob.digest, start, stop, size_bytes=blob.size_bytes)
+    def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
+        return self.client.open_range(blob.digest, start, stop, size_bytes=blob.size_bytes, cut_through=cut_through)
 
     def open_batch(self, digests: list[Digest]) -> Batch:
         """Many small blobs in one answer; None for what the peer does not have. Raises SourceFault."""
@@ -97,5 +98,5 @@ class UpstreamSource:
     def address(self) -> str:
         return self.upstream.endpoint
 
-    def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
+    def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
         return self.upstream.open_range(blob.repo, blob.commit, blob.path, start, stop, size_bytes=blob.size_bytes)

@@ -43,6 +43,8 @@ class Order:
     is_paused: bool = False
     is_late: bool = False
     """It is ended for this alone."""
+    is_cut_through: bool = False
+    """Its source is just getting these bytes from a holder, and passes them on as they come."""
 
     @property
     def remaining_bytes(self) -> int:
@@ -64,6 +66,8 @@ class SourceState:
     claimed: int = 0
     """The pieces that this fellow is asking a holder for."""
     claims: Claims = field(default_factory=Claims, repr=False)
+    kept_back: int = 0
+    """The pieces that it claimed, and still does, but did not pass on as they came."""
     avoided: Avoided = field(default_factory=Avoided, repr=False)
     in_flight: int = 0
     failures: int = 0

@@ -118,7 +118,8 @@ class Workers:
         body: Body | None = None
         fault: SourceFault | None = None
         try:
-            body = self._desk.sources[order.source].open_range(self._desk.blob, order.start, order.stop)
+            source = self._desk.sources[order.source]
+            body = source.open_range(self._desk.blob, order.start, order.stop, cut_through=order.is_cut_through)
         except SourceFault as error:
             fault = error
         finally:
@@ -183,6 +184,7 @@ class Workers:
                 offset, size_bytes = order.position, self._receive_piece(order, body, buffer)
                 with self._desk.lock:
                     self._desk.pool.hand_over(offset, buffer, size_bytes)
+                    self._lies.arrived(order)
                 is_handed_over = True
             finally:
                 if not is_handed_over:
@@ -201,7 +203,8 @@ class Workers:
                 if received == 0:
                     raise SourceFault(f"broke off after {order.position + filled - kept - order.start} bytes")
                 filled += received
-                if filled < len(view) and self._desk.clock() >= keep_at:
+                is_due = order.position // PIECE_SIZE_BYTES in self._desk.awaited or self._desk.clock() >= keep_at
+                if filled < len(view) and is_due:
                     self._keep(order, view[kept:filled])
                     kept, keep_at = filled, self._desk.clock() + self._keep_seconds
             filled = kept
@@ -223,6 +226,8 @@ class Workers:
             self._desk.chronicle.came(start, order.position, self._desk.picker.present)
             self._desk.progressed_at = self._desk.clock()
             self._desk.report.count(order.source, len(view))
+            if self._desk.awaited:
+                self._desk.bytes_came.notify_all()
             is_sync_due = self._is_sync_due(len(view))
             if is_sync_due:
                 self._desk.picker.paused(order)

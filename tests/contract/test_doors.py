@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 import os
+import queue
 import random
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -31,6 +32,7 @@ from hfpeer.wire import (
     PieceMap,
     PieceNews,
     RefMessage,
+    SourceFault,
     blob_path,
     follow_path,
     manifest_path,
@@ -209,6 +211,63 @@ async def test_of_a_partial_blob_only_what_is_here_without_a_gap_is_sent(node: M
             assert (missing.status, missing.body) == (416, b"")
         whole = await connection.ask(blob_path(blob))
         assert whole.status == 404
+
+
+@pytest.mark.parametrize("zero_copy", [True, False])
+async def test_what_a_node_is_just_getting_is_sent_as_it_comes_to_who_prefers_to_wait(
+    node: MemoryNode, blob: Digest, zero_copy: bool
+) -> None:
+    node.partial[blob] = RangeSet([(0, 100)])
+    coming = node.coming[blob] = queue.Queue()
+    async with lan(node, zero_copy=zero_copy) as door, wire(door.address) as connection:
+        assert (await connection.ask(blob_path(blob), "Range: bytes=100-299")).status == 416
+        await connection.say(blob_path(blob), "Range: bytes=100-299", "Prefer: respond-async, wait=5")
+        head = await connection.head()
+        assert (head.status, head.headers["content-length"]) == (206, "200")
+        for start, stop in ((100, 150), (150, 299), (299, 300)) if zero_copy else ((100, 300),):
+            coming.put(stop)
+            assert await connection.reader.readexactly(stop - start) == CONTENT[start:stop]
+        assert (await connection.ask(blob_path(blob), "Range: bytes=0-9")).body == CONTENT[:10], "and it can go on"
+    assert node.sent_bytes == 210
+
+
+@pytest.mark.parametrize("zero_copy", [True, False])
+async def test_when_what_a_node_waits_for_does_not_come_the_connection_ends(
+    node: MemoryNode, blob: Digest, zero_copy: bool
+) -> None:
+    node.partial[blob] = RangeSet([(0, 100)])
+    coming = node.coming[blob] = queue.Queue()
+    async with lan(node, zero_copy=zero_copy) as door, wire(door.address) as connection:
+        await connection.say(blob_path(blob), "Range: bytes=100-299", "Prefer: wait=5")
+        await connection.head()
+        for stop in (150, 150) if zero_copy else (100,):
+            coming.put(stop)
+        assert await connection.rest() in (CONTENT[100:150], b"")
+        await eventually(lambda: node.open_blobs == 0)
+        assert await door.threads_are_free()
+
+
+async def test_hfpeers_own_client_waits_for_what_is_coming(node: MemoryNode, blob: Digest) -> None:
+    node.partial[blob] = RangeSet([(0, 100)])
+    node.coming[blob] = queue.Queue()
+
+    def work(address: Address) -> bytes:
+        client = BodyClient(address, "me")
+        try:
+            with pytest.raises(SourceFault, match="does not have these bytes now"):
+                client.open_range(blob, 100, 300)
+            body = client.open_range(blob, 100, 300, cut_through=True)
+            buffer, got = bytearray(200), 0
+            for stop in (160, 300):
+                node.coming[blob].put(stop)
+                got += body.readinto(memoryview(buffer)[got:])
+            body.close()
+            return bytes(buffer)
+        finally:
+            client.close()
+
+    async with lan(node) as door:
+        assert await asyncio.to_thread(work, door.address) == CONTENT[100:300]
 
 
 async def test_random_ranges_of_whole_and_partial_blobs_are_never_wrong(node: MemoryNode, blob: Digest) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+import queue
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -35,14 +36,25 @@ COMMIT = Commit("ab" * 20)
 class MemoryBlob:
     """An open file, whole or with gaps."""
 
-    def __init__(self, path: Path, ranges: RangeSet | None, on_close: Callable[[], None]) -> None:
+    def __init__(
+        self, path: Path, ranges: RangeSet | None, on_close: Callable[[], None], coming: queue.Queue[int] | None = None
+    ) -> None:
+        """`coming` gives how far the bytes are there by now, again and again."""
         self.fd = os.open(path, os.O_RDONLY)
         self.size_bytes = os.fstat(self.fd).st_size
         self._ranges = ranges
         self._on_close = on_close
+        self._coming = coming
 
     def present(self) -> RangeSet | None:
         return self._ranges
+
+    def is_coming(self, start: int, stop: int) -> bool:
+        return self._coming is not None
+
+    def await_readable(self, start: int, stop: int, seconds: float) -> int:
+        assert self._coming is not None
+        return min(stop, self._coming.get(timeout=seconds))
 
     def close(self) -> None:
         os.close(self.fd)
@@ -58,6 +70,7 @@ class MemoryNode:
         self.name = name
         self.blobs: dict[Digest, Path] = {}
         self.sizes: dict[Digest, int] = {}
+        self.coming: dict[Digest, queue.Queue[int]] = {}
         self.partial: dict[Digest, RangeSet] = {}
         self.manifests: dict[tuple[RepoId, Commit], Manifest] = {}
         self.refs: dict[tuple[RepoId, Revision], RefMessage] = {}
@@ -208,7 +221,7 @@ class MemoryNode:
         if digest not in self.blobs:
             return None
         self.open_blobs += 1
-        return MemoryBlob(self.blobs[digest], self.partial.get(digest), self._closed)
+        return MemoryBlob(self.blobs[digest], self.partial.get(digest), self._closed, self.coming.get(digest))
 
     async def piece_map(self, digest: Digest) -> PieceMap | None:
         if digest not in self.blobs:

@@ -47,7 +47,7 @@ class FakeSource:
         with self._lock:
             return sum(stop - start for start, stop in self.given)
 
-    def open_range(self, blob: WantedBlob, start: int, stop: int) -> Body:
+    def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
         self.asked.set()
         if self.refuses is not None:
             raise self.refuses

@@ -110,6 +110,16 @@ def test_who_gives_other_bytes_than_were_vouched_for_is_named_each_time() -> Non
     assert vouchers.judge(1, TRUE, "fellow") is None
 
 
+def test_what_came_before_anybody_vouched_for_it_is_judged_when_somebody_does() -> None:
+    vouchers = Vouchers()
+    assert vouchers.came_early(1, FALSE, "liar") == []
+    assert vouchers.came_early(2, TRUE, "fellow") == []
+    assert vouchers.hear("owner", {3: TRUE}) == []
+    assert vouchers.hear("owner", {1: TRUE}) == [(1, FALSE, "liar")]
+    assert vouchers.hear("owner", {1: TRUE}) == [], "once"
+    assert vouchers.came_early(3, FALSE, "liar") == [(3, FALSE, "liar")], "somebody did meanwhile"
+
+
 def test_one_who_breaks_its_own_word_is_named() -> None:
     vouchers = heard(("liar", {1: TRUE}))
     assert vouchers.judge(1, FALSE, "liar") == Verdict("liar")

@@ -328,7 +328,7 @@ def test_a_full_disk_ends_the_fetch_and_keeps_what_came(job: Job, monkeypatch: p
 
 def test_a_bug_in_a_worker_ends_the_fetch_instead_of_leaving_it_waiting(job: Job) -> None:
     class Broken(FakeSource):
-        def open_range(self, blob: WantedBlob, start: int, stop: int) -> None:  # type: ignore[override]
+        def open_range(self, blob: WantedBlob, start: int, stop: int, **_: bool) -> None:  # type: ignore[override]
             raise ZeroDivisionError("a bug")
 
     with pytest.raises(ZeroDivisionError, match="a bug"):

@@ -37,7 +37,7 @@ BLOBS = {blob.digest: data for blob, data in zip(WANTED, FILES, strict=True)}
 class Hub(FakeSource):
     """A hub that gives each file by its path."""
 
-    def open_range(self, blob: WantedBlob, start: int, stop: int) -> object:  # type: ignore[override]
+    def open_range(self, blob: WantedBlob, start: int, stop: int, **_: bool) -> object:  # type: ignore[override]
         body = FakeSource(self.name, BLOBS.get(blob.digest, b"?" * blob.size_bytes), self.kind, refuses=self.refuses)
         body.lies_at, body.never_answers, body.released = self.lies_at, self.never_answers, self.released
         with self._lock:

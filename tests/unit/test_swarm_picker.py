@@ -47,6 +47,9 @@ class Node:
             given.append(order)
         return given
 
+    def refuse(self, order: Order, now: float) -> None:
+        self.picker.failed(order, "does not have these bytes now", now)
+
     def bring(self, order: Order, now: float) -> None:
         for piece in self.grid.pieces_touching(order.start, order.stop):
             self.has |= 1 << piece
@@ -90,10 +93,17 @@ class Swarm:
                     self.asked.update(node.grid.pieces_touching(order.start, order.stop))
             self._tell(node)
         self.now += seconds
-        for node, order in orders:
-            node.bring(order, self.now)
+        for node, order in sorted(orders, key=lambda ordered: ordered[1].is_cut_through):
+            if not order.is_cut_through or self._comes_to(order):
+                node.bring(order, self.now)
+            else:
+                node.refuse(order, self.now)
         for node in self.nodes.values():
             self._tell(node)
+
+    def _comes_to(self, order: Order) -> bool:
+        """Whether the fellow that was asked to pass a piece on really got it."""
+        return bool(self.nodes[order.source].has >> order.start // PIECE & 1)
 
     def run(self, seconds: float = 0.0, max_rounds: int = 500) -> None:
         for _ in range(max_rounds):
@@ -210,6 +220,9 @@ def test_what_a_fellow_has_or_claims_is_not_asked_of_the_holder() -> None:
     asked = []
     for _ in range(100):
         for order in node.orders(100.0):
+            if order.is_cut_through:
+                node.refuse(order, 100.0)
+                continue
             asked.append((order.source, order.start // PIECE))
             node.bring(order, 100.0)
     assert {piece for source, piece in asked if source == "node-1"} == set(range(10))
@@ -219,6 +232,53 @@ def test_what_a_fellow_has_or_claims_is_not_asked_of_the_holder() -> None:
         for order in node.orders(100.0):
             node.bring(order, 100.0)
     assert node.picker.is_complete
+
+
+def test_a_fellow_with_nothing_else_to_give_is_asked_for_what_it_is_just_getting() -> None:
+    node, fellow = Node("node-0", 30), Node("node-1", 30)
+    node.meet(fellow)
+    node.picker.hear("node-1", 0b1, 0b110)
+    asked = [order for order in node.orders(100.0) if order.source == "node-1"]
+    assert [(order.start // PIECE, order.is_cut_through) for order in asked] == [(0, False), (1, True)]
+    node.refuse(asked[1], 100.0)
+    assert node.picker.sources["node-1"].is_sound(100.0), "that it did not pass it on is not held against it"
+    asked = [order for order in node.orders(100.0) if order.source == "node-1"]
+    assert [order.start // PIECE for order in asked] == [2], (
+        "and it is not asked for that again as long as it claims it"
+    )
+    node.refuse(asked[0], 100.0)
+    node.picker.hear("node-1", 0b10, 0)
+    asked = [order for order in node.orders(100.0) if order.source == "node-1"]
+    assert [(order.start // PIECE, order.is_cut_through) for order in asked] == [(1, False)]
+
+
+def test_a_piece_is_on_its_way_when_all_that_is_missing_is_on_order_at_a_holder() -> None:
+    node = Node("node-0", 12)
+    order = node.orders(100.0)[0]
+    assert node.picker.is_coming(order.start, order.stop)
+    node.picker.received(order, 3, 100.0)
+    assert node.picker.is_coming(order.start, order.stop)
+    assert node.picker.is_coming(order.start, order.start + 3), "it is here already"
+    node.picker.failed(order, "broke", 100.0)
+    assert not node.picker.is_coming(order.start, order.stop)
+    fellow = Node("node-1", 12)
+    fellow.has = 1 << order.start // PIECE
+    node.meet(fellow)
+    node.picker.remove_source(HOLDER, "left")
+    (order,) = node.orders(100.0)
+    assert not node.picker.is_coming(order.start, order.stop), "what comes from a fellow is not passed on"
+
+
+def test_nodes_ask_a_fellow_each_for_other_pieces_that_only_it_has() -> None:
+    swarm = Swarm.of(named(5), 64)
+    giver = swarm.nodes["node-0"]
+    giver.is_idle = True
+    giver.has = (1 << 64) - 1 & ~1
+    swarm._tell(giver)
+    others = (node for node in swarm.nodes.values() if node is not giver)
+    asked = [order.start for node in others for order in node.orders(swarm.now) if order.source == "node-0"]
+    assert len(asked) == 4 * PEER_LIMIT
+    assert len(set(asked)) == len(asked)
 
 
 def test_claims_are_what_is_on_order_at_holders_and_only_that() -> None:
