@@ -63,7 +63,7 @@ class Desk:
         """What was found wrong, in the order in which it was; for those who read along."""
         self.readers: dict[int, Callable[[], object]] = {}
         self.bytes_came = threading.Condition(self.lock)
-        """For those who pass a piece on as it comes."""
+        """For those who pass a piece on as it comes: more of it came, or it comes no more."""
         self.awaited: Counter[int] = Counter()
         """The pieces of which they wait for more, and how many do: what comes of these is written at once."""
 

@@ -28,6 +28,7 @@ class Chronicle:
         self._grid = grid
         self._arrived: list[int] = []
         self._firsthand: dict[int, str] = {}
+        self._withheld: set[int] = set()
         self._has = 0
         self._first_version = 0
         for start, stop in present:
@@ -40,9 +41,18 @@ class Chronicle:
     def came(self, start: int, stop: int, present: RangeSet) -> None:
         """Bytes came; `present` is what is there now."""
         for piece in self._grid.pieces_touching(start, stop):
-            if not self._has >> piece & 1 and present.covers(*self._grid.range_of(piece)):
-                self._has |= 1 << piece
-                self._arrived.append(piece)
+            if piece not in self._withheld and present.covers(*self._grid.range_of(piece)):
+                self._tell_of(piece)
+
+    def withhold(self, piece: int) -> None:
+        """A piece that comes now is not to be told of before its `release`."""
+        self._withheld.add(piece)
+
+    def release(self, piece: int) -> None:
+        """A piece that was withheld has come, and may be told of."""
+        if piece in self._withheld:
+            self._withheld.discard(piece)
+            self._tell_of(piece)
 
     def vouch(self, piece: int, digest: str) -> None:
         """A piece came at first hand; `digest` is `wire.piece_digest` of it."""
@@ -54,6 +64,7 @@ class Chronicle:
         self._first_version = self.version + 1
         self._arrived = [piece for piece in self._arrived if piece not in gone]
         self._has = bits_of(self._arrived)
+        self._withheld -= gone
         for piece in gone:
             self._firsthand.pop(piece, None)
 
@@ -65,8 +76,13 @@ class Chronicle:
         firsthand = {piece: self._firsthand[piece] for piece in added if piece in self._firsthand}
         return PieceNews(tuple(added), pieces_of(claimed), firsthand)
 
+    def _tell_of(self, piece: int) -> None:
+        if not self._has >> piece & 1:
+            self._has |= 1 << piece
+            self._arrived.append(piece)
+
     def piece_map(self) -> PieceMap:
-        """All pieces that are there."""
+        """All pieces that are there, but for those withheld."""
         bits = self._has.to_bytes(-(-self._grid.count // 8), "little")
         return PieceMap(self._grid.size_bytes, self._grid.piece_size_bytes, self.version, bits)
 
@@ -128,6 +144,10 @@ class Vouchers:
 
     def knows(self, piece: int) -> bool:
         return piece in self._by_piece
+
+    def confirms(self, piece: int, digest: str) -> bool:
+        """Whether somebody vouches for just this."""
+        return piece in self._by_piece and self._by_piece[piece].digest == digest
 
     def came_early(self, piece: int, digest: str, sender: str) -> list[tuple[int, str, str]]:
         """A piece came before anybody vouched for it: its sender was still getting it. Itself, as `hear` gives it, if

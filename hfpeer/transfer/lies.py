@@ -18,6 +18,8 @@ from hfpeer.wire import PieceNews, SourceFault, piece_digest
 
 SAMPLE_SILENCES = 3
 """How long a source may take to give one piece for comparison, in the time after which it counts as silent."""
+UNVOUCHED_SECONDS = 2.0
+"""How long a piece that came early is not told of while nobody vouches for it."""
 COMPARED = "its bytes are being compared with others'"
 _LIED = "gave bytes that are not the file's"
 
@@ -30,13 +32,15 @@ class Lies:
         self._vouchers = Vouchers()
         self._early: dict[int, tuple[int, str]] = {}
         """By order: the piece that it brings before anybody vouches for it, and its digest."""
+        self._withheld_since: dict[int, float] = {}
+        """The pieces that came early, and are not told of yet: whoever got one from here would blame this node."""
         self._to_judge: list[tuple[int, str, str]] = []
-        """Pieces that are here, with digest and sender, for which a fellow vouches only now."""
+        """Those for which a fellow vouches only now, with digest and sender, and that are not what it says."""
         self.inquiry = Inquiry(desk.partial, self._sample, self._tiers, self._whole_sources)
 
     def hear(self, name: str, news: PieceNews) -> None:
         """With the lock held: what a fellow vouches for."""
-        self._to_judge += self._vouchers.hear(name, news.firsthand)
+        self._confirm(self._vouchers.hear(name, news.firsthand))
 
     # By the piece
 
@@ -57,6 +61,8 @@ class Lies:
                 return
             if not self._vouchers.knows(piece):
                 self._early[order.number] = piece, digest
+                self._withheld_since[piece] = self._desk.clock()
+                self._desk.chronicle.withhold(piece)
                 return
         if self._is_lie_of(order.source, piece, digest):
             self._discard(ByteRange(start, order.position))
@@ -66,17 +72,38 @@ class Lies:
         """With the lock held: what an order brought last is here, and can be judged when somebody vouches for it."""
         piece, digest = self._early.pop(order.number, (None, ""))
         if piece is not None:
-            self._to_judge += self._vouchers.came_early(piece, digest, order.source)
+            self._confirm(self._vouchers.came_early(piece, digest, order.source))
 
     def judge_early(self) -> None:
-        """Compares what came before anybody vouched for it, and forgets what a liar gave."""
+        """Forgets what came early and is a lie. What nobody vouches for in time is told of nevertheless."""
         with self._desk.lock:
             to_judge, self._to_judge = self._to_judge, []
+            oldest = self._desk.clock() - UNVOUCHED_SECONDS
+            for piece in [piece for piece, since in self._withheld_since.items() if since < oldest]:
+                self._release(piece)
         for piece, digest, sender in to_judge:
-            if self._is_lie_of(sender, piece, digest):
-                with self._desk.lock:
+            is_lie = self._is_lie_of(sender, piece, digest)
+            with self._desk.lock:
+                if is_lie:
                     self._desk.pool.clear()
+                else:
+                    self._release(piece)
+            if is_lie:
                 self._discard(self._desk.grid.range_of(piece))
+
+    def _confirm(self, vouched: list[tuple[int, str, str]]) -> None:
+        """With the lock held: of pieces that came early, those that are as a fellow says now may be told of."""
+        for piece, digest, sender in vouched:
+            if self._vouchers.confirms(piece, digest):
+                self._release(piece)
+            else:
+                self._to_judge.append((piece, digest, sender))
+
+    def _release(self, piece: int) -> None:
+        """With the lock held: a piece that is here may be told of."""
+        if self._desk.picker.present.covers(*self._desk.grid.range_of(piece)):
+            self._withheld_since.pop(piece, None)
+            self._desk.chronicle.release(piece)
 
     def _may_be_judged(self, order: Order, piece: int | None) -> bool:
         return piece is not None and (order.is_cut_through or self._vouchers.knows(piece))

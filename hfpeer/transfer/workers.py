@@ -167,6 +167,7 @@ class Workers:
                 )
             if order.position < order.stop:
                 self._desk.orders_changed.notify()
+                self._desk.bytes_came.notify_all()
             is_news = fault is not None and overdue is None and not self._desk.is_over
         if fault is not None and is_news:
             self._desk.listener(SourceFailed(order.source, str(self._desk.blob.path), fault.reason))
@@ -226,7 +227,7 @@ class Workers:
             self._desk.chronicle.came(start, order.position, self._desk.picker.present)
             self._desk.progressed_at = self._desk.clock()
             self._desk.report.count(order.source, len(view))
-            if self._desk.awaited:
+            if start // PIECE_SIZE_BYTES in self._desk.awaited:
                 self._desk.bytes_came.notify_all()
             is_sync_due = self._is_sync_due(len(view))
             if is_sync_due:

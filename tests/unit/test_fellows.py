@@ -94,6 +94,21 @@ def test_only_a_whole_piece_has_a_digest() -> None:
     assert [span_of(grid, *span) for span in [(0, 7), (4, 8), (16, 3), (0, 0), (0, 16)]] == [None] * 5
 
 
+def test_a_piece_that_is_withheld_is_told_of_when_it_is_released() -> None:
+    grid, present = PieceGrid(32, PIECE), RangeSet()
+    chronicle = Chronicle(grid, present)
+    for piece in (1, 2):
+        chronicle.withhold(piece)
+        present.add(*grid.range_of(piece))
+        chronicle.came(*grid.range_of(piece), present)
+    assert chronicle.piece_map().bits == b"\0"
+    chronicle.release(1)
+    chronicle.release(1)
+    chronicle.lost(*grid.range_of(2))
+    chronicle.release(2)
+    assert chronicle.piece_map().bits == bytes([0b10])
+
+
 def heard(*words: tuple[str, dict[int, str]]) -> Vouchers:
     vouchers = Vouchers()
     for fellow, firsthand in words:

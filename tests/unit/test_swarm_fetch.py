@@ -17,6 +17,7 @@ from hfpeer.cache.blobs import open_partial
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.ranges import MIB
 from hfpeer.transfer.fetch import BlobFetch
+from hfpeer.transfer.lies import UNVOUCHED_SECONDS
 from hfpeer.transfer.sources import WantedBlob
 from hfpeer.transfer.standing import Pace
 from hfpeer.wire import PieceMap, PieceNews, piece_digest
@@ -75,6 +76,7 @@ def test_a_fellow_that_changes_what_it_passes_on_is_named_as_soon_as_somebody_vo
     fetch.hear("liar", PieceNews((), (4, 5), {}))
     fetch.start()
     assert wait_until(lambda: fetch.present_bytes == 2 * MIB), "it is asked for what it says that it is just getting"
+    assert fetch.piece_map().bits == NO_PIECES.bits, "nobody is told of it, who would then take this node for the liar"
     fetch.add_source(holder)
     fetch.hear("liar", PieceNews((4, 5), (), {4: VOUCHED[4], 5: VOUCHED[5]}))
     report = fetch.result.result(20)
@@ -83,6 +85,19 @@ def test_a_fellow_that_changes_what_it_passes_on_is_named_as_soon_as_somebody_vo
     assert set(report.liars) == {"liar"}
     assert report.refetched_bytes == 2 * MIB
     assert report.bytes_by_source["holder"] == len(DATA), "only what the liar gave came twice"
+
+
+def test_what_came_before_anybody_vouched_for_it_is_told_of_when_somebody_does_or_after_a_while(
+    fetch: BlobFetch,
+) -> None:
+    fetch.add_source(FakeSource("fellow", DATA, node_id="fellow"), NO_PIECES)
+    fetch.hear("fellow", PieceNews((), (4, 5), {}))
+    fetch.start()
+    assert wait_until(lambda: fetch.present_bytes == 2 * MIB)
+    assert fetch.piece_map().bits == NO_PIECES.bits
+    fetch.hear("fellow", PieceNews((4, 5), (), {4: VOUCHED[4]}))
+    assert wait_until(lambda: fetch.piece_map().bits == bytes([1 << 4]), seconds=UNVOUCHED_SECONDS / 2)
+    assert wait_until(lambda: fetch.piece_map().bits == bytes([1 << 4 | 1 << 5]))
 
 
 def test_what_comes_from_a_holder_can_be_passed_on_while_it_comes(fetch: BlobFetch) -> None:
