@@ -170,8 +170,7 @@ class Node:
             self.clock.after(FOLLOW_SILENCE_SECONDS, self._is_missed)
         else:
             self.up.break_off()
-            for who, order in (asked for of_piece in self._asked_for.values() for asked in of_piece):
-                who.breaks(order)
+            self._look_again()
             self._is_missed()
 
     def _is_missed(self) -> None:
@@ -207,6 +206,12 @@ class Node:
         else:
             self._asked_for.setdefault(order.position // MIB, []).append((who, order))
 
+    def _look_again(self) -> None:
+        """Who waits for what comes no more is told so."""
+        waiting, self._asked_for = self._asked_for, {}
+        for who, order in (asked for of_piece in waiting.values() for asked in of_piece):
+            self.pass_on(who, order)
+
     def wants(self, order: Order) -> bool:
         return order.number in self.picker.orders and not self.is_dead
 
@@ -240,9 +245,7 @@ class Node:
     def _tick(self) -> None:
         for order, reason in self.picker.overdue(self.clock.now):
             self.picker.overtaken(order, reason, self.clock.now)
-        waiting, self._asked_for = self._asked_for, {}
-        for who, order in (asked for of_piece in waiting.values() for asked in of_piece):
-            self.pass_on(who, order)
+        self._look_again()
         self.wake()
         if self.ended_at < 0 and not self.is_dead:
             due = self.picker.wake_at(self.clock.now) or self.clock.now + TICK_SECONDS

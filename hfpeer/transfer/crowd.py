@@ -52,9 +52,7 @@ class Crowd:
             self._left_alone = envoys if len(fellows.keys() - envoys) >= MAX_ENVOYS else frozenset()
 
     def choose(self, pieces: int, fellow: str) -> int:
-        """Which of these pieces to ask of a fellow now; 0 when it is better to wait."""
-        if not self.is_one:
-            return pieces
+        """In a crowd, which of these pieces to ask of a fellow now; 0 when it is better to wait."""
         pieces &= ~self._postponed
         if fellow in self._left_alone:
             pieces &= self._chosen(ENVOY_HALVINGS)

@@ -92,9 +92,11 @@ class Errands:
         """Of these pieces that a fellow has, those to ask it for now; 0 when it is better to wait. Of few nodes, each
         takes first what nobody else has, so that no piece waits at the end for one link alone; and other pieces than
         the rest: those of which it is the first owner, or the next after that fellow."""
-        rare = pieces & self.crowd.rare
-        if self.crowd.is_one or not rare:
+        if self.crowd.is_one:
             return self.crowd.choose(pieces, fellow)
+        rare = pieces & self.crowd.rare
+        if not rare:
+            return pieces
         envoys = self._known_envoys
         ranks = range(2, len(envoys) + 2)
         theirs = self._shares.by_owner(envoys).get(fellow, 0)

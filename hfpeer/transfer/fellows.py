@@ -28,7 +28,8 @@ class Chronicle:
         self._grid = grid
         self._arrived: list[int] = []
         self._firsthand: dict[int, str] = {}
-        self._withheld: set[int] = set()
+        self._withheld: dict[int, float] = {}
+        """Since when which pieces are not told of: whoever got one from here might blame this node."""
         self._has = 0
         self._first_version = 0
         for start, stop in present:
@@ -44,14 +45,17 @@ class Chronicle:
             if piece not in self._withheld and present.covers(*self._grid.range_of(piece)):
                 self._tell_of(piece)
 
-    def withhold(self, piece: int) -> None:
+    def withhold(self, piece: int, now: float) -> None:
         """A piece that comes now is not to be told of before its `release`."""
-        self._withheld.add(piece)
+        self._withheld[piece] = now
+
+    def withheld_before(self, moment: float) -> list[int]:
+        """The pieces that have been withheld since before that."""
+        return [piece for piece, since in self._withheld.items() if since < moment]
 
     def release(self, piece: int) -> None:
         """A piece that was withheld has come, and may be told of."""
-        if piece in self._withheld:
-            self._withheld.discard(piece)
+        if self._withheld.pop(piece, None) is not None:
             self._tell_of(piece)
 
     def vouch(self, piece: int, digest: str) -> None:
@@ -64,9 +68,9 @@ class Chronicle:
         self._first_version = self.version + 1
         self._arrived = [piece for piece in self._arrived if piece not in gone]
         self._has = bits_of(self._arrived)
-        self._withheld -= gone
         for piece in gone:
             self._firsthand.pop(piece, None)
+            self._withheld.pop(piece, None)
 
     def since(self, version: int, claimed: int) -> PieceNews | None:
         """What came since a version; None when the whole map has to be told again."""

@@ -32,8 +32,6 @@ class Lies:
         self._vouchers = Vouchers()
         self._early: dict[int, tuple[int, str]] = {}
         """By order: the piece that it brings before anybody vouches for it, and its digest."""
-        self._withheld_since: dict[int, float] = {}
-        """The pieces that came early, and are not told of yet: whoever got one from here would blame this node."""
         self._to_judge: list[tuple[int, str, str]] = []
         """Those for which a fellow vouches only now, with digest and sender, and that are not what it says."""
         self.inquiry = Inquiry(desk.partial, self._sample, self._tiers, self._whole_sources)
@@ -49,10 +47,12 @@ class Lies:
         not with what its first receiver says, at once or when that says it. Raises SourceFault when the sender changed
         it."""
         piece = span_of(self._desk.grid, start, len(view))
+        if piece is None:
+            return
         with self._desk.lock:
             is_first_hand = self._desk.picker.sources[order.source].is_holder
-            is_of_use = self._desk.picker.has_fellows if is_first_hand else self._may_be_judged(order, piece)
-            if piece is None or not is_of_use:
+            may_be_judged = order.is_cut_through or self._vouchers.knows(piece)
+            if not (self._desk.picker.has_fellows if is_first_hand else may_be_judged):
                 return
         digest = piece_digest(view)
         with self._desk.lock:
@@ -61,8 +61,7 @@ class Lies:
                 return
             if not self._vouchers.knows(piece):
                 self._early[order.number] = piece, digest
-                self._withheld_since[piece] = self._desk.clock()
-                self._desk.chronicle.withhold(piece)
+                self._desk.chronicle.withhold(piece, self._desk.clock())
                 return
         if self._is_lie_of(order.source, piece, digest):
             self._discard(ByteRange(start, order.position))
@@ -78,18 +77,16 @@ class Lies:
         """Forgets what came early and is a lie. What nobody vouches for in time is told of nevertheless."""
         with self._desk.lock:
             to_judge, self._to_judge = self._to_judge, []
-            oldest = self._desk.clock() - UNVOUCHED_SECONDS
-            for piece in [piece for piece, since in self._withheld_since.items() if since < oldest]:
+            for piece in self._desk.chronicle.withheld_before(self._desk.clock() - UNVOUCHED_SECONDS):
                 self._release(piece)
         for piece, digest, sender in to_judge:
-            is_lie = self._is_lie_of(sender, piece, digest)
-            with self._desk.lock:
-                if is_lie:
+            if self._is_lie_of(sender, piece, digest):
+                with self._desk.lock:
                     self._desk.pool.clear()
-                else:
-                    self._release(piece)
-            if is_lie:
                 self._discard(self._desk.grid.range_of(piece))
+            else:
+                with self._desk.lock:
+                    self._release(piece)
 
     def _confirm(self, vouched: list[tuple[int, str, str]]) -> None:
         """With the lock held: of pieces that came early, those that are as a fellow says now may be told of."""
@@ -102,11 +99,7 @@ class Lies:
     def _release(self, piece: int) -> None:
         """With the lock held: a piece that is here may be told of."""
         if self._desk.picker.present.covers(*self._desk.grid.range_of(piece)):
-            self._withheld_since.pop(piece, None)
             self._desk.chronicle.release(piece)
-
-    def _may_be_judged(self, order: Order, piece: int | None) -> bool:
-        return piece is not None and (order.is_cut_through or self._vouchers.knows(piece))
 
     def _is_lie_of(self, sender: str, piece: int, digest: str) -> bool:
         """Judges a piece; whoever lied about it is blamed, and asked no more."""

@@ -98,10 +98,11 @@ def test_a_piece_that_is_withheld_is_told_of_when_it_is_released() -> None:
     grid, present = PieceGrid(32, PIECE), RangeSet()
     chronicle = Chronicle(grid, present)
     for piece in (1, 2):
-        chronicle.withhold(piece)
+        chronicle.withhold(piece, float(piece))
         present.add(*grid.range_of(piece))
         chronicle.came(*grid.range_of(piece), present)
     assert chronicle.piece_map().bits == b"\0"
+    assert chronicle.withheld_before(2.0) == [1]
     chronicle.release(1)
     chronicle.release(1)
     chronicle.lost(*grid.range_of(2))
