@@ -31,7 +31,7 @@ TRICKLE_BYTES = 32 * 1024
 """Less than this between two samples is talk, not a transfer."""
 PAUSE_BYTES = 256 * 1024
 """A node that receives less than this has paused."""
-SPARE_MEMORY_BYTES = 256 << 20
+SPARE_MEMORY_BYTES = 1 << 30
 """Beside the files, what the programs themselves take while they run; and what is free for the next second."""
 
 

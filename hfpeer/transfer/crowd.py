@@ -33,7 +33,7 @@ class Crowd:
         self._some: dict[int, int] = {}
         self._postponed = 0
         self.rare = 0
-        """The pieces that exactly one fellow has."""
+        """The pieces that at most one fellow has."""
         self._left_alone: frozenset[str] = frozenset()
         self._turns = count_from(1)
         self.is_one = False
@@ -42,8 +42,8 @@ class Crowd:
     def look(self, fellows: Mapping[str, int], now: float) -> None:
         """Which fellows there are, by node id, and what each of them has."""
         self.is_one = self._company is not None and len(fellows) > MAX_ENVOYS
-        by_one, by_two = _had_by_one_and_by_two(fellows.values())
-        self.rare = by_one
+        by_one, by_two, by_more = _had_by_one_two_and_more(fellows.values())
+        self.rare = ~(by_two | by_more)
         if self.is_one:
             self._begin_moment(now)
             self._postponed = (by_one | by_two) & ~self._chosen(HALVINGS)
@@ -77,11 +77,11 @@ class Crowd:
         return self._some[halvings]
 
 
-def _had_by_one_and_by_two(fellows: Iterable[int]) -> tuple[int, int]:
-    """The pieces that exactly one fellow has, and those that exactly two have."""
+def _had_by_one_two_and_more(fellows: Iterable[int]) -> tuple[int, int, int]:
+    """The pieces that exactly one fellow has, those that exactly two have, and those that more have."""
     one_or_more = two_or_more = more = 0
     for pieces in fellows:
         more |= two_or_more & pieces
         two_or_more |= one_or_more & pieces
         one_or_more |= pieces
-    return one_or_more & ~two_or_more, two_or_more & ~more
+    return one_or_more & ~two_or_more, two_or_more & ~more, more

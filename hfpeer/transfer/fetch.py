@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
+from mmap import mmap
 
 from hfpeer.cache.blobs import BlobHash, PartialBlob
 from hfpeer.errors import BrokenCache, HfpeerError, NoSourceLeft
@@ -316,7 +317,7 @@ class BlobFetch:
                 self._desk.hashed_bytes = position
         return blob_hash.hexdigest()
 
-    def _next_bytes(self, position: int, seconds: float) -> tuple[tuple[bytearray, int] | None, int]:
+    def _next_bytes(self, position: int, seconds: float) -> tuple[tuple[mmap, int] | None, int]:
         """With the lock held: the warm buffer at `position`, or else how far can be read back. Waits so long for
         either."""
         warm = self._desk.pool.take(position)

@@ -9,6 +9,7 @@ that is missing, the buffer furthest ahead is taken back, so one slow source sto
 from __future__ import annotations
 
 import threading
+from mmap import mmap
 
 from hfpeer.ranges import PIECE_SIZE_BYTES, RangeSet
 
@@ -24,27 +25,28 @@ class BufferPool:
         self._freed = threading.Condition(lock)
         self._came = threading.Condition(lock)
         self._unmade = count
-        self._idle: list[bytearray] = []
-        self._waiting: dict[int, tuple[bytearray, int]] = {}
+        self._idle: list[mmap] = []
+        self._waiting: dict[int, tuple[mmap, int]] = {}
         self._starved_at: int | None = None
         """Where the hash waits for bytes."""
         self.is_closed = False
 
-    def acquire(self) -> bytearray | None:
+    def acquire(self) -> mmap | None:
         """A buffer to fill; waits for one. None once the pool is closed."""
         while not self.is_closed:
             if self._idle:
                 return self._idle.pop()
             if self._unmade:
                 self._unmade -= 1
-                return bytearray(PIECE_SIZE_BYTES)
+                # Unlike a bytearray's, its memory is first touched by who fills it, who holds no lock.
+                return mmap(-1, PIECE_SIZE_BYTES)
             if self._starved_at is not None and self._waiting:
                 buffer, _ = self._waiting.pop(max(self._waiting))
                 return buffer
             self._freed.wait()
         return None
 
-    def hand_over(self, offset: int, buffer: bytearray, size_bytes: int) -> None:
+    def hand_over(self, offset: int, buffer: mmap, size_bytes: int) -> None:
         """A filled and written buffer, for the hash."""
         replaced = self._waiting.pop(offset, None)
         self._waiting[offset] = (buffer, size_bytes)
@@ -55,7 +57,7 @@ class BufferPool:
             if offset <= self._starved_at < offset + size_bytes:
                 self._came.notify()
 
-    def give_back(self, buffer: bytearray) -> None:
+    def give_back(self, buffer: mmap) -> None:
         self._idle.append(buffer)
         self._freed.notify()
 
@@ -73,7 +75,7 @@ class BufferPool:
         self._freed.notify_all()
         self._came.notify_all()
 
-    def take(self, offset: int) -> tuple[bytearray, int] | None:
+    def take(self, offset: int) -> tuple[mmap, int] | None:
         """The waiting buffer that starts at `offset`."""
         return self._waiting.pop(offset, None)
 

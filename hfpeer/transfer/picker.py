@@ -15,7 +15,8 @@ Rules, in order of weight:
 5. While fellows fetch the same blob, each node asks a holder only for its own share of the pieces, one at a time, and
    gets the others from its fellows; so a holder, or the WAN, gives each piece about once. When its share is out, a
    node takes over what no fellow has or has claimed, the pieces of which it is the second owner first. Nobody gets far
-   ahead of a slow fellow, in the holder's pieces or in the fellows', because hashing follows the file.
+   ahead of a slow fellow, in the holder's pieces or in the fellows', because hashing follows the file. At the very end
+   a holder at home helps with what only one fellow has, which would take that one long to give to everybody.
 6. Who could only wait for a fellow asks it for what that is just getting from a holder, and gets it as it comes
    (cut-through); in a crowd, where a piece is better given to a few who pass it on, it waits.
 """
@@ -323,7 +324,9 @@ class Picker:
                 unclaimed &= ~self._coming_from(fellow, now)
         sound = {fellow.node_id for fellow in fellows}
         unsound = {source.node_id for source in self.sources.values() if source.node_id} - sound
-        return self._errands.choose(unclaimed, sound, unsound, now, is_far=holder.tier > 0)
+        share = self._errands.choose(unclaimed, sound, unsound, now, is_far=holder.tier > 0)
+        is_all_shared_out = not unclaimed and not holder.tier
+        return self._errands.last_of(self._ledger.free & holder.pieces) if is_all_shared_out else share
 
     def _is_spared(self, source: SourceState, fellows: list[SourceState]) -> bool:
         """Whether a source is one of few that must not give everything to everybody: each fellow asks for its share."""

@@ -7,6 +7,7 @@ right, and whom to ask for what, is for others to say.
 from __future__ import annotations
 
 import threading
+from mmap import mmap
 
 from hfpeer.errors import AccessDenied
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES
@@ -192,7 +193,7 @@ class Workers:
                     with self._desk.lock:
                         self._desk.pool.give_back(buffer)
 
-    def _receive_piece(self, order: Order, body: Body, buffer: bytearray) -> int:
+    def _receive_piece(self, order: Order, body: Body, buffer: mmap) -> int:
         """Bytes up to the next piece boundary; how many. What came before a fault is kept."""
         boundary = (order.position // PIECE_SIZE_BYTES + 1) * PIECE_SIZE_BYTES
         view = memoryview(buffer)[: min(boundary, order.stop) - order.position]

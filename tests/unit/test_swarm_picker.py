@@ -11,7 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfpeer.ranges import PieceGrid, RangeSet
-from hfpeer.transfer.errands import OWNER_LEFT_PIECES, TAKE_OVER_SHARE_SECONDS, Errands
+from hfpeer.transfer.errands import (
+    HELPED_FELLOWS,
+    LAST_PIECES,
+    LAST_SHARE,
+    OWNER_LEFT_PIECES,
+    TAKE_OVER_SHARE_SECONDS,
+    Errands,
+)
 from hfpeer.transfer.picker import COMPANY_SECONDS, HOLDER_ORDERS, Picker
 from hfpeer.transfer.pieces import lowest
 from hfpeer.transfer.shares import Shares
@@ -122,7 +129,7 @@ def named(count: int) -> list[str]:
     return [f"node-{number}" for number in range(count)]
 
 
-@given(st.integers(2, 9), st.integers(1, 70), st.sampled_from([0, 1, 2]))
+@given(st.integers(2, 9), st.integers(1, LAST_SHARE - 1), st.sampled_from([0, 1, 2]))
 def test_no_piece_is_asked_of_the_holder_twice(nodes: int, count: int, tier: int) -> None:
     swarm = Swarm.of(named(nodes), count, tier)
     swarm.run()
@@ -180,6 +187,16 @@ def test_one_slow_fellow_does_not_keep_the_others_from_hashing() -> None:
             break
     assert max(lags) < 96, "its next two are left to it for eight rounds each"
     assert max(swarm.asked.values()) == 1
+
+
+def test_at_the_end_a_holder_at_home_helps_with_what_one_fellow_alone_has() -> None:
+    swarm = Swarm.of(named(HELPED_FELLOWS + 1), LAST_PIECES * LAST_SHARE)
+    swarm.run(0.01)
+    twice = [piece for piece, times in swarm.asked.items() if times > 1]
+    assert twice and sum(swarm.asked.values()) <= 1.1 * LAST_PIECES * LAST_SHARE
+    far = Swarm.of(named(HELPED_FELLOWS + 1), LAST_PIECES * LAST_SHARE, tier=1)
+    far.run(0.01)
+    assert set(far.asked.values()) == {1}, "a hub does not"
 
 
 def test_the_first_piece_that_is_missing_does_not_wait_for_all_that_is_rarer() -> None:
