@@ -14,7 +14,8 @@ from collections.abc import Iterator, Sequence
 from hfpeer.errors import CorruptData
 from hfpeer.limits import Limiter, limited
 from hfpeer.names import Address, Digest
-from hfpeer.peers.connection import Answer, Connection, StaleConnection
+from hfpeer.peers.connection import Answer, Connection, StaleConnection, round_trip_seconds
+from hfpeer.peers.window import SharedWindow
 from hfpeer.wire import (
     MAX_BATCH_BLOBS,
     MAX_BATCH_HEADER_BYTES,
@@ -39,7 +40,8 @@ class BodyClient:
     """Opens blobs at one peer and keeps its idle connections, at most `max_idle_connections`. Thread-safe.
 
     `connect_timeout_seconds` bounds making a connection, `silence_timeout_seconds` the wait for the whole head of an
-    answer and for each next byte of its body. `limiter` holds for all bodies together.
+    answer and for each next byte of its body. `limiter` and `window` hold for all bodies together, also those of other
+    peers whose clients have the same.
     """
 
     def __init__(
@@ -51,9 +53,13 @@ class BodyClient:
         silence_timeout_seconds: float = 10.0,
         max_idle_connections: int = MAX_IDLE_CONNECTIONS,
         limiter: Limiter | None = None,
+        window: SharedWindow | None = None,
     ) -> None:
         self._address = address
         self._limiter = limiter
+        self._window = window or SharedWindow()
+        self._round_trip_seconds: float | None = None
+        """How far away the peer is."""
         self._head = (
             f"Host: {_host_header(address)}\r\nAccept-Encoding: identity\r\n"
             f"{NODE_HEADER}: {own_node_id}\r\n{PROTOCOL_HEADER}: {PROTOCOL_VERSION}\r\n"
@@ -101,6 +107,16 @@ class BodyClient:
             raise
         return Batch(limited(SocketBody(self, connection, length), self._limiter), digests)
 
+    def came(self, size_bytes: int) -> None:
+        """A body has brought so much."""
+        self._window.came(size_bytes)
+
+    def look_how_far(self, raw: socket.socket) -> None:
+        """Learns from a connection to the peer, of any kind, how far away it is."""
+        seconds = round_trip_seconds(raw)
+        if seconds is not None:
+            self._round_trip_seconds = min(seconds, self._round_trip_seconds or seconds)
+
     def close(self) -> None:
         """Ends every connection, also those that other threads are reading from."""
         with self._lock:
@@ -116,7 +132,7 @@ class BodyClient:
         request = f"GET {path} HTTP/1.1\r\n{self._head}{extra}\r\n".encode("ascii")
         connection = self._take()
         try:
-            return connection, connection.ask(request)
+            return connection, connection.ask(request, self._window.part(self._round_trip_seconds or 0.0))
         except StaleConnection:
             self._give_back(connection, is_reusable=False)
         except BaseException:
@@ -124,7 +140,7 @@ class BodyClient:
             raise
         connection = self._connect()
         try:
-            return connection, connection.ask(request)
+            return connection, connection.ask(request, self._window.part(self._round_trip_seconds or 0.0))
         except BaseException:
             self._give_back(connection, is_reusable=False)
             raise
@@ -134,7 +150,7 @@ class BodyClient:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None
                 if connection is not None:
-                    self._busy.add(connection)
+                    self._begin(connection)
             if connection is None:
                 return self._connect()
             if connection.is_fresh():
@@ -148,16 +164,23 @@ class BodyClient:
         except (OSError, UnicodeError) as error:
             raise SourceFault(f"no connection to {self._address}: {error}") from error
         raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.look_how_far(raw)
         connection = Connection(raw, self._silence_timeout_seconds)
         with self._lock:
-            self._busy.add(connection)
+            self._begin(connection)
             is_closed = self._is_closed
         if is_closed:
             self._give_back(connection, is_reusable=False)
             raise SourceFault(f"{self._address} is not asked any more")
         return connection
 
+    def _begin(self, connection: Connection) -> None:
+        """With the lock held: from now on the connection is in use."""
+        self._busy.add(connection)
+        self._window.join()
+
     def _give_back(self, connection: Connection, *, is_reusable: bool) -> None:
+        self._window.leave()
         with self._lock:
             self._busy.discard(connection)
             is_kept = is_reusable and not self._is_closed and len(self._idle) < self._max_idle_connections
@@ -187,6 +210,7 @@ class SocketBody:
         if got == 0:
             raise SourceFault(f"the connection ended {self.remaining_bytes} bytes early")
         self.remaining_bytes -= got
+        self._client.came(got)
         return got
 
     def close(self) -> None:

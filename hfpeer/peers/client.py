@@ -20,6 +20,7 @@ from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
 from hfpeer.names import Address, Commit, Digest, RepoId, Revision
 from hfpeer.peers.bodies import Batch, BodyClient
+from hfpeer.peers.window import SharedWindow
 from hfpeer.wire import (
     CATALOGUE_PATH,
     MAX_MESSAGE_BYTES,
@@ -60,7 +61,7 @@ class PeerClient:
     """One peer at one address. Belongs to the event loop it is first used on; `close` it with `aclose`.
 
     Every coroutine raises PeerUnreachable when the peer does not answer, or not in hfpeer's protocol. The two
-    blocking methods raise SourceFault and are for worker threads; `limiter` holds for what these bring.
+    blocking methods raise SourceFault and are for worker threads; `limiter` and `window` hold for what these bring.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class PeerClient:
         connect_timeout_seconds: float = 3.0,
         silence_timeout_seconds: float = 10.0,
         limiter: Limiter | None = None,
+        window: SharedWindow | None = None,
     ) -> None:
         self.address = address
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -95,6 +97,7 @@ class PeerClient:
             connect_timeout_seconds=connect_timeout_seconds,
             silence_timeout_seconds=silence_timeout_seconds,
             limiter=limiter,
+            window=window,
         )
 
     async def node(self) -> NodeMessage:
@@ -194,6 +197,7 @@ class PeerClient:
 
     async def _read(self, request: httpx.Request, limit_bytes: int, absent: tuple[int, ...]) -> bytes | None:
         response = await self._http.send(request, stream=True)
+        self._bodies.look_how_far(response.extensions["network_stream"].get_extra_info("socket"))
         try:
             if response.status_code in absent:
                 return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import socket
+import struct
 import sys
 import time
 from contextlib import suppress
@@ -24,8 +25,26 @@ GATHERED_BYTES = 256 * 1024
 GATHERING_SECONDS = 0.25
 """Who takes longer for them is slow: then what has come is taken."""
 CAN_GATHER = sys.platform == "linux"
+UNBOUNDED_WINDOW_BYTES = 1 << 30
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
+
+
+_TCP_INFO_BYTES = 152
+_MIN_RTT = struct.Struct("=148xI")
+"""`tcpi_min_rtt` of linux/tcp.h, in microseconds."""
+
+
+def round_trip_seconds(raw: socket.socket) -> float | None:
+    """The shortest time in which anything that this connection sent was acknowledged, by the kernel of the other side;
+    None where the system does not tell."""
+    if sys.platform != "linux":
+        return None
+    try:
+        (microseconds,) = _MIN_RTT.unpack(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES))
+    except (OSError, struct.error):
+        return None
+    return float(microseconds) / 1e6
 
 
 class StaleConnection(Exception):
@@ -71,14 +90,17 @@ class Connection:
         self._pending = b""
         self._idle_since: float | None = None
         self._gathered_bytes = 1
+        self._window_bytes = UNBOUNDED_WINDOW_BYTES
 
-    def ask(self, request: bytes) -> Answer:
-        """Sends the request and reads the head of the answer. Raises SourceFault, or StaleConnection for one that
-        was kept and has been closed by the peer meanwhile."""
+    def ask(self, request: bytes, window_bytes: int | None = None) -> Answer:
+        """Sends the request and reads the head of the answer. The peer has at most `window_bytes` of it under way,
+        where the system can bound that; None is as much as it likes. Raises SourceFault, or StaleConnection for one
+        that was kept and has been closed by the peer meanwhile."""
         was_kept = self._idle_since is not None
         try:
             self._socket.settimeout(self._silence_timeout_seconds)
             self._wake_at(1)
+            self._bound_window(UNBOUNDED_WINDOW_BYTES if window_bytes is None else window_bytes)
             self._socket.sendall(request)
             head = self._read_head()
         except TimeoutError as error:
@@ -132,6 +154,7 @@ class Connection:
     def _recv(self, view: memoryview, limit: int) -> int:
         if CAN_GATHER:
             self._wake_at(min(limit, GATHERED_BYTES))
+            self._bound_window(self._window_bytes)
             self._wait_at_most(min(GATHERING_SECONDS, self._silence_timeout_seconds))
             with suppress(TimeoutError):
                 return self._socket.recv_into(view, limit)
@@ -144,6 +167,13 @@ class Connection:
         if CAN_GATHER and size_bytes != self._gathered_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
             self._gathered_bytes = size_bytes
+
+    def _bound_window(self, size_bytes: int) -> None:
+        """Again and again: the system forgets a bound when it makes room for more."""
+        was_bounded = self._window_bytes < UNBOUNDED_WINDOW_BYTES
+        if CAN_GATHER and (was_bounded or size_bytes < UNBOUNDED_WINDOW_BYTES):
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size_bytes)
+        self._window_bytes = size_bytes
 
     def _wait_at_most(self, seconds: float) -> None:
         if seconds != self._socket.gettimeout():

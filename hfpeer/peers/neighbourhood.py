@@ -16,6 +16,7 @@ from hfpeer.limits import Limiter
 from hfpeer.names import Address, Commit
 from hfpeer.peers.client import PeerClient
 from hfpeer.peers.table import Peer, PeerTable, State
+from hfpeer.peers.window import SharedWindow
 from hfpeer.tasks import end_tasks
 from hfpeer.wire import CatalogueMessage
 
@@ -46,6 +47,7 @@ class Neighbourhood:
         self.table = PeerTable(own_node_id)
         self._own_node_id = own_node_id
         self._limiter = limiter
+        self._window = SharedWindow()
         self._is_busy = is_busy
         self._clock = clock
         self._clients: dict[Address, PeerClient] = {}
@@ -73,7 +75,9 @@ class Neighbourhood:
         """The client for a peer's best address."""
         known = self._clients.get(peer.address)
         if known is None:
-            known = self._clients[peer.address] = PeerClient(peer.address, self._own_node_id, limiter=self._limiter)
+            known = self._clients[peer.address] = PeerClient(
+                peer.address, self._own_node_id, limiter=self._limiter, window=self._window
+            )
         return known
 
     def candidates(self, commit: Commit | None = None) -> list[Peer]:

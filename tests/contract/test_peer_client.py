@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -38,9 +39,12 @@ from fakes.peers import (
 from hfpeer.errors import CorruptData, InvalidName, PeerUnreachable
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Address, Commit, Digest, FilePath, RepoId, Revision
+from hfpeer.peers.bodies import SocketBody
 from hfpeer.peers.client import PeerClient
+from hfpeer.peers.window import FEW_SENDERS, LEAST_BYTES, NEAR_BYTES
 from hfpeer.wire import (
     MAX_BATCH_BLOBS,
+    Body,
     PieceMap,
     RefMessage,
     SourceFault,
@@ -294,6 +298,29 @@ def test_idle_connections_are_few_however_many_bodies_were_open() -> None:
             body.close()
             body.close()
         assert len(client._bodies._idle) == 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a window")
+def test_of_many_who_send_at_once_each_may_have_little_under_way() -> None:
+    def window_of(body: Body) -> int:
+        assert isinstance(body, SocketBody)
+        return body._connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
+
+    with GoodPeer([DATA]) as peer, reading(peer, silence_seconds=3.0) as client:
+        bodies = [client.open_range(DIGEST, 0, len(DATA)) for _ in range(8)]
+        for body in bodies:
+            left_bytes = len(DATA) - 1
+            while left_bytes:  # the system makes room for more when it sees how much is read at once
+                left_bytes -= body.readinto(memoryview(bytearray(left_bytes)))
+            body.readinto(memoryview(bytearray(1)))
+        assert [window_of(body) for body in bodies[FEW_SENDERS:]] == [
+            max(LEAST_BYTES, NEAR_BYTES // senders) for senders in range(FEW_SENDERS + 1, 9)
+        ]
+        for body in bodies:
+            body.close()
+        alone = client.open_range(DIGEST, 0, 10)
+        assert window_of(alone) > 100 * NEAR_BYTES, "on a kept connection, too"
+        alone.close()
 
 
 @pytest.mark.parametrize("cls", [GoodPeer, StallingPeer])
