@@ -59,7 +59,7 @@ class BodyClient:
         self._limiter = limiter
         self._window = window or SharedWindow()
         self._round_trip_seconds: float | None = None
-        """How far away the peer is."""
+        """How far away the peer is; None while nobody knows, as if it were near."""
         self._head = (
             f"Host: {_host_header(address)}\r\nAccept-Encoding: identity\r\n"
             f"{NODE_HEADER}: {own_node_id}\r\n{PROTOCOL_HEADER}: {PROTOCOL_VERSION}\r\n"

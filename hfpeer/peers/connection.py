@@ -28,8 +28,6 @@ CAN_GATHER = sys.platform == "linux"
 UNBOUNDED_WINDOW_BYTES = 1 << 30
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
-
-
 _TCP_INFO_BYTES = 152
 _MIN_RTT = struct.Struct("=148xI")
 """`tcpi_min_rtt` of linux/tcp.h, in microseconds."""
