@@ -132,15 +132,15 @@ class BodyClient:
         request = f"GET {path} HTTP/1.1\r\n{self._head}{extra}\r\n".encode("ascii")
         connection = self._take()
         try:
-            return connection, connection.ask(request, self._window.part(self._round_trip_seconds or 0.0))
+            return connection, self._ask_over(connection, request)
         except StaleConnection:
-            self._give_back(connection, is_reusable=False)
-        except BaseException:
-            self._give_back(connection, is_reusable=False)
-            raise
-        connection = self._connect()
+            connection = self._connect()
+        return connection, self._ask_over(connection, request)
+
+    def _ask_over(self, connection: Connection, request: bytes) -> Answer:
+        """The answer; where there is none, the connection is given back."""
         try:
-            return connection, connection.ask(request, self._window.part(self._round_trip_seconds or 0.0))
+            return connection.ask(request, self._window.part(self._round_trip_seconds or 0.0))
         except BaseException:
             self._give_back(connection, is_reusable=False)
             raise

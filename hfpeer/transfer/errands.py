@@ -59,7 +59,6 @@ class Errands:
         self._moved_at: float | None = None
         self._has_stepped_in = False
         self._turns = 0
-        self._fellows = 0
         self._known_envoys: Collection[str] = ()
         self._left: list[int] = []
         self._rumours: list[tuple[int, float]] = []
@@ -76,8 +75,7 @@ class Errands:
         """Of the pieces that no fellow has or claims, those to ask a holder for now. `sound` are the node ids of the
         fellows that can be counted on, `unsound` those of the peers that cannot. From one that `is_far`, over the WAN,
         a piece may come twice only if nothing else helps; at home a little time is worth a piece now and then."""
-        self._fellows = len(sound)
-        unclaimed &= ~self._rumoured(self._fellows, now)
+        unclaimed &= ~self._rumoured(len(sound), now)
         self._watch(unclaimed, now)
         self.look_again_at = None
         if not unclaimed:
@@ -95,11 +93,11 @@ class Errands:
         spare = 0 if is_far else self._spare(unclaimed, envoys)
         return spare or self._take_over(unclaimed, envoys, now)
 
-    def last_of(self, pieces: int) -> int:
+    def last_of(self, pieces: int, fellows: int) -> int:
         """One of the pieces that this node still lacks when nothing is left to share out, to ask a holder for which has
         nothing else to do then; 0 if there are too many, or enough fellows to get them from."""
         is_end = pieces.bit_count() <= min(LAST_PIECES, self._shares.count // LAST_SHARE)
-        is_helped = self._fellows >= HELPED_FELLOWS and not self.crowd.is_one
+        is_helped = fellows >= HELPED_FELLOWS and not self.crowd.is_one
         return self._one_of(pieces & self.crowd.rare) if is_end and is_helped else 0
 
     def of_fellow(self, pieces: int, fellow: str) -> int:

@@ -325,8 +325,9 @@ class Picker:
         sound = {fellow.node_id for fellow in fellows}
         unsound = {source.node_id for source in self.sources.values() if source.node_id} - sound
         share = self._errands.choose(unclaimed, sound, unsound, now, is_far=holder.tier > 0)
-        is_all_shared_out = not unclaimed and not holder.tier
-        return self._errands.last_of(self._ledger.free & holder.pieces) if is_all_shared_out else share
+        if unclaimed or holder.tier:
+            return share
+        return self._errands.last_of(self._ledger.free & holder.pieces, len(sound))
 
     def _is_spared(self, source: SourceState, fellows: list[SourceState]) -> bool:
         """Whether a source is one of few that must not give everything to everybody: each fellow asks for its share."""

@@ -129,8 +129,16 @@ def named(count: int) -> list[str]:
     return [f"node-{number}" for number in range(count)]
 
 
-@given(st.integers(2, 9), st.integers(1, LAST_SHARE - 1), st.sampled_from([0, 1, 2]))
-def test_no_piece_is_asked_of_the_holder_twice(nodes: int, count: int, tier: int) -> None:
+WHERE_NO_HOLDER_HELPS = st.one_of(
+    st.tuples(st.integers(2, 9), st.integers(1, LAST_SHARE - 1), st.just(0)),
+    st.tuples(st.integers(2, HELPED_FELLOWS), st.integers(1, 70), st.just(0)),
+    st.tuples(st.integers(2, 9), st.integers(1, 70), st.sampled_from([1, 2])),
+)
+
+
+@given(WHERE_NO_HOLDER_HELPS)
+def test_no_piece_is_asked_of_the_holder_twice(world: tuple[int, int, int]) -> None:
+    nodes, count, tier = world
     swarm = Swarm.of(named(nodes), count, tier)
     swarm.run()
     assert swarm.asked == Counter(range(count))
