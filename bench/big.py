@@ -1,14 +1,14 @@
 """A file above 50 GB through the endpoint of a node that has it, to real clients of several versions, one by one.
 
-    python bench/big.py                                       0.36.2, 1.29.0 and the newest, with and without hf_xet
-    python bench/big.py --clients 1.29.0,2.4.0-xet --gib 60
+    python -m bench.big                                       0.36.2, 1.29.0 and the newest, with and without hf_xet
+    python -m bench.big --clients 1.29.0,2.4.0-xet --gib 60
 
 A client is a version of huggingface_hub; `-xet` means with hf_xet out of use. Before 1.33 a file above 50 GB comes by
 Xet alone, later over plain HTTP too. Each gets an environment of its own (pip), downloads the whole with
 `hf_hub_download`, and what it has is hashed afterwards, outside the time.
 
 Needs free disk below --dir: the file once (clients write its zeros; the node's own copy is sparse) and 4 GB more. Takes
-some five minutes a client on a slow disk; one that takes longer than --minutes is ended. Everything is removed.
+some five minutes a client on a slow disk; a client that takes longer than --minutes is ended. Everything is removed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfpeer_cli.demo import Machine
+from hfpeer_cli.commands.demo import Machine
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -119,7 +119,7 @@ def download(client: Client, endpoint: str, commit: str, home: Path, timeout_sec
 
 
 def try_client(client: Client, machine: Machine, commit: str, sha256: str, home: Path, timeout_seconds: float) -> str:
-    """What became of it, for the table."""
+    """The verdict for the table."""
     endpoint = f"http://{machine.do('status')['listeners']['endpoint']}"
     try:
         seconds, path = download(client, endpoint, commit, home, timeout_seconds)

@@ -1,7 +1,7 @@
 """How light the node is: its help, its start, its rest, and a start over a cache that is already full.
 
-    python bench/daemon.py
-    python bench/daemon.py --files 10000 --repos 50 --rounds 10 --json
+    python -m bench.daemon
+    python -m bench.daemon --files 10000 --repos 50 --rounds 10 --json
 
 Prints each figure beside its target, and the CPU time of a start, which a busy machine changes little. The full cache
 is laid out as the Hub client does it: blobs, links, refs; nothing of it is known to the node before. Everything lies
@@ -30,10 +30,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hfpeer.control import ControlClient
-from hfpeer.operations import Operations
-from hfpeer.paths import Places
-from hfpeer_cli.demo import Machine
+from hfpeer.config.paths import Places
+from hfpeer.control.client import ControlClient
+from hfpeer.control.operations import Operations
+from hfpeer_cli.commands.demo import Machine
 
 HELP = (sys.executable, "-c", "from hfpeer_cli.main import main; main()", "--help")
 IDLE_SECONDS = 5.0
@@ -72,12 +72,12 @@ def measure(files: int, repos: int, rounds: int) -> Iterator[Figure]:
         ready_at = time.monotonic()
         with asked_again_and_again(full.do("status")["listeners"]["lan"]) as slowest:
             found = sum(revision.files for revision in ask(full, lambda node: node.list_revisions()))
-            catalogued_seconds = time.monotonic() - ready_at
+            indexed_seconds = time.monotonic() - ready_at
             assert found == files, found
             verified_seconds = seconds_until_verified(full, ready_at)
-        yield Figure("from ready until they are catalogued", 1000 * catalogued_seconds, "ms", 2000)
+        yield Figure("from ready until they are indexed", 1000 * indexed_seconds, "ms", 2000)
         yield Figure("from ready until they are hashed", 1000 * verified_seconds, "ms")
-        yield Figure("slowest GET /v1/node meanwhile", 1000 * slowest[0], "ms")
+        yield Figure("slowest GET /node meanwhile", 1000 * slowest[0], "ms")
         yield Figure("memory after that, RSS", memory_bytes(full) / 1e6, "MB")
         yield Figure("hfpeer daemon start, all of them known", 1000 * start(full, 1)[0], "ms", 1500)
 
@@ -148,7 +148,7 @@ def asked_again_and_again(address: str) -> Iterator[list[float]]:
         connection = http.client.HTTPConnection(address, timeout=30)
         while not is_over.wait(0.005):
             began_at = time.perf_counter()
-            connection.request("GET", "/v1/node")
+            connection.request("GET", "/node")
             connection.getresponse().read()
             slowest[0] = max(slowest[0], time.perf_counter() - began_at)
         connection.close()

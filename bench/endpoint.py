@@ -1,7 +1,7 @@
 """The Hub endpoint of a node: how fast a warm file, a file one hop away and small questions are answered.
 
-    python bench/endpoint.py                      2 GiB through `hf download`, 3 rounds; then latencies
-    python bench/endpoint.py --file-bytes 268435456 --rounds 1
+    python -m bench.endpoint                      2 GiB through `hf download`, 3 rounds; then latencies
+    python -m bench.endpoint --file-bytes 268435456 --rounds 1
 
 Needs nginx and curl on the PATH. Everything lies below --dir, by default in memory (/dev/shm), and is removed at the
 end. Quoted are medians. Client and servers share this machine's cores.
@@ -27,9 +27,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from transfer import COMMIT, NGINX_PORT, REPO, Cost, Nginx, _cpu_seconds, _make_model, measure
-
-from hfpeer_cli.demo import Machine
+from bench.transfer import COMMIT, NGINX_PORT, REPO, Cost, Nginx, _cpu_seconds, _make_model, measure
+from hfpeer_cli.commands.demo import Machine
 
 CONNECTIONS = 16
 LISTED_FILES = 10_000
@@ -56,7 +55,7 @@ class Downloads:
     def hop(self) -> Cost:
         cost = self._download(endpoint_of(self._taker), self._commit, cpu_of(self._giver), cpu_of(self._taker))
         time.sleep(0.5)  # what came is being installed
-        self._taker.do("model", "rm", "-r", REPO)
+        self._taker.do("model", "rm", "-r", REPO, "--force")
         return cost
 
     def stop(self) -> None:
@@ -170,7 +169,7 @@ def ask_one(endpoint: str, line: str, count: int) -> list[float]:
     host = urlsplit(endpoint)
     request = f"{line} HTTP/1.1\r\nHost: {host.netloc}\r\nUser-Agent: bench\r\n\r\n".encode()
     took = []
-    with socket.create_connection((host.hostname, host.port)) as connection:
+    with socket.create_connection((host.hostname or "", host.port or 80)) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for _ in range(count):
             began_at = time.monotonic()

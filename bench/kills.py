@@ -1,12 +1,19 @@
 """Kills a node in the middle of transfers, again and again, and counts what that costs.
 
-    python bench/kills.py --kills 200
+    python -m bench.kills --kills 200
 
 A process of its own adds a repo from a throttled hub simulator and gets SIGKILL at a random moment; then it is started
 again, until the repo is there, and the next round begins with an empty cache. After every kill each blob that is
-visible must hash to its name and no snapshot link may dangle. What a kill costs is what the hub has sent since the
-last start and the disk does not have: at most the pieces in flight, one on each connection, and what was on its way
-in sockets. Exits with 1 if anything is wrong or a kill has cost more.
+visible must hash to its name and no snapshot link may dangle. The cost of a kill is the bytes that the hub has sent
+since the last start and the disk does not have: at most the pieces in flight, one on each connection, and the bytes in
+sockets. Exits with 1 if anything is wrong or a kill has cost more.
+
+    python -m bench.kills --at-calls add publish rm --most 100
+    python -m bench.kills --at-calls add publish --fault EIO ENOSPC
+
+With --at-calls a command is killed, or a call of it fails, at one chosen system call after the other, on a fresh cache
+each time. Then nothing wrong may be visible, and the same command must end with exit 0 and leave what an undisturbed
+one leaves. See `bench/calls.py` for which calls and commands there are.
 """
 
 from __future__ import annotations
@@ -25,38 +32,38 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from bench.calls import COMMANDS, FAULTS, measure
+from fakes.hub import HubSimulator, Lfs, faults
+from fakes.hub.zoo import noise
+from fakes.waiting import wait_until
+from hfpeer.cache.disk.layout import partials_folder
+from hfpeer.cache.partial.blob import open_partial
+from hfpeer.config.settings import read_settings
+from hfpeer.control.operations import AddRequest
+from hfpeer.names import Digest, RepoId, Revision
+from hfpeer.node.node import Node
+from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES
+from hfpeer.ranges import MIB, PIECE_SIZE_BYTES
+from hfpeer.transfer.fetch.workers import MAX_WORKERS
+from hfpeer.transfer.snapshot import LARGE_AT_ONCE
+from hfpeer.transfer.tiers import Tier
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT / "tests")]
-
-from fakes.hub import HubSimulator, Lfs, faults  # noqa: E402
-from fakes.hub.zoo import noise  # noqa: E402
-from hfpeer.cache.blobs import open_partial  # noqa: E402
-from hfpeer.cache.layout import partials_folder  # noqa: E402
-from hfpeer.names import Digest, RepoId, Revision  # noqa: E402
-from hfpeer.node import Node  # noqa: E402
-from hfpeer.operations import AddRequest  # noqa: E402
-from hfpeer.ranges import MIB, PIECE_SIZE_BYTES  # noqa: E402
-from hfpeer.settings import read_settings  # noqa: E402
-from hfpeer.transfer.small import HUB_CONNECTIONS  # noqa: E402
-from hfpeer.transfer.snapshot import LARGE_AT_ONCE  # noqa: E402
-from hfpeer.transfer.sources import CONNECTIONS  # noqa: E402
-from hfpeer.transfer.workers import MAX_WORKERS  # noqa: E402
-from hfpeer.wire import MAX_BATCH_BLOB_BYTES  # noqa: E402
-
 REPO = RepoId.from_api_path("models/acme/weights")
 LARGE_BYTES = (16 * MIB, 16 * MIB + 1, 12 * MIB - 1, 700_000)
 SMALL_FILES = 40
 SOCKET_BYTES = 512 * 1024
-"""What may be in the sockets of one connection: the hub sends less than this at a time, and the node reads at once."""
+"""Bytes that may be in the sockets of one connection: the hub sends less than this at a time, and the node reads at
+once."""
 LONGEST_RUN_SECONDS = 2.0
 
-LARGE_CONNECTIONS = LARGE_AT_ONCE * min(MAX_WORKERS, CONNECTIONS["origin"])
-BOUND_BYTES = LARGE_CONNECTIONS * (PIECE_SIZE_BYTES + SOCKET_BYTES) + HUB_CONNECTIONS * MAX_BATCH_BLOB_BYTES
+LARGE_CONNECTIONS = LARGE_AT_ONCE * min(MAX_WORKERS, Tier.ORIGIN.blob_requests)
+BOUND_BYTES = LARGE_CONNECTIONS * (PIECE_SIZE_BYTES + SOCKET_BYTES) + Tier.ORIGIN.bundle_requests * MAX_BATCH_BLOB_BYTES
 
 
 @dataclass
 class Figures:
-    """What all the rounds have cost. Bytes are payload: bodies of files, without headers and listings."""
+    """The cost of all rounds. Bytes are payload: bodies of files, without headers and listings."""
 
     kills: int = 0
     rounds: int = 0
@@ -86,7 +93,7 @@ class Figures:
 
 
 def run(kills: int, seed: int, bytes_per_second: float) -> Figures:
-    """Rounds of transfers until there have been so many kills. The same seed kills after the same times."""
+    """Rounds of transfers until there have been `kills` kills. The same seed kills after the same times."""
     dice, figures = random.Random(seed), Figures()
     with throttled_hub(bytes_per_second) as (hub, commit):
         while figures.kills < kills:
@@ -114,9 +121,10 @@ def one_round(hub: HubSimulator, commit: str, folder: Path, kills: int, dice: ra
     while not is_done:
         hub.clear()
         seconds = dice.uniform(0.0, LONGEST_RUN_SECONDS) if figures.kills < kills else None
-        is_done = start_and_kill(folder, hub.endpoint, commit, seconds)
+        is_done = start_and_kill(folder, hub, commit, seconds)
         hub.wait_until_quiet()
-        sent_bytes = hub.body_bytes_sent(listener="cdn") + hub.body_bytes_sent("*/resolve/*/texts/*", listener="hub")
+        sent_bytes = hub.body_bytes_sent(listener="cdn")
+        sent_bytes += hub.body_bytes_sent("*/resolve-cache/*/texts/*", listener="hub")
         figures.sent_bytes += sent_bytes
         figures.faults += faults_in(cache)
         now_kept = kept(cache)
@@ -128,16 +136,19 @@ def one_round(hub: HubSimulator, commit: str, folder: Path, kills: int, dice: ra
         figures.faults.append(f"a finished transfer has {kept_bytes} bytes")
 
 
-def start_and_kill(folder: Path, endpoint: str, commit: str, seconds: float | None) -> bool:
-    """Starts a node that adds the repo and kills it after a time. Whether it was done before."""
+def start_and_kill(folder: Path, hub: HubSimulator, commit: str, seconds: float | None) -> bool:
+    """Starts a node that adds the repo and kills it `seconds` after its first request. Whether it was done before."""
     environ = {
         **os.environ,
         "HFPEER_HOME": str(folder / "home"),
         "HF_HUB_CACHE": str(folder / "hub"),
-        "HFPEER_UPSTREAMS": f"origin={endpoint}",
+        "HFPEER_UPSTREAMS": f"origin={hub.endpoint}",
         "HFPEER_MDNS": "0",
     }
-    node = subprocess.Popen([sys.executable, __file__, "--add", commit], env=environ, start_new_session=True)
+    node = subprocess.Popen(
+        [sys.executable, "-m", "bench.kills", "--add", commit], cwd=ROOT, env=environ, start_new_session=True
+    )
+    wait_until(lambda: hub.requests or node.poll() is not None, "the node asks the hub or ends")
     try:
         code = node.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -150,7 +161,7 @@ def start_and_kill(folder: Path, endpoint: str, commit: str, seconds: float | No
 
 
 async def add(commit: str) -> None:
-    """What the process that is killed does."""
+    """The work of the process that is killed."""
     node = Node(read_settings(os.environ, home=Path(os.environ["HFPEER_HOME"])))
     try:
         await node.add(AddRequest(repo=REPO, revision=Revision(commit)), lambda event: None)
@@ -159,12 +170,12 @@ async def add(commit: str) -> None:
 
 
 def blobs(cache: Path) -> list[Path]:
-    """Blobs as the Hub client sees them: what ends in `.incomplete` is none yet."""
+    """Blobs as the Hub client sees them, without files that end in `.incomplete`."""
     return [path for path in cache.glob("*--*/blobs/*") if path.suffix != ".incomplete"]
 
 
 def faults_in(cache: Path) -> list[str]:
-    """What is wrong with what others can see in a cache."""
+    """The wrong blobs and links that others can see in a cache."""
     found = [f"{blob.name} has other bytes" for blob in blobs(cache) if not is_right(blob)]
     links = [path for path in cache.glob("*--*/snapshots/**/*") if path.is_symlink()]
     return found + [f"{link} leads nowhere" for link in links if not link.exists()]
@@ -192,8 +203,16 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--mib-per-second", type=float, default=24.0, help="what the hub sends, over all connections")
+    parser.add_argument("--at-calls", nargs="+", choices=COMMANDS, help="these commands, at chosen system calls")
+    parser.add_argument("--fault", nargs="+", choices=FAULTS, default=["KILL"], help="with --at-calls: what happens")
+    parser.add_argument("--most", type=int, default=100, help="with --at-calls: rounds of each, evenly spread")
     parser.add_argument("--add", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.at_calls:
+        tallies = measure(options.at_calls, options.fault, options.most)
+        for tally in tallies:
+            print(tally.line(), *tally.wrong, sep="\n    ")
+        sys.exit(1 if any(tally.wrong for tally in tallies) else 0)
     if options.add:
         asyncio.run(add(options.add))
         return

@@ -1,7 +1,7 @@
 """One node to another over loopback, verified, beside nginx and `hf download`, in one run.
 
-    python bench/transfer.py                      2 GiB in one file, 5 rounds
-    python bench/transfer.py --files 2000 --file-bytes 4096
+    python -m bench.transfer                      2 GiB in one file, 5 rounds
+    python -m bench.transfer --files 2000 --file-bytes 4096
 
 Needs nginx and curl on the PATH. Everything lies below --dir, by default in memory (/dev/shm), because a disk's mood
 is not what is measured; it is removed at the end. The ways take turns in every round; quoted are medians, and ratios
@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfpeer_cli.demo import Machine
+from hfpeer_cli.commands.demo import Machine
 
 REPO = "bench/model"
 COMMIT = "c" * 40
@@ -185,7 +185,7 @@ class Ways:
             self._taker.do("model", "add", "-r", REPO, "-v", self._commit)
 
         cost = measure(work, *(lambda pid=pid: _cpu_seconds(pid) for pid in self._pids))
-        self._taker.do("model", "rm", "-r", REPO)
+        self._taker.do("model", "rm", "-r", REPO, "--force")
         return cost
 
     def curl(self, *, digests: bool = False) -> Cost:

@@ -1,30 +1,39 @@
 """Every error hfpeer raises on purpose, and the one table that carries them across the wire.
 
 HfpeerError            internal          exit 1    HTTP 500
+├─ PushRefused         push_refused      exit 1    HTTP 502   ModelScope does not take a file or a commit
+├─ BuildFailed         build_failed                           `datasets` could not build a prepared set
 ├─ InvalidName         bad_name          exit 2    HTTP 400   malformed repo, revision, path, address, setting
+├─ MissingExtra        missing_extra     exit 2    HTTP 501   a library that an extra of hfpeer brings is missing
 ├─ NotFound            not_found         exit 4    HTTP 404
 │  ├─ RepoNotFound     repo_not_found
 │  ├─ RevisionNotFound revision_not_found
 │  └─ EntryNotFound    entry_not_found
 ├─ AccessDenied        access_denied     exit 5    HTTP 403   a token is missing or refused
-│  └─ GatedRepo        gated_repo
+│  ├─ GatedRepo        gated_repo
+│  └─ NameTaken        name_taken                            the name of a publication belongs to another repo
 ├─ Unreachable         unreachable       exit 6    HTTP 503
 │  ├─ HubUnreachable   hub_unreachable
 │  ├─ PeerUnreachable  peer_unreachable
-│  └─ NoSourceLeft     no_source_left
-├─ CorruptData         corrupt_data      exit 7    HTTP 502   bytes that are not what the commit says
-│  └─ ForgedManifest   forged_manifest
+│  ├─ NoSourceLeft     no_source_left
+│  └─ SshFailed        ssh_failed                             the far end of a push cannot be reached by ssh
+├─ CorruptData         corrupt_data      exit 7    HTTP 502   bytes that do not have the digest in the commit
+│  ├─ ForgedManifest   forged_manifest
+│  ├─ BadArchive       bad_archive                            an archive that is damaged, or not what it says
+│  ├─ ForeignPath      foreign_path                           a prepared set that names files outside of its commit
+│  └─ ContestedName    contested_name              HTTP 409   peers disagree on the commit of a name
 ├─ StorageError        storage           exit 8    HTTP 507
 │  ├─ NoSpace          no_space
 │  ├─ BrokenCache      broken_cache
+│  ├─ NotThisVolume    not_this_volume                        a file system that cannot hold such a file
 │  └─ Locked           locked                      HTTP 409
 └─ DaemonError         daemon            exit 9    HTTP 500   raised by the command line only
    ├─ NotRunning       not_running
    ├─ VersionMismatch  version_mismatch
    └─ AddressInUse     address_in_use
 
-A class exists where somebody acts on the difference. Messages are whole sentences for a person; `hint`
-is the next thing to do. Nothing here does input or output.
+A class exists where code or a user acts on the difference. Messages are whole sentences for a person; `hint` is the
+next thing to do. Pure.
 """
 
 from __future__ import annotations
@@ -35,8 +44,8 @@ from typing import Any, ClassVar
 class HfpeerError(Exception):
     """Something went wrong inside hfpeer.
 
-    `message` says what happened and to what, `hint` what to do about it, `facts` are the values both are
-    made of (JSON-ready).
+    `message` says what happened and to what, `hint` what to do about it. `facts` are the values in both, ready for
+    JSON.
     """
 
     code: ClassVar[str] = "internal"
@@ -54,14 +63,32 @@ class HfpeerError(Exception):
         return {"code": self.code, "message": self.message, "hint": self.hint, "facts": self.facts}
 
 
+class BuildFailed(HfpeerError):
+    """The `datasets` library could not build a prepared set."""
+
+    code = "build_failed"
+
+
 class InvalidName(HfpeerError):
     """A repo, revision, path, address, port or setting is malformed."""
 
     code, exit_code, http_status = "bad_name", 2, 400
 
 
+class PushRefused(HfpeerError):
+    """ModelScope does not take a file or a commit, for another reason than the token."""
+
+    code, http_status = "push_refused", 502
+
+
+class MissingExtra(HfpeerError):
+    """A library is missing that an extra of hfpeer brings."""
+
+    code, exit_code, http_status = "missing_extra", 2, 501
+
+
 class NotFound(HfpeerError):
-    """What was asked for does not exist at any source that was asked."""
+    """No source that was asked has it."""
 
     code, exit_code, http_status = "not_found", 4, 404
 
@@ -96,8 +123,14 @@ class GatedRepo(AccessDenied):
     code = "gated_repo"
 
 
+class NameTaken(AccessDenied):
+    """The cache, a hub or a peer knows another repo by the name under which a folder is to be published."""
+
+    code = "name_taken"
+
+
 class Unreachable(HfpeerError):
-    """Nobody who could help answers now; a later try may succeed and continues where this one stopped."""
+    """No source answers now; a later try may succeed and continues where this one stopped."""
 
     code, exit_code, http_status = "unreachable", 6, 503
 
@@ -120,20 +153,44 @@ class NoSourceLeft(Unreachable):
     code = "no_source_left"
 
 
+class SshFailed(Unreachable):
+    """ssh does not reach the far end of a push, or the link broke; or what arrived there could not be verified."""
+
+    code = "ssh_failed"
+
+
 class CorruptData(HfpeerError):
-    """Bytes do not hash to their digest, and nobody had better ones."""
+    """Bytes do not hash to their digest, and no source has the right ones."""
 
     code, exit_code, http_status = "corrupt_data", 7, 502
 
 
 class ForgedManifest(CorruptData):
-    """A listing does not fold to the commit it claims to be."""
+    """A listing does not fold to the commit that it claims to be of."""
 
     code = "forged_manifest"
 
 
+class BadArchive(CorruptData):
+    """An archive, or a part of it, is damaged, missing, or not what it says."""
+
+    code = "bad_archive"
+
+
+class ForeignPath(CorruptData):
+    """A prepared set names a file that is not one of its commit."""
+
+    code = "foreign_path"
+
+
+class ContestedName(CorruptData):
+    """Peers disagree on the commit of a name, and no hub can be asked."""
+
+    code, http_status = "contested_name", 409
+
+
 class StorageError(HfpeerError):
-    """The disk or the cache cannot take what should be written."""
+    """The disk or the cache cannot be written."""
 
     code, exit_code, http_status = "storage", 8, 507
 
@@ -145,13 +202,19 @@ class NoSpace(StorageError):
 
 
 class BrokenCache(StorageError):
-    """The cache folder cannot be read or written as it should."""
+    """A file or folder of the cache, or of hfpeer's home, cannot be used."""
 
     code = "broken_cache"
 
 
+class NotThisVolume(StorageError):
+    """The file system of a volume cannot hold a file of this size or name, or has no links."""
+
+    code = "not_this_volume"
+
+
 class Locked(StorageError):
-    """Another process works on the same thing."""
+    """Another process is writing the same file."""
 
     code, http_status = "locked", 409
 
@@ -175,7 +238,7 @@ class VersionMismatch(DaemonError):
 
 
 class AddressInUse(DaemonError):
-    """A listener's address is taken."""
+    """Another program listens on an address of the daemon."""
 
     code = "address_in_use"
 
@@ -185,11 +248,11 @@ def _tree(root: type[HfpeerError]) -> list[type[HfpeerError]]:
 
 
 CODES: dict[str, type[HfpeerError]] = {error.code: error for error in _tree(HfpeerError)}
-"""Wire code -> class, for every class of the tree."""
+"""By wire code: every class of the tree."""
 
 
 def from_problem(problem: dict[str, Any]) -> HfpeerError:
-    """The error that `to_problem` wrote; an unknown code becomes a plain HfpeerError."""
+    """The error that `to_problem` wrote. An unknown code becomes a plain HfpeerError."""
     cls = CODES.get(str(problem.get("code")), HfpeerError)
     facts = problem.get("facts")
     return cls(

@@ -1,28 +1,30 @@
 """The words of the Hub as values: repo, revision, commit, file path, digest.
 
-Strings from outside are parsed here once, at the edge, and everything behind it handles values that are
-known to be good; each prints itself back. Pure: no input or output. A name that passed through this module
-is safe as part of a path below the cache.
+Each string from outside is parsed here once; a value of these types is valid, and safe as part of a path below the
+cache. `str` gives the text back. Pure.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import re
+import sys
 from dataclasses import dataclass
 from enum import Enum
 
+from hfpeer.budgets import MAX_PATH_BYTES, MAX_PATH_SEGMENTS, MAX_SEGMENT_BYTES
 from hfpeer.errors import InvalidName
 
+SETS_NAMESPACE = "hfpeer-prepared"
+"""The namespace of the repos of prepared sets."""
 _SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]{1,255}")
-_DRIVE = re.compile(r"[A-Za-z]:")
+_NO_SEGMENTS = frozenset((b"", b".", b".."))
 _HEX_LENGTH = {"sha256": 64, "git-sha1": 40}
 
 
 class RepoType(str, Enum):
-    """What kind of repo: the Hub keeps models, datasets and spaces in separate namespaces."""
+    """The type of a repo: the Hub keeps models, datasets and spaces in separate namespaces."""
 
     MODEL = "model"
     DATASET = "dataset"
@@ -35,14 +37,14 @@ class RepoType(str, Enum):
 
 
 class Visibility(str, Enum):
-    """Who may see a repo at its hub, as an upstream said when it was asked without a token."""
+    """The answer of a hub on a repo when it is asked without a token."""
 
     PUBLIC = "public"
     GATED = "gated"
     PRIVATE = "private"
-    """Private or missing: a hub does not tell the two apart."""
+    """Private or missing: a hub answers the same for both."""
     UNKNOWN = "unknown"
-    """Found in the cache and never asked about."""
+    """No hub was asked yet."""
 
 
 @dataclass(frozen=True, order=True)
@@ -55,7 +57,7 @@ class RepoId:
 
     @classmethod
     def parse(cls, text: str, type: RepoType | str = RepoType.MODEL) -> RepoId:
-        """Reads `ns/name` or `name`, by the Hub client's own rules.
+        """Reads `ns/name` or `name` by the rules of the Hub client.
 
         Raises InvalidName. Source: huggingface_hub `validate_repo_id`.
         """
@@ -77,12 +79,12 @@ class RepoId:
 
     @property
     def api_path(self) -> str:
-        """`models/ns/name`: what follows `/api/`."""
+        """`models/ns/name`: the part of an API URL after `/api/`."""
         return f"{self.type.plural}/{self.full_name}"
 
     @property
     def url_path(self) -> str:
-        """`ns/name` for models, `datasets/ns/name`, `spaces/ns/name`: what file and git URLs start with."""
+        """`ns/name` for models, `datasets/ns/name`, `spaces/ns/name`: the start of file and git URLs."""
         return self.full_name if self.type is RepoType.MODEL else self.api_path
 
     @property
@@ -108,6 +110,11 @@ class RepoId:
                 return cls.parse(rest, type)
         raise InvalidName(f"{path!r} does not name a repo.", repo=path)
 
+    @property
+    def is_of_sets(self) -> bool:
+        """Whether it is a repo of prepared sets, which hfpeer makes and no hub has."""
+        return self.type is RepoType.DATASET and self.namespace == SETS_NAMESPACE
+
     def __str__(self) -> str:
         return self.url_path
 
@@ -124,7 +131,7 @@ def _is_segment(text: str) -> bool:
 
 
 class Revision(str):
-    """What a user typed: a branch, a tag, `refs/pr/3`, a short or a full commit id. Safe as a path."""
+    """A revision as typed: a branch, a tag, `refs/pr/3`, a short or a full commit id. Safe as a path."""
 
     __slots__ = ()
 
@@ -149,12 +156,16 @@ class Revision(str):
 
     @property
     def is_commit(self) -> bool:
-        """Whether this is a full commit id, so that nobody need be asked what it means."""
+        """Whether this is a full commit id, which needs no hub to resolve it."""
         return _COMMIT.fullmatch(self) is not None
 
 
+MAIN = Revision("main")
+"""The default revision."""
+
+
 class Commit(str):
-    """A full git commit id, 40 lower-case hex digits. The root of all trust."""
+    """A full git commit id, 40 lower-case hex digits. All proofs start from it."""
 
     __slots__ = ()
 
@@ -171,45 +182,60 @@ class Commit(str):
         return self[:12]
 
 
+def keeping_ref(commit: Commit) -> Revision:
+    """The ref of a commit that has no other: without one `hf cache prune` would remove it."""
+    return Revision(f"hfpeer/{commit.short}")
+
+
 class FilePath(str):
-    """The path of a file inside a repo: relative, `/`-separated, and unable to leave the folder it is put in."""
+    """The path of a file inside a repo: relative, `/`-separated, without `..`."""
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> FilePath:
-        """Raises InvalidName for absolute paths, `..`, empty segments, NUL, backslashes and drive letters.
-
-        Stricter than git and as strict as huggingface_hub, which refuses to materialise the same names.
+        """Accepts every path that git and huggingface_hub write on Linux. Backslashes and drive letters are ordinary
+        characters there. Raises InvalidName for the paths with a `path_problem`.
         """
-        segments = text.split("/")
-        if (
-            not text
-            or len(text.encode("utf-8", "surrogatepass")) > 4096
-            or "\x00" in text
-            or "\\" in text
-            or _DRIVE.match(text)
-            or any(part in ("", ".", "..") or len(part.encode("utf-8", "surrogatepass")) > 255 for part in segments)
-            or _has_surrogate(text)
-        ):
+        problem = path_problem(text)
+        if problem is not None:
             raise InvalidName(
-                f"{text!r} is not the path of a file in a repo.",
-                hint="A path is relative, uses '/', and has no '..', '.', empty part, backslash or drive letter.",
-                path=text.encode("utf-8", "replace").decode(),
+                f"{text[:MAX_PATH_BYTES]!r} is not the path of a file in a repo: {problem}.",
+                hint="A path is relative, uses '/', has no '..', '.' or empty part, and at most "
+                f"{MAX_PATH_SEGMENTS} parts of at most {MAX_SEGMENT_BYTES} bytes.",
+                path=text[:MAX_PATH_BYTES].encode("utf-8", "replace").decode(),
             )
         return cls(text)
 
 
-def _has_surrogate(text: str) -> bool:
-    return any(0xD800 <= ord(character) <= 0xDFFF for character in text)
+def path_problem(text: str) -> str | None:
+    """Why this is not a valid path of a file, as the end of a sentence; None for a valid one."""
+    try:
+        raw = text.encode()
+    except UnicodeEncodeError:
+        return "it is no UTF-8"
+    if len(raw) > MAX_PATH_BYTES:
+        return f"it has more than {MAX_PATH_BYTES} bytes"
+    segments = raw.split(b"/")
+    if raw.startswith(b"/"):
+        return "it is absolute"
+    if b"\0" in raw:
+        return "it has a NUL"
+    if len(segments) > MAX_PATH_SEGMENTS:
+        return f"it is more than {MAX_PATH_SEGMENTS - 1} folders deep"
+    if max(map(len, segments)) > MAX_SEGMENT_BYTES:
+        return f"a part of it has more than {MAX_SEGMENT_BYTES} bytes"
+    if not _NO_SEGMENTS.isdisjoint(segments):
+        return "a part of it is empty, '.' or '..'"
+    return None
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Digest:
-    """What a blob's bytes hash to: `sha256:<64 hex>` for LFS files, `git-sha1:<40 hex>` for the others.
+    """The hash of a blob's bytes: `sha256:<64 hex>` for LFS files, `git-sha1:<40 hex>` for the others.
 
-    `git-sha1` is git's blob id, the SHA-1 over `blob <size>\\0` and the bytes. Both are what the Hub's etag
-    names, so `hex` is also the blob's file name in the cache.
+    `git-sha1` is git's blob id, the SHA-1 over `blob <size>\\0` and the bytes. The Hub's etag is one of the two, so
+    `hex` is also the file name of the blob in the cache.
     """
 
     algorithm: str
@@ -225,98 +251,15 @@ class Digest:
                 hint="A digest is sha256:<64 hex> or git-sha1:<40 hex>.",
                 digest=text,
             )
-        return cls(algorithm, hex)
+        return cls(sys.intern(algorithm), hex)
 
     @classmethod
     def from_etag(cls, etag: str) -> Digest:
-        """The digest an etag names, by its length. Raises InvalidName for anything but 40 or 64 hex digits."""
+        """The digest in an etag; its length tells the algorithm. Raises InvalidName unless it is 40 or 64 hex
+        digits."""
         bare = etag.removeprefix("W/").strip('"')
         algorithm = "sha256" if len(bare) == 64 else "git-sha1"
         return cls.parse(f"{algorithm}:{bare}")
 
     def __str__(self) -> str:
         return f"{self.algorithm}:{self.hex}"
-
-
-LAN_PORT = 9437
-ENDPOINT_PORT = 9438
-IP = ipaddress.IPv4Address | ipaddress.IPv6Address
-_HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62})(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}))*\.?")
-_SCOPE = re.compile(r"[A-Za-z0-9_.-]{1,15}")
-_LOOKS_NUMERIC = re.compile(r"[0-9.]+|0[xX][0-9a-fA-F]+")
-
-
-@dataclass(frozen=True, order=True)
-class Address:
-    """A host (a name, an IPv4 or an IPv6 address, the latter with its `%scope` if it has one) and a TCP port."""
-
-    host: str
-    port: int = LAN_PORT
-
-    @classmethod
-    def parse(cls, text: str, default_port: int = LAN_PORT, *, is_listener: bool = False) -> Address:
-        """Reads `HOST`, `HOST:PORT`, `IPV6` or `[IPV6]:PORT`. A listener's port may be 0: any that is free.
-
-        Raises InvalidName.
-        """
-        host, port = _split_address(text.strip())
-        number = default_port if port is None else _parse_port(port, 0 if is_listener else 1)
-        if number is None or not (_is_ip(host) or _is_host_name(host)):
-            raise InvalidName(
-                f"{text!r} is not an address.",
-                hint="An address is HOST or HOST:PORT, such as 192.168.1.20:9437, gpu-3.local or [fd00::2]:9437; "
-                "a port is a number from 1 to 65535.",
-                address=text,
-            )
-        return cls(host if "%" in host else host.lower(), number)
-
-    @property
-    def ip(self) -> IP | None:
-        """The host as an IP address, without its scope; None for a name. `::ffff:1.2.3.4` is `1.2.3.4`."""
-        try:
-            found = ipaddress.ip_address(self.host.partition("%")[0])
-        except ValueError:
-            return None
-        return getattr(found, "ipv4_mapped", None) or found
-
-    @property
-    def is_loopback(self) -> bool:
-        return self.host == "localhost" if self.ip is None else self.ip.is_loopback
-
-    @property
-    def url(self) -> str:
-        """`http://host:port`."""
-        return f"http://{self}"
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _split_address(text: str) -> tuple[str, str | None]:
-    if text.startswith("["):
-        host, bracket, rest = text[1:].partition("]")
-        is_v6 = bracket == "]" and ":" in host and (rest == "" or rest.startswith(":"))
-        return (host, rest[1:] if rest else None) if is_v6 else ("", None)
-    if text.count(":") > 1:
-        return text, None
-    host, colon, port = text.partition(":")
-    return host, port if colon else None
-
-
-def _parse_port(text: str, lowest: int) -> int | None:
-    is_number = text.isascii() and text.isdigit() and len(text) <= 5
-    return int(text) if is_number and lowest <= int(text) <= 65535 else None
-
-
-def _is_ip(host: str) -> bool:
-    bare, percent, scope = host.partition("%")
-    try:
-        ip = ipaddress.ip_address(bare)
-    except ValueError:
-        return False
-    return not percent or (ip.version == 6 and _SCOPE.fullmatch(scope) is not None)
-
-
-def _is_host_name(host: str) -> bool:
-    """Whether it is a host name; `256.1.1.1` and `0x7f000001` are none, though resolvers would take them."""
-    return _HOST_NAME.fullmatch(host) is not None and _LOOKS_NUMERIC.fullmatch(host.rpartition(".")[2] or host) is None

@@ -1,7 +1,7 @@
 """Half-open byte ranges, sets of them, and the piece grid of a blob.
 
-Inside hfpeer every range is half-open, `start <= x < stop`; HTTP's inclusive ranges exist only at the wire.
-A piece is a fixed-size slice of a blob, the unit of account for resume and exchange. Pure: no I/O, no clock.
+Every range in hfpeer is half-open, `start <= x < stop`; only HTTP headers have inclusive ones. A piece is a fixed-size
+slice of a blob, the unit of transfer and of resume. Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 MIB = 1024 * 1024
 PIECE_SIZE_BYTES = MIB
-"""The unit of account. 512 KiB to 1 MiB keeps a swarm within a few per cent of its bound."""
+"""Bytes of a piece. With 512 KiB to 1 MiB a swarm stays within a few per cent of the shortest possible time."""
 
 
 class ByteRange(NamedTuple):
@@ -31,8 +31,7 @@ class ByteRange(NamedTuple):
 
 
 def touching(starts: Sequence[int], stops: Sequence[int], start: int, stop: int) -> tuple[int, int]:
-    """From where and up to where, among sorted ranges that do not overlap, those are that share an integer with
-    `[start, stop)`; where none does, the second number is not larger than the first."""
+    """The slice, as (low, high), of sorted disjoint ranges that overlap `[start, stop)`. Without any, high <= low."""
     return (bisect_right(stops, start), bisect_left(starts, stop)) if start < stop else (0, 0)
 
 
@@ -48,7 +47,7 @@ class RangeSet:
             self.add(start, stop)
 
     def add(self, start: int, stop: int) -> None:
-        """Puts `[start, stop)` in; ranges that touch or overlap become one."""
+        """Adds `[start, stop)`; ranges that touch or overlap become one."""
         if start >= stop:
             return
         low = bisect_left(self._stops, start)
@@ -60,7 +59,7 @@ class RangeSet:
         self._stops[low:high] = [stop]
 
     def discard(self, start: int, stop: int) -> None:
-        """Takes `[start, stop)` out."""
+        """Removes `[start, stop)`."""
         low, high = touching(self._starts, self._stops, start, stop)
         if low >= high:
             return
@@ -70,7 +69,7 @@ class RangeSet:
         self._stops[low:high] = [last for _, last in kept]
 
     def within(self, start: int, stop: int) -> RangeSet:
-        """What of `[start, stop)` is in the set."""
+        """The part of the set inside `[start, stop)`."""
         part = RangeSet()
         low, high = touching(self._starts, self._stops, start, stop)
         if low < high:
@@ -124,7 +123,7 @@ class RangeSet:
 
 @dataclass(frozen=True)
 class PieceGrid:
-    """A blob of `size_bytes` cut into pieces of `piece_size_bytes`; the last may be shorter."""
+    """A blob of `size_bytes` cut into pieces of `piece_size_bytes`; the last one may be shorter."""
 
     size_bytes: int
     piece_size_bytes: int = PIECE_SIZE_BYTES

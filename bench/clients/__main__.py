@@ -5,7 +5,8 @@
     python -m bench.clients --only curl,git     clients whose name or work contains one of these words; prints only
 
 Each client has an environment of its own, built by pip from the index that pip is set to and kept for a day (--envs).
-What cannot be had here is "not run", which is no failure. Exits with 1 if a client got anything but the right bytes, or
+A client that cannot be had here is "not run", which is no failure. Exits with 1 if a client got anything but the
+right bytes, or
 asked the hub for what the node had.
 """
 

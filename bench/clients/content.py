@@ -1,4 +1,4 @@
-"""What lies on the simulated hub for each client. No two repos share a file: what a node has under one name it never
+"""The repos on the simulated hub for each client. No two repos share a file: a node never
 fetches under another."""
 
 from __future__ import annotations

@@ -127,7 +127,7 @@ def _running(name: str) -> Path:
 
 
 def _run(*argv: str | Path) -> str:
-    """What a command prints. Raises NotRun; what it said goes to stderr."""
+    """The output of a command. Raises NotRun; the command's errors go to stderr."""
     environ = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     try:
         ran = subprocess.run(

@@ -1,7 +1,7 @@
-"""What clients see when something breaks: each fault with each of three downloaders, on a hub and nodes of its own.
+"""The behaviour of clients under faults: each fault with each of three downloaders, on a hub and nodes of its own.
 
-Right is: whoever ends without an error has the right bytes; whoever ends with one gets them when the same command is
-run again; and the hub gives no more than what was in flight twice.
+Right is: a client that ends without an error has the right bytes; after an error the same command gets them; and the
+hub gives no more than what was in flight twice.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 from fakes.endpoint import endpoint_of
 from fakes.hub import HubSimulator, Lfs, faults
 from fakes.hub.zoo import noise
-from fakes.machine import Machine, Machines, Ran, wait_until
+from fakes.machine import Machine, Machines, Ran
+from fakes.waiting import wait_until
 
 from .content import BIG, sha256
 from .environments import Environments, NotRun
@@ -31,7 +32,7 @@ SIZE = 12_000_000
 SLOW = 3_000_000
 """Bytes per second of a hub whose file takes four seconds."""
 IN_FLIGHT = 5 * 1024 * 1024
-"""What four connections may have begun of their pieces when they are cut, and a little more."""
+"""Bytes that four connections may have begun of their pieces when they are cut, and a little more."""
 BREAK_AT = 0.4
 SECONDS = 90.0
 CURL_CANNOT_RESUME = 33
@@ -90,7 +91,7 @@ class Scene:
         return ran
 
     def remove_file(self) -> None:
-        """What a person does when the program can do nothing with what it has."""
+        """The steps of a person when the program can do nothing with what it has."""
         assert self.job is not None
         self.downloader.found(self.job).unlink()
         self.saw.append("the file removed")

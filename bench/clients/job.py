@@ -1,5 +1,5 @@
-"""One client's work in one situation: what it is told, what it must bring home. Owns running and comparing; knows no
-client."""
+"""One client's work in one situation: its instructions, and the bytes that it must bring home. Owns running and
+comparing; knows no client."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ class Job:
             raise Wrong(f"{Path(argv[0]).name} did not end within {SECONDS:g} s") from error
 
     def run(self, *argv: str | Path) -> str:
-        """What a program prints. Raises Wrong when it fails."""
+        """The output of a program. Raises Wrong when it fails."""
         ran = self.try_to_run(*argv)
         if ran.code:
             raise Wrong(f"{Path(argv[0]).name} ended with {ran.code}: {last_line(ran)}")
         return ran.out
 
     def script(self, name: str, *arguments: str) -> Any:
-        """What one of our scripts tells, run by the client's own interpreter."""
+        """The JSON that one of our scripts prints, run by the client's own interpreter."""
         printed = self.run(self.interpreter, SCRIPTS / name, *arguments)
         return json.loads(printed.splitlines()[-1])
 
@@ -112,7 +112,7 @@ class Job:
         equal(digests_of(found) if isinstance(found, Path) else found, wanted, "files")
 
     def has_some(self, found: Path) -> None:
-        """What is there is right, and something is."""
+        """All files there are right, and there is at least one."""
         came = digests_of(found)
         equal(came, {path: digest for path, digest in self.place.digests.items() if path in came}, "files")
         if not came:

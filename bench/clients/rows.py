@@ -211,7 +211,7 @@ def git_lfs_pull(job: Job) -> None:
 
 
 def _with_lfs(job: Job) -> None:
-    """What `git lfs install` writes into a user's settings."""
+    """The lines that `git lfs install` writes into a user's settings."""
     settings = ['[filter "lfs"]', "clean = git-lfs clean -- %f", "smudge = git-lfs smudge -- %f"]
     settings += ["process = git-lfs filter-process", "required = true"]
     (job.folder / ".gitconfig").write_text("\n".join(settings) + "\n")

@@ -28,7 +28,7 @@ from .job import Job, Place, Wrong
 from .rows import Client
 
 KINDS = {"revision": "info", "tree": "listing", "paths-info": "listing", "commits": "history", "resolve": "file"}
-"""What a request about a commit is for, by the verb of its path."""
+"""The purpose of a request about a commit, by the verb of its path."""
 SITUATIONS = ("cold", "warm", "off", "peer")
 OWNER = "acme"
 REF_SECONDS = 1
@@ -41,8 +41,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class Cell:
-    """What came of a client in a situation. `asked` counts what reached the hub, by kind; `targets` are the requests as
-    templates; `wrong` says what was wrong."""
+    """The result of a client in a situation. `asked` counts what reached the hub, by kind; `targets` are the
+    requests as templates; `wrong` says what was wrong."""
 
     asked: Mapping[str, int] = field(default_factory=dict)
     targets: frozenset[str] = frozenset()
@@ -89,7 +89,7 @@ class Stand:
         return Job(place, url, machine, folder, interpreter)
 
     def perform(self, client: Client, situation: str) -> str:
-        """Runs a client; what was wrong, or nothing. Raises NotRun."""
+        """Runs a client and gives what was wrong, if anything. Raises NotRun."""
         job = self.job(client, situation)
         try:
             client.act(job)
@@ -102,7 +102,7 @@ class Stand:
         return ""
 
     def slug_of(self, record: RecordedRequest) -> str | None:
-        """Whose repo a request is about; None for nobody's."""
+        """The client whose repo a request is about; None for another repo."""
         if record.listener != "hub":
             digest = record.path.rpartition("/")[2]
             return next((slug for slug, place in self._places.items() if digest in place.digests.values()), None)
@@ -191,7 +191,7 @@ def _cell(stand: Stand, situation: str, row: Row, wrong: str, records: list[Reco
 
 
 def kind_of(record: RecordedRequest) -> str:
-    """What a request to the hub was for."""
+    """The purpose of a request to the hub."""
     if record.listener != "hub":
         return {"cdn": "file", "cas": "xet"}[record.listener]
     if record.path.startswith("/api/resolve-cache/"):

@@ -35,10 +35,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from . import lan
+from fakes.network.lan import MBIT, why_not
+from fakes.network.namespaces import CannotBuild
+
 from .plan import MIB, SCENARIOS, Model, Plan, Scale, Shape, plans
 from .plot import draw
-from .program import TimedOut
 from .report import as_json, rows, table
 from .trial import Outcome, perform
 from .ways import WAYS, HfPeer
@@ -80,7 +81,7 @@ def _make_model(folder: Path, shape: Shape) -> Model:
 
 def main() -> int:
     options = _parse()
-    obstacle = lan.why_not()
+    obstacle = why_not("tc", "sysctl")
     if obstacle:
         print(f"no LAN can be built here: {obstacle}", file=sys.stderr)
         return 2
@@ -139,7 +140,7 @@ def _try(plan: Plan, way: str, models: list[Model], place: Path, outcomes: list[
     with tempfile.TemporaryDirectory(prefix="run-", dir=place) as name:
         try:
             outcome = perform(plan, way, models, Path(name))
-        except (lan.CannotBuild, TimedOut) as error:
+        except (CannotBuild, TimeoutError) as error:
             print(f"could not be set up: {error}", file=sys.stderr)
             return
         finally:
@@ -191,7 +192,7 @@ def _publish(options: argparse.Namespace, outcomes: list[Outcome]) -> None:
 
 
 def _scale(options: argparse.Namespace) -> Scale:
-    scale = Scale(options.mib * MIB, options.rate * lan.MBIT, options.wan * lan.MBIT)
+    scale = Scale(options.mib * MIB, options.rate * MBIT, options.wan * MBIT)
     if options.receivers:
         counts = options.receivers
         return Scale(scale.size_bytes, scale.rate_bits, scale.wan_bits, counts, counts, max(counts))

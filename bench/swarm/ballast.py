@@ -1,8 +1,8 @@
 """Memory that was touched before the clock starts, so that no program under measurement pays for touching it first.
 
-In a virtual machine free memory may be the host's: whoever touches a page of it waits until the host gives it back,
-which here costs more than receiving, hashing and writing what goes into it. And what is free for a second or two goes
-back to the host: so it is given free little by little, as it is needed. Must never be larger than what is free.
+In a virtual machine free memory may be the host's: a process that touches a page of it waits until the host gives it
+back, which here costs more than receiving, hashing and writing what goes into it. Memory that is free for a second or
+two goes back to the host: so it is freed little by little, as it is needed. Must never be larger than free memory.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
 SPARED = 4
-"""The part of the free memory that is left alone: one in so many."""
+"""The part of the free memory that is left alone: every N-th."""
 
 
 class Ballast:
@@ -29,7 +29,7 @@ class Ballast:
                 file.write(chunk)
 
     def give(self, size_bytes: int) -> None:
-        """Gives so much of it free, together with what was before, to be taken by whoever writes next."""
+        """Gives so much of it free, together with what was before, for the next process that writes."""
         os.truncate(self._path, max(0, self._full_bytes - size_bytes))
 
 

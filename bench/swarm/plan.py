@@ -1,4 +1,5 @@
-"""What is to be measured: who holds which model, who fetches it when, what goes wrong, and how fast it could be.
+"""A run to be measured: which host holds which model, which host fetches it when, what goes wrong, and how fast it
+could be.
 
 Pure values; nothing here runs.
 """
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .lan import MBIT
+from fakes.network.lan import MBIT
 
 MIB = 1 << 20
 FaultKind = Literal["kill", "slow", "lie", "kill-holder"]
@@ -22,12 +23,12 @@ WAN_START_SPREAD_SECONDS = 2.0
 SMALL_FILES, SMALL_FILE_BYTES = 1000, 10_000
 MANY_NODES, MANY_MODELS = 6, 12
 FULL_SPEED_RECEIVERS = 8
-"""With more than so many, two cores no longer carry the full rate; the rate is halved."""
+"""With more hosts than this, two cores no longer carry the full rate; the rate is halved."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The bytes of a model: so many files of so many bytes."""
+    """The shape of a model: number of files, and bytes of each."""
 
     files: int
     file_bytes: int
@@ -62,7 +63,7 @@ class Fetch:
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, on which host; that host's own fetch is not waited for."""
+    """The fault, and its host; that host's own fetch is not waited for."""
 
     kind: FaultKind
     host: int
@@ -90,7 +91,7 @@ class Plan:
 
     @property
     def lie_one_in(self) -> int:
-        """A liar lies in one of so many pieces: 1 % of them, and a few of a model that has not even a few hundred."""
+        """A liar lies in one of this many pieces: 1 % of them, and a few of a model that has not even a few hundred."""
         return max(2, min(100, self.largest_bytes // MIB // FEWEST_LIES))
 
     @property

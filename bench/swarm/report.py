@@ -1,4 +1,4 @@
-"""What the trials showed: medians, a table, and JSON."""
+"""The results of the trials: medians, a table, and JSON."""
 
 from __future__ import annotations
 

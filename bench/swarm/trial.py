@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fakes.network.lan import Lan
+from fakes.network.program import HostProgram, machine_cpu
+from fakes.waiting import LOOK_SECONDS
+
 from .ballast import Ballast
-from .lan import Lan
 from .plan import (
     HOLDER_KILLED_AFTER_COPIES,
     KILLED_AT_PROGRESS,
@@ -22,7 +25,6 @@ from .plan import (
     Model,
     Plan,
 )
-from .program import WATCH_SECONDS, Program, machine_cpu
 from .ways import WAYS, HfDownload, HfPeer, Hub, Way
 
 SAMPLE_SECONDS = 0.1
@@ -37,7 +39,7 @@ SPARE_MEMORY_BYTES = 1 << 30
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one trial showed. `seconds` ends with the last awaited fetch; None if one did not end, or ended wrong.
+    """The result of one trial. `seconds` ends with the last awaited fetch; None if one did not end, or ended wrong.
 
     Between the first bytes and the last, as the switch saw them, the wire was used; the rest is starting and ending.
     """
@@ -86,7 +88,7 @@ class Trial:
 
     def __init__(self, lan: Lan, plan: Plan, way: Way, models: list[Model], ballast: Ballast) -> None:
         self._lan, self._plan, self._way, self._models, self._ballast = lan, plan, way, models, ballast
-        self._programs: dict[Fetch, Program] = {}
+        self._programs: dict[Fetch, HostProgram] = {}
         self._samples: list[Sample] = []
         self._fault_at: float | None = None
         self._remarks: list[str] = []
@@ -97,7 +99,7 @@ class Trial:
             self._way.use_hub(hub)
         self._way.set_up()
         if self._plan.fault and self._plan.fault.kind == "slow":
-            self._lan.set_rate(self._lan.hosts[self._plan.fault.host], self._plan.rate_bits * SLOWED_TO)
+            self._lan.hosts[self._plan.fault.host].set_rate(self._plan.rate_bits * SLOWED_TO)
         self._ballast.give(SPARE_MEMORY_BYTES)
         wire, cpu, machine = self._lan.wire_bytes(), self._cpu(), machine_cpu()
         began_at = time.monotonic()
@@ -112,7 +114,7 @@ class Trial:
         return self._outcome(began_at, spent, busy, sent, hub)
 
     def _cpu(self) -> dict[str, float]:
-        """CPU seconds so far, by what the programs are: daemon, add, hub, nginx, …"""
+        """CPU seconds of the programs, by kind: daemon, add, hub, nginx, …"""
         spent: defaultdict[str, float] = defaultdict(float)
         for host in self._lan.everybody:
             for program in host.programs:
@@ -138,7 +140,7 @@ class Trial:
             done = [fetch for fetch, program in self._programs.items() if program.is_done()]
             if not waiting and set(self._plan.awaited) <= set(done):
                 return
-            time.sleep(WATCH_SECONDS)
+            time.sleep(LOOK_SECONDS)
 
     def _break_if_due(self) -> None:
         fault = self._plan.fault
@@ -146,7 +148,7 @@ class Trial:
             return
         self._fault_at = time.monotonic()
         victim = self._lan.hosts[fault.host]
-        victim.kill_all()
+        victim.stop_all()
         sent = (self._samples[-1].bytes_by_host[victim.name][0]) / self._plan.largest_bytes
         self._remarks.append(f"{victim.name} was killed when it had sent {sent:.2f} F")
 
@@ -163,7 +165,7 @@ class Trial:
         return sum(last[name][1] - first[name][1] for name in last)
 
     def _is_holder_due(self, name: str) -> bool:
-        """Whether the holder has sent its 1.2 copies, or one and, because nobody needs more of it, nothing since."""
+        """Whether the holder has sent its 1.2 copies, or one and, because no host needs more of it, nothing since."""
         sent = [sample.bytes_by_host[name][0] for sample in self._samples]
         copies = (sent[-1] - sent[0]) / self._plan.largest_bytes
         is_quiet = len(sent) > QUIET_SAMPLES and sent[-1] - sent[-1 - QUIET_SAMPLES] < PAUSE_BYTES
@@ -207,13 +209,13 @@ class Trial:
             machine_busy=busy,
             fault_at_seconds=self._fault_at - began_at if self._fault_at else None,
             pause_seconds=self._pause() if self._fault_at and not wrong else None,
-            delay=self._lan.delay,
+            delay=self._lan.wan.delay if self._lan.wan else "none",
             congestion_control=self._lan.congestion_control(),
             remarks=[*wrong.values(), *self._remarks, *self._way.remarks()],
         )
 
     def _problem(self, fetch: Fetch) -> str | None:
-        """What is wrong with a fetch; None when every file of it is right."""
+        """The fault of a fetch; None when every file of it is right."""
         program, model = self._programs.get(fetch), self._models[fetch.model]
         label = f"{self._lan.hosts[fetch.host].name} {model.name}:"
         if program is None or not program.is_done():
@@ -266,8 +268,8 @@ def _sha256(path: Path) -> str | None:
 
 
 def perform(plan: Plan, way_name: str, models: list[Model], place: Path) -> Outcome:
-    """One trial in a fresh LAN and a fresh folder. Raises CannotBuild, TimedOut when it could not be set up."""
-    with Lan(plan.hosts, plan.rate_bits, plan.wan_bits) as lan:
+    """One trial in a fresh LAN and a fresh folder. Raises CannotBuild, TimeoutError when it could not be set up."""
+    with Lan(plan.hosts, rate_bits=plan.rate_bits, wan_bits=plan.wan_bits, has_ipv6=False) as lan:
         way = WAYS[way_name](lan, plan, models, place)
         written_bytes = sum(plan.shapes[fetch.model].size_bytes for fetch in plan.fetches)
         return Trial(lan, plan, way, models, Ballast(place, written_bytes + SPARE_MEMORY_BYTES)).run()

@@ -21,9 +21,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .lan import CannotBuild, Host, Lan
+from fakes.network.host import Host
+from fakes.network.lan import Lan
+from fakes.network.namespaces import CannotBuild
+from fakes.network.program import HostProgram
+from fakes.waiting import wait_until
+
 from .plan import Fetch, Model, Plan
-from .program import Program, wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
@@ -57,10 +61,10 @@ class Way(ABC):
 
     @abstractmethod
     def set_up(self) -> None:
-        """Everything that is there before anybody wants the model."""
+        """Prepares all that must run before a host wants the model."""
 
     @abstractmethod
-    def begin(self, fetch: Fetch) -> Program:
+    def begin(self, fetch: Fetch) -> HostProgram:
         """Gives the command."""
 
     @abstractmethod
@@ -69,10 +73,10 @@ class Way(ABC):
 
     @abstractmethod
     def sent_bytes(self, host: Host) -> int | None:
-        """Payload that a holder has given so far, as its server counts it; None where nobody says."""
+        """Payload that a holder has sent, as its server counts it; None where no server counts."""
 
     def remarks(self) -> list[str]:
-        """What else is worth knowing of the run."""
+        """Further facts of the run."""
         return []
 
     def _folder(self, host: Host) -> Path:
@@ -93,11 +97,13 @@ class Hub:
 
     def __init__(self, way: Way) -> None:
         (model,) = way.models
-        argv = [sys.executable, "-m", "fakes.hub", "--host", way.lan.hub.ip, "--port", str(HUB_PORT)]
-        self._program = way.lan.hub.start(
+        assert way.lan.wan is not None, "a LAN without an Internet has no hub"
+        host = way.lan.wan.hub
+        argv = [sys.executable, "-m", "fakes.hub", "--host", host.ip, "--port", str(HUB_PORT)]
+        self._program = host.start(
             [*argv, "--repo-dir", model.folder, "--as", model.repo], way.place / "hub.out", way._environ
         )
-        wait_until(lambda: bool(self._lines(1)) or not self._program.is_running(), START_SECONDS, "the hub")
+        wait_until(lambda: bool(self._lines(1)) or not self._program.is_running(), "the hub", START_SECONDS)
         if not self._lines(1):
             raise CannotBuild(f"the hub did not start: {self._program.said()}")
         address = json.loads(self._lines(1)[0])
@@ -124,7 +130,7 @@ class HfPeer(Way):
         super().__init__(lan, plan, models, place)
         self._hub_endpoint = ""
         self._commits: dict[str, str] = {}
-        self._adds: dict[Fetch, Program] = {}
+        self._adds: dict[Fetch, HostProgram] = {}
 
     def use_hub(self, hub: Hub) -> None:
         self._hub_endpoint = f"origin={hub.endpoint}"
@@ -134,15 +140,15 @@ class HfPeer(Way):
         daemons = [(host, self._start_daemon(host)) for host in self.lan.hosts]
         for host, daemon in daemons:
             self._wait_for(host, daemon)
-        for host, model in self._holdings():
-            result = self._do(host, "publish", ("model", "publish", str(model.folder), "--as", model.repo))
+        for each, model in self._holdings():
+            result = self._do(each, "publish", ("model", "publish", str(model.folder), "--as", model.repo))
             self._commits[model.repo] = json.loads(result)["commit"]
         for host in self.lan.hosts:
-            wait_until(partial(self._knows_all, host), FIND_SECONDS, f"all peers of {host.name} by mDNS")
+            wait_until(partial(self._knows_all, host), f"all peers of {host.name} by mDNS", FIND_SECONDS)
         time.sleep(SETTLE_SECONDS)
         self._sent_before = {host.name: self._sent(host) for host, _ in self._holdings()}
 
-    def begin(self, fetch: Fetch) -> Program:
+    def begin(self, fetch: Fetch) -> HostProgram:
         host, repo = self._host(fetch), self.models[fetch.model].repo
         argv = [*HFPEER, "--json", "model", "add", "-r", repo, "-v", self._commits[repo]]
         self._adds[fetch] = host.start(argv, self._add_output(fetch), self._environ_of(host))
@@ -168,22 +174,22 @@ class HfPeer(Way):
             found.append(f"lies told: {len(lies.read_text().splitlines()) if lies.exists() else 0}")
         return found
 
-    def _wait_for(self, host: Host, daemon: Program) -> None:
+    def _wait_for(self, host: Host, daemon: HostProgram) -> None:
         settled = partial(self._answers_or_ended, host, daemon)
-        wait_until(settled, START_SECONDS, f"the daemon of {host.name}")
+        wait_until(settled, f"the daemon of {host.name}", START_SECONDS)
         if not daemon.is_running():
             raise CannotBuild(f"the daemon of {host.name} ended: {daemon.said()}")
 
     def _knows_all(self, host: Host) -> bool:
         return len(self._peers(host) or ()) >= len(self.lan.hosts) - 1
 
-    def _answers_or_ended(self, host: Host, daemon: Program) -> bool:
+    def _answers_or_ended(self, host: Host, daemon: HostProgram) -> bool:
         return self._peers(host) is not None or not daemon.is_running()
 
-    def _start_daemon(self, host: Host) -> Program:
+    def _start_daemon(self, host: Host) -> HostProgram:
         fault = self.plan.fault
         is_liar = fault is not None and fault.kind == "lie" and self.lan.hosts[fault.host] is host
-        liar = (sys.executable, "-m", "bench.swarm.liar", str(self._folder(host) / "lies"), str(self.plan.lie_one_in))
+        liar = (sys.executable, "-m", "fakes.liar", str(self._folder(host) / "lies"), str(self.plan.lie_one_in))
         argv = liar if is_liar else (*HFPEER, "daemon", "start", "--foreground")
         return host.start(argv, self._folder(host) / "daemon.out", self._environ_of(host))
 
@@ -204,15 +210,15 @@ class HfPeer(Way):
 
     def _do(self, host: Host, what: str, words: tuple[str, ...]) -> str:
         output = self._folder(host) / f"{what}.out"
-        return host.run([*HFPEER, "--json", *words], output, self._environ_of(host), PUBLISH_SECONDS)
+        return host.run_into([*HFPEER, "--json", *words], output, self._environ_of(host), PUBLISH_SECONDS)
 
     def _sent(self, host: Host) -> int:
         return int(json.loads(self._do(host, "status", ("status",)))["sent_bytes"])
 
     def _peers(self, host: Host) -> list[str] | None:
-        """Whom a node finds alive; None while it does not answer."""
-        answer = _ask(host, f"http://{host.ip}:{LAN_PORT}/v1/peers")
-        return None if answer is None else json.loads(answer)["peers"]
+        """The peers that a node finds alive; None while it does not answer."""
+        answer = _ask(host, f"http://{host.ip}:{LAN_PORT}/peers")
+        return None if answer is None else json.loads(answer)["addresses"]
 
 
 def _account(finished: Sequence[dict[str, Any]], unit_bytes: int) -> str:
@@ -225,8 +231,8 @@ def _account(finished: Sequence[dict[str, Any]], unit_bytes: int) -> str:
     return f"{len(finished)} adds received: {', '.join(parts)}; fetched twice {refetched / unit_bytes:.3f} F"
 
 
-def _complaint(add: Program) -> str:
-    """What a failed command said: its message, and what it knew of each source."""
+def _complaint(add: HostProgram) -> str:
+    """The end of a failed command's output: its message, and what it knew of each source."""
     try:
         problem = json.loads(add.errors.read_text().splitlines()[-1])
     except (IndexError, ValueError):
@@ -253,9 +259,9 @@ class NginxCurl(Way):
             argv: list[str | Path] = ["nginx", "-c", configuration, "-p", place, "-g", "daemon off;"]
             host.start(argv, place / "nginx.out", self._environ)
             url = f"http://{host.ip}:{NGINX_PORT}/"
-            wait_until(partial(_answers, host, url), START_SECONDS, "nginx")
+            wait_until(partial(_answers, host, url), "nginx", START_SECONDS)
 
-    def begin(self, fetch: Fetch) -> Program:
+    def begin(self, fetch: Fetch) -> HostProgram:
         host, model = self._host(fetch), self.models[fetch.model]
         holder = self.lan.hosts[self.plan.holders[fetch.model] or 0]
         base, target = f"http://{holder.ip}:{NGINX_PORT}/{model.name}", self.fetched_folder(fetch)
@@ -289,13 +295,13 @@ class Torrent(Way):
         subprocess.run([*map(str, making), str(TORRENT_PIECE_BYTES)], env=self._environ, check=True, timeout=120)
         for host, _ in self._holdings():
             seeding = self._begin(host, model.folder.parent, "--seed")
-            wait_until(seeding.is_done, START_SECONDS, "the seed")
+            wait_until(seeding.is_done, "the seed", START_SECONDS)
 
-    def begin(self, fetch: Fetch) -> Program:
+    def begin(self, fetch: Fetch) -> HostProgram:
         host = self._host(fetch)
         return self._begin(host, self._folder(host))
 
-    def _begin(self, host: Host, save: Path, *more: str) -> Program:
+    def _begin(self, host: Host, save: Path, *more: str) -> HostProgram:
         others = ",".join(f"{other.ip}:{TORRENT_PORT}" for other in self.lan.hosts if other is not host)
         folder = self._folder(host)
         argv: list[str | Path] = [
@@ -331,7 +337,7 @@ class HfDownload(Way):
     def set_up(self) -> None:
         pass
 
-    def begin(self, fetch: Fetch) -> Program:
+    def begin(self, fetch: Fetch) -> HostProgram:
         host, model = self._host(fetch), self.models[fetch.model]
         environ: Mapping[str, str] = {
             **self._environ,
@@ -362,7 +368,7 @@ def _answers(host: Host, url: str) -> bool:
 
 
 def _ask(host: Host, url: str) -> str | None:
-    """The body, asked inside a host's network; None when nobody answers."""
+    """The body, asked inside a host's network; None without an answer."""
     argv = ["ip", "netns", "exec", host.namespace, "curl", "-s", "--max-time", "3", url]
     asked = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10)
     return asked.stdout if asked.returncode == 0 else None

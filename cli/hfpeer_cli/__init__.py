@@ -1,1 +1,1 @@
-"""The command line of hfpeer: parse, call a node's operations, print. It decides nothing."""
+"""The command line of hfpeer: it parses words, calls a node's operations and prints. Read first: `main`, `root`."""

@@ -1,7 +1,9 @@
-"""What the command line prints: the result on stdout, everything else on stderr.
+"""The output of a command: the result on stdout, everything else on stderr.
 
-With `--json` stdout carries one JSON document and stderr nothing but a problem. Tables fit a terminal's width; into
-a pipe they are plain columns, never cut.
+With `--json` stdout has one JSON document, and stderr has only a problem. With `--json-lines` stdout has an object a
+line: events as `{"event": …}`, then `{"result": …}` or `{"problem": …}`, as the control socket sends them. Tables fit
+the width of a terminal; in a pipe they are plain columns that are never cut. Only this module makes text `printable`:
+one string is one line.
 """
 
 from __future__ import annotations
@@ -10,49 +12,95 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
-from typing import Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from hfpeer.system.printable import printable, printable_lines
+
+if TYPE_CHECKING:
+    from hfpeer.transfer.events import Event
+
+_one_line = Lock()
+"""Held while a line is printed: events come from any thread."""
 
 
 @dataclass(frozen=True)
 class Output:
-    """The two streams of one command."""
+    """The two streams of one command. `is_lines` is `--json-lines`, and goes with `is_json`."""
 
     is_json: bool
+    is_lines: bool = False
 
-    def result(self, text: str, document: object) -> None:
-        """Prints the result: `document` as JSON if that was asked for, else `text`."""
-        click.echo(to_json(document) if self.is_json else text)
+    def result(self, text: str | Iterable[str], document: object) -> None:
+        """Prints the result: `document` with `--json`, else `text`, one line or several."""
+        if self.is_json:
+            self._document(document)
+        else:
+            click.echo(on_screen(text))
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]], document: object) -> None:
         """Prints a result that is a table; nothing when it has no rows."""
-        lines = [tuple(row) for row in rows]
+        lines = [tuple(map(printable, row)) for row in rows]
         if self.is_json:
-            click.echo(to_json(document))
+            self._document(document)
         elif lines and sys.stdout.isatty():
             _print_fitted(headings, lines)
         elif lines:
             click.echo("\n".join(_aligned([tuple(headings), *lines])))
 
-    def note(self, text: str) -> None:
-        """Tells the person something that is not the result."""
+    def note(self, text: str | Iterable[str]) -> None:
+        """Prints something beside the result, in one line or several; nothing with `--json`."""
         if not self.is_json:
-            click.echo(text, err=True)
+            click.echo(on_screen(text), err=True)
+
+    def event(self, event: Event) -> None:
+        """Prints an event, with `--json-lines` only. Thread-safe."""
+        if self.is_lines:
+            self._write(event.to_json())
+
+    def _document(self, document: object) -> None:
+        if self.is_lines:
+            self._line("result", document)
+        else:
+            click.echo(to_json(document))
+
+    def _line(self, kind: str, value: object) -> None:
+        self._write({kind: value})
+
+    def _write(self, line: object) -> None:
+        with _one_line:
+            click.echo(json.dumps(line, ensure_ascii=False, separators=(",", ":"), default=_plain))
+
+    def log(self, text: str) -> None:
+        """Prints lines of the log."""
+        click.echo(printable_lines(text), nl=False)
 
     def interrupted(self, sentence: str) -> None:
-        """Says that the user ended it, in one line on stderr."""
+        """Prints on stderr, in one line, that the user ended the command."""
         problem: dict[str, Any] = {"code": "interrupted", "message": sentence, "hint": None, "facts": {}}
-        click.echo(json.dumps(problem) if self.is_json else sentence, err=True)
+        if self.is_lines:
+            self._line("problem", problem)
+        else:
+            click.echo(json.dumps(problem) if self.is_json else sentence, err=True)
 
     def problem(self, problem: Mapping[str, Any]) -> None:
-        """Prints what went wrong and what to do, as sentences or as one line of JSON, on stderr."""
+        """Prints an error and its hint on stderr, as sentences or as one line of JSON."""
+        if self.is_lines:
+            self._line("problem", problem)
+            return
         if self.is_json:
             click.echo(json.dumps(problem, ensure_ascii=False, default=str), err=True)
             return
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {problem['message']}", err=True)
+        click.echo(f"{click.style('Error:', fg='red', bold=True)} {on_screen(str(problem['message']))}", err=True)
         if problem.get("hint"):
-            click.echo(f"{click.style('Hint:', fg='yellow', bold=True)} {problem['hint']}", err=True)
+            click.echo(f"{click.style('Hint:', fg='yellow', bold=True)} {on_screen(str(problem['hint']))}", err=True)
+
+
+def on_screen(text: str | Iterable[str]) -> str:
+    """One line, or several, as a terminal can show them."""
+    return printable(text) if isinstance(text, str) else "\n".join(map(printable, text))
 
 
 def to_json(document: object) -> str:
@@ -83,14 +131,14 @@ def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
 
 
 def human_size(size_bytes: float) -> str:
-    """`1.2 GB`: decimal units, as disks and links are sold."""
+    """`1.2 GB`, in decimal units."""
     from rich.filesize import decimal
 
     return decimal(int(size_bytes)).replace("bytes", "B").replace("byte", "B")
 
 
 def human_time(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min`, `5 h`, `2 days`: how long, or how long ago."""
+    """A time for people, in one unit: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 days`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     if seconds < 3600:

@@ -1,6 +1,6 @@
-"""The picture of a transfer while it runs, on stderr, and the summary when it is over.
+"""The progress of an add on stderr, and its summary at the end.
 
-Drawn only on a terminal; elsewhere nothing is written until the end. Events come from any thread.
+Bars are drawn only on a terminal. Events come from any thread.
 """
 
 from __future__ import annotations
@@ -10,25 +10,39 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from hfpeer.transfer.events import CheckBegan, Event, Finished, Listener, Planned, Progressed, Resolved, SourceFailed
-from hfpeer_cli.output import Output, counted, human_size, human_time
+from hfpeer.transfer.events import (
+    Asking,
+    CheckBegan,
+    Event,
+    Finished,
+    NamedPeerSilent,
+    OnEvent,
+    Planned,
+    Progressed,
+    Resolved,
+    SourceFailed,
+)
+from hfpeer_cli.output import Output, counted, human_size, human_time, on_screen
 
 if TYPE_CHECKING:
     from rich.console import Group
     from rich.progress import Progress, TaskID
 
 MAX_FILES_SHOWN = 6
-MAX_GIVERS_SHOWN, MAX_GIVERS_NAMED = 6, 12
+MAX_CONTRIBUTIONS_SHOWN, MAX_CONTRIBUTIONS_NAMED = 6, 12
 MAX_NAME, BAR_CELLS = 28, 16
 
 
 @contextmanager
-def watching(output: Output, *, names_revision: bool) -> Iterator[Listener]:
-    """Gives the listener of one `add`: bars on a terminal, else only what a person must know.
+def watching(output: Output, *, names_revision: bool) -> Iterator[OnEvent]:
+    """The on_event function of one `add`. It draws bars on a terminal, and prints the facts that matter elsewhere too.
 
-    `names_revision` is False when the user left the revision open, so that what it became is worth a sentence.
+    `names_revision`: the user named a revision. Else a sentence says which one was taken.
     """
     say = output.note
+    if output.is_lines:
+        yield output.event
+        return
     if not sys.stderr.isatty():
         yield _Reporter(say, names_revision=names_revision)
         return
@@ -36,8 +50,21 @@ def watching(output: Output, *, names_revision: bool) -> Iterator[Listener]:
         yield _Reporter(bars.say if not output.is_json else say, names_revision=names_revision, draw=bars.draw)
 
 
+@contextmanager
+def watching_check(output: Output) -> Iterator[OnEvent]:
+    """Gives the on_event function of a verification: bars on a terminal, lines of JSON, else nothing."""
+    if output.is_lines:
+        yield output.event
+        return
+    if not sys.stderr.isatty() or output.is_json:
+        yield lambda event: None
+        return
+    with _Bars() as bars:
+        yield lambda event: bars.draw(event) if isinstance(event, Progressed) else None
+
+
 class _Reporter:
-    """A listener that says the few facts a person wants now, and hands pictures on to be drawn."""
+    """An on_event function that prints a sentence for each event that matters, and passes progress on to `draw`."""
 
     def __init__(
         self,
@@ -54,31 +81,57 @@ class _Reporter:
         if isinstance(event, Progressed):
             if self._draw:
                 self._draw(event)
+        elif isinstance(event, Asking):
+            self._say(f"Asking {' and '.join(event.hubs)} …")
         elif isinstance(event, Resolved):
             self._say(resolved_sentence(event, names_revision=self._names_revision))
+        elif isinstance(event, NamedPeerSilent):
+            self._say(f"{event.reason} Going on without it.")
         elif isinstance(event, SourceFailed) and (self._draw or event.was_lying):
             self._say(failed_sentence(event))
         elif isinstance(event, CheckBegan) and self._draw:
-            self._say(f"Verifying first what other tools put here: {_amount(event.files, event.size_bytes)}.")
+            self._say(f"Hashing first what is on this machine: {_amount(event.files, event.size_bytes)}.")
         elif isinstance(event, Planned) and self._draw:
             self._say(planned_sentence(event))
 
 
 def resolved_sentence(event: Resolved, *, names_revision: bool) -> str:
-    """What the revision became, who said so, and how old the answer is if nobody could be asked now."""
+    """A sentence with the commit of a revision, the source of the answer, and its age if it is an old one."""
     if event.revision == event.commit:
         return f"{event.repo} at commit {event.commit}."
     pinned = f"{event.revision} of {event.repo} is commit {event.commit}"
     if not names_revision:
         pinned = f"No revision given: took {event.revision} of {event.repo}, pinned to commit {event.commit}"
-    if event.age_seconds is None:
-        return f"{pinned} (says {event.answered_by})."
-    age = human_time(event.age_seconds)
-    return f"{pinned} (nobody could be asked now; {event.answered_by} said so {age} ago)."
+    return f"{pinned} ({_source_of(event)})." + (f" {event.hubs_said}" if event.hubs_said else "")
+
+
+def _source_of(event: Resolved) -> str:
+    """Names the source of the answer, its age, and why no source of a higher rank answered."""
+    if event.voice == "hub":
+        return f"says {event.answered_by}"
+    when = "at an unknown time" if event.age_seconds is None else f"{human_time(event.age_seconds)} ago"
+    why = "--local-only asks no hub" if event.hubs == "not asked" else "no hub could be asked now"
+    if event.voice == "cache":
+        return f"the only commit in the cache that begins so; {why}"
+    if event.voice == "published here":
+        return "published by this node" + (", on no hub" if event.hubs == "no repo" else f"; {why}")
+    if event.voice == "published":
+        said = f"published by {event.answered_by}"
+        return f"{said}, on no hub" if event.hubs == "no repo" else f"{said}, as that peer says; {why}"
+    if event.voice == "peer":
+        # A name of a node has no space: with one, these are several.
+        by = f"peers {event.answered_by} say" if " " in event.answered_by else f"peer {event.answered_by} says"
+        told = f"a hub said so {when}" if event.age_seconds is not None else "when a hub said so is unknown"
+        return f"as the {by}: {told}; {why}"
+    if event.voice == "told":
+        return f"as peers said before; {why}"
+    if event.answered_by == "cache":
+        return f"as another tool wrote it here {when}; {why}"
+    return f"{event.answered_by} said so {when}; {why}"
 
 
 def planned_sentence(event: Planned) -> str:
-    """How much there is, and how much of it is missing."""
+    """A sentence with the size of the selected files, and of the missing ones."""
     total = _amount(event.files, event.size_bytes)
     if not event.missing_files:
         return f"{total}: all of it is here already."
@@ -90,29 +143,36 @@ def _amount(files: int, size_bytes: int) -> str:
 
 
 def failed_sentence(event: SourceFailed) -> str:
-    """Which source failed with which file, and why."""
+    """A sentence on a source that failed: which, with which file, and why."""
     if event.was_lying:
         return f"{event.source} gave wrong bytes of {event.path}; they are fetched again elsewhere. {event.reason}"
     return f"{event.source} gave up on {event.path} ({event.reason}); going on from the others."
 
 
 def summary(finished: Finished) -> list[str]:
-    """The last words of an `add`: how much, how long, how much from each source, how much WAN was saved."""
+    """The lines printed after an `add`: bytes, time, bytes from each source, WAN traffic saved."""
     received = sum(finished.bytes_by_kind.values())
     files = _amount(finished.files, finished.size_bytes)
     seconds = max(finished.seconds, 1e-9)
     if not received:
-        return [f"{files}: all of it was here already. Took {human_time(finished.seconds)}."]
+        copied = f", {human_size(finished.copied_bytes)} in another cache folder" if finished.copied_bytes else ""
+        copied += f", {human_size(finished.adopted_bytes)} in other tools" if finished.adopted_bytes else ""
+        return [f"{files}: all of it was here already{copied}. Took {human_time(finished.seconds)}."]
     lines = [f"{files} in {human_time(finished.seconds)}; {human_size(received / seconds)}/s over the wire."]
     lines += [
-        f"  from {kind:<8}{human_size(size_bytes):>10}" for kind, size_bytes in _largest_first(finished.bytes_by_kind)
+        f"  from {kind:<10}{human_size(size_bytes):>10}" for kind, size_bytes in _largest_first(finished.bytes_by_kind)
     ]
     if finished.reused_bytes:
-        lines.append(f"  {'from here':<13}{human_size(finished.reused_bytes):>10}")
+        lines.append(f"  {'from here':<15}{human_size(finished.reused_bytes):>10}")
+    if finished.adopted_bytes:
+        lines.append(f"  {'of other tools':<15}{human_size(finished.adopted_bytes):>10}")
     rates = {name: size_bytes / seconds for name, size_bytes in finished.bytes_by_source.items()}
-    lines += ["  by source", *(f"  {line}" for line in givers(finished.bytes_by_source, rates, MAX_GIVERS_NAMED))]
+    lines += [
+        "  by source",
+        *(f"  {line}" for line in contributions(finished.bytes_by_source, rates, MAX_CONTRIBUTIONS_NAMED)),
+    ]
     if finished.refetched_bytes:
-        lines.append(f"  fetched twice{human_size(finished.refetched_bytes):>10}")
+        lines.append(f"  {'fetched twice':<15}{human_size(finished.refetched_bytes):>10}")
     saved, total = max(0, finished.wan_saved_bytes), max(1, finished.size_bytes)
     lines.append(f"WAN saved: {human_size(saved)} of {human_size(finished.size_bytes)} ({saved / total:.0%}).")
     return lines
@@ -122,9 +182,9 @@ def _largest_first(sizes: dict[str, int]) -> list[tuple[str, int]]:
     return sorted(((name, size) for name, size in sizes.items() if size), key=lambda item: -item[1])
 
 
-def givers(sizes: dict[str, int], rates: dict[str, float], limit: int) -> list[str]:
-    """A line for each source that gave or gives something, the most generous first, at most `limit`: its name, its
-    share of all that came as a bar, in bytes and in percent, and its rate."""
+def contributions(sizes: dict[str, int], rates: dict[str, float], limit: int) -> list[str]:
+    """A line for each source that gave bytes, with the largest share first, at most `limit` lines: name, share of all
+    bytes (as a bar, in bytes, in percent) and rate."""
     names = sorted({*sizes, *rates}, key=lambda name: (-sizes.get(name, 0), -rates.get(name, 0.0), name))
     names = [name for name in names if sizes.get(name) or rates.get(name, 0.0) >= 1]
     shown, others = names[:limit], names[limit:]
@@ -146,7 +206,7 @@ def _bar(share: float) -> str:
 
 
 class _Bars:
-    """The bars of one transfer: the total, the files in flight, and who gives how much of it."""
+    """The bars of one transfer: the total, the files in flight, and the share of each source."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -179,19 +239,23 @@ class _Bars:
 
     def say(self, text: str) -> None:
         """Prints a line above the bars."""
-        self._console.print(text, markup=False, soft_wrap=True)
+        self._console.print(on_screen(text), markup=False, soft_wrap=True)
 
     def draw(self, event: Progressed) -> None:
-        """Takes the newest picture; the next refresh shows it."""
+        """Takes the newest progress; the next refresh shows it."""
         self._draw_total(event)
         shown = {file.path: file for file in event.files[:MAX_FILES_SHOWN]}
         for path in self._files.keys() - shown.keys():
             self._progress.remove_task(self._files.pop(path))
         for path, file in shown.items():
             if path not in self._files:
-                self._files[path] = _add_bar(self._progress, f"  {shortened(path, self._console.width // 4)}")
+                self._files[path] = _add_bar(
+                    self._progress, f"  {on_screen(shortened(path, self._console.width // 4))}"
+                )
             _set_bar(self._progress, self._files[path], file.present_bytes, file.size_bytes, "")
-        self._sources.plain = "\n".join(givers(event.bytes_by_source, event.rate_by_source, MAX_GIVERS_SHOWN))
+        self._sources.plain = on_screen(
+            contributions(event.bytes_by_source, event.rate_by_source, MAX_CONTRIBUTIONS_SHOWN)
+        )
 
     def _draw_total(self, event: Progressed) -> None:
         if self._total is None:
@@ -215,7 +279,8 @@ def _set_bar(progress: Progress, bar: TaskID, present: int, size: int, pace: str
 
 
 def shortened(path: str, width: int) -> str:
-    """A path in `width` characters: its folders go first, then the end of its name, because shards differ before."""
+    """A path in at most `width` characters. Its folders are cut first, then the end of its name: names of shards differ
+    before their end."""
     if len(path) > width and "/" in path:
         path = f"…/{path.rsplit('/', 1)[1]}"
     return path if len(path) <= width else f"{path[: width - 1]}…"

@@ -1,1 +1,1 @@
-"""The daemon: the HTTP faces of a node. What decides is in `hfpeer`; this package only listens and answers."""
+"""The daemon: the three HTTP doors of a node. Decisions are in `hfpeer`; this package listens and responds."""

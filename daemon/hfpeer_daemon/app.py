@@ -1,7 +1,8 @@
-"""The three doors as ASGI apps over one node, and who is let in at each.
+"""The three doors as ASGI apps over one node, and the checks of each.
 
-LAN: GET and HEAD, no browsers, shared things only. Endpoint: only by one of its own names, so that no web page can
-reach it through a name of its own. Control: no browsers; who may open the socket file may do everything.
+LAN: GET and HEAD only, no browsers, shared things only. Endpoint: only under one of its own names, and nothing for web
+pages, so that no page can make this node fetch or change anything. Control: no browsers; any process that may open the
+socket file may do everything.
 """
 
 from __future__ import annotations
@@ -13,48 +14,54 @@ from concurrent.futures import Executor
 from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 
+from hfpeer.budgets import MAX_BATCHES, MAX_DIGESTED_BLOBS
+from hfpeer.control.operations import Operations
 from hfpeer.errors import AccessDenied, InvalidName
-from hfpeer.limits import Limiter
-from hfpeer.names import Address
-from hfpeer.operations import Holdings, Operations
-from hfpeer.wire import BATCH_PATH, BLOBS_PREFIX, FOLLOW_SUFFIX, PIECES_SUFFIX
-from hfpeer_daemon.background import Adds
-from hfpeer_daemon.blobs import BlobDoor
-from hfpeer_daemon.following import FollowDoor
-from hfpeer_daemon.problems import answer_problems, with_problems
-from hfpeer_daemon.responses import App, Receive, Scope, Send, header
-from hfpeer_daemon.routes.control import control_routes
-from hfpeer_daemon.routes.endpoint import endpoint_routes
-from hfpeer_daemon.routes.peer import peer_routes
-from hfpeer_daemon.uploads import UploadLine
+from hfpeer.net.address import Address
+from hfpeer.net.limiter import Limiter
+from hfpeer.peers.protocol.paths import BATCH_PATH, BLOBS_PREFIX, DIGESTS_SUFFIX, FOLLOW_SUFFIX, PIECES_SUFFIX
+from hfpeer.peers.provider import Provider
+from hfpeer_daemon.control.adds import Adds, Calls
+from hfpeer_daemon.control.routes import control_routes
+from hfpeer_daemon.endpoint.pages import endpoint_routes
+from hfpeer_daemon.http.problems import answer_problems, with_problems
+from hfpeer_daemon.http.responses import App, Receive, Scope, Send, header
+from hfpeer_daemon.lan.blobs import BlobApp
+from hfpeer_daemon.lan.follow import FollowApp
+from hfpeer_daemon.lan.messages import peer_routes
+from hfpeer_daemon.lan.piece_digests import PieceDigestApp
+from hfpeer_daemon.lan.upload_slots import UploadSlots
 
-MAX_BATCHES = 4
-MAX_BATCHES_PER_PEER = 2
 OWN_PAGES = frozenset({"/", "/healthz", "/metrics"})
-"""Paths of the endpoint that are no Hub's."""
+"""Paths of the endpoint that no Hub has."""
 VIEWER_PREFIX = "datasets-server."
-"""Hub protocol: `datasets` puts it before the endpoint's host to ask for a dataset's viewer."""
+"""Hub protocol: `datasets` puts it before the endpoint's host to reach a dataset's viewer."""
 Check = Callable[[Scope], None]
 
 
 def lan_app(
-    holdings: Holdings,
+    provider: Provider,
     threads: Executor,
-    line: UploadLine,
+    slots: UploadSlots,
     stopping: asyncio.Event,
     limiter: Limiter | None = None,
+    batches: UploadSlots | None = None,
 ) -> App:
-    """The peers' door. `line` bounds the uploads, `limiter` their rate; `threads` should be somewhat more than the
-    line's places. `stopping` ends what is followed."""
-    batches = UploadLine(MAX_BATCHES, max_per_peer=MAX_BATCHES_PER_PEER)
-    blobs = BlobDoor(holdings, threads, line, batches, limiter)
-    followed = FollowDoor(holdings, stopping)
-    messages = _framework(peer_routes(holdings))
+    """The LAN door. `slots` bounds the uploads, `batches` the batches of small blobs (MAX_BATCHES by default),
+    `limiter` the rate of both. `threads` needs a few more threads than both have slots, and MAX_DIGESTED_BLOBS.
+    `stopping` ends the responses to followers."""
+    batches = batches or UploadSlots(MAX_BATCHES, max_per_peer=MAX_BATCHES // 2)
+    blobs = BlobApp(provider, threads, slots, batches, limiter)
+    digested = PieceDigestApp(provider, threads, UploadSlots(MAX_DIGESTED_BLOBS, max_per_peer=MAX_DIGESTED_BLOBS // 2))
+    followed = FollowApp(provider, stopping)
+    messages = _framework(peer_routes(provider))
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         if path.startswith(BLOBS_PREFIX) and path.endswith(FOLLOW_SUFFIX):
             await followed.follow(scope, receive, send)
+        elif path.startswith(BLOBS_PREFIX) and path.endswith(DIGESTS_SUFFIX):
+            await digested.digests(scope, receive, send)
         elif path.startswith(BLOBS_PREFIX) and not path.endswith(PIECES_SUFFIX):
             await blobs.blob(scope, receive, send)
         elif path == BATCH_PATH:
@@ -66,39 +73,75 @@ def lan_app(
 
 
 def endpoint_app(node: Operations, own_address: Address, names: Iterable[str] = (), hub: App | None = None) -> App:
-    """The local tools' door: its own pages, and everything else at `hub`. `names` are further values of `Host`, with or
-    without a port, that are its own."""
+    """The endpoint: its own pages, and everything else at `hub`. `names` are further valid values of `Host`, with or
+    without a port."""
     pages = _framework(endpoint_routes(node))
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         app = pages if hub is None or scope["path"] in OWN_PAGES else hub
         await app(scope, receive, send)
 
-    return _door(route, host_check(own_address, names))
+    return _door(route, host_check(own_address, names), refuse_page)
 
 
-def control_app(node: Operations, adds: Adds, stop: Callable[[], None]) -> App:
+def control_app(node: Operations, adds: Adds, calls: Calls, stop: Callable[[], None]) -> App:
     """The control door. `stop` begins the end of the daemon."""
-    return _door(_framework(control_routes(node, adds, stop)), refuse_browser)
+    return _door(_framework(control_routes(node, adds, calls, stop)), refuse_browser)
 
 
 def refuse_change(scope: Scope) -> None:
-    """Raises what becomes a 405 unless the method is GET or HEAD."""
+    """Raises the error of a 405 unless the method is GET or HEAD (RFC 9110 §15.5.6)."""
     if scope["method"] not in ("GET", "HEAD"):
         raise HTTPException(405, headers={"Allow": "GET, HEAD"})
 
 
 def refuse_browser(scope: Scope) -> None:
-    """Raises AccessDenied for a request that a web page made."""
-    for name in (b"origin", b"referer"):
+    """Raises AccessDenied for a request from a web page."""
+    for name in (b"origin", b"referer", b"sec-fetch-site"):
         if header(scope, name) is not None:
             raise AccessDenied("This door is not for web pages.", hint="Ask without Origin and Referer.")
 
 
-def host_check(own_address: Address, names: Iterable[str] = ()) -> Check:
-    """A check that raises unless `Host` is one of the door's own names: else a web page could rebind its name to us.
+def refuse_page(scope: Scope) -> None:
+    """Raises AccessDenied for a request that a browser makes for a page other than this endpoint's own.
 
-    A door that is open to other machines takes every IP address, because it cannot know them all.
+    A foreign page, a link on it, and a typed address all look harmless to a browser, and each would make the node
+    fetch. So a browser gets the endpoint's own pages only, and the requests of those pages. `Host` has been checked
+    before.
+    """
+    site, mode = (header(scope, name) for name in (b"sec-fetch-site", b"sec-fetch-mode"))
+    own = (header(scope, b"host") or "").strip().lower()
+    origins = [header(scope, name) for name in (b"origin", b"referer")]
+    is_own_page = all(_host_of(origin) == own for origin in origins if origin is not None)
+    if site == "same-origin" and is_own_page:
+        return
+    if scope["method"] in ("GET", "HEAD") and scope["path"] in OWN_PAGES and mode in (None, "navigate"):
+        return
+    if site is not None or not is_own_page or _is_browser(scope):
+        raise AccessDenied(
+            "This endpoint fetches nothing for a web page or a browser's address bar.",
+            hint="Ask with a Hugging Face tool, or with curl.",
+        )
+
+
+def _host_of(url: str) -> str:
+    """Host and port of an origin or URL, in lower case; "" for `null` and other texts."""
+    scheme, found, rest = url.strip().lower().partition("://")
+    return rest.partition("/")[0] if found and scheme in ("http", "https") else ""
+
+
+def _is_browser(scope: Scope) -> bool:
+    """Whether a browser sends this without naming the page: an older browser, or one at an address of the LAN, for
+    which browsers send no Sec-Fetch-Site."""
+    is_named_so = (header(scope, b"user-agent") or "").startswith("Mozilla/")
+    return is_named_so and header(scope, b"accept-language") is not None
+
+
+def host_check(own_address: Address, names: Iterable[str] = ()) -> Check:
+    """A check that raises unless `Host` is one of the door's own names: it stops web pages that rebind their name to
+    this machine (DNS rebinding).
+
+    A door that is open to other machines accepts every IP address, because it cannot know them all.
     """
     hosts = {own_address.host, "localhost", "127.0.0.1", "::1"}
     allowed = {str(Address(host, own_address.port)).lower() for host in hosts}
@@ -111,12 +154,12 @@ def host_check(own_address: Address, names: Iterable[str] = ()) -> Check:
     def check(scope: Scope) -> None:
         given = [value for name, value in scope["headers"] if name == b"host"]
         if len(given) != 1:
-            raise InvalidName("A request has one Host header.")
+            raise InvalidName("The request needs exactly one Host header.")
         host = given[0].decode("latin-1").strip().lower()
         if host.removeprefix(VIEWER_PREFIX) not in allowed and not (is_open and _is_address(host)):
             raise AccessDenied(
                 f"This endpoint is not {host!r}.",
-                hint=f"Use this machine's address with port {own_address.port}; if this is a name of it: "
+                hint=f"Use this machine's address with port {own_address.port}; if this is one of its names, run "
                 "hfpeer conf set endpoint.names NAME.",
             )
 
@@ -124,7 +167,7 @@ def host_check(own_address: Address, names: Iterable[str] = ()) -> Check:
 
 
 def _is_address(host: str) -> bool:
-    """Whether a `Host` is an IP address: no web page can make its own name lead there."""
+    """Whether a `Host` is an IP address, which no web page can make its own name."""
     try:
         return Address.parse(host).ip is not None
     except InvalidName:

@@ -1,4 +1,4 @@
-"""Tells systemd how the daemon stands, over the socket that NOTIFY_SOCKET names. Silent without one.
+"""Tells systemd the state of the daemon, over the socket in NOTIFY_SOCKET. Does nothing without one.
 
 The protocol is sd_notify(3): datagrams of VARIABLE=value lines.
 """
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 
 class Notifier:
-    """The service manager's ear, if there is one."""
+    """The connection to the service manager, if there is one."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")

@@ -1,7 +1,5 @@
-"""The Hugging Face cache on this machine: what is in it, what is on its way into it, what leaves it.
+"""The Hugging Face cache on this machine: finding, writing, ingesting, sharing and removing blobs and files.
 
-`Store` is the one door for everything above; the modules behind it each own one part: `layout` where things lie,
-`locks` the Hub client's locks, `journal` and `blobs` the partial files, `snapshots` what other tools see, `scan` what
-others put there, `catalog` the index of it all, `evict` what may go. Nothing here opens a connection, and nothing
-becomes visible in `blobs/` or `snapshots/` that the caller has not verified.
+Read first: `store`, the entrance for everything above. Nothing here opens a connection. Only bytes that the caller has
+verified become visible in `blobs/` or `snapshots/`.
 """

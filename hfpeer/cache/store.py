@@ -1,434 +1,347 @@
-"""The one door to the cache for the node and its transfers: find, write, publish, install, share, remove.
+"""The cache as the node and its transfers see it: its parts, and what changes several of them at once.
 
-Every method blocks and may be called from any thread. Bytes are believed only when the caller has verified them or
-`verify` has; nothing else becomes visible or is given to peers. Where the disk and the catalogue disagree, the disk
-is right.
+Callers use the part that they need: `inventory` finds and verifies blobs, `ingester` puts verified bytes in, `refs`
+knows their commits, `revisions` lists the cached ones, `shared` decides what peers may have, `adopted` knows files of
+other tools. A change of manifests, overrides or publications goes through the methods of Store, because peers must hear
+of it.
+
+Every method blocks and may be called from any thread. Only bytes that the caller or `inventory.verify` has verified
+become visible or are given to peers. Where the disk and the catalog differ, the disk is right.
 """
 
 from __future__ import annotations
 
-import contextlib
 import threading
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hfpeer.cache import blobs, evict, layout, snapshots
-from hfpeer.cache.catalog import BlobRow, Catalog, FileRow, RefRow
-from hfpeer.cache.history import History
-from hfpeer.cache.inventory import BlobFile as BlobFile
-from hfpeer.cache.inventory import Inventory, vanished
+from hfpeer.cache.adopted import AdoptedFiles
+from hfpeer.cache.cleaning import removal
+from hfpeer.cache.cleaning.cleaner import Cleaner
+from hfpeer.cache.cleaning.leftovers import Leftovers
+from hfpeer.cache.disk import layout, mounts
+from hfpeer.cache.disk.caches import Caches
+from hfpeer.cache.disk.kinds import repos_in
+from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.index.adopted import AdoptedTable
+from hfpeer.cache.index.catalog import Catalog
+from hfpeer.cache.index.history import History
+from hfpeer.cache.index.inventory import Inventory
+from hfpeer.cache.index.refs import Refs
+from hfpeer.cache.index.revisions import CachedRevisions
+from hfpeer.cache.index.scan import ListedFiles, Scanner, ScanResult, added, listing, sum_up
+from hfpeer.cache.index.shared_blobs import SharedBlobs
+from hfpeer.cache.index.traffic import Traffic
+from hfpeer.cache.ingest import Ingester
 from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.records import CachedRevision, FetchRecord, Provenance, Removed
-from hfpeer.cache.scan import Scanner, ScanResult, sum_up
-from hfpeer.cache.shared import Shared
-from hfpeer.cache.sharing import Sharing
-from hfpeer.cache.shelf import Shelf
-from hfpeer.cache.tally import Tally
-from hfpeer.errors import StorageError
-from hfpeer.manifest import Manifest, ManifestFile
-from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility
-from hfpeer.ranges import RangeSet
+from hfpeer.cache.overrides import Overrides
+from hfpeer.cache.partial import blob as partial_blob
+from hfpeer.cache.proofs import write_proof
+from hfpeer.cache.publications import Publications
+from hfpeer.cache.readers import Readers
+from hfpeer.cache.records import Provenance, Removed
+from hfpeer.errors import BrokenCache
+from hfpeer.manifest import Manifest
+from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
+from hfpeer.trust.visibility import Fact, after
 
-TRIES = 3
-"""Somebody may delete a blob between finding and linking it."""
+if TYPE_CHECKING:
+    from hfpeer.cache.verify.checking import Progress
+    from hfpeer.cache.verify.findings import VerifyReport
+    from hfpeer.cache.verify.verification import Examined
+
+AN_OLDER_ONE = "an older version"
+"""The publisher's name of a commit that an older version of this node published: it did not record its name."""
 
 
 class Store:
-    """The cache at `cache`, with what hfpeer knows about it below `home`."""
+    """The cache at `cache`, and what hfpeer knows about it, below `home`. From the cache folders `others` it only
+    reads."""
 
-    def __init__(self, cache: Path, home: Path) -> None:
+    def __init__(self, cache: Path, home: Path, others: Sequence[Path] = (), *, makes_cache: bool = True) -> None:
+        """Without `makes_cache` a cache that is not there is an error of every operation that needs it."""
         self.cache = cache
         self.home = home
-        self._catalog = Catalog(home / "catalog.sqlite")
-        self._manifests = Manifests(home / "manifests")
-        self._sharing = Sharing(home / "shares.json")
-        self._inventory = Inventory(cache, self._catalog)
-        self._shared = Shared(self._catalog, self._inventory, self._sharing)
-        self._shelf = Shelf(cache, self._catalog, self._manifests, self._sharing)
-        self._tally = Tally(self._catalog)
-        self._history = History(cache, self._catalog)
-        self._lock = threading.Lock()
-        self._partials: dict[Digest, blobs.PartialBlob] = {}
-        self._removals = 0
+        self.caches = Caches(cache, others)
+        self._makes_cache = makes_cache
+        self._catalog = Catalog(home / "catalog.sqlite", self.caches)
+        self.manifests = Manifests(home / "manifests", cache, self.caches.others)
+        self.overrides = Overrides(home / "shares.json")
+        self.publications = Publications(home / "published.json")
+        self.inventory = Inventory(self.caches, self._catalog)
+        self.shared = SharedBlobs(self._catalog, self.inventory, self.manifests, self.overrides, self.publications)
+        self.revisions = CachedRevisions(self.caches, self._catalog, self.manifests, self.shared, self.publications)
+        self.refs = Refs(self.caches, self._catalog, self.publications)
+        self.readers = Readers()
+        self.traffic = Traffic(self._catalog.database)
+        self.history = History(self._catalog)
+        self.adopted = AdoptedFiles(AdoptedTable(self._catalog.database), self.inventory, self.history)
+        self.leftovers = Leftovers(cache, home / "leftovers.json")
+        self.ingester = Ingester(cache, self._catalog, self.manifests, self.inventory, self.traffic)
+        self.cleaner = Cleaner(cache, home, self._catalog, self.manifests, self.revisions, self.remove_revisions)
+        self._removals = _Removals()
 
     def close(self) -> None:
-        """Writes what is left to write. Partials stay open: they are their holders'."""
-        self._tally.flush()
+        """Writes the counts of bytes and closes the catalog. Open partials stay open."""
+        self.traffic.flush()
         self._catalog.close()
 
     @property
     def generation(self) -> int:
-        """Grows with every change that peers should hear of, over restarts too."""
+        """Grows with every change that peers should hear of, also over restarts."""
         return self._catalog.generation
 
-    # Whole blobs
-
-    def find_blob(self, digest: Digest, repo: RepoId | None = None) -> BlobFile | None:
-        """A blob by its digest, whichever repo it came with; a verified one if there is one.
-
-        With `repo` also one that somebody has put into that repo since the last scan.
-        """
-        return self._inventory.find(digest, repo)
-
-    def missing(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
-        """The files whose blob is nowhere in the cache, each digest once, in order."""
-        wanted: dict[Digest, ManifestFile] = {}
-        for file in files:
-            wanted.setdefault(file.digest, file)
-        places = self._inventory.places(wanted)
-        return [file for digest, file in wanted.items() if not self._inventory.has(file, places.get(digest, ()))]
-
-    def unverified_of(self, files: Iterable[ManifestFile]) -> list[BlobFile]:
-        """The blobs of these files that are here and that nobody has hashed: to be verified before an install."""
-        found = map(self._inventory.best, self._inventory.places(file.digest for file in files).values())
-        return [blob for blob in found if blob is not None and not blob.is_verified]
-
-    def shared_blob(self, digest: Digest) -> BlobFile | None:
-        """A blob that peers may have: verified, and in a repo that is shared."""
-        return self.shared_blobs([digest]).get(digest)
-
-    def shared_blobs(self, digests: Iterable[Digest]) -> dict[Digest, BlobFile]:
-        """Those of many blobs that peers may have; the catalogue is asked once for all, if it has changed since the
-        last time."""
-        return self._shared.blobs(digests)
-
-    def is_blob_shared(self, digest: Digest) -> bool:
-        """Whether the blob lies in a repo that is shared, verified or not."""
-        rows = self._catalog.blobs([str(digest)])
-        return any(self._shared.is_shared(RepoId.from_folder(row.repo)) for row in rows)
-
-    def unverified(self, limit: int) -> list[BlobFile]:
-        """Blobs that others put into the cache and nobody has hashed, small ones first."""
-        return self._inventory.unverified(limit)
-
-    def verify(self, blob: BlobFile, should_stop: Callable[[], bool] | None = None) -> bool:
-        """Hashes a blob and remembers the result. Whether it is what its name says.
-
-        One that is not, or that cannot be read, is never shared and counts as missing, but its file is left alone: it
-        is the user's.
-        """
-        return self.verify_all([blob], should_stop) == []
-
-    def verify_all(self, blobs: Iterable[BlobFile], should_stop: Callable[[], bool] | None = None) -> list[BlobFile]:
-        """The same for several, of which peers hear at once; gives those that are not what their names say."""
-        verdicts = [(blob, self._inventory.verify(blob, should_stop)) for blob in blobs]
-        if any(is_right is not None for _, is_right in verdicts):
-            self._catalog.bump()
-        return [blob for blob, is_right in verdicts if is_right is not True]
-
-    # Blobs on their way in
-
-    def open_partial(self, digest: Digest, size_bytes: int) -> blobs.PartialBlob:
-        """Opens the partial of a blob for writing; see `blobs.open_partial`. Raises Locked, NoSpace, BrokenCache."""
-        partial = blobs.open_partial(self.cache, digest, size_bytes, on_close=self._forget_partial)
-        with self._lock:
-            self._partials[digest] = partial
-        return partial
-
-    def find_partial(self, digest: Digest) -> tuple[Path, int, RangeSet] | None:
-        """Path, size and present bytes of a partial that is open in this process."""
-        with self._lock:
-            partial = self._partials.get(digest)
-        return None if partial is None else (partial.path, partial.size_bytes, partial.present)
-
-    def publish_blob(self, partial: blobs.PartialBlob, repo: RepoId, lock_timeout_seconds: float | None = None) -> Path:
-        """Makes a partial whose bytes the caller has verified a blob of `repo`, and closes it.
-
-        If another process was faster, its blob stays. Raises NoSpace or BrokenCache, and Locked when the Hub client's
-        lock is not free in time (None: waits for some seconds, then goes on); then the partial is as before.
-        """
-        blob = layout.blob_path(self.cache, repo, partial.digest)
-        with self._inventory.holding(repo, partial.digest, lock_timeout_seconds):
-            row = self._inventory.in_place(blob, partial.digest, partial.size_bytes)
-            if row is None:
-                partial.publish_to(blob)
-                row = self._inventory.seen(blob, partial.digest, is_verified=True)
-            else:
-                partial.remove()
-        self._inventory.remember([row])
-        self._tally.flush_if_due()
-        return blob
-
-    def publish_bytes(
-        self, digest: Digest, body: bytes, repo: RepoId, lock_timeout_seconds: float | None = None
-    ) -> Path:
-        """Like `publish_blob`, for one small blob whose verified bytes are in memory."""
-        self.publish_small(repo, [(digest, body)], lock_timeout_seconds)
-        return layout.blob_path(self.cache, repo, digest)
-
-    def publish_small(
-        self, repo: RepoId, small: Iterable[tuple[Digest, bytes]], lock_timeout_seconds: float | None = None
-    ) -> None:
-        """Like `publish_blob`, for many small blobs whose verified bytes are in memory: synced together."""
-        self._publish_small(repo, dict(small), lock_timeout_seconds)
-
-    def publish_files(
-        self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile], bodies: Mapping[Digest, bytes]
-    ) -> None:
-        """Publishes the small blobs of files and installs these, in one go because that is quicker."""
-        by_digest: dict[Digest, list[ManifestFile]] = {}
-        for file in files:
-            by_digest.setdefault(file.digest, []).append(file)
-        left: list[ManifestFile] = []
-
-        def link(blob: Path, digest: Digest) -> Path:
-            """Links the blob's files while it is held; where it was moved instead, what it leaves is done below."""
-            lies_at = blob
-            for file in by_digest.get(digest, ()):
-                if lies_at == blob:
-                    lies_at = snapshots.link_file(self.cache, repo, commit, file.path, digest)
-                else:
-                    left.append(file)
-            return lies_at
-
-        self._publish_small(repo, bodies, None, link)
-        if left:
-            self.install(repo, commit, left)
-        self._note_installed(repo, commit, files)
-
-    def _publish_small(
-        self,
-        repo: RepoId,
-        bodies: Mapping[Digest, bytes],
-        lock_timeout_seconds: float | None,
-        link: Callable[[Path, Digest], Path] = lambda blob, _: blob,
-    ) -> None:
-        """`link` is called for each while it is held, and says where its bytes are then."""
-        paths = {digest: layout.blob_path(self.cache, repo, digest) for digest in bodies}
-        found = []
-        with snapshots.written_aside({paths[digest]: body for digest, body in bodies.items()}) as fresh:
-            for digest, path in paths.items():
-                with self._inventory.holding(repo, digest, lock_timeout_seconds):
-                    in_place = self._inventory.in_place(path, digest, len(bodies[digest]))
-                    if in_place is None:
-                        fresh[path].replace(path)
-                    lies_at = link(path, digest)
-                    if in_place is None or lies_at != path:
-                        in_place = self._inventory.seen(lies_at, digest, is_verified=True)
-                found.append(in_place)
-        self._inventory.remember(found)
-        self._tally.flush_if_due()
-
-    def adopt_blob(self, path: Path, digest: Digest, repo: RepoId) -> Path:
-        """Puts the content of a file into `blobs/` of `repo`.
-
-        A blob of this cache becomes one file with two names where possible; any other file is copied and the copy
-        hashed. Raises CorruptData if that is not `digest`, NoSpace, BrokenCache.
-        """
-        return self._inventory.adopt(path, digest, repo)
-
-    # Snapshots, refs, manifests
-
-    def install(self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile]) -> Path:
-        """Makes files of a commit visible in `snapshots/<commit>/`; returns that folder.
-
-        Every blob must be in the cache already, in whichever repo. Raises BrokenCache for one that is not.
-        """
-        places = self._inventory.places(file.digest for file in files)
-        for file in files:
-            self._install_file(repo, commit, file, places.get(file.digest, ()))
-        self._note_installed(repo, commit, files)
-        return self.snapshot_path(repo, commit)
-
-    def _note_installed(self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile]) -> None:
-        present = [FileRow(file.path, str(file.digest), file.size_bytes) for file in files]
-        self._catalog.put_files(repo.folder, commit, present)
-        manifest = self._manifests.load(repo, commit)
-        if manifest is not None:
-            snapshots.write_tree(self.cache, repo, commit, manifest.files)
-        self._sum_up(repo, commit, used_at=time.time())
-        self._catalog.bump()
-
-    def write_ref(self, repo: RepoId, revision: Revision, commit: Commit, answered_by: str) -> None:
-        """Remembers what a revision is now. To be called last, when the snapshot is there.
-
-        Without a snapshot no file is written: the Hub client takes a ref to nothing for a corrupt repo.
-        """
-        if revision.is_commit:
-            return
-        known = snapshots.read_ref(self.cache, repo, revision)
-        is_new = known is None or known[0] != commit
-        if is_new and self.snapshot_path(repo, commit).is_dir():
-            snapshots.write_ref(self.cache, repo, revision, commit)
-        self._catalog.put_refs([RefRow(repo.folder, revision, commit, time.time(), answered_by)])
-        self._catalog.bump()
-
-    def read_ref(self, repo: RepoId, revision: Revision) -> tuple[Commit, float, str] | None:
-        """What a revision was when somebody was last asked: commit, when (seconds since the epoch), who answered.
-
-        A ref file that another tool wrote since then is newer and wins; it was answered by "cache".
-        """
-        rows = self._catalog.refs(repo.folder, revision)
-        written = snapshots.read_ref(self.cache, repo, revision)
-        if written is not None and (not rows or (rows[0].commit != written[0] and rows[0].resolved_at < written[1])):
-            return (*written, "cache")
-        return (Commit(rows[0].commit), rows[0].resolved_at, rows[0].answered_by) if rows else None
-
-    def save_manifest(self, manifest: Manifest) -> None:
-        """Keeps a manifest; one without proof never replaces one with."""
-        self._manifests.save(manifest)
-        if self._catalog.revisions(manifest.repo.folder, manifest.commit):
-            self._sum_up(manifest.repo, manifest.commit)
-            self._catalog.bump()
-
-    def forget_manifest(self, repo: RepoId, commit: Commit) -> None:
-        """Drops a manifest that turned out to be wrong."""
-        self._manifests.remove(repo, commit)
-        self._catalog.bump()
-
-    def load_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
-        return self._manifests.load(repo, commit)
-
-    def listed(self, repo: RepoId) -> list[Commit]:
-        """The commits of a repo whose manifest is here, the latest first."""
-        return self._manifests.commits(repo)
+    def open_partial(self, digest: Digest, size_bytes: int) -> partial_blob.PartialBlob:
+        """Opens the partial of a blob for writing; see `partial.blob.open_partial`. Raises Locked, NoSpace,
+        BrokenCache."""
+        return partial_blob.open_partial(self.cache, digest, size_bytes)
 
     def snapshot_path(self, repo: RepoId, commit: Commit) -> Path:
-        """Where the snapshot is, or would be."""
+        """The folder of a snapshot, whether it is there or not."""
         return layout.snapshot_path(self.cache, repo, commit)
 
     def snapshot_file(self, repo: RepoId, commit: Commit, path: FilePath) -> Path | None:
-        """A file of a snapshot, if it is there."""
-        place = layout.snapshot_file(self.cache, repo, commit, path)
-        return place if place.is_file() else None
+        """A file of a snapshot, if it is there, in any cache folder."""
+        places = (layout.snapshot_file(cache, repo, commit, path) for cache in self.caches.present)
+        return next((place for place in places if place.is_file()), None)
 
-    def revisions(self, repo: RepoId | None = None) -> list[CachedRevision]:
-        """The revisions of a repo or of all, most recently used first, without their listings."""
-        return self._shelf.revisions(repo)
+    # Manifests
 
-    def revision(self, repo: RepoId, commit: Commit) -> CachedRevision | None:
-        """One revision with its listing: all files of the commit if that is known, else those that are here."""
-        return self._shelf.revision(repo, commit)
+    def save_manifest(self, manifest: Manifest, *, is_of_origin: bool = False, is_given: bool = False) -> None:
+        """Keeps a manifest. One without a proof never replaces one with a proof, nor one of an origin (`is_of_origin`).
+        `is_given`: a peer, or a mirror that saw no token, gave it openly."""
+        if is_given:
+            self._catalog.facts.note_given_listing(manifest.repo.folder, manifest.commit)
+        if manifest.is_attested:
+            place = manifest.repo.folder, manifest.commit
+            if is_of_origin:
+                self._catalog.facts.note_listed(*place)
+            elif self._catalog.facts.is_listed(*place) and self.manifests.load(manifest.repo, manifest.commit):
+                return
+        self.manifests.save(manifest)
+        rows = self._catalog.revisions(manifest.repo.folder, manifest.commit)
+        for row in rows:
+            if row.cache == str(self.cache):
+                write_proof(self.cache, manifest)
+            sum_up(Path(row.cache), self._catalog, self.manifests, manifest.repo, manifest.commit)
+        if rows:
+            self._catalog.bump()
+
+    def forget_manifest(self, repo: RepoId, commit: Commit) -> None:
+        """Removes a manifest that turned out to be wrong."""
+        self.manifests.remove(repo, commit)
+        self._catalog.facts.drop_listed(repo.folder, commit)
+        self._catalog.bump()
 
     def remove(self, repo: RepoId, commit: Commit | None = None, files: Iterable[FilePath] = ()) -> Removed:
-        """Takes a repo, a revision or files of a revision out of the cache, with the blobs nothing else needs.
+        """Removes a repo, a revision or files of a revision from the first cache folder, and the blobs that nothing
+        else in it needs.
 
-        What is not there is not an error: the result counts what was. Raises BrokenCache.
+        What is not there is no error: the result counts what was removed. Raises BrokenCache.
         """
+        return self.remove_revisions(repo, None if commit is None else [commit], files)
+
+    def remove_revisions(
+        self, repo: RepoId, commits: Sequence[Commit] | None, files: Iterable[FilePath] = ()
+    ) -> Removed:
+        """The same for several revisions of a repo together, which is faster; all of it without any."""
         wanted = frozenset(files)
-        self._count_removal()
-        removed = evict.remove(self.cache, self._catalog, repo, commit, wanted)
-        self._count_removal()
-        for gone in removed.commits:
-            self._manifests.remove(repo, Commit(gone))
-        if wanted and commit is not None:
+        self._removals.count()
+        lists = [] if commits is None or wanted else [self._list_of(repo, commit) for commit in commits]
+        listed = frozenset(digest.hex for files_of in lists for digest, _ in files_of.values())
+        removed = removal.remove(self.cache, self._catalog, repo, commits, wanted, listed)
+        self._removals.count()
+        gone = set(removed.commits)
+        gone.update(str(one) for one in commits or () if not self.snapshot_path(repo, one).exists())
+        others = [row for row in self._catalog.revisions(repo.folder) if commits is None or row.commit in commits]
+        gone -= {row.commit for row in others}
+        for one in gone:
+            self.manifests.remove(repo, Commit(one))
+        self.publications.forget(repo, gone)
+        for commit in commits or () if wanted else ():
             self._sum_up(repo, commit)
         self._catalog.bump()
-        return removed
+        return replace(removed, kept_in=tuple(sorted({row.cache for row in others if row.cache != str(self.cache)})))
+
+    def _list_of(self, repo: RepoId, commit: Commit) -> ListedFiles:
+        return listing(self.cache, self.manifests, repo, commit)[0] or {}
 
     # Sharing
 
-    def visibility(self, repo: RepoId) -> Visibility:
-        """Who may see the repo at its hub, as far as anybody was asked."""
-        return self._shelf.visibility(repo)
+    def facts(self, repo: RepoId) -> list[Fact]:
+        """The facts on the visibility of a repo and its commits, as hubs told them."""
+        return self._catalog.facts.by_repo(repo.folder).get(repo.folder, [])
 
-    def set_visibility(self, repo: RepoId, visibility: Visibility) -> None:
-        self._catalog.set_repo(repo.folder, visibility=visibility.value, asked_at=time.time())
-        self._catalog.bump()
+    def learn(self, repo: RepoId, said: Iterable[Fact], hubs: Collection[str]) -> bool:
+        """Keeps new facts; `hubs` are the URLs of the hubs that are configured. Returns whether more than dates
+        changed."""
+        is_news = False
+        for fact in said:
+            is_news |= self._catalog.facts.change(repo.folder, lambda known, fact=fact: after(known, fact, hubs))  # type: ignore[misc]
+        if is_news:
+            self._catalog.bump()
+        return is_news
 
     def set_share(self, repo: RepoId, is_shared: bool | None) -> None:
-        """Keeps the owner's word on whether peers may have the repo; None takes it back."""
-        self._sharing.set_override(repo, is_shared)
+        """Keeps the owner's override on whether peers may have the repo; None removes it."""
+        if self.overrides.is_published(repo):
+            for commit in self.manifests.commits(repo):
+                if self.shared.is_published(repo, commit):
+                    self.publications.note(repo, commit, AN_OLDER_ONE, is_own=True)
+        self.overrides.set(repo, is_shared)
         self._catalog.bump()
 
-    def is_shared(self, repo: RepoId) -> bool:
-        """Whether peers may have the repo: the owner's word if there is one, else only if it is public."""
-        return self._shared.is_shared(repo)
+    def note_published(self, repo: RepoId, commit: Commit, by: str, source: str = "") -> None:
+        """Marks a commit as published on the LAN, and on no hub, by this node, whose name is `by`. `source` is of a
+        prepared set: the commit that it was made of."""
+        self.publications.note(repo, commit, by, is_own=True, source=source)
+        self._catalog.bump()
 
-    def is_withheld(self, repo: RepoId) -> bool:
-        """Whether the owner said that peers may not have the repo, whatever a hub says."""
-        return self._sharing.override(repo) is False
+    def note_published_there(self, repo: RepoId, commit: Commit, by: str) -> None:
+        """Marks a commit as published by the peer named `by`, as that peer says.
 
-    def note_published(self, repo: RepoId) -> None:
-        """Remembers that the repo was made here, so that no hub need be asked about it."""
-        self._sharing.set_published(repo)
+        Does nothing for a commit that a hub lists, and for one of which a file here was not given openly: a hub may
+        have it, whatever the peer says.
+        """
+        if not self.shared.verdict(repo, commit).is_public and self.shared.is_all_given(repo, commit):
+            self.publications.note(repo, commit, by, is_own=False)
+            self._catalog.bump()
 
-    def is_published(self, repo: RepoId) -> bool:
-        return self._sharing.is_published(repo)
+    def name_published(self, repo: RepoId, revision: Revision, commit: Commit) -> None:
+        """Makes `revision` the name of a commit that this node published, once its snapshot is there."""
+        self.publications.name(repo, revision, commit)
+        self._catalog.bump()
 
-    # What others did to the cache
+    # Changes by other tools
 
     def scan(self, on_batch: Callable[[int], None] | None = None) -> ScanResult:
-        """Brings the catalogue up to date with what others put into the cache or took out of it. Hashes nothing.
+        """Brings the catalog up to date with what other tools put into the cache or removed. Hashes nothing.
 
-        Cheap where no folder has changed since the last time. `on_batch` is told the files seen so far.
+        Cheap where no folder has changed since the last scan. `on_batch` is called with the number of files scanned.
         """
-        self._tally.flush()
-        return self._scanner().scan_all(on_batch)
+        self.traffic.flush()
+        self._catalog.forget_lost_caches()
+        return self._scan("read the cache", lambda scanner: scanner.scan_all(on_batch))
 
     def scan_repo(self, repo: RepoId) -> ScanResult:
-        """The same for one repo: cheap enough to do before asking what is missing."""
-        return self._scanner().scan_one(repo)
+        """The same for one repo: cheap enough to do before every search for missing files."""
+        return self._scan("read the cache", lambda scanner: scanner.scan_one(repo))
 
-    def sweep_partials(self, max_age_seconds: float) -> int:
-        """Deletes partials that nobody has touched for so long; how many bytes that gave back."""
-        return blobs.sweep(self.cache, time.time() - max_age_seconds)
+    def scan_blobs(self, repo: RepoId | None) -> ScanResult:
+        """The same for one repo or all, and looks at the size and mtime of every blob. A blob that was cut short
+        changes no folder, so another scan does not notice it."""
 
-    # How it came
+        def look(scanner: Scanner) -> ScanResult:
+            return scanner.scan_all(checks_blobs=True) if repo is None else scanner.scan_one(repo, checks_blobs=True)
 
-    def note_fetches(self, records: Sequence[FetchRecord]) -> None:
-        """Remembers how blobs came; forgotten with them. What cannot be written now is not: it is no reason to fail."""
-        with contextlib.suppress(StorageError):
-            self._history.note(records)
+        return self._scan("look at the cache", look)
 
-    def fetch_record(self, digest: Digest) -> FetchRecord | None:
-        """How a blob came, as far as that is known."""
-        return self._history.find(digest)
+    # Reports
+
+    def verify(
+        self,
+        repos: Sequence[RepoId] = (),
+        *,
+        is_quick: bool = False,
+        trusts_verdicts: bool = True,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> VerifyReport:
+        """Says what is wrong in all cache folders; see `verification.examine`."""
+        from hfpeer.cache.verify.findings import together  # an add does not need these
+        from hfpeer.cache.verify.verification import examine
+
+        def check(cache: Path, wanted: Sequence[RepoId]) -> VerifyReport:
+            return examine(
+                cache,
+                self.manifests,
+                self._catalog,
+                wanted,
+                is_only_read=cache != self.cache,
+                is_quick=is_quick,
+                trusts_verdicts=trusts_verdicts,
+                on_progress=on_progress,
+            ).report
+
+        self.caches.look()
+        wanted = {cache: [repo for repo in repos if repo in repos_in(cache)] for cache in self.caches.present[1:]}
+        elsewhere = {repo for found in wanted.values() for repo in found}
+        in_first = [repo for repo in repos if repo not in elsewhere or repo in repos_in(self.cache)]
+        reports = [check(cache, found) for cache, found in wanted.items() if found or not repos]
+        if repos and not in_first:
+            return together(reports[0], reports[1:])
+        return together(check(self.cache, in_first), reports)
+
+    def examine(
+        self,
+        repos: Sequence[RepoId] = (),
+        *,
+        is_quick: bool = False,
+        trusts_verdicts: bool = True,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> Examined:
+        """Says what is wrong in the first cache folder; see `verification.examine`."""
+        from hfpeer.cache.verify.verification import examine  # an add does not need it
+
+        return examine(
+            self.cache,
+            self.manifests,
+            self._catalog,
+            repos,
+            is_quick=is_quick,
+            trusts_verdicts=trusts_verdicts,
+            on_progress=on_progress,
+        )
 
     def provenance(self, repo: RepoId, commit: Commit, paths: Iterable[FilePath] = ()) -> list[Provenance]:
-        """Where the files of a revision come from, with `paths` only those; nothing for a revision that is not here."""
-        revision = self.revision(repo, commit)
-        return [] if revision is None else self._history.of(revision, paths, lambda: self.is_published(repo))
-
-    # Statistics
-
-    def note_received(self, kind: str, source: str, size_bytes: int) -> None:
-        """Counts bytes from a source; `kind` is peer, mirror or origin. Returns at once."""
-        self._tally.note_received(kind, source, size_bytes)
-
-    def note_sent(self, size_bytes: int) -> None:
-        """Counts bytes that went to peers. Returns at once."""
-        self._tally.note_sent(size_bytes)
+        """Where the files of a revision come from, with `paths` only those; empty if the revision is not here."""
+        revision = self.revisions.find(repo, commit)
+        if revision is None:
+            return []
+        return self.history.of(revision, paths, lambda: self.shared.is_published(repo, commit))
 
     def totals(self) -> dict[str, Any]:
-        """`revisions`, `files`, `size_bytes`, `unverified_files`, and what `Tally.totals` says."""
+        """`revisions`, `files`, `size_bytes`, `unverified_files`, and the keys of `Traffic.totals`."""
         names = ("revisions", "files", "size_bytes", "unverified_files")
-        return {**dict(zip(names, self._catalog.totals(), strict=True)), **self._tally.totals()}
+        return {**dict(zip(names, self._catalog.totals(), strict=True)), **self.traffic.totals()}
 
-    # Inside
+    def _scan(self, doing: str, work: Callable[[Scanner], ScanResult]) -> ScanResult:
+        """Scans every cache folder that is there. One that is only read, and fails, is passed over."""
+        if not self._makes_cache and not self.cache.is_dir():
+            raise BrokenCache(
+                f"The cache folder {self.cache} is not there.",
+                hint="Plug its disk in, or mount it; or `hfpeer conf cache set DIR` to keep the cache elsewhere.",
+                path=str(self.cache),
+            )
+        mounts.forget()
+        self.caches.look()
+        with translated(doing, self.cache):
+            result = work(self._scanner(self.cache))
+        for cache in self.caches.present[1:]:
+            try:
+                result = added(result, work(self._scanner(cache)))
+            except OSError as error:
+                self.caches.pass_over(cache, f"it cannot be read: {error.strerror or error}")
+        if self.caches.has_news():
+            self._catalog.bump()
+        return result
 
-    def _scanner(self) -> Scanner:
-        return Scanner(self.cache, self._catalog, self._manifests, lambda: self._removals)
+    def _scanner(self, cache: Path) -> Scanner:
+        return Scanner(cache, self._catalog, self.manifests, lambda: self._removals.total, self.publications.is_own)
 
-    def _forget_partial(self, partial: blobs.PartialBlob) -> None:
+    def _sum_up(self, repo: RepoId, commit: Commit) -> None:
+        sum_up(self.cache, self._catalog, self.manifests, repo, commit)
+
+
+class _Removals:
+    """Counts the removals of this process. A scan during which the count grows reads the repo again, so that it brings
+    nothing back. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.total = 0
+
+    def count(self) -> None:
         with self._lock:
-            if self._partials.get(partial.digest) is partial:
-                del self._partials[partial.digest]
-
-    def _install_file(self, repo: RepoId, commit: Commit, file: ManifestFile, rows: Sequence[BlobRow]) -> None:
-        """Brings the blob into the repo if it is another's, then links it; each step only if it is needed."""
-        place = layout.snapshot_file(self.cache, repo, commit, file.path)
-        blob = layout.blob_path(self.cache, repo, file.digest)
-        known = {row.path for row in rows if row.size_bytes == file.size_bytes and not row.is_corrupt}
-        if str(place.relative_to(self.cache)) in known and place.is_file() and not place.is_symlink():
-            return
-        for _ in range(TRIES):
-            if str(blob.relative_to(self.cache)) not in known or not blob.is_file():
-                self._inventory.bring(file, repo)
-            with self._inventory.holding(repo, file.digest):
-                if blob.is_file():
-                    lies_at = snapshots.link_file(self.cache, repo, commit, file.path, file.digest)
-                    break
-        else:
-            raise vanished(blob)
-        if lies_at != blob:
-            self._inventory.moved(blob, lies_at, file.digest)
-
-    def _count_removal(self) -> None:
-        with self._lock:
-            self._removals += 1
-
-    def _sum_up(self, repo: RepoId, commit: Commit, used_at: float | None = None) -> None:
-        sum_up(self.cache, self._catalog, self._manifests, repo, commit, used_at)
+            self.total += 1

@@ -1,1 +1,1 @@
-"""What the node gives to Hugging Face tools that ask it as if it were the Hub: revisions, listings, info, files."""
+"""The node as a Hub for Hugging Face tools: revisions, listings, info, files, packs. Read first: `endpoint`."""

@@ -1,6 +1,5 @@
-"""The other nodes of the LAN: who they are, whether they answer, and what they can be asked for.
+"""The other nodes of the LAN: finds them, probes them, and requests messages and blobs from them.
 
-`table` remembers them, `discovery` finds them, `client` asks them for what is small and `bodies` for blobs. Whatever
-a peer says is hearsay until a digest or a git proof has confirmed it; nothing here believes or installs anything,
-and no token or cookie ever goes out through here.
+Read first: `neighbourhood`. Nothing here trusts or installs what a peer sends; a digest or a git proof confirms it
+elsewhere. Requests carry no token and no cookie.
 """

@@ -1,67 +1,71 @@
-"""Asks one peer: what is small through httpx on the event loop, blobs through `bodies` in worker threads.
+"""Sends requests to one peer: messages through httpx on the event loop, blobs through `range_client` in worker threads.
 
-Everything a peer says is bounded in size and time and parsed into values; whatever goes wrong becomes PeerUnreachable
-here. No token, cookie or redirect, no proxy, nothing from the environment.
+Every response is bounded in size and time and parsed into values; every fault becomes PeerUnreachable. Sends no token
+and no cookie, follows no redirect, uses no proxy and no setting of the environment.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
 import httpx
 
-from hfpeer.asking import BadAnswer, NoAnswer, ask, question
+from hfpeer.budgets import (
+    MAX_CATALOG_BYTES,
+    MAX_LISTING_BYTES,
+    MAX_PIECE_MAP_BYTES,
+    MESSAGE_SECONDS,
+    SMALL_MESSAGE_BYTES,
+    SMALL_MESSAGE_SECONDS,
+)
 from hfpeer.errors import CorruptData, HfpeerError, PeerUnreachable
-from hfpeer.limits import Limiter
 from hfpeer.manifest import Manifest
-from hfpeer.names import Address, Commit, Digest, RepoId, Revision
-from hfpeer.peers.bodies import Batch, BodyClient
-from hfpeer.peers.window import SharedWindow
-from hfpeer.wire import (
-    CATALOGUE_PATH,
-    MAX_MESSAGE_BYTES,
+from hfpeer.names import Commit, Digest, RepoId, Revision
+from hfpeer.net.address import Address
+from hfpeer.net.body import Body
+from hfpeer.net.http1 import BadResponse, NoResponse, encode_request, has_too_many_items, whole_number
+from hfpeer.net.http1_asyncio import send_request
+from hfpeer.net.limiter import Limiter
+from hfpeer.peers.catalogs import Catalog
+from hfpeer.peers.message_budget import MessageBudget
+from hfpeer.peers.protocol.copies import CopiesMessage, copies_path
+from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage, RefMessage
+from hfpeer.peers.protocol.paths import (
+    CATALOG_PATH,
     NODE_HEADER,
     NODE_PATH,
     PEERS_PATH,
     PROTOCOL_HEADER,
     PROTOCOL_VERSION,
-    Body,
-    CatalogueMessage,
-    NodeMessage,
-    PeersMessage,
-    PieceMap,
-    PieceNews,
-    RefMessage,
     follow_path,
     generation_etag,
     manifest_path,
-    parse_following,
     pieces_path,
     ref_path,
 )
+from hfpeer.peers.protocol.pieces import PieceMap, PieceNews, parse_following
+from hfpeer.peers.range_client import Batch, RangeClient
+from hfpeer.peers.window import SharedWindow
 
-SMALL_MESSAGE_BYTES = 64 * 1024
-MAX_CATALOGUE_BYTES = 16 * 1024 * 1024
-MAX_PIECE_MAP_BYTES = 4 * 1024 * 1024
-MESSAGE_SECONDS = 60.0
-"""No message may take longer as a whole, however steadily it trickles."""
-PARSE_IN_THREAD_BYTES = 256 * 1024
+PARSE_IN_THREAD_BYTES = 32 * 1024
 MAX_CONNECTIONS = 64
 FOLLOW_SILENCE_SECONDS = 15.0
-"""A peer that is followed says something at least every five seconds."""
+"""Seconds without a line before a followed peer counts as silent. It sends one at least every 5 s."""
+AVOIDED_SECONDS = 30.0
+"""Seconds during which a peer is asked at its other addresses instead of one that did not respond."""
 
 Message = TypeVar("Message")
 
 
 class PeerClient:
-    """One peer at one address. Belongs to the event loop it is first used on; `close` it with `aclose`.
+    """One peer at one address. Belongs to the event loop it is first used on; `aclose` closes it.
 
-    Every coroutine raises PeerUnreachable when the peer does not answer, or not in hfpeer's protocol. The two
-    blocking methods raise SourceFault and are for worker threads; `limiter` and `window` hold for what these bring.
+    Every coroutine raises PeerUnreachable when the peer does not respond in hfpeer's protocol. The blocking methods
+    raise SourceFault and are for worker threads; `limiter` and `window` bound the bodies they return.
     """
 
     def __init__(
@@ -73,8 +77,10 @@ class PeerClient:
         silence_timeout_seconds: float = 10.0,
         limiter: Limiter | None = None,
         window: SharedWindow | None = None,
+        message_budget: MessageBudget | None = None,
     ) -> None:
         self.address = address
+        self._message_budget = message_budget or MessageBudget()
         self._connect_timeout_seconds = connect_timeout_seconds
         self._headers = {
             "Accept-Encoding": "identity",
@@ -87,11 +93,14 @@ class PeerClient:
             timeout=httpx.Timeout(silence_timeout_seconds, connect=connect_timeout_seconds),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=4),
-            trust_env=False,
-            verify=False,  # there is no TLS between nodes; loading the certificates would cost 20 ms a peer
+            transport=httpx.AsyncHTTPTransport(
+                limits=httpx.Limits(max_connections=MAX_CONNECTIONS, max_keepalive_connections=4),
+                trust_env=False,
+                verify=False,  # nodes use no TLS, and loading certificates would cost 20 ms a peer
+                uds=address.host if address.is_socket else None,
+            ),
         )
-        self._bodies = BodyClient(
+        self._range_client = RangeClient(
             address,
             own_node_id,
             connect_timeout_seconds=connect_timeout_seconds,
@@ -101,138 +110,233 @@ class PeerClient:
         )
 
     async def node(self) -> NodeMessage:
-        """Who answers there. PeerUnreachable also if it speaks another version of the protocol."""
-        message = await self._must_get(NODE_PATH, NodeMessage.from_json, SMALL_MESSAGE_BYTES)
-        if message.protocol != PROTOCOL_VERSION:
-            raise self._unreachable(f"speaks version {message.protocol} of the protocol, not {PROTOCOL_VERSION}")
+        """The node message of the peer. Raises PeerUnreachable also for another version of the protocol."""
+        message = await self._require(NODE_PATH, _of_json(NodeMessage.from_json), SMALL_MESSAGE_BYTES)
+        if message.protocol_version != PROTOCOL_VERSION:
+            raise self._unreachable(
+                f"speaks version {message.protocol_version} of the protocol, not {PROTOCOL_VERSION}"
+            )
         return message
 
-    async def catalogue(self, after_generation: int | None = None) -> CatalogueMessage | None:
-        """What the peer shares; None if that is still the generation `after_generation`."""
+    async def catalog(self, after_generation: int | None = None) -> Catalog | None:
+        """The catalog of the peer; None if its generation is still `after_generation` (If-None-Match, RFC 9110
+        §13.1.2). Raises MessageTooLarge for more than MAX_CATALOG_BYTES."""
         known = {} if after_generation is None else {"If-None-Match": generation_etag(after_generation)}
-        return await self._get(CATALOGUE_PATH, CatalogueMessage.from_json, MAX_CATALOGUE_BYTES, (304,), headers=known)
+        return await self._get(CATALOG_PATH, Catalog.from_json, MAX_CATALOG_BYTES, (304,), headers=known)
 
     async def peers(self) -> tuple[str, ...]:
-        """The addresses of the peers it finds alive: hearsay, as text, for `PeerTable.told`."""
-        message = await self._must_get(PEERS_PATH, PeersMessage.from_json, SMALL_MESSAGE_BYTES)
+        """The addresses of the peers that this peer finds alive, unchecked, for `PeerTable.gossiped`."""
+        message = await self._require(PEERS_PATH, _of_json(PeersMessage.from_json), SMALL_MESSAGE_BYTES)
         return message.addresses
 
     async def manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
-        """The listing of a commit, not yet proved, but of this repo and commit; None if the peer has none."""
-        manifest = await self._get(manifest_path(repo, commit), _parse_manifest, MAX_MESSAGE_BYTES, (404,))
+        """The manifest of a commit, not proved yet, but of this repo and commit; None if the peer has none."""
+        manifest = await self._get(manifest_path(repo, commit), Manifest.from_json, MAX_LISTING_BYTES, (404,))
         if manifest is not None and (manifest.repo, manifest.commit) != (repo, commit):
             raise self._unreachable(f"sent the listing of {manifest.repo} at {manifest.commit.short} for another")
         return manifest
 
     async def ref(self, repo: RepoId, revision: Revision) -> RefMessage | None:
-        """What the peer last knew a revision to be; None if it never knew."""
-        return await self._get(ref_path(repo, revision), RefMessage.from_json, SMALL_MESSAGE_BYTES, (404,))
+        """The commit that the peer knows for a revision; None if it knows none."""
+        return await self._get(ref_path(repo, revision), _of_json(RefMessage.from_json), SMALL_MESSAGE_BYTES, (404,))
+
+    async def copies(self, digests: Sequence[Digest]) -> CopiesMessage:
+        """Which of these blobs the peer has whole, at most MAX_ASKED_BLOBS."""
+        return await self._require(copies_path(digests), _of_json(CopiesMessage.from_json), SMALL_MESSAGE_BYTES)
 
     async def pieces(self, digest: Digest) -> PieceMap | None:
         """The piece map of a blob; None if the peer neither has nor fetches it."""
-        return await self._get(pieces_path(digest), PieceMap.from_json, MAX_PIECE_MAP_BYTES, (404,))
+        return await self._get(pieces_path(digest), _of_json(PieceMap.from_json), MAX_PIECE_MAP_BYTES, (404,))
 
     async def follow(self, digest: Digest) -> AsyncGenerator[PieceMap | PieceNews, None]:
-        """What the peer has of a blob, and then what it gets, for as long as it is fetching it; nothing if it neither
-        has nor fetches it. Ends when the peer has all of it, which the last map says, or has stopped fetching."""
-        asking = ask(
-            asyncio.open_connection(self.address.host, self.address.port),
-            question("GET", follow_path(digest), {"Host": str(self.address), **self._headers}),
+        """The piece map of a blob, then news of each further piece while the peer fetches the blob. Nothing if the peer
+        neither has nor fetches it. Ends when the peer has the whole blob, with a map that says so, or has stopped
+        fetching."""
+        exchange = send_request(
+            self._connected(),
+            encode_request("GET", follow_path(digest), {"Host": self.address.url[len("http://") :], **self._headers}),
             connect_seconds=self._connect_timeout_seconds,
             silence_seconds=FOLLOW_SILENCE_SECONDS,
         )
         try:
-            async with asking as answer:
-                if answer.status == 404:
+            async with exchange as response:
+                if response.status == 404:
                     return
-                if answer.status != 200:
-                    raise self._unreachable(f"answers with status {answer.status}")
-                async for line in answer.lines(MAX_PIECE_MAP_BYTES):
+                if response.status != 200:
+                    raise self._unreachable(f"answers with status {response.status}")
+                async for line in response.lines(MAX_PIECE_MAP_BYTES):
                     yield parse_following(json.loads(line.decode()))
-        except NoAnswer as error:
+        except NoResponse as error:
             raise self._unreachable(f"does not answer: {error}") from error
-        except (BadAnswer, CorruptData, ValueError, RecursionError) as error:
+        except (BadResponse, CorruptData, ValueError, RecursionError) as error:
             raise self._unreachable(f"cannot be understood: {error}") from error
+
+    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        if self.address.is_socket:
+            return await asyncio.open_unix_connection(self.address.host)
+        return await asyncio.open_connection(self.address.host, self.address.port)
 
     def open_range(
         self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
     ) -> Body:
-        """Blocking: see `BodyClient.open_range`."""
-        return self._bodies.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
+        """Blocking: see `RangeClient.open_range`."""
+        return self._range_client.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
+
+    def open_piece_digests(self, digest: Digest, pieces: range, count: int) -> Body:
+        """Blocking: see `RangeClient.open_piece_digests`."""
+        return self._range_client.open_piece_digests(digest, pieces, count)
 
     def open_batch(self, digests: Sequence[Digest]) -> Batch:
-        """Blocking: see `BodyClient.open_batch`."""
-        return self._bodies.open_batch(digests)
+        """Blocking: see `RangeClient.open_batch`."""
+        return self._range_client.open_batch(digests)
 
     async def aclose(self) -> None:
-        """Ends all connections; a body that another thread reads from fails at once."""
-        self._bodies.close()
+        """Closes all connections; a body that another thread is reading fails at once."""
+        self._range_client.close()
         await self._http.aclose()
 
-    async def _must_get(self, path: str, parse: Callable[[Any], Message], limit_bytes: int) -> Message:
+    async def _require(self, path: str, parse: Callable[[bytes], Message], limit_bytes: int) -> Message:
         message = await self._get(path, parse, limit_bytes)
         if message is None:
-            raise self._unreachable("does not answer in hfpeer's protocol")
+            raise self._unreachable("does not respond in hfpeer's protocol")
         return message
 
     async def _get(
         self,
         path: str,
-        parse: Callable[[Any], Message],
+        parse: Callable[[bytes], Message],
         limit_bytes: int,
         absent: tuple[int, ...] = (),
         *,
         headers: Mapping[str, str] | None = None,
     ) -> Message | None:
+        seconds = SMALL_MESSAGE_SECONDS if limit_bytes <= SMALL_MESSAGE_BYTES else MESSAGE_SECONDS
         try:
             request = self._http.build_request("GET", path, headers=headers)
-            raw = await asyncio.wait_for(self._read(request, limit_bytes, absent), MESSAGE_SECONDS)
-            return None if raw is None else await _parse(raw, parse)
+            return await asyncio.wait_for(self._exchange(request, parse, limit_bytes, absent), seconds)
         except (httpx.HTTPError, asyncio.TimeoutError) as error:
             raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error
-        except PeerUnreachable:
+        except (PeerUnreachable, MessageTooLarge):
             raise
-        except (HfpeerError, ValueError, RecursionError) as error:
+        except (HfpeerError, httpx.InvalidURL, ValueError, RecursionError) as error:
             raise self._unreachable(f"cannot be understood: {error}") from error
 
-    async def _read(self, request: httpx.Request, limit_bytes: int, absent: tuple[int, ...]) -> bytes | None:
+    async def _exchange(
+        self, request: httpx.Request, parse: Callable[[bytes], Message], limit_bytes: int, absent: tuple[int, ...]
+    ) -> Message | None:
         response = await self._http.send(request, stream=True)
-        self._bodies.look_how_far(response.extensions["network_stream"].get_extra_info("socket"))
         try:
+            self._range_client.measure_round_trip(response.extensions["network_stream"].get_extra_info("socket"))
             if response.status_code in absent:
                 return None
-            self._check(response, limit_bytes)
-            raw = bytearray()
-            async for chunk in response.aiter_raw():
-                raw += chunk
-                if len(raw) > limit_bytes:
-                    raise self._unreachable(f"sent a message of more than {limit_bytes} bytes")
-            return bytes(raw)
+            async with self._message_budget.reading(self._announced_bytes(response, limit_bytes)):
+                raw = await self._read(response, limit_bytes)
+                async with self._message_budget.parsing(len(raw)):
+                    return await _parse(raw, parse)
         finally:
             await response.aclose()
 
-    def _check(self, response: httpx.Response, limit_bytes: int) -> None:
+    async def _read(self, response: httpx.Response, limit_bytes: int) -> bytes:
+        raw = bytearray()
+        async for chunk in response.aiter_raw():
+            raw += chunk
+            if len(raw) > limit_bytes:
+                raise self._too_large(limit_bytes)
+        return bytes(raw)
+
+    def _announced_bytes(self, response: httpx.Response, limit_bytes: int) -> int:
+        """The most bytes the body may have. Raises PeerUnreachable for a response that must not be read."""
         if response.status_code != 200:
             raise self._unreachable(f"answers with status {response.status_code}")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise self._unreachable("sent a message in an encoding")
-        if int(response.headers.get("Content-Length", "0")) > limit_bytes:
-            raise self._unreachable(f"sent a message of more than {limit_bytes} bytes")
+            raise self._unreachable("sent an encoded message")
+        announced = response.headers.get("Content-Length")
+        if announced is None:
+            return limit_bytes
+        size_bytes = whole_number(announced, limit_bytes)
+        if size_bytes is None:
+            raise self._too_large(limit_bytes)
+        return size_bytes
+
+    def _too_large(self, limit_bytes: int) -> MessageTooLarge:
+        error = self._unreachable(f"sent a message of more than {limit_bytes} bytes")
+        return MessageTooLarge(error.message, hint=error.hint, **error.facts)
 
     def _unreachable(self, reason: str) -> PeerUnreachable:
+        way = "open this socket" if self.address.is_socket else f"reach port {self.address.port}"
         return PeerUnreachable(
             f"The peer {self.address} {reason}.",
-            hint=f"Is hfpeerd running there, and may this machine reach port {self.address.port}?",
+            hint=f"Is hfpeerd running there, and may this machine {way}?",
             address=str(self.address),
         )
 
 
-async def _parse(raw: bytes, parse: Callable[[Any], Message]) -> Message:
-    def work() -> Message:
-        return parse(raw if parse is _parse_manifest else json.loads(raw))
+class PeerClients:
+    """The clients of all peers, one per address, with common bounds. Belongs to one event loop.
 
-    return work() if len(raw) < PARSE_IN_THREAD_BYTES else await asyncio.to_thread(work)
+    `limiter` bounds the blob bytes of all peers together.
+    """
+
+    def __init__(self, own_node_id: str, limiter: Limiter | None, clock: Callable[[], float]) -> None:
+        self._own_node_id = own_node_id
+        self._limiter = limiter
+        self._clock = clock
+        self._window = SharedWindow()
+        self._message_budget = MessageBudget()
+        self._clients: dict[Address, PeerClient] = {}
+        self._avoided_until: dict[Address, float] = {}
+        """Address that did not respond -> until when another is preferred."""
+
+    def best(self, addresses: Sequence[Address]) -> PeerClient:
+        """The client for the first of a peer's addresses. An address that did not respond lately comes last."""
+        now = self._clock()
+        until = {address: self._avoided_until.get(address, now) for address in addresses}
+        address = min(addresses, key=lambda one: max(now, until[one]))
+        known = self._clients.get(address)
+        if known is None:
+            known = self._clients[address] = PeerClient(
+                address,
+                self._own_node_id,
+                limiter=self._limiter,
+                window=self._window,
+                message_budget=self._message_budget,
+            )
+        return known
+
+    def avoid(self, address: Address) -> None:
+        """Prefers other addresses of the same peer for AVOIDED_SECONDS."""
+        now = self._clock()
+        self._avoided_until = {address: until for address, until in self._avoided_until.items() if until > now}
+        self._avoided_until[address] = now + AVOIDED_SECONDS
+
+    async def drop(self, addresses: Iterable[Address]) -> None:
+        """Closes the clients for these addresses."""
+        for address in addresses:
+            client = self._clients.pop(address, None)
+            if client is not None:
+                await client.aclose()
+
+    async def aclose(self) -> None:
+        """Closes every connection."""
+        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
+        self._clients.clear()
 
 
-def _parse_manifest(raw: bytes) -> Manifest:
-    return Manifest.from_json(raw)
+class MessageTooLarge(PeerUnreachable):
+    """A peer's message exceeds its bound."""
+
+
+async def _parse(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
+    if len(raw) < PARSE_IN_THREAD_BYTES:
+        return parse(raw)
+    return await asyncio.to_thread(_parse_large, raw, parse)
+
+
+def _parse_large(raw: bytes, parse: Callable[[bytes], Message]) -> Message:
+    if has_too_many_items(raw):
+        raise ValueError("it has too many values for its size")
+    return parse(raw)
+
+
+def _of_json(parse: Callable[[Any], Message]) -> Callable[[bytes], Message]:
+    return lambda raw: parse(json.loads(raw))

@@ -1,8 +1,8 @@
-"""One TCP connection that speaks just enough HTTP/1.1 to ask for bytes: blocking, abortable, never waiting forever.
+"""One TCP connection for HTTP/1.1 requests (RFC 9112): blocking, abortable, with a time limit on every wait.
 
-Of its own because three things matter here that the standard client does not give: the head of an answer has a
-deadline as a whole, a read returns what has come instead of waiting for a full buffer, and another thread can end a
-blocked read at once. Decodes nothing, follows nothing, judges nothing.
+Its own client, because the standard one lacks three things: a deadline for the whole head of a response, a read that
+returns the bytes at hand instead of waiting for a full buffer, and a way for another thread to end a blocked read at
+once. Decodes nothing and follows no redirect.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from contextlib import suppress
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 
-from hfpeer.wire import SourceFault
+from hfpeer.net.body import SourceFault
 
 MAX_HEAD_BYTES = 16 * 1024
 MAX_IDLE_SECONDS = 60.0
-GATHERED_BYTES = 256 * 1024
-"""A reader of a body is woken once for so many bytes, where the system can: each waking costs more than the copying."""
-GATHERING_SECONDS = 0.25
-"""Who takes longer for them is slow: then what has come is taken."""
-CAN_GATHER = sys.platform == "linux"
+LOW_WATER_MARK_BYTES = 256 * 1024
+"""SO_RCVLOWAT: a read of a body returns when this many bytes have come, because each wake-up costs more CPU than
+copying."""
+LOW_WATER_WAIT_SECONDS = 0.25
+"""Seconds that a read waits for LOW_WATER_MARK_BYTES. Then it returns the bytes at hand."""
+HAS_LOW_WATER_MARK = sys.platform == "linux"
 UNBOUNDED_WINDOW_BYTES = 1 << 30
 
 _LENGTH = re.compile(r"[0-9]{1,19}")
@@ -34,9 +35,9 @@ _MIN_RTT = struct.Struct("=148xI")
 
 
 def round_trip_seconds(raw: socket.socket) -> float | None:
-    """The shortest time in which anything that this connection sent was acknowledged, by the kernel of the other side;
-    None where the system does not tell."""
-    if sys.platform != "linux":
+    """The shortest round trip of this connection so far, as the kernel measured it; None where the system does not tell
+    it."""
+    if sys.platform != "linux" or raw.family == socket.AF_UNIX:
         return None
     try:
         (microseconds,) = _MIN_RTT.unpack(raw.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES))
@@ -46,20 +47,20 @@ def round_trip_seconds(raw: socket.socket) -> float | None:
 
 
 class StaleConnection(Exception):
-    """A kept connection turned out to be closed before any byte of an answer came."""
+    """A kept connection was closed by the peer before the first byte of a response."""
 
 
-class Answer:
-    """Status and headers of an answer; the body is still on the connection."""
+class ResponseHead:
+    """Status and headers of a response; its body is still on the connection."""
 
     def __init__(self, head: bytes) -> None:
-        """Raises SourceFault for what is no head of HTTP/1.1."""
+        """Raises SourceFault if `head` is no head of HTTP/1.1."""
         self._values: dict[bytes, list[bytes]] = {}
         parser = HttpResponseParser(self)
         try:
             parser.feed_data(head)
         except (HttpParserError, HttpParserUpgrade) as error:
-            raise SourceFault(f"the answer is not plain HTTP/1.1: {error}", is_permanent=True) from error
+            raise SourceFault(f"the response is not HTTP/1.1: {error}", is_permanent=True) from error
         self.status: int = parser.get_status_code()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -67,10 +68,10 @@ class Answer:
         self._values.setdefault(name.lower(), []).append(value)
 
     def header(self, name: str) -> str:
-        """The header's value; "" if it is missing. Raises SourceFault if it occurs twice."""
+        """The value of a header; "" if it is missing. Raises SourceFault if it occurs twice."""
         values = self._values.get(name.lower().encode(), [])
         if len(values) > 1:
-            raise SourceFault(f"the answer has {len(values)} headers {name}", is_permanent=True)
+            raise SourceFault(f"the response has {len(values)} headers {name}", is_permanent=True)
         return values[0].decode("latin-1").strip() if values else ""
 
     @property
@@ -80,39 +81,39 @@ class Answer:
 
 
 class Connection:
-    """One TCP connection: asks, reads the head of the answer, then hands out its body."""
+    """One TCP connection: sends a request, reads the head of the response, then its body."""
 
     def __init__(self, raw: socket.socket, silence_timeout_seconds: float) -> None:
         self._socket = raw
         self._silence_timeout_seconds = silence_timeout_seconds
         self._pending = b""
         self._idle_since: float | None = None
-        self._gathered_bytes = 1
+        self._low_water_mark_bytes = 1
         self._window_bytes = UNBOUNDED_WINDOW_BYTES
 
-    def ask(self, request: bytes, window_bytes: int | None = None) -> Answer:
-        """Sends the request and reads the head of the answer. The peer has at most `window_bytes` of it under way,
-        where the system can bound that; None is as much as it likes. Raises SourceFault, or StaleConnection for one
-        that was kept and has been closed by the peer meanwhile."""
+    def send_request(self, request: bytes, window_bytes: int | None = None) -> ResponseHead:
+        """Sends a request and returns the head of its response. `window_bytes` bounds the bytes under way from the
+        peer, where the system can (TCP_WINDOW_CLAMP); None sets no bound. Raises SourceFault, or StaleConnection for a
+        kept connection that the peer has closed."""
         was_kept = self._idle_since is not None
         try:
             self._socket.settimeout(self._silence_timeout_seconds)
-            self._wake_at(1)
-            self._bound_window(UNBOUNDED_WINDOW_BYTES if window_bytes is None else window_bytes)
+            self._set_low_water_mark(1)
+            self._clamp_window(UNBOUNDED_WINDOW_BYTES if window_bytes is None else window_bytes)
             self._socket.sendall(request)
             head = self._read_head()
         except TimeoutError as error:
-            raise SourceFault(f"no answer within {self._silence_timeout_seconds:g} s") from error
+            raise SourceFault(f"no response within {self._silence_timeout_seconds:g} s") from error
         except OSError as error:
             if was_kept and not self._pending:
                 raise StaleConnection from error
             raise SourceFault(f"the connection broke: {error}") from error
-        self._wait_at_most(self._silence_timeout_seconds)
-        return Answer(head)
+        self._set_timeout(self._silence_timeout_seconds)
+        return ResponseHead(head)
 
     def recv_into(self, view: memoryview, limit: int) -> int:
-        """What has come of the `limit` bytes, and maybe more, that are to come; 0 when the peer has closed. Raises
-        SourceFault."""
+        """Reads up to `limit` bytes into `view`; `limit` is at most the bytes still to come. Returns their number; 0
+        when the peer has closed. Raises SourceFault."""
         if self._pending:
             size_bytes = min(limit, len(self._pending))
             view[:size_bytes] = self._pending[:size_bytes]
@@ -125,12 +126,13 @@ class Connection:
         except OSError as error:
             raise SourceFault(f"the connection broke: {error}") from error
 
-    def rest(self) -> None:
-        """Notes that from now on it waits for its next request."""
+    def mark_idle(self) -> None:
+        """Starts the idle time: the connection waits for its next request."""
         self._idle_since = time.monotonic()
 
-    def is_fresh(self) -> bool:
-        """Whether a kept connection may be used again: young, and neither closed nor talking out of turn."""
+    def is_reusable(self) -> bool:
+        """Whether a kept connection can take another request: not idle for too long, not closed, and without unexpected
+        bytes."""
         if self._pending or time.monotonic() - (self._idle_since or 0.0) > MAX_IDLE_SECONDS:
             return False
         try:
@@ -150,30 +152,31 @@ class Connection:
         self._socket.close()
 
     def _recv(self, view: memoryview, limit: int) -> int:
-        if CAN_GATHER:
-            self._wake_at(min(limit, GATHERED_BYTES))
-            self._bound_window(self._window_bytes)
-            self._wait_at_most(min(GATHERING_SECONDS, self._silence_timeout_seconds))
+        if HAS_LOW_WATER_MARK:
+            self._set_low_water_mark(min(limit, LOW_WATER_MARK_BYTES))
+            self._clamp_window(self._window_bytes)
+            self._set_timeout(min(LOW_WATER_WAIT_SECONDS, self._silence_timeout_seconds))
             with suppress(TimeoutError):
                 return self._socket.recv_into(view, limit)
-            self._wake_at(1)
-            self._wait_at_most(self._silence_timeout_seconds)
+            self._set_low_water_mark(1)
+            self._set_timeout(self._silence_timeout_seconds)
         return self._socket.recv_into(view, limit)
 
-    def _wake_at(self, size_bytes: int) -> None:
-        """From now on a read waits for so many bytes; 1 is as they come."""
-        if CAN_GATHER and size_bytes != self._gathered_bytes:
+    def _set_low_water_mark(self, size_bytes: int) -> None:
+        """A read returns once this many bytes have come; 1 means at once."""
+        if HAS_LOW_WATER_MARK and size_bytes != self._low_water_mark_bytes:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size_bytes)
-            self._gathered_bytes = size_bytes
+            self._low_water_mark_bytes = size_bytes
 
-    def _bound_window(self, size_bytes: int) -> None:
-        """Again and again: the system forgets a bound when it makes room for more."""
+    def _clamp_window(self, size_bytes: int) -> None:
+        """Sets the clamp before every read: Linux forgets it when it enlarges the receive buffer."""
         was_bounded = self._window_bytes < UNBOUNDED_WINDOW_BYTES
-        if CAN_GATHER and (was_bounded or size_bytes < UNBOUNDED_WINDOW_BYTES):
+        is_tcp = self._socket.family != socket.AF_UNIX
+        if HAS_LOW_WATER_MARK and is_tcp and (was_bounded or size_bytes < UNBOUNDED_WINDOW_BYTES):
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP, size_bytes)
         self._window_bytes = size_bytes
 
-    def _wait_at_most(self, seconds: float) -> None:
+    def _set_timeout(self, seconds: float) -> None:
         if seconds != self._socket.gettimeout():
             self._socket.settimeout(seconds)
 
@@ -181,11 +184,11 @@ class Connection:
         deadline = time.monotonic() + self._silence_timeout_seconds
         while (end := self._pending.find(b"\r\n\r\n")) < 0:
             if len(self._pending) > MAX_HEAD_BYTES:
-                raise SourceFault("the head of the answer does not end", is_permanent=True)
+                raise SourceFault("the head of the response does not end", is_permanent=True)
             self._socket.settimeout(max(0.001, deadline - time.monotonic()))
             chunk = self._socket.recv(MAX_HEAD_BYTES)
             if not chunk:
-                raise ConnectionResetError("closed before it answered")
+                raise ConnectionResetError("closed before a response")
             self._pending += chunk
         head, self._pending = self._pending[: end + 4], self._pending[end + 4 :]
         return head

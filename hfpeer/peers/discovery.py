@@ -1,7 +1,7 @@
-"""Finds nodes on the LAN and lets itself be found: mDNS/DNS-SD (RFC 6762, RFC 6763) through zeroconf.
+"""Finds nodes on the LAN and announces this one: mDNS and DNS-SD (RFC 6762, RFC 6763) through zeroconf.
 
-The only door to zeroconf. What an announcement says is a hint for asking the right peer first; nothing here is
-believed. A LAN without multicast costs a warning in the log and `problem`, never a crash: it is tried again.
+The only module that imports zeroconf. An announcement is a hint for ranking peers; nothing in it is trusted. A LAN
+without multicast causes a warning in the log and `problem`, never a crash, and is tried again.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from dataclasses import dataclass
 from zeroconf import DNSQuestionType, Error, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
-from hfpeer.names import Address, Commit
-from hfpeer.peers.reach import Reach, look_around
-from hfpeer.tasks import end_tasks
-from hfpeer.wire import PROTOCOL_VERSION, SERVICE_TYPE
+from hfpeer.names import Commit
+from hfpeer.net.address import Address
+from hfpeer.net.tasks import end_tasks
+from hfpeer.peers.interfaces import LanInterfaces, find_lan_interfaces
+from hfpeer.peers.protocol.paths import PROTOCOL_VERSION, SERVICE_TYPE
 
 LOOK_SECONDS = 15.0
-"""How often the machine's network interfaces are looked at; a change of them joins the new ones."""
+"""Seconds between two looks at the machine's network interfaces. New ones are joined."""
 SETTLE_SECONDS = 1.0
-"""Between two changes of the announcement (RFC 6762, 6: a record goes out at most once a second)."""
+"""Least seconds between two changes of the announcement (RFC 6762 §6: a record is multicast at most once a second)."""
 RESOLVE_SECONDS = 10.0
 GOODBYE_SECONDS = 2.0
 MAX_TXT_BYTES = 1024
@@ -35,24 +36,28 @@ HINT_DIGITS = 12
 _HINT = re.compile(rf"[0-9a-f]{{{HINT_DIGITS}}}")
 
 Found = Callable[[str, str, Sequence[Address], int, frozenset[str]], None]
-"""Called with node id, name, addresses (the nearest first), catalogue generation and abbreviated commits."""
+"""Called with node id, name, addresses (the nearest first), catalog generation and abbreviated commits."""
 Left = Callable[[str], None]
-"""Called with the node id of one that said goodbye or whose announcement ran out."""
+"""Called with the id of a node that said goodbye or whose announcement expired."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Announcement:
-    """What a node says of itself: `hints` are the abbreviated commits of what it shares, most recently used first."""
+    """The announcement of a node. `hints` are the abbreviated commits of its catalog, most recently used first."""
 
     node_id: str
     generation: int
     hints: tuple[str, ...]
 
     def to_txt(self) -> dict[str, str]:
-        """As the keys of a TXT record, at most MAX_TXT_BYTES together: as many hints as fit."""
-        txt = {"id": self.node_id, "v": str(PROTOCOL_VERSION), "gen": str(self.generation)}
+        """As the keys of a TXT record (RFC 6763 §6), at most MAX_TXT_BYTES together: as many hints as fit.
+
+        `id` node id · `protovers` version of the protocol (§6.7) · `gen` catalog generation · `c0` to `c9` hints,
+        separated by commas.
+        """
+        txt = {"id": self.node_id, "protovers": str(PROTOCOL_VERSION), "gen": str(self.generation)}
         free_bytes = MAX_TXT_BYTES - sum(2 + len(key) + len(value) for key, value in txt.items())
         hints = list(self.hints)
         while hints:
@@ -68,11 +73,11 @@ class Announcement:
 
     @classmethod
     def from_txt(cls, properties: Mapping[bytes, bytes | None]) -> Announcement | None:
-        """The inverse of `to_txt`; None for what does not come from a node of this protocol version."""
+        """The inverse of `to_txt`; None for a record that no node of this protocol version sent."""
         txt = {key: (value or b"").decode("ascii", "replace") for key, value in properties.items()}
         node_id, generation = txt.get(b"id", ""), txt.get(b"gen", "")
         is_node = re.fullmatch(r"[A-Za-z0-9_.:-]{1,64}", node_id) and re.fullmatch("[0-9]{1,18}", generation)
-        if txt.get(b"v") != str(PROTOCOL_VERSION) or not is_node:
+        if txt.get(b"protovers") != str(PROTOCOL_VERSION) or not is_node:
             return None
         lists = [txt[key] for key in sorted(txt) if re.fullmatch(rb"c[0-9]", key)]
         hints = [hint for listed in lists for hint in listed.split(",") if _HINT.fullmatch(hint)]
@@ -80,60 +85,60 @@ class Announcement:
 
 
 class Discovery:
-    """Announces one node, listening at `listener`, and browses for others, between `start` and `stop`.
+    """Announces one node, which listens at `listen_address`, and browses for others, between `start` and `stop`.
 
-    A listener on one address uses only the interface of that address (loopback included); one on 0.0.0.0 or [::]
-    uses every usable interface, and is taken to answer on IPv4 and IPv6.
+    A node that listens at one address uses only the interface of that address (loopback included). At 0.0.0.0 or [::]
+    it uses every usable interface, and is assumed to accept IPv4 and IPv6.
     """
 
-    def __init__(self, node_id: str, name: str, listener: Address) -> None:
-        self._listener = listener
+    def __init__(self, node_id: str, name: str, listen_address: Address) -> None:
+        self._listen_address = listen_address
         self._instance = _instance_name(name, node_id)
         self._announcement = Announcement(node_id, 0, ())
         self._changed = asyncio.Event()
         self._presence: _Presence | None = None
-        self._keeping: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
-        """Why nobody can be found now, as a sentence; None while all is well."""
+        """Why no node can be found now, as a sentence; None while discovery works."""
 
     async def start(self, on_found: Found, on_left: Left) -> None:
-        """Begins to announce and to browse, in the background. Both callbacks run on the event loop."""
+        """Starts to announce and to browse, in the background. Both callbacks run on the event loop."""
         logging.getLogger("zeroconf").addFilter(_only_while_debugging)
-        self._keeping = asyncio.create_task(self._keep(on_found, on_left), name="discovery")
+        self._task = asyncio.create_task(self._run(on_found, on_left), name="discovery")
 
     async def announce(self, generation: int, commits: Iterable[Commit]) -> None:
-        """Tells the others of a new catalogue: its generation, and its commits, most recently used first."""
+        """Announces a new catalog: its generation, and its commits, most recently used first."""
         hints = tuple(dict.fromkeys(commit[:HINT_DIGITS] for commit in commits))
         self._announcement = Announcement(self._announcement.node_id, generation, hints)
         self._changed.set()
 
     async def stop(self) -> None:
         """Says goodbye and closes every socket."""
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.gather(self._keeping, return_exceptions=True)
-            self._keeping = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
         await self._leave()
 
-    async def _keep(self, on_found: Found, on_left: Left) -> None:
+    async def _run(self, on_found: Found, on_left: Left) -> None:
         while True:
             self._changed.clear()
             try:
-                await self._keep_up(on_found, on_left)
+                await self._update(on_found, on_left)
             except Exception as error:  # noqa: BLE001 - whatever goes wrong here is tried again at the next look
                 await self._leave()
-                self._complain(f"Other nodes cannot be found by multicast: {str(error) or type(error).__name__}.")
+                self._report_problem(f"Other nodes cannot be found by multicast: {str(error) or type(error).__name__}.")
             await asyncio.sleep(SETTLE_SECONDS)
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._changed.wait(), LOOK_SECONDS)
 
-    async def _keep_up(self, on_found: Found, on_left: Left) -> None:
-        """Takes part on the interfaces there are now, and announces what is to be announced now."""
-        reach = await asyncio.to_thread(look_around, self._listener)
-        if self._presence is None or self._presence.reach != reach:
+    async def _update(self, on_found: Found, on_left: Left) -> None:
+        """Joins the interfaces that are up now, and announces the current announcement."""
+        interfaces = await asyncio.to_thread(find_lan_interfaces, self._listen_address)
+        if self._presence is None or self._presence.interfaces != interfaces:
             await self._leave()
-            port = self._listener.port
-            self._presence = _Presence(reach, self._instance, self._announcement, port, on_found, on_left)
+            port = self._listen_address.port
+            self._presence = _Presence(interfaces, self._instance, self._announcement, port, on_found, on_left)
             await self._presence.open()
             self.problem = None
         await self._presence.announce(self._announcement)
@@ -143,7 +148,7 @@ class Discovery:
         if presence is not None:
             await presence.close()
 
-    def _complain(self, problem: str) -> None:
+    def _report_problem(self, problem: str) -> None:
         if self.problem != problem:
             _log.warning("%s Add peers by hand: hfpeer peer add HOST", problem)
         self.problem = problem
@@ -154,14 +159,14 @@ class _Presence:
 
     def __init__(
         self,
-        reach: Reach,
+        interfaces: LanInterfaces,
         instance: str,
         announcement: Announcement,
         port: int,
         on_found: Found,
         on_left: Left,
     ) -> None:
-        self.reach = reach
+        self.interfaces = interfaces
         self._instance = instance
         self._announcement = announcement
         self._port = port
@@ -173,16 +178,16 @@ class _Presence:
         self._resolving: dict[str, asyncio.Task[None]] = {}
 
     async def open(self) -> None:
-        """Joins, announces, browses. Raises OSError, RuntimeError or zeroconf's Error where that cannot be done."""
-        if not self.reach.interfaces:
+        """Joins, announces, browses. Raises OSError, RuntimeError or zeroconf's Error if that fails."""
+        if not self.interfaces.interfaces:
             raise OSError("no network interface is up")
-        self._zeroconf = AsyncZeroconf(interfaces=list(self.reach.interfaces))
+        self._zeroconf = AsyncZeroconf(interfaces=list(self.interfaces.interfaces))
         await self._zeroconf.zeroconf.async_wait_for_start()
         if not self._zeroconf.zeroconf.engine.senders:
             raise OSError("no network interface takes part in multicast")
-        # The name has the node id in it, so nobody need be asked whether it is free.
+        # The name contains the node id, so no probe for conflicts is needed (RFC 6762 §8.1).
         await self._zeroconf.async_register_service(self._service(), cooperating_responders=True)
-        # QM: a unicast answer would reach only one of the programs that share port 5353 on this machine.
+        # QM: a unicast response would reach only one of the programs that share port 5353 on this machine.
         self._browser = AsyncServiceBrowser(
             self._zeroconf.zeroconf, SERVICE_TYPE, handlers=[self._on_change], question_type=DNSQuestionType.QM
         )
@@ -193,7 +198,7 @@ class _Presence:
             await self._zeroconf.async_update_service(self._service())
 
     async def close(self) -> None:
-        """Says goodbye, as far as anybody can still hear it."""
+        """Says goodbye (RFC 6762 §10.1), if the network is still there."""
         await end_tasks(self._resolving.values())
         if self._browser is not None:
             await self._browser.async_cancel()
@@ -208,7 +213,7 @@ class _Presence:
             port=self._port,
             properties=self._announcement.to_txt(),
             server=f"{self._instance}.local.",
-            parsed_addresses=list(self.reach.addresses),
+            parsed_addresses=list(self.interfaces.addresses),
         )
 
     def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
@@ -229,14 +234,14 @@ class _Presence:
         with suppress(OSError, Error):
             is_known = info.load_from_cache(zeroconf)
             if is_known or await info.async_request(zeroconf, RESOLVE_SECONDS * 1000, DNSQuestionType.QM):
-                self._tell(name, info)
+                self._report(name, info)
         if self._resolving.get(name) is asyncio.current_task():
             del self._resolving[name]
 
-    def _tell(self, name: str, info: AsyncServiceInfo) -> None:
+    def _report(self, name: str, info: AsyncServiceInfo) -> None:
         announcement = Announcement.from_txt(info.properties)
-        addresses = self.reach.nearest_first(info.parsed_scoped_addresses(IPVersion.All), info.port or 0)
-        if announcement is None or not addresses or announcement.node_id == self._announcement.node_id:
+        addresses = self.interfaces.nearest_first(info.parsed_scoped_addresses(IPVersion.All), info.port or 0)
+        if announcement is None or not addresses:
             return
         self._node_ids[name] = announcement.node_id
         label = name.removesuffix(f".{SERVICE_TYPE}").rpartition("-")[0]
@@ -254,5 +259,5 @@ def _label(text: str) -> str:
 
 
 def _only_while_debugging(record: logging.LogRecord) -> bool:
-    """zeroconf warns of every packet that an interface did not take; that is of interest while debugging only."""
+    """Hides zeroconf's warnings about packets that an interface did not accept, except at log level debug."""
     return _log.isEnabledFor(logging.DEBUG)

@@ -1,7 +1,8 @@
-"""The peers in motion: finds them, probes them, reads their catalogues, and hands out clients to ask them.
+"""Keeps the peers current: finds them, probes them, reads their catalogs, and makes the clients that send them
+requests.
 
-One task looks at the table once a second and probes whom the table says is due; discovery and traffic feed the same
-table. What a peer's catalogue says is kept for `search` and for choosing whom to ask first; it proves nothing.
+One task looks at the table once a second and probes the peers that are due; discovery and traffic update the same
+table. Catalogs serve `search` and the ranking of peers; they prove nothing.
 """
 
 from __future__ import annotations
@@ -10,21 +11,31 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
+from weakref import WeakValueDictionary
 
-from hfpeer.errors import HfpeerError, NotFound
-from hfpeer.limits import Limiter
-from hfpeer.names import Address, Commit
-from hfpeer.peers.client import PeerClient
-from hfpeer.peers.table import Peer, PeerTable, State
-from hfpeer.peers.window import SharedWindow
-from hfpeer.tasks import end_tasks
-from hfpeer.wire import CatalogueMessage
+from hfpeer.budgets import (
+    GREETING_SECONDS,
+    MAX_CATALOG_BYTES,
+    MAX_HOST_PROBES,
+    MAX_PROBES,
+    REFRESH_SECONDS,
+)
+from hfpeer.errors import HfpeerError, NotFound, PeerUnreachable
+from hfpeer.names import Commit
+from hfpeer.net.address import Address
+from hfpeer.net.limiter import Limiter
+from hfpeer.net.singleflight import SingleFlight
+from hfpeer.net.tasks import end_tasks
+from hfpeer.peers.catalogs import Catalog, Catalogs
+from hfpeer.peers.client import MessageTooLarge, PeerClient, PeerClients
+from hfpeer.peers.protocol.messages import NodeMessage
+from hfpeer.peers.table import Origin, Peer, PeerTable, State
 
-LOOK_SECONDS = 1.0
+PROBE_LOOP_SECONDS = 1.0
 GOSSIP_SECONDS = 60.0
-MAX_PROBES = 16
-CATALOGUE_SECONDS = 30.0
-"""How long a busy node leaves the new catalogue of a peer unread: when many begin at once, each announces a new one."""
+CATALOG_SECONDS = 30.0
+"""Seconds that a busy node leaves a peer's new catalog unread: when many adds begin at once, each announces a new
+one."""
 
 _log = logging.getLogger(__name__)
 
@@ -32,7 +43,9 @@ _log = logging.getLogger(__name__)
 class Neighbourhood:
     """Belongs to one event loop; between `start` and `stop` it keeps its table fresh.
 
-    `limiter` holds for the blobs of all peers together. `is_busy` says whether what can wait has to.
+    `limiter` bounds the blob bytes of all peers together. `is_busy` tells whether optional work has to wait.
+    `on_duplicate_id` is called with the address of another node that has this node's id: its `run_id` is not
+    `own_run_id`. Without `gossips` it asks no peer for others.
     """
 
     def __init__(
@@ -43,46 +56,59 @@ class Neighbourhood:
         clock: Callable[[], float] = time.monotonic,
         limiter: Limiter | None = None,
         is_busy: Callable[[], bool] = lambda: False,
+        own_run_id: str = "",
+        on_duplicate_id: Callable[[Address], None] = lambda address: None,
+        gossips: bool = True,
     ) -> None:
         self.table = PeerTable(own_node_id)
         self._own_node_id = own_node_id
-        self._limiter = limiter
-        self._window = SharedWindow()
+        self._own_run_id = own_run_id
+        self._on_duplicate_id = on_duplicate_id
         self._is_busy = is_busy
+        self._gossips = gossips
         self._clock = clock
-        self._clients: dict[Address, PeerClient] = {}
-        self._catalogues: dict[str, CatalogueMessage] = {}
+        self._clients = PeerClients(own_node_id, limiter, clock)
+        self._catalogs = Catalogs()
+        self._catalog_locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._host_slots: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._gossiped_at: dict[str, float] = {}
-        self._probing: dict[str, asyncio.Task[bool]] = {}
+        self._probes: SingleFlight[str, bool] = SingleFlight()
         self._slots = asyncio.Semaphore(MAX_PROBES)
-        self._looking: asyncio.Task[None] | None = None
+        self._probe_loop_task: asyncio.Task[None] | None = None
         self._changed = asyncio.Event()
         for address in static:
             self.table.add_static(address, clock())
 
     async def start(self) -> None:
-        self._looking = asyncio.create_task(self._look_around(), name="look around")
+        self._probe_loop_task = asyncio.create_task(self._probe_loop(), name="look around")
 
     async def stop(self) -> None:
         """Ends every probe and closes every connection."""
-        await end_tasks(task for task in (self._looking, *self._probing.values()) if task is not None)
-        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
-        self._clients.clear()
+        await end_tasks([] if self._probe_loop_task is None else [self._probe_loop_task])
+        await self._probes.stop()
+        await self._clients.aclose()
 
-    # Asking
+    # Requests
 
     def client(self, peer: Peer) -> PeerClient:
-        """The client for a peer's best address."""
-        known = self._clients.get(peer.address)
-        if known is None:
-            known = self._clients[peer.address] = PeerClient(
-                peer.address, self._own_node_id, limiter=self._limiter, window=self._window
-            )
-        return known
+        """The client for a peer's best address. An address that did not respond lately comes last."""
+        return self._clients.best(peer.addresses)
 
     def candidates(self, commit: Commit | None = None) -> list[Peer]:
-        """The peers to ask now, the likeliest first; only those that have said who they are."""
+        """The peers to ask now, best first; only those whose node id is known."""
         return [peer for peer in self.table.candidates(self._clock(), commit) if peer.node_id is not None]
+
+    def get(self, key: str) -> Peer | None:
+        """The peer with this node id, or with this address as text."""
+        return self.table.get(key)
+
+    def others(self) -> list[Peer]:
+        """Every known peer, by name, whether it answers or not; this node itself is none."""
+        return [peer for peer in self.table.all() if not self.table.is_own(peer.address)]
+
+    def is_named(self, peer: Peer) -> bool:
+        """Whether the request at hand names the peer: never here, see `NamedFirst`."""
+        return False
 
     def is_alive(self, peer: Peer) -> bool:
         return peer.state(self._clock()) is State.ALIVE
@@ -96,20 +122,20 @@ class Neighbourhood:
     def alive_addresses(self) -> list[Address]:
         return self.table.alive_addresses(self._clock())
 
-    def catalogue(self, peer: Peer) -> CatalogueMessage | None:
-        """The catalogue that was read last from this peer."""
-        return self._catalogues.get(peer.key)
+    def catalog(self, peer: Peer) -> Catalog | None:
+        """The catalog that was read last from this peer; None also if it did not fit."""
+        return self._catalogs.get(peer.key)
 
-    # Learning
+    # Updates
 
     def add_static(self, address: Address) -> Peer:
         return self.table.add_static(address, self._clock())
 
     def remove_static(self, address: Address) -> None:
-        """Raises NotFound when the address was never added."""
+        """Raises NotFound if the address was never added."""
         if not self.table.remove_static(address):
             raise NotFound(
-                f"{address} is not one of the peers that were added.",
+                f"{address} is not a configured peer.",
                 hint="`hfpeer peer ls` shows them.",
                 address=str(address),
             )
@@ -117,9 +143,18 @@ class Neighbourhood:
     def found(
         self, node_id: str, name: str, addresses: Sequence[Address], generation: int, hints: frozenset[str]
     ) -> None:
-        """A node announced itself, and is probed now, or changed what it announces, which a busy node does later."""
-        peer = self.table.heard(node_id, addresses, self._clock(), name=name, generation=generation, hints=hints)
-        if peer is not None and not (self._is_busy() and self.is_alive(peer)):
+        """A node announced itself or changed its announcement. It is probed now; a busy node probes a known peer that
+        is alive at its known address later."""
+        if node_id == self._own_node_id and addresses:
+            self._begin_probe(
+                Peer((addresses[0],), self._clock())
+            )  # this node under an old name, or another node with the same id
+            return
+        peer = self.table.announced(node_id, addresses, self._clock(), name=name, generation=generation, hints=hints)
+        if peer is None:
+            return
+        is_in_place = peer.address in addresses and not peer.failures
+        if not (self._is_busy() and self.is_alive(peer) and is_in_place):
             self._begin_probe(peer)
 
     def left(self, node_id: str) -> None:
@@ -129,20 +164,29 @@ class Neighbourhood:
         self.table.gave(node_id, self._clock())
 
     def failed(self, node_id: str, reason: str) -> None:
-        """It did not answer, or not in time: others are asked before it for a while."""
+        """A peer did not respond, or not in time: it ranks lower for a while."""
         self.table.failed(node_id, self._clock(), reason)
 
+    def unanswered(self, node_id: str) -> None:
+        """A peer sent nothing from the address that was used: its next address is used from now on, if it has
+        another."""
+        peer, now = self.table.get(node_id), self._clock()
+        if peer is not None and not peer.is_banned(now):
+            self._clients.avoid(self.client(peer).address)
+            self._begin_probe(peer)
+
     def lied(self, node_id: str) -> None:
-        _log.warning("peer %s gave something that does not hash to what it claims", node_id)
+        _log.warning("Peer %s sent bytes that do not match their digest", node_id)
         self.table.lied(node_id, self._clock())
 
     async def probe(self, peer: Peer) -> bool:
-        """Ask a peer who it is and what it has. Whether it answered; it is in the table either way."""
+        """Reads a peer's node message and catalog. Returns whether it responded; either way it is in the table."""
         return await asyncio.shield(self._begin_probe(peer))
 
     async def settle(self, commit: Commit | None, seconds: float) -> None:
-        """Waits until everyone who is due has been probed, and at most `seconds` for a peer that names `commit`."""
-        await self.probe_all()
+        """Waits until every peer that is due has been probed, at most GREETING_SECONDS, and then at most `seconds` for
+        a peer that names `commit`."""
+        await self._probe_within(self.table.due(self._clock()), GREETING_SECONDS)
         deadline = self._clock() + seconds
         while not any(commit is None or peer.may_have(commit) for peer in self.candidates(commit)):
             remaining = deadline - self._clock()
@@ -155,38 +199,40 @@ class Neighbourhood:
                 return
 
     async def refresh(self) -> None:
-        """Probe everyone who may be asked, due or not, so that what is known of them is of now."""
-        await asyncio.gather(*(self._begin_probe(peer) for peer in self.table.candidates(self._clock())))
+        """Probes every usable peer, due or not, and waits at most REFRESH_SECONDS for their new catalogs."""
+        await self._probe_within(self.table.candidates(self._clock()), REFRESH_SECONDS)
 
-    async def probe_all(self) -> None:
-        """Probe everyone who is due, and wait for the answers."""
-        await asyncio.gather(*(self._begin_probe(peer) for peer in self.table.due(self._clock())))
+    async def _probe_within(self, peers: Iterable[Peer], seconds: float) -> None:
+        probes = [self._begin_probe(peer) for peer in peers]
+        if probes:
+            await asyncio.wait(probes, timeout=seconds)
 
     def _begin_probe(self, peer: Peer) -> asyncio.Task[bool]:
-        running = self._probing.get(peer.key)
-        if running is None:
-            running = self._probing[peer.key] = asyncio.create_task(self._probe(peer), name=f"probe {peer.key}")
-            running.add_done_callback(lambda _: self._probing.pop(peer.key, None))
-        return running
+        return self._probes.begin(peer.key, lambda: self._probe(peer))
 
-    async def _look_around(self) -> None:
+    async def _probe_loop(self) -> None:
         while True:
             now = self._clock()
-            outdated_seconds = CATALOGUE_SECONDS if self._is_busy() else 0.0
-            for peer in (*self.table.due(now), *self.table.outdated(now, outdated_seconds)):
+            outdated_seconds = CATALOG_SECONDS if self._is_busy() else 0.0
+            outdated = self.table.outdated(now, outdated_seconds)
+            readable = (peer for peer in outdated if not self._catalogs.is_over_rate(peer.address.host, now))
+            for peer in (*self.table.due(now), *readable):
                 self._begin_probe(peer)
             for peer in self.table.forget_silent(now):
-                self._catalogues.pop(peer.key, None)
-            await asyncio.sleep(LOOK_SECONDS)
+                self._catalogs.forget(peer.key)
+                self._gossiped_at.pop(peer.key, None)
+                await self._clients.drop(peer.addresses)
+            await asyncio.sleep(PROBE_LOOP_SECONDS)
 
     async def _probe(self, peer: Peer) -> bool:
         client = self.client(peer)
-        async with self._slots:
+        async with self._host_slots.setdefault(client.address.host, asyncio.Semaphore(MAX_HOST_PROBES)), self._slots:
             try:
                 message = await client.node()
-                answered = self.table.answered(peer.address, message, self._clock())
+                self._refuse_duplicate_id(client.address, message)
+                answered = self.table.answered(client.address, message, self._clock())
                 if answered is not None:
-                    await self._read_catalogue(client, answered)
+                    await self._read_catalog(client, answered)
                     await self._gossip(client, answered)
             except HfpeerError as error:
                 self.table.failed(peer.key, self._clock(), error.message)
@@ -194,16 +240,41 @@ class Neighbourhood:
         self._changed.set()
         return answered is not None
 
-    async def _read_catalogue(self, client: PeerClient, peer: Peer) -> None:
-        if peer.needs_catalogue:
-            catalogue = await client.catalogue(peer.catalogue_generation)
-            if catalogue is not None:
-                self._catalogues[peer.key] = catalogue
-                self.table.read(peer.key, catalogue, self._clock())
+    def _refuse_duplicate_id(self, address: Address, message: NodeMessage) -> None:
+        """Raises PeerUnreachable if another node has this node's id: the two cannot be told apart."""
+        if message.node_id == self._own_node_id and self._own_run_id and message.run_id not in ("", self._own_run_id):
+            self._on_duplicate_id(address)
+            raise PeerUnreachable("has the id of this node", hint="hfpeer daemon restart", address=str(address))
+
+    async def _read_catalog(self, client: PeerClient, peer: Peer) -> None:
+        host = client.address.host
+        # One catalog of a host at a time: its bytes are counted before the next one is read.
+        lock = self._catalog_locks.setdefault(host, asyncio.Lock())
+        async with lock:
+            if peer.needs_catalog and not self._catalogs.is_over_rate(host, self._clock()):
+                await self._read_now(client, peer, host)
+
+    async def _read_now(self, client: PeerClient, peer: Peer, host: str) -> None:
+        try:
+            catalog = await client.catalog(peer.catalog_generation)
+        except MessageTooLarge as error:
+            _log.info("%s", error.message)
+            catalog = Catalog(peer.generation or 0, (), MAX_CATALOG_BYTES)
+        if catalog is None:
+            return
+        now = self._clock()
+        self._catalogs.note_read(host, catalog.read_bytes, now)
+        gone = self._catalogs.keep(peer.key, host, catalog, is_static=peer.origin is Origin.STATIC)
+        if gone is None:
+            _log.info("The catalog of %s does not fit into memory; the peer is used without it", peer.address)
+            catalog = Catalog(catalog.generation, ())
+        self.table.read(peer.key, catalog, now)
+        for key in gone or ():
+            self.table.lose_catalog(key)
 
     async def _gossip(self, client: PeerClient, peer: Peer) -> None:
         now = self._clock()
-        if now - self._gossiped_at.get(peer.key, -GOSSIP_SECONDS) >= GOSSIP_SECONDS:
+        if self._gossips and now - self._gossiped_at.get(peer.key, -GOSSIP_SECONDS) >= GOSSIP_SECONDS:
             self._gossiped_at[peer.key] = now
-            for told in self.table.told(peer.key, await client.peers(), now):
-                self._begin_probe(told)
+            for new in self.table.gossiped(peer.key, await client.peers(), now):
+                self._begin_probe(new)

@@ -1,1 +1,2 @@
-"""Picking and moving bytes: which piece of which blob from which source, until every blob is verified."""
+"""Fetches blobs: picks ranges and sources, moves the bytes and verifies every blob. Read first: `snapshot`, then
+`fetch.fetch` and `picker.picker`."""

@@ -1,7 +1,7 @@
-"""What a transfer tells those who watch it: facts in the past tense, JSON-ready.
+"""The events of a transfer: facts in the past tense, ready for JSON.
 
-Events travel from the fetch up to the command line, through the control door as one JSON object a line. They
-carry no decisions. A progress event may be dropped or merged by whoever passes it on; the others may not.
+They go from the fetch up to the command line, and through the control socket as one JSON object a line. They carry no
+decisions. Only progress events may be dropped or merged on the way.
 """
 
 from __future__ import annotations
@@ -22,8 +22,18 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Asking(Event):
+    """Hubs are being asked, and have not answered for a moment."""
+
+    kind: ClassVar[str] = "asking"
+    hubs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Resolved(Event):
-    """The revision was resolved. `age_seconds` is set when nobody could be asked now and an old answer was taken."""
+    """The revision was resolved. `voice` and `hubs` are values of `precedence`: the party that decided, and the outcome
+    of asking hubs. `age_seconds` is the age of an old answer, if known; `hubs_said` is why the hubs did not decide.
+    """
 
     kind: ClassVar[str] = "resolved"
     repo: str
@@ -31,11 +41,15 @@ class Resolved(Event):
     commit: str
     answered_by: str
     age_seconds: float | None = None
+    voice: str = "hub"
+    hubs: str = "answered"
+    hubs_said: str = ""
 
 
 @dataclass(frozen=True)
 class CheckBegan(Event):
-    """Files that other tools put into the cache are being hashed before they count as present."""
+    """Hashing of files began that other tools put into the cache, or that `hfpeer adopt` knows elsewhere; only then do
+    they count as present."""
 
     kind: ClassVar[str] = "check_began"
     files: int
@@ -44,7 +58,7 @@ class CheckBegan(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The manifest is known: what there is and what has to be fetched."""
+    """The manifest is known, and with it the files and bytes that are missing."""
 
     kind: ClassVar[str] = "planned"
     repo: str
@@ -59,7 +73,7 @@ class Planned(Event):
 
 @dataclass(frozen=True)
 class FileProgress:
-    """Bytes of one file that are on disk now."""
+    """The bytes of one file that are on disk now."""
 
     path: str
     present_bytes: int
@@ -68,7 +82,7 @@ class FileProgress:
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """A picture of the transfer now, a few times a second: totals, the files in flight, bytes by source so far."""
+    """The state of the transfer, a few times a second: totals, files in flight, bytes by source."""
 
     kind: ClassVar[str] = "progressed"
     present_bytes: int
@@ -83,13 +97,22 @@ class Progressed(Event):
 
 @dataclass(frozen=True)
 class SourceFailed(Event):
-    """A source gave up, lied or fell behind; what it had given before is kept unless `was_lying`."""
+    """A source failed, stalled or lied. The bytes that it gave before are kept unless `was_lying`."""
 
     kind: ClassVar[str] = "source_failed"
     source: str
     path: str
     reason: str
     was_lying: bool = False
+
+
+@dataclass(frozen=True)
+class NamedPeerSilent(Event):
+    """A peer that the request names does not answer; the request goes on without it. `reason` is a sentence."""
+
+    kind: ClassVar[str] = "named_peer_silent"
+    address: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -103,7 +126,10 @@ class FileFinished(Event):
 
 @dataclass(frozen=True)
 class Finished(Event):
-    """Everything that was asked for is visible. Bytes by source count what crossed a wire for this add."""
+    """All requested files are visible. `bytes_by_source` counts the bytes that crossed a network for this add.
+    `answered_by`, `voice` and `age_seconds` are as in `Resolved`. Two parts of `reused_bytes`: `adopted_bytes` came
+    from files of other tools, `copied_bytes` from other cache folders of this node.
+    """
 
     kind: ClassVar[str] = "finished"
     repo: str
@@ -116,18 +142,27 @@ class Finished(Event):
     bytes_by_kind: dict[str, int] = field(default_factory=dict)
     refetched_bytes: int = 0
     seconds: float = 0.0
+    answered_by: str = ""
+    voice: str = ""
+    age_seconds: float | None = None
+    adopted_bytes: int = 0
+    copied_bytes: int = 0
 
     @property
     def wan_saved_bytes(self) -> int:
-        """What did not have to cross the WAN: all but what mirrors and the origin gave."""
-        return self.size_bytes - self.bytes_by_kind.get("mirror", 0) - self.bytes_by_kind.get("origin", 0)
+        """The bytes that did not cross the WAN: all but those from mirrors, ModelScope and the origin."""
+        return self.size_bytes - sum(self.bytes_by_kind.get(kind, 0) for kind in ("mirror", "modelscope", "origin"))
 
 
-Listener: TypeAlias = Callable[[Event], None]
+OnEvent: TypeAlias = "Callable[[Event], None]"
 """Called with each event, from any thread; it must return at once and not raise."""
 
 KINDS: dict[str, type[Event]] = {
-    cls.kind: cls for cls in (Resolved, CheckBegan, Planned, Progressed, SourceFailed, FileFinished, Finished)
+    cls.kind: cls
+    for cls in (
+        *(Asking, Resolved, CheckBegan, Planned),
+        *(Progressed, SourceFailed, NamedPeerSilent, FileFinished, Finished),
+    )
 }
 
 
@@ -136,4 +171,6 @@ def from_json(document: dict[str, Any]) -> Event:
     fields = {name: value for name, value in document.items() if name != "event"}
     if isinstance(fields.get("files"), list):
         fields["files"] = tuple(FileProgress(**file) for file in fields["files"])
+    if isinstance(fields.get("hubs"), list):
+        fields["hubs"] = tuple(fields["hubs"])
     return KINDS[document["event"]](**fields)

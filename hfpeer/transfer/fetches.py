@@ -1,8 +1,9 @@
-"""The fetches under way in a node: one per blob, however many want it.
+"""The fetches under way in a node: one for each blob, however many callers want it.
 
-Whoever asks for a blob joins the fetch that runs for it; the last one to lose interest stops it. A fetch ends with
-the blob published, so that joining and finding it in the cache come to the same. What it cost is accounted for once,
-however it ends and however many waited.
+A caller that asks for a blob joins the fetch that runs for it, and the last caller to leave stops it. A fetch ends with
+the blob in the cache, so joining it and finding the blob there come to the same. Small blobs are fetched in bundles,
+which differ from caller to caller; `in_flight` sees to it that two of these never request the same blob. The cost
+of a fetch is accounted for once.
 """
 
 from __future__ import annotations
@@ -10,221 +11,342 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
 
-from hfpeer.cache.blobs import PartialBlob
+from hfpeer.cache.partial.blob import PartialBlob
 from hfpeer.cache.store import Store
 from hfpeer.errors import Locked
 from hfpeer.names import Digest
-from hfpeer.transfer.events import Event, Listener
-from hfpeer.transfer.fetch import BlobFetch
-from hfpeer.transfer.herald import Told
+from hfpeer.system.cancellation import in_thread
+from hfpeer.transfer.credit import Credits
+from hfpeer.transfer.events import Event, OnEvent
+from hfpeer.transfer.fetch.fetch import BlobFetch
+from hfpeer.transfer.local_files import fill, has_only_files, spans_of_files
+from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.scout import Scout, Watch
+from hfpeer.transfer.small.bundle import Bundle
+from hfpeer.transfer.small.fetch import BundleFetch
+from hfpeer.transfer.small.in_flight import InFlight
+from hfpeer.transfer.small.keeper import Find, Keep
+from hfpeer.transfer.small.verified import VerifiedBlob
 from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.swarm.broadcast import BroadcastFetch
+from hfpeer.transfer.swarm.finder import PeerFinder
+from hfpeer.transfer.swarm.follower import PeerFollower
 
 LOCK_POLL_SECONDS = 0.25
+"""Seconds between two tries for a lock of another process, which cannot notify us."""
 LOCK_PATIENCE_SECONDS = 10.0
-Result = TypeVar("Result")
+"""Seconds that the Hub client's lock on a blob is waited for."""
+MAX_BUNDLE_PEERS = 4
+"""At most this many peers that are no leechers are asked for a bundle."""
+LEECHER_GRACE_SECONDS = 0.15
+"""Seconds that peers have to say that they fetch the same bundle."""
 
 
 @dataclass
 class _Running:
-    """One fetch and those who wait for it."""
+    """The fetch of one blob and the callers that wait for it."""
 
     task: asyncio.Task[FetchReport]
-    listeners: list[Listener] = field(default_factory=list)
+    on_events: list[OnEvent] = field(default_factory=list)
     partial: PartialBlob | None = None
     fetch: BlobFetch | None = None
     is_ending: bool = False
-    is_published: bool = False
-    watch: Watch | None = None
+    is_ingested: bool = False
+    follower: PeerFollower | None = None
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
 
     def tell(self, event: Event) -> None:
-        for listener in list(self.listeners):
-            listener(event)
+        for on_event in list(self.on_events):
+            on_event(event)
 
 
 class Fetches:
     """Belongs to one event loop."""
 
-    def __init__(self, store: Store, own_id: str, *, patience_seconds: float) -> None:
-        """`own_id` is the node's, by which it shares blobs out with others that want them."""
+    def __init__(self, store: Store, own_id: str, limits: StallLimits) -> None:
+        """`own_id` is the id of this node, by which it shares work out with other nodes."""
         self._store = store
-        self.own_id = own_id
-        self._patience_seconds = patience_seconds
+        self._own_id = own_id
+        self._limits = limits
+        self._credits = Credits()
+        self._in_flight = InFlight()
         self._running: dict[Digest, _Running] = {}
-        self._told: dict[Digest, tuple[Told, Watch]] = {}
+        self._broadcasts: dict[Digest, tuple[BroadcastFetch, PeerFollower]] = {}
+        """The bundles that peers can follow, by their digest."""
 
     @property
     def are_under_way(self) -> bool:
         """Whether anything is being fetched."""
-        return bool(self._running or self._told)
+        return bool(self._running or self._broadcasts)
 
-    @contextlib.contextmanager
-    def telling(self, told: Told, watch: Watch) -> Iterator[None]:
-        """While the block runs, peers can follow what it tells, and are followed in turn when they do."""
-        digest = told.blob.digest
-        self._told.setdefault(digest, (told, watch))
-        try:
-            yield
-        finally:
-            if digest in self._told and self._told[digest][0] is told:
-                del self._told[digest]
+    # For peers and for progress
 
-    def told(self, digest: Digest) -> Told | None:
-        """What can be followed under a digest: a fetch of a blob, or a lot."""
-        return self._told[digest][0] if digest in self._told else self.find(digest)
+    def told(self, digest: Digest) -> BroadcastFetch | None:
+        """The fetch that peers can follow under a digest, of a blob or of a bundle."""
+        return self._broadcasts[digest][0] if digest in self._broadcasts else self.find(digest)
+
+    def heard_of(self, digest: Digest, node_id: str) -> None:
+        """A peer has asked for a blob or a bundle: if it is being fetched here, the peer may be a leecher, and is
+        asked now."""
+        running = self._running.get(digest)
+        follower = running.follower if running is not None else None
+        if digest in self._broadcasts:
+            follower = self._broadcasts[digest][1]
+        if follower is not None:
+            follower.heard_of(node_id)
 
     def present_bytes(self, digest: Digest) -> int:
-        """How much of a blob that is being fetched is on disk; 0 when none is."""
+        """How much of a blob that is being fetched is on disk; 0 if there is no fetch."""
         running = self._running.get(digest)
         return running.fetch.present_bytes if running and running.fetch else 0
 
     def bytes_by_source(self, digest: Digest) -> dict[str, int]:
-        """What a running fetch got so far, by source name."""
+        """The bytes that a running fetch got so far, by source name."""
         running = self._running.get(digest)
         return running.fetch.bytes_by_source() if running and running.fetch else {}
 
+    # Bundles of small blobs
+
+    @property
+    def kept_count(self) -> int:
+        """How many small blobs have come into the cache; see `InFlight.kept_count`."""
+        return self._in_flight.kept_count
+
+    def find_small(self, digest: Digest) -> VerifiedBlob | None:
+        """A small blob that came and is not in the cache yet."""
+        return self._in_flight.find(digest)
+
+    def kept_later(self, digest: Digest) -> None:
+        """A small blob that was fetched with `is_kept_later` is in the cache now, or never will be."""
+        self._in_flight.kept(None, [digest])
+
+    def bundle(
+        self,
+        wanted: Sequence[WantedBlob],
+        keep: Keep,
+        find: Find,
+        on_event: OnEvent,
+        *,
+        all_small: Sequence[Digest] = (),
+        here: Sequence[Digest] = (),
+        only_given: bool = False,
+        is_kept_later: bool = False,
+    ) -> BundleFetch:
+        """A fetch of small blobs, for `fetch_bundle`; see `BundleFetch`.
+
+        Peers follow it, and are followed, if it has `all_small`, the small blobs of the commit in order; `here` are
+        those of them that are in the cache.
+        """
+        return BundleFetch(
+            wanted,
+            keep,
+            on_event,
+            find=find,
+            patience_seconds=self._limits.patience_seconds,
+            bundle=Bundle(all_small, [blob.digest for blob in wanted], here, self._own_id) if all_small else None,
+            credits=self._credits,
+            in_flight=self._in_flight,
+            only_given=only_given,
+            is_kept_later=is_kept_later,
+        )
+
+    async def fetch_bundle(
+        self,
+        fetch: BundleFetch,
+        finder: PeerFinder,
+        *,
+        follows: bool = True,
+        executor: ThreadPoolExecutor | None = None,
+    ) -> None:
+        """Runs a fetch from `bundle` to its end, in a thread of `executor`. Cancelling ends it; blobs that came stay.
+
+        Without `follows` peers are asked, but neither follow nor are followed. Raises what `BundleFetch.run` raises.
+        """
+        follower = finder.follow(fetch, self._credits) if follows else None
+        if follower is None:
+            await self._run_bundle(fetch, finder, executor)
+            return
+        try:
+            with self._broadcasting(fetch, follower):
+                await follower.answers(LEECHER_GRACE_SECONDS)
+                await self._run_bundle(fetch, finder, executor)
+        finally:
+            await follower.stop()
+
+    @contextlib.contextmanager
+    def _broadcasting(self, fetch: BroadcastFetch, follower: PeerFollower) -> Iterator[None]:
+        """While the block runs, peers can follow the fetch, and are followed in turn when they do. Of two adds of a
+        commit at the same time, they follow the first."""
+        digest = fetch.blob.digest
+        self._broadcasts.setdefault(digest, (fetch, follower))
+        try:
+            yield
+        finally:
+            if digest in self._broadcasts and self._broadcasts[digest][0] is fetch:
+                del self._broadcasts[digest]
+
+    async def _run_bundle(self, fetch: BundleFetch, finder: PeerFinder, executor: ThreadPoolExecutor | None) -> None:
+        peers = [peer for peer in finder.peers_for(fetch.first) if not fetch.is_leecher(peer.name)]
+        work = partial(fetch.run, peers[:MAX_BUNDLE_PEERS], finder.upstreams)
+        running = asyncio.get_running_loop().run_in_executor(executor, work)
+        try:
+            await asyncio.shield(running)
+        except asyncio.CancelledError:
+            fetch.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            raise
+        finally:
+            await asyncio.to_thread(fetch.report.note_in, self._store)
+
+    # Blobs, each by itself
+
     def find(self, digest: Digest) -> BlobFetch | None:
-        """The running fetch of a blob, for whoever serves or streams what it has so far."""
+        """The running fetch of a blob, to serve or stream the bytes that it has so far."""
         running = self._running.get(digest)
         return running.fetch if running else None
 
-    def heard_of(self, digest: Digest, node_id: str) -> None:
-        """A peer has asked for a blob: if it is being fetched here, that peer may be a fellow, and is asked now."""
-        running = self._running.get(digest)
-        watch = running.watch if running is not None else None
-        if digest in self._told:
-            watch = self._told[digest][1]
-        if watch is not None:
-            watch.heard_of(node_id)
-
     async def opened(self, digest: Digest) -> BlobFetch | None:
-        """The fetch that runs for a blob, as soon as its partial is open; None when there is none (any more)."""
+        """The fetch that runs for a blob, as soon as its partial is open; None if there is none, or none any more."""
         running = self._running.get(digest)
         if running is None:
             return None
         await running.is_open.wait()
         return running.fetch
 
-    async def fetch(self, blob: WantedBlob, scout: Scout, listener: Listener, *, asks_peers: bool) -> FetchReport:
-        """Fetches, verifies and publishes a blob, or waits for the fetch that already does.
+    async def fetch(self, blob: WantedBlob, finder: PeerFinder, on_event: OnEvent) -> FetchReport:
+        """Fetches, verifies and ingests a blob, or waits for the fetch that already does.
 
-        Cancelling leaves the fetch to the others who wait, and stops it when there are none; what came is kept.
+        Cancelling leaves the fetch to the other callers, and stops it when there are none; pieces that came stay.
         Raises NoSourceLeft, CorruptData or StorageError.
         """
         while (running := self._running.get(blob.digest)) is not None and running.is_ending:
             await asyncio.wait([running.task])
         if running is None:
-            running = self._begin(blob, scout, asks_peers=asks_peers)
-        running.listeners.append(listener)
+            running = self._begin(blob, finder)
+        running.on_events.append(on_event)
         try:
             return await asyncio.shield(running.task)
         finally:
-            running.listeners.remove(listener)
-            if not running.listeners:
+            running.on_events.remove(on_event)
+            if not running.on_events:
                 running.is_ending = True
                 await _cancel(running.task)
 
-    def _begin(self, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> _Running:
-        task = asyncio.create_task(self._run(blob, scout, asks_peers=asks_peers), name=f"fetch {blob.path}")
+    def _begin(self, blob: WantedBlob, finder: PeerFinder) -> _Running:
+        task = asyncio.create_task(self._run(blob, finder), name=f"fetch {blob.path}")
         running = self._running[blob.digest] = _Running(task)
         task.add_done_callback(lambda _: self._running.pop(blob.digest, None))
         return running
 
-    async def _run(self, blob: WantedBlob, scout: Scout, *, asks_peers: bool) -> FetchReport:
+    async def _run(self, blob: WantedBlob, finder: PeerFinder) -> FetchReport:
         running = self._running[blob.digest]
         try:
-            if not await self._open_partial(blob, running):
+            if await asyncio.to_thread(self._is_here, blob) or not await self._open_partial(blob, running):
                 return FetchReport()
             assert running.partial is not None
+            if await in_thread(self._fill, running.partial, blob, finder):
+                return await self._ingest_local(running, running.partial, blob)
             fetch = running.fetch = BlobFetch(
-                blob, running.partial, running.tell, patience_seconds=self._patience_seconds, own_id=self.own_id
+                blob,
+                running.partial,
+                running.tell,
+                limits=self._limits,
+                own_id=self._own_id,
+                credits=self._credits,
             )
             running.is_open.set()
-            running.watch = scout.watch(fetch) if asks_peers else None
-            await self._until_right(fetch, running.watch, scout)
-            await self._publish(running.partial, blob)
-            running.is_published = True
+            running.follower = finder.follow(fetch, self._credits)
+            await self._until_right(fetch, running.follower, finder, blob)
+            fetch.report.local_bytes = sum(span.size_bytes for span in spans_of_files(running.partial))
+            await self._ingest(running.partial, blob)
+            running.is_ingested = True
             return fetch.report
         finally:
             running.is_open.set()
-            await _in_thread(self._let_go, running)
+            await in_thread(self._let_go, running)
 
-    async def _publish(self, partial: PartialBlob, blob: WantedBlob) -> None:
+    @staticmethod
+    def _fill(partial: PartialBlob, blob: WantedBlob, finder: PeerFinder) -> bool:
+        """Blocking: takes from files of this machine what they have of a blob. Whether that is the right blob."""
+        return fill(partial, finder.local_files(blob))
+
+    async def _ingest_local(self, running: _Running, partial: PartialBlob, blob: WantedBlob) -> FetchReport:
+        """Ingests a blob that came from files of this machine, without asking any other source."""
+        report = FetchReport(local_bytes=sum(span.size_bytes for span in spans_of_files(partial)))
+        record = report.record(blob, partial.sources(), (), is_verified=True)
+        await self._ingest(partial, blob)
+        running.is_ingested = True
+        await in_thread(self._store.history.note, [record])
+        return report
+
+    async def _ingest(self, partial: PartialBlob, blob: WantedBlob) -> None:
         """Publishes as soon as the Hub client's lock is free. A client that reads this very blob from us into the same
-        cache holds it until it has all of it; then the blob is found in its place. One that holds it for long is
-        fetching the blob by itself, and is not waited for."""
+        cache holds the lock until it has all of it; then the blob is found in its place. A client that holds the lock
+        for long fetches the blob itself, and is not waited for."""
         deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(Locked):
-                await _in_thread(self._store.publish_blob, partial, blob.repo, 0.0)
+                await in_thread(self._store.ingester.ingest_blob, partial, blob.repo, 0.0)
                 return
             await asyncio.sleep(LOCK_POLL_SECONDS)
-        await _in_thread(self._store.publish_blob, partial, blob.repo)
+        await in_thread(self._store.ingester.ingest_blob, partial, blob.repo)
 
-    async def _until_right(self, fetch: BlobFetch, watch: Watch | None, scout: Scout) -> None:
+    async def _until_right(
+        self, fetch: BlobFetch, follower: PeerFollower | None, finder: PeerFinder, blob: WantedBlob
+    ) -> None:
         """Returns when the partial is verified."""
         try:
-            if watch is not None:
-                await watch.settle()
-            scout.add_upstreams(fetch)
+            if follower is not None:
+                await follower.settle()
+            for upstream in finder.upstreams:
+                fetch.add_source(upstream)
+            for copy in await finder.sites(blob):
+                fetch.add_source(copy)
             fetch.start()
             await asyncio.wrap_future(fetch.result)
         finally:
-            if watch is not None:
-                await watch.stop()
+            if follower is not None:
+                await follower.stop()
 
     def _let_go(self, running: _Running) -> None:
         if running.fetch is not None:
             running.fetch.stop()
             running.fetch.report.note_in(self._store)
-            self._keep_record(running.fetch, is_verified=running.is_published)
+            self._keep_record(running.fetch, is_verified=running.is_ingested)
         if running.partial is not None:
-            running.partial.close()
+            is_worthless = not running.is_ingested and has_only_files(running.partial)
+            (running.partial.remove if is_worthless else running.partial.close)()
 
     def _keep_record(self, fetch: BlobFetch, *, is_verified: bool) -> None:
         record = fetch.report.record(fetch.blob, fetch.partial.sources(), fetch.discarded, is_verified=is_verified)
-        self._store.note_fetches([record])
+        self._store.history.note([record])
+
+    def _is_here(self, blob: WantedBlob) -> bool:
+        """Blocking: whether another fetch has brought the blob since the caller looked."""
+        found = self._store.inventory.find(blob.digest, blob.repo)
+        return found is not None and found.is_verified and found.size_bytes == blob.size_bytes
 
     async def _open_partial(self, blob: WantedBlob, running: _Running) -> bool:
-        """Opens the partial, once no other process has it; False when the other one has finished the blob."""
+        """Opens the partial once no other process has it. False if the other process has finished the blob."""
 
         def open_it() -> None:
             running.partial = self._store.open_partial(blob.digest, blob.size_bytes)
 
         while True:
             with contextlib.suppress(Locked):
-                await _in_thread(open_it)
+                await in_thread(open_it)
                 return True
             await asyncio.sleep(LOCK_POLL_SECONDS)
-            if await asyncio.to_thread(self._store.find_blob, blob.digest, blob.repo) is not None:
+            if await asyncio.to_thread(self._store.inventory.find, blob.digest, blob.repo) is not None:
                 return False
 
 
-async def _in_thread(function: Callable[..., Result], *arguments: object) -> Result:
-    """Like `asyncio.to_thread`, but a cancellation waits until the function has returned.
-
-    What two threads must not do at once, such as publishing a partial and closing it, stays in order.
-    """
-    work = asyncio.ensure_future(asyncio.to_thread(function, *arguments))
-    cancelled: asyncio.CancelledError | None = None
-    while not work.done():
-        try:
-            await asyncio.wait([work])
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        work.exception()  # looked at, so that nobody is told that it was not
-        raise cancelled
-    return work.result()
-
-
 async def _cancel(task: asyncio.Task[object]) -> None:
-    """Cancels a task and waits until it has let go of everything; its outcome is of no interest any more."""
+    """Cancels a task and waits until it has let go of everything; its outcome is ignored."""
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

@@ -1,6 +1,6 @@
-"""What a fetch cost and how it went: counted while it runs, kept with the cache when it has ended.
+"""Counts what a fetch costs while it runs, and makes its record for the cache when it has ended.
 
-It only listens. What came from whom it takes from the partial, which knows that for every byte.
+It decides nothing. The partial knows the source of every byte, and hands that in.
 """
 
 from __future__ import annotations
@@ -8,28 +8,31 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import urlsplit
 
-from hfpeer.cache.records import FetchRecord, Giver, Trouble
+from hfpeer.cache.records import Contribution, Failure, FetchRecord
 from hfpeer.cache.store import Store
 from hfpeer.names import Digest
-from hfpeer.peers.reach import interface_to
+from hfpeer.peers.interfaces import interface_to
 from hfpeer.ranges import ByteRange
-from hfpeer.transfer.events import Event, Listener, SourceFailed
-from hfpeer.transfer.sources import Source, SourceKind, WantedBlob
+from hfpeer.transfer.events import Event, OnEvent, SourceFailed
+from hfpeer.transfer.local_files import THIS_MACHINE, THIS_MACHINE_SHOWN
+from hfpeer.transfer.sources import Source, WantedBlob
+from hfpeer.transfer.tiers import SourceKind
 
-MAX_TROUBLES = 100
+MAX_FAILURES = 100
+"""At most this many failures are kept for one fetch."""
 MAX_RANGES = 500
-"""So many ranges of one source are kept for one blob; of the others only how many bytes they have."""
+"""At most this many ranges of one source are kept for one blob. Further ranges are only counted."""
 
 
 @dataclass
 class FetchReport:
-    """What a fetch cost: payload bytes by source name, each source's kind, and what had to be fetched twice.
+    """The cost of one fetch: payload bytes by source name, and the bytes that had to be fetched twice.
 
-    `addresses` are those of the sources; `troubles` are what went wrong, with the file's path. `small` are the blobs
-    that came whole from one source.
+    `kinds` and `addresses` are by source name, `failures` are with the file's path. `small` are the small blobs, each
+    with its source.
     """
 
     bytes_by_source: dict[str, int] = field(default_factory=dict)
@@ -37,11 +40,13 @@ class FetchReport:
     refetched_bytes: int = 0
     liars: list[str] = field(default_factory=list)
     addresses: dict[str, str] = field(default_factory=dict)
-    troubles: list[tuple[str, Trouble]] = field(default_factory=list)
+    failures: list[tuple[str, Failure]] = field(default_factory=list)
     small: dict[Digest, tuple[WantedBlob, str]] = field(default_factory=dict)
+    local_bytes: int = 0
+    """Bytes that came from files of this machine; no network was needed for them."""
     began_at: float = field(default_factory=time.time)
 
-    def meet(self, source: Source) -> None:
+    def add_source(self, source: Source) -> None:
         """A source may be asked from now on."""
         self.kinds[source.name] = source.kind
         self.addresses[source.name] = source.address
@@ -50,73 +55,74 @@ class FetchReport:
         """`size_bytes` came from a source."""
         self.bytes_by_source[source] = self.bytes_by_source.get(source, 0) + size_bytes
 
-    def overheard(self, listener: Listener) -> Listener:
-        """The same listener; what it is told of sources that failed is noted."""
+    def noting_failures(self, on_event: OnEvent) -> OnEvent:
+        """A callback that notes the sources that fail and calls `on_event` with each event."""
 
-        def hear(event: Event) -> None:
-            if isinstance(event, SourceFailed) and len(self.troubles) < MAX_TROUBLES:
-                self.troubles.append((event.path, Trouble(event.source, event.reason, event.was_lying, time.time())))
-            listener(event)
+        def note(event: Event) -> None:
+            if isinstance(event, SourceFailed) and len(self.failures) < MAX_FAILURES:
+                self.failures.append((event.path, Failure(event.source, event.reason, event.was_lying, time.time())))
+            on_event(event)
 
-        return hear
+        return note
 
     def note_in(self, store: Store) -> None:
-        """Adds what came to the statistics of the node, and keeps the records of small blobs; to be called once."""
+        """Adds the bytes to the statistics of the node, and keeps the records of small blobs. To be called once."""
         for name, size_bytes in self.bytes_by_source.items():
-            store.note_received(self.kinds[name], name, size_bytes)
+            store.traffic.note_received(self.kinds[name], name, size_bytes)
         if self.small:
-            roads = self._roads()
-            store.note_fetches([self._small_record(blob, source, roads) for blob, source in self.small.values()])
+            networks = self._networks()
+            whole = ((blob, [(0, blob.size_bytes, source)]) for blob, source in self.small.values())
+            store.history.note([self._record(blob, parts, networks) for blob, parts in whole])
 
     def record(
         self, blob: WantedBlob, parts: Sequence[tuple[int, int, str]], wrong: Sequence[ByteRange], *, is_verified: bool
     ) -> FetchRecord:
-        """The record of one blob: `parts` are (start, stop, source), `wrong` the ranges that were found wrong."""
+        """The record of one blob. `parts` are (start, stop, source), `wrong` the ranges that were found wrong."""
+        wrong_ranges = tuple((part.start, part.stop) for part in wrong[:MAX_RANGES])
+        record = self._record(blob, parts, self._networks(), is_verified=is_verified)
+        return replace(record, wrong_ranges=wrong_ranges, refetched_bytes=self.refetched_bytes)
+
+    def _record(
+        self,
+        blob: WantedBlob,
+        parts: Iterable[tuple[int, int, str]],
+        networks: dict[str, tuple[str, str]],
+        *,
+        is_verified: bool = True,
+    ) -> FetchRecord:
         now = time.time()
-        roads = self._roads()
         return FetchRecord(
             digest=str(blob.digest),
             size_bytes=blob.size_bytes,
             began_at=self.began_at,
             ended_at=now,
             verified_at=now if is_verified else None,
-            givers=tuple(self._givers(parts, roads)),
-            troubles=tuple(trouble for path, trouble in self.troubles if path == blob.path),
-            wrong_ranges=tuple((part.start, part.stop) for part in wrong[:MAX_RANGES]),
-            refetched_bytes=self.refetched_bytes,
+            contributions=tuple(self._contributions(parts, networks)),
+            failures=tuple(failure for path, failure in self.failures if path == blob.path),
         )
 
-    def _small_record(self, blob: WantedBlob, source: str, roads: dict[str, tuple[str, str]]) -> FetchRecord:
-        now = time.time()
-        return FetchRecord(
-            digest=str(blob.digest),
-            size_bytes=blob.size_bytes,
-            began_at=self.began_at,
-            ended_at=now,
-            verified_at=now,
-            givers=tuple(self._givers([(0, blob.size_bytes, source)], roads)),
-            troubles=tuple(trouble for path, trouble in self.troubles if path == blob.path),
-        )
-
-    def _givers(self, parts: Iterable[tuple[int, int, str]], roads: dict[str, tuple[str, str]]) -> Iterable[Giver]:
+    def _contributions(
+        self, parts: Iterable[tuple[int, int, str]], networks: dict[str, tuple[str, str]]
+    ) -> Iterable[Contribution]:
         ranges: dict[str, list[tuple[int, int]]] = {}
         for start, stop, source in parts:
             ranges.setdefault(source, []).append((start, stop))
         for source, own in ranges.items():
-            road, interface = roads.get(source, ("", ""))
-            yield Giver(
-                name=source,
-                kind=self.kinds.get(source, ""),
+            network, interface = networks.get(source, ("", ""))
+            is_local = source == THIS_MACHINE
+            yield Contribution(
+                name=THIS_MACHINE_SHOWN if is_local else source,
+                kind="local" if is_local else self.kinds.get(source, ""),
                 address=self.addresses.get(source, ""),
-                road=road,
+                network=network,
                 interface=interface,
                 size_bytes=sum(stop - start for start, stop in own),
                 ranges=tuple(own[:MAX_RANGES]),
                 more_ranges=max(0, len(own) - MAX_RANGES),
             )
 
-    def _roads(self) -> dict[str, tuple[str, str]]:
-        """Of each source that gave something the road (lan or wan) and this machine's interface to it."""
+    def _networks(self) -> dict[str, tuple[str, str]]:
+        """For each source that gave bytes its network, "lan" or "wan", and the interface of this machine to it."""
         return {
             name: ("lan" if self._is_near(name) else "wan", interface_to(_host(address)))
             for name, address in self.addresses.items()
@@ -124,7 +130,7 @@ class FetchReport:
         }
 
     def _is_near(self, name: str) -> bool:
-        """A peer is; a hub is if its address says so by itself."""
+        """Whether a source is on the LAN: a peer, or an upstream with a private address or this machine's."""
         if self.kinds[name] == "peer":
             return True
         try:

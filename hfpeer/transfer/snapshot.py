@@ -1,7 +1,7 @@
-"""Bringing files of a commit into the cache: what is missing is fetched, what arrives is installed at once.
+"""Brings files of a commit into the cache: missing files are fetched, and each file is installed when it is verified.
 
-Owns the order of things for one add: what is there already is linked first, small files travel in batches, large
-ones a few at a time; each file becomes visible when it is verified. It resolves nothing and writes no ref.
+Orders the work of one add: files whose blobs are cached are linked first, then small files are fetched as a bundle,
+beside a few large ones at a time. It resolves no name and writes no ref.
 """
 
 from __future__ import annotations
@@ -9,37 +9,42 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from hfpeer.cache.store import Store
 from hfpeer.errors import CorruptData, HfpeerError, Unreachable
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest
-from hfpeer.transfer.events import Event, FileFinished, FileProgress, Listener, Progressed, SourceFailed
+from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES
+from hfpeer.system.cancellation import check_stop, in_thread
+from hfpeer.transfer.events import Event, FileFinished, FileProgress, OnEvent, Progressed, SourceFailed
 from hfpeer.transfer.fetches import Fetches
-from hfpeer.transfer.lots import Lot
+from hfpeer.transfer.local_files import read_small
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.scout import Scout
-from hfpeer.transfer.small import SmallBlobs, is_small
-from hfpeer.transfer.sources import PeerSource, SourceKind, WantedBlob
-from hfpeer.wire import MAX_BATCH_BLOB_BYTES
+from hfpeer.transfer.small.fetch import BundleFetch, is_small
+from hfpeer.transfer.small.verified import VerifiedBlob, is_right
+from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.swarm.finder import PeerFinder
+from hfpeer.transfer.tiers import SourceKind
 
 LARGE_AT_ONCE = 3
+"""At most this many large files at a time."""
+LOCAL_TOGETHER = 64
+"""At most this many small files of this machine are put into the cache together."""
 PROGRESS_SECONDS = 0.25
 RATE_WINDOW_SECONDS = 3.0
-MAX_SMALL_PEERS = 4
-FELLOW_GRACE_SECONDS = 0.15
-"""How long peers are waited for that may want the same small files."""
 
 
 @dataclass
-class Tally:
-    """What an add has cost so far, over all its blobs."""
+class FetchTotals:
+    """The cost of an add so far, over all its blobs."""
 
     bytes_by_source: dict[str, int] = field(default_factory=dict)
     kinds: dict[str, SourceKind] = field(default_factory=dict)
     refetched_bytes: int = 0
+    local_bytes: int = 0
+    """Bytes that came from files of this machine."""
     liars: set[str] = field(default_factory=set)
 
     def add(self, report: FetchReport) -> None:
@@ -47,6 +52,7 @@ class Tally:
             self.bytes_by_source[name] = self.bytes_by_source.get(name, 0) + size_bytes
         self.kinds.update(report.kinds)
         self.refetched_bytes += report.refetched_bytes
+        self.local_bytes += report.local_bytes
 
     @property
     def bytes_by_kind(self) -> dict[str, int]:
@@ -58,56 +64,47 @@ class Tally:
 
 
 class SnapshotTransfer:
-    """One add of `files` of `manifest`. Call `run` once."""
+    """One add of `files` of `manifest`. To be made before the cache is searched for the files; call `run` once."""
 
     def __init__(
         self,
         store: Store,
         fetches: Fetches,
-        scout: Scout,
+        finder: PeerFinder,
         manifest: Manifest,
         files: Sequence[ManifestFile],
-        listener: Listener,
-        *,
-        asks_peers: bool,
-        patience_seconds: float,
+        on_event: OnEvent,
     ) -> None:
         self._store = store
         self._fetches = fetches
-        self._scout = scout
+        self._finder = finder
         self._manifest = manifest
         self._files: dict[Digest, list[ManifestFile]] = {}
         for file in files:
             self._files.setdefault(file.digest, []).append(file)
-        self._files_total = len(files)
-        self._size_bytes = sum(files[0].size_bytes for files in self._files.values())
+        self._progress = _Progress(files)
+        self._tell = on_event
+        self._kept_count = fetches.kept_count
         self._fetching: list[Digest] = []
-        self._tell = listener
-        self._asks_peers = asks_peers
-        self._patience_seconds = patience_seconds
-        self._lock = threading.Lock()
-        self._done_files = 0
-        self._done_bytes = 0
-        self._small: SmallBlobs | None = None
-        self._rate = _Rate()
-        self.tally = Tally()
+        self._small: BundleFetch | None = None
+        self.totals = FetchTotals()
 
     async def run(self, missing: Sequence[ManifestFile]) -> None:
         """Fetches and installs. `missing` are the files whose blobs are not in the cache, each digest once.
 
-        Raises what stopped it. A blob that nobody can give does not stop the others; a disk that cannot take them
+        Raises what stopped it. A blob that no source can give does not stop the others; a disk that cannot take them
         does.
         """
         wanted = [self._wanted(file) for file in missing]
         absent = {blob.digest for blob in wanted}
-        await self._install([digest for digest in self._files if digest not in absent])
+        await in_thread(self._install, [digest for digest in self._files if digest not in absent])
         ticker = asyncio.create_task(self._report_progress())
         try:
             await self._fetch_all(wanted)
         finally:
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
-            self._listener(self._progress())
+            self._on_event(self._progressed())
 
     def _wanted(self, file: ManifestFile) -> WantedBlob:
         return WantedBlob(file.digest, file.size_bytes, self._manifest.repo, self._manifest.commit, file.path)
@@ -125,113 +122,152 @@ class SnapshotTransfer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
+    # Large files
+
     async def _fetch_large(self, blob: WantedBlob, slots: asyncio.Semaphore) -> None:
         async with slots:
             self._fetching.append(blob.digest)
             try:
-                report = await self._fetches.fetch(blob, self._scout, self._listener, asks_peers=self._asks_peers)
+                report = await self._fetches.fetch(blob, self._finder, self._on_event)
             finally:
                 self._fetching.remove(blob.digest)
-            self.tally.add(report)
-            await self._install([blob.digest])
+            self.totals.add(report)
+            await in_thread(self._install, [blob.digest])
+
+    # Small files
 
     async def _fetch_small(self, wanted: Sequence[WantedBlob]) -> None:
-        small = self._small = SmallBlobs(
-            wanted,
-            self._keep_small,
-            self._listener,
-            patience_seconds=self._patience_seconds,
-            lot=self._lot(wanted) if self._asks_peers else None,
-        )
-        if not self._asks_peers:
-            await self._run_small(small, [])
+        found = await in_thread(self._take_small, wanted)
+        wanted = [blob for blob in wanted if blob.digest not in found]
+        if not wanted:
             return
-        watch = self._scout.watch(small)
-        try:
-            with self._fetches.telling(small, watch):
-                await watch.answers(FELLOW_GRACE_SECONDS)
-                peers = [peer for peer in self._scout.peers_for(wanted[0]) if not small.is_fellow(peer.name)]
-                await self._run_small(small, peers[:MAX_SMALL_PEERS])
-        finally:
-            await watch.stop()
-
-    def _lot(self, wanted: Sequence[WantedBlob]) -> Lot:
-        """All small files of the commit; of those that were asked for, what is not wanted is here."""
         all_small = dict.fromkeys(
             file.digest for file in self._manifest.files if file.size_bytes <= MAX_BATCH_BLOB_BYTES
         )
         missing = {blob.digest for blob in wanted}
-        here = [digest for digest in all_small if digest in self._files and digest not in missing]
-        return Lot(list(all_small), missing, here, self._fetches.own_id)
-
-    async def _run_small(self, small: SmallBlobs, peers: Sequence[PeerSource]) -> None:
-        running = asyncio.create_task(asyncio.to_thread(small.run, peers, self._scout.upstreams))
+        small = self._small = self._fetches.bundle(
+            wanted,
+            self._keep,
+            self._find,
+            self._on_event,
+            all_small=list(all_small) if self._finder.asks_peers else (),
+            here=[digest for digest in all_small if digest in self._files and digest not in missing],
+        )
         try:
-            await asyncio.shield(running)
-        except asyncio.CancelledError:
-            small.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            raise
+            await self._fetches.fetch_bundle(small, self._finder)
         finally:
             self._small = None
-            self.tally.add(small.report)
-            await asyncio.to_thread(small.report.note_in, self._store)
+            self.totals.add(small.report)
+            self.totals.add(small.joined)
 
-    def _keep_small(self, blobs: Sequence[tuple[WantedBlob, bytes]]) -> None:
-        bodies = {blob.digest: data for blob, data in blobs}
+    def _take_small(self, wanted: Sequence[WantedBlob]) -> Collection[Digest]:
+        """Blocking: keeps the small blobs that files of this machine have."""
+        found: set[Digest] = set()
+        bodies: dict[Digest, bytes] = {}
+        for blob in wanted:
+            check_stop()
+            right = (data for data in read_small(blob, self._finder.local_files(blob)) if is_right(blob, data))
+            if (data := next(right, None)) is not None:
+                bodies[blob.digest] = data
+            if len(bodies) >= LOCAL_TOGETHER or (bodies and blob is wanted[-1]):
+                files = [file for digest in bodies for file in self._files[digest]]
+                self._store.ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies)
+                self.totals.local_bytes += sum(map(len, bodies.values()))
+                self._note_installed(files)
+                found |= bodies.keys()
+                bodies = {}
+        return found
+
+    def _keep(self, blobs: Sequence[VerifiedBlob]) -> None:
+        """Puts small blobs into the cache and installs their files."""
+        bodies = {one.blob.digest: one.data for one in blobs}
+        given = {one.blob.digest for one in blobs if one.is_given}
         files = [file for digest in bodies for file in self._files[digest]]
-        self._store.publish_files(self._manifest.repo, self._manifest.commit, files, bodies)
-        self._note_installed(list(bodies), files)
+        self._store.ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies, given)
+        self._note_installed(files)
 
-    def _listener(self, event: Event) -> None:
-        if isinstance(event, SourceFailed) and event.was_lying:
-            self.tally.liars.add(event.source)
-        self._tell(event)
+    def _find(self, blobs: Sequence[WantedBlob]) -> Collection[Digest]:
+        """Installs the small blobs that another fetch has brought since the add looked for them."""
+        if self._fetches.kept_count == self._kept_count:
+            return ()
+        files = [self._files[blob.digest][0] for blob in blobs]
+        absent = {file.digest for file in self._store.inventory.missing(files)}
+        unverified = {blob.digest for blob in self._store.inventory.unverified_of(files)}
+        here = [file.digest for file in files if file.digest not in absent | unverified]
+        self._install(here)
+        return here
 
-    async def _install(self, digests: Sequence[Digest]) -> None:
-        await asyncio.to_thread(self._install_now, digests)
+    # Installing
 
-    def _install_now(self, digests: Sequence[Digest]) -> None:
+    def _install(self, digests: Sequence[Digest]) -> None:
+        """Blocking: links the files whose blobs are in the cache."""
         files = [file for digest in digests for file in self._files[digest]]
         if files:
-            self._store.install(self._manifest.repo, self._manifest.commit, files)
-        self._note_installed(digests, files)
+            self._store.ingester.install(self._manifest.repo, self._manifest.commit, files)
+        self._note_installed(files)
 
-    def _note_installed(self, digests: Sequence[Digest], files: Sequence[ManifestFile]) -> None:
-        with self._lock:
-            self._done_files += len(files)
-            self._done_bytes += sum(self._files[digest][0].size_bytes for digest in digests)
+    def _note_installed(self, files: Sequence[ManifestFile]) -> None:
+        self._progress.installed(files)
         for file in files:
-            self._listener(FileFinished(str(file.path), file.size_bytes))
+            self._on_event(FileFinished(str(file.path), file.size_bytes))
 
-    # Progress
+    # Events
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, SourceFailed) and event.was_lying:
+            self.totals.liars.add(event.source)
+        self._tell(event)
 
     async def _report_progress(self) -> None:
         while True:
-            self._listener(self._progress())
+            self._on_event(self._progressed())
             await asyncio.sleep(PROGRESS_SECONDS)
 
-    def _progress(self) -> Event:
+    def _progressed(self) -> Event:
         running = []
-        by_source = dict(self.tally.bytes_by_source)
-        present_bytes = self._done_bytes
+        by_source = dict(self.totals.bytes_by_source)
         for digest in self._fetching:
-            files = self._files[digest]
-            here = self._fetches.present_bytes(digest)
-            present_bytes += here
-            running.append(FileProgress(str(files[0].path), here, files[0].size_bytes))
+            file = self._files[digest][0]
+            running.append(FileProgress(str(file.path), self._fetches.present_bytes(digest), file.size_bytes))
             _add(by_source, self._fetches.bytes_by_source(digest))
         if self._small is not None:
             _add(by_source, dict(self._small.report.bytes_by_source))
+            _add(by_source, dict(self._small.joined.bytes_by_source))
+        return self._progress.event(running, by_source)
+
+
+class _Progress:
+    """How much of an add is done. Thread-safe."""
+
+    def __init__(self, files: Sequence[ManifestFile]) -> None:
+        self._files_total = len(files)
+        self._size_bytes = sum({file.digest: file.size_bytes for file in files}.values())
+        self._lock = threading.Lock()
+        self._done_files = 0
+        self._done_bytes = 0
+        self._done: set[Digest] = set()
+        self._rate = _Rate()
+
+    def installed(self, files: Sequence[ManifestFile]) -> None:
+        with self._lock:
+            self._done_files += len(files)
+            new = {file.digest: file.size_bytes for file in files if file.digest not in self._done}
+            self._done_bytes += sum(new.values())
+            self._done |= new.keys()
+
+    def event(self, running: Sequence[FileProgress], by_source: dict[str, int]) -> Progressed:
+        """`running` are the large files on their way, `by_source` all bytes that came until now."""
         rates = self._rate.of(by_source)
+        with self._lock:
+            done_files, done_bytes = self._done_files, self._done_bytes
         return Progressed(
-            present_bytes=present_bytes,
+            present_bytes=done_bytes + sum(file.present_bytes for file in running),
             size_bytes=self._size_bytes,
             rate_bytes_per_second=sum(rates.values()),
             bytes_by_source=by_source,
             rate_by_source=rates,
             files=tuple(running),
-            files_done=self._done_files,
+            files_done=done_files,
             files_total=self._files_total,
         )
 
@@ -257,7 +293,7 @@ def _add(totals: dict[str, int], more: dict[str, int]) -> None:
 
 
 async def _all_or_worst(tasks: Sequence[asyncio.Task[None]]) -> None:
-    """Waits for all, unless one fails with something the others cannot outlive. Raises the first failure."""
+    """Waits for all tasks, or until one fails with an error that stops the others too. Raises the first failure."""
     first: HfpeerError | None = None
     for finished in asyncio.as_completed(tasks):
         try:

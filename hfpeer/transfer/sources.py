@@ -1,28 +1,26 @@
-"""The two kinds of source a blob can come from, behind one interface: a peer, or an upstream hub.
+"""The sources of a blob behind one interface: a peer, an upstream, or a repo at ModelScope.
 
-A source opens ranges of a blob and nothing else; whether its bytes are right is decided by hashing, never by who
-sent them.
+A source opens ranges of a blob and nothing else. Hashing decides whether its bytes are right, never their sender.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
+from hfpeer.modelscope.source import SiteCopy
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer.peers.bodies import Batch
+from hfpeer.net.body import Body, SourceFault
 from hfpeer.peers.client import PeerClient
-from hfpeer.upstream.hub import Upstream
-from hfpeer.wire import Body
-
-SourceKind: TypeAlias = Literal["peer", "mirror", "origin"]
-TIERS: dict[SourceKind, int] = {"peer": 0, "mirror": 1, "origin": 2}
-CONNECTIONS: dict[SourceKind, int] = {"peer": 1, "mirror": 4, "origin": 4}
+from hfpeer.peers.range_client import Batch
+from hfpeer.ranges import PieceGrid
+from hfpeer.transfer.tiers import SourceKind, Tier
+from hfpeer.upstream.upstream import Upstream
 
 
 @dataclass(frozen=True)
 class WantedBlob:
-    """A blob and one place in a repo where it lies, for sources that know files rather than digests."""
+    """A blob and one path in a repo that has it, for sources that know files rather than digests."""
 
     digest: Digest
     size_bytes: int
@@ -32,7 +30,7 @@ class WantedBlob:
 
 
 class Source(Protocol):
-    """Something that can give ranges of a blob. Thread-safe; `open_range` blocks."""
+    """Can give ranges of a blob. Thread-safe; `open_range` blocks."""
 
     @property
     def name(self) -> str: ...
@@ -42,49 +40,80 @@ class Source(Protocol):
 
     @property
     def address(self) -> str:
-        """Where it is: `HOST:PORT` or a URL."""
+        """`HOST:PORT` or a URL."""
         ...
 
     @property
     def node_id(self) -> str:
-        """The id of the node it is; "" for a hub."""
+        """The id of the node; "" for an upstream."""
+        ...
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it gives the same to every asker: a peer on the network, or a mirror that sees no token. Never an
+        origin, which decides by its own rules, nor a peer behind a Unix socket, which may give private bytes."""
+        ...
+
+    @property
+    def tier(self) -> Tier:
+        """Its place among the others: a peer that the request names is asked before all."""
         ...
 
     def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
-        """The bytes `[start, stop)`; with `cut_through` also what the source is just getting itself, as it comes.
-        Raises SourceFault."""
+        """The bytes `[start, stop)`. With `cut_through` the source also passes on bytes that it is just getting, as
+        they come. Raises SourceFault."""
+        ...
+
+    def open_piece_digests(self, blob: WantedBlob, pieces: range) -> Body:
+        """The `piece_digest` of each of these pieces, PIECE_DIGEST_BYTES each. Raises SourceFault."""
         ...
 
 
 @dataclass(frozen=True)
 class PeerSource:
-    """A peer: asked by digest, over the LAN."""
+    """A peer, asked by digest over the LAN."""
 
     name: str
     node_id: str
     client: PeerClient
     kind: SourceKind = "peer"
     is_likely: bool = True
-    """It seems to have the commit for which it was looked up."""
+    """Its catalog or its announcement names the commit that is fetched."""
+    is_named: bool = False
+
+    @property
+    def tier(self) -> Tier:
+        return Tier.of("peer", is_named=self.is_named)
 
     @property
     def address(self) -> str:
         return str(self.client.address)
 
+    @property
+    def is_open(self) -> bool:
+        return not self.client.address.is_socket
+
     def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
         return self.client.open_range(blob.digest, start, stop, size_bytes=blob.size_bytes, cut_through=cut_through)
 
+    def open_piece_digests(self, blob: WantedBlob, pieces: range) -> Body:
+        return self.client.open_piece_digests(blob.digest, pieces, PieceGrid(blob.size_bytes).count)
+
     def open_batch(self, digests: list[Digest]) -> Batch:
-        """Many small blobs in one answer; None for what the peer does not have. Raises SourceFault."""
+        """Many small blobs in one response; None for a blob that the peer does not have. Raises SourceFault."""
         return self.client.open_batch(digests)
 
 
 @dataclass(frozen=True)
 class UpstreamSource:
-    """A hub: asked by path at a commit, over HTTP."""
+    """An upstream, asked by path at a commit over HTTP."""
 
     upstream: Upstream
     node_id: str = ""
+
+    @property
+    def tier(self) -> Tier:
+        return Tier.of(self.kind)
 
     @property
     def name(self) -> str:
@@ -98,5 +127,38 @@ class UpstreamSource:
     def address(self) -> str:
         return self.upstream.endpoint
 
+    @property
+    def is_open(self) -> bool:
+        return self.kind == "mirror" and not self.upstream.may_send_token
+
     def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
         return self.upstream.open_range(blob.repo, blob.commit, blob.path, start, stop, size_bytes=blob.size_bytes)
+
+    def open_piece_digests(self, blob: WantedBlob, pieces: range) -> Body:
+        raise SourceFault("knows no digests of pieces", is_permanent=True)
+
+
+@dataclass(frozen=True)
+class SiteSource:
+    """A repo at ModelScope that has a file with the blob's sha256, whatever the path of the file there."""
+
+    copy: SiteCopy
+    tier: Tier
+    kind: SourceKind = "modelscope"
+    node_id: str = ""
+    is_open: bool = False
+    """A site decides by its own rules, as an origin does."""
+
+    @property
+    def name(self) -> str:
+        return self.copy.site
+
+    @property
+    def address(self) -> str:
+        return self.copy.url
+
+    def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
+        return self.copy.open_range(blob.digest, blob.size_bytes, start, stop)
+
+    def open_piece_digests(self, blob: WantedBlob, pieces: range) -> Body:
+        raise SourceFault("knows no digests of pieces", is_permanent=True)

@@ -1,44 +1,42 @@
-"""Where a token goes, and which redirects are followed. Both rules hold for every request to an upstream.
+"""Decides where a token is sent and which redirects are followed, for every request to an upstream.
 
-A token goes to the origin (scheme, host, port) it was given for and nowhere else, whatever redirected there. httpx
-never follows a redirect by itself, keeps no cookies, and reads no netrc.
+A token is sent to the origin (scheme, host, port) it was given for and nowhere else, whatever redirects there. httpx
+follows no redirect by itself, keeps no cookies, and reads no netrc.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeAlias
 
 import httpx
 
-from hfpeer import __version__
+from hfpeer.budgets import MAX_SMALL_BODY_BYTES
+from hfpeer.net.http1 import whole_number
+from hfpeer.version import __version__
 
 Token: TypeAlias = Callable[[], "str | None"]
 
-MAX_REDIRECTS = 10
-MAX_SMALL_BODY_BYTES = 64 * 1024
-"""A refusal or redirect with a body up to this size is read to its end, so that its connection can be used again."""
 USER_AGENT = f"hfpeer/{__version__}"
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 
 
 class BadRedirect(Exception):
-    """A redirect that must not be followed; its text ends a sentence that starts with the hub's name."""
+    """A redirect that must not be followed. Its text ends a sentence that starts with the hub's name."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """One hub's endpoint and the right to send a token to it. `token` is asked for each request and may block."""
+    """A hub's endpoint and the right to send a token to it. `token` is called for each request and may block."""
 
     endpoint: str
     token: Token | None
     sends_token: bool
 
     def headers_for(self, url: httpx.URL) -> dict[str, str]:
-        """The Authorization header, if this URL may have it."""
+        """The Authorization header, if this URL may get it."""
         if not self.sends_token or self.token is None or origin_of(url) != origin_of(httpx.URL(self.endpoint)):
             return {}
         token = self.token()
@@ -48,11 +46,11 @@ class Access:
         return Access(self.endpoint, None, False)
 
     def url(self, path: str) -> httpx.URL:
-        """An absolute path, already quoted, at this hub."""
+        """The URL of an absolute, quoted path at this hub."""
         return httpx.URL(self.endpoint + path)
 
     def at_this_endpoint(self, url: httpx.URL) -> httpx.URL:
-        """The same path and query below our endpoint: mirrors hand out links that name the hub they mirror."""
+        """The same path and query below this endpoint: the links of mirrors name the hub they mirror."""
         ours = httpx.URL(self.endpoint)
         prefix = ours.raw_path.rstrip(b"/")
         path = url.raw_path if url.raw_path.startswith(prefix + b"/") else prefix + url.raw_path
@@ -60,12 +58,12 @@ class Access:
 
 
 def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
-    """(scheme, host, port), the port of the scheme filled in."""
+    """(scheme, host, port), with the default port of the scheme."""
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme)
 
 
 def redirect_target(response: httpx.Response) -> httpx.URL | None:
-    """Where a redirect leads; None for any other answer. Raises BadRedirect, also for one from https to http."""
+    """The target of a redirect; None for any other response. Raises BadRedirect, also for one from https to http."""
     if response.status_code not in _REDIRECTS:
         return None
     location = response.headers.get("location")
@@ -73,21 +71,16 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
         raise BadRedirect(f"answers {response.status_code} without a Location")
     try:
         target = response.url.join(location).copy_with(fragment=None, userinfo=b"")
+        has_host = bool(target.host)  # httpx decodes the host only here
     except (httpx.InvalidURL, ValueError) as error:
         raise BadRedirect("redirects to something that is no URL") from error
-    if target.scheme not in _PORTS or not target.host:
+    if target.scheme not in _PORTS or not has_host:
         raise BadRedirect(f"redirects to something that is no http URL ({target.scheme}:)")
     if response.url.scheme == "https" and target.scheme == "http":
         raise BadRedirect("redirects from https to plain http")
     return target
 
 
-def without_cookies() -> CookieJar:
-    """A jar that takes nothing."""
-    return CookieJar(policy=DefaultCookiePolicy(allowed_domains=[]))
-
-
 def is_small(headers: Mapping[str, str]) -> bool:
-    """Whether an answer announces a body small enough to be read just to keep its connection."""
-    length = headers.get("content-length", "")
-    return length.isdecimal() and int(length) <= MAX_SMALL_BODY_BYTES
+    """Whether a response announces a body small enough to be read only to keep its connection."""
+    return whole_number(headers.get("content-length", ""), MAX_SMALL_BODY_BYTES) is not None

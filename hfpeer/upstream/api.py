@@ -1,14 +1,13 @@
-"""Small questions to one hub over HTTP: JSON, pages of JSON, and raw answers of bounded size.
+"""API requests to one hub: JSON, pages of JSON, and raw responses of bounded size.
 
-Owns retries, waiting where a hub asks for it, and following redirects. Every answer has a largest size, every loop
-an end; what a hub does wrong becomes HubUnreachable, what it refuses the error that `refusals` reads in it.
+Retries, waits when a hub asks for it, and follows redirects. Every response has a largest size and every loop an end. A
+fault of the hub becomes HubUnreachable, a refusal the error that `refusals` finds for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,36 +15,34 @@ from typing import Any
 
 import httpx
 
-from hfpeer.names import RepoId
-from hfpeer.upstream.access import (
+from hfpeer.budgets import (
+    LARGE_MESSAGE_BYTES,
+    MAX_ANSWER_BYTES,
+    MAX_ELEMENTS,
+    MAX_PAGES,
+    MAX_PAGES_BYTES,
     MAX_REDIRECTS,
-    USER_AGENT,
-    Access,
-    BadRedirect,
-    is_small,
-    origin_of,
-    redirect_target,
-    without_cookies,
+    MAX_RETRY_PAUSES_SECONDS,
 )
-from hfpeer.upstream.refusals import is_passing, no_hub, outage, refusal, rest_seconds
+from hfpeer.names import RepoId
+from hfpeer.net.http1 import has_too_many_items
+from hfpeer.upstream.access import USER_AGENT, Access, BadRedirect, is_small, origin_of, redirect_target
+from hfpeer.upstream.connection.certificates import UnusableCertificates
+from hfpeer.upstream.connection.clients import Connections, fault_of
+from hfpeer.upstream.reach import Reach
+from hfpeer.upstream.refusals import is_transient, not_a_hub, outage, refusal, retry_after_seconds
+from hfpeer.upstream.unpacking import ENCODINGS, BadEncoding, drain, unpacked
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-MAX_PAGES = 2_000
-MAX_ELEMENTS = 2_000_000
 MAX_TRIES = 3
-UNUSABLE_ENVIRONMENT = (OSError, ValueError, ImportError)
-"""What httpx raises for proxy variables and certificate files of the environment that it cannot use."""
-MAX_WAIT_SECONDS = 30.0
-"""The longest rest that is waited out, in sum over one question, when a hub answers 429."""
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long a hub may take, in seconds: to connect, without a byte, for one answer, for the git exchange."""
+    """Time limits for a hub in seconds: to connect, between two bytes, for one response, for the git exchange."""
 
     connect_seconds: float = 10.0
     silence_seconds: float = 20.0
-    answer_seconds: float = 120.0
+    response_seconds: float = 120.0
     git_seconds: float = 60.0
     backoff_seconds: float = 0.5
 
@@ -55,8 +52,9 @@ class Timeouts:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One request about a repo. `body` makes it a POST, which is only sent to where a redirect keeps it one."""
+class ApiRequest:
+    """One request about a repo. With a `body` it is a POST, which is not repeated at another origin after a
+    redirect."""
 
     url: httpx.URL
     repo: RepoId
@@ -67,83 +65,97 @@ class Question:
 
 
 class Api:
-    """The asking side of one hub, bound to the event loop it is first used in. `name` is what people see."""
+    """Sends requests to one hub; belongs to the event loop it is first used in. `name` is shown to people."""
 
-    def __init__(self, name: str, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        name: str,
+        timeouts: Timeouts,
+        hub_url: str,
+        connections: Connections,
+        reach: Reach | None = None,
+    ) -> None:
         self.name = name
+        self._reach = reach or Reach()
+        self._hub_url = hub_url
+        self._connections = connections
         self._timeouts = timeouts
         self._client: httpx.AsyncClient | None = None
         self._opening = asyncio.Lock()
 
-    async def json(self, question: Question, access: Access) -> Any:
-        """The document an answer holds. Raises the errors of `refusals`."""
-        return (await self.document(question, access))[0]
+    async def get_json(self, request: ApiRequest, access: Access) -> Any:
+        """The JSON document of a response. Raises the errors of `refusals`."""
+        return (await self.get_document(request, access))[0]
 
-    async def pages(self, question: Question, access: Access) -> list[Any]:
-        """The elements of a paged array. Next pages are asked of our own endpoint, whatever host the link names."""
-        elements: list[Any] = []
+    async def get_pages(self, request: ApiRequest, access: Access) -> list[Any]:
+        """The elements of a paged array. The next page is requested from this endpoint, whatever host its link
+        names."""
+        items: list[Any] = []
+        size_bytes, visited = 0, {request.url}
         for _ in range(MAX_PAGES):
-            page, answer = await self.document(question, access)
+            page, response = await self.get_document(request, access)
+            size_bytes += len(response.content)
             if not isinstance(page, list):
-                no_hub(self.name, "a listing is no array")
-            elements += page
-            following = self._next_page(answer, access)
+                not_a_hub(self.name, "a listing is no array")
+            items += page
+            following = self._next_page(response, access)
             if following is None:
-                return elements
-            if following == question.url or len(elements) > MAX_ELEMENTS:
+                return items
+            is_circular = following in visited or not page
+            if is_circular or len(items) > MAX_ELEMENTS or size_bytes > MAX_PAGES_BYTES:
                 break
-            question = Question(following, question.repo, question.revision)
-        no_hub(self.name, "a listing has no end")
+            visited.add(following)
+            request = ApiRequest(following, request.repo, request.revision)
+        not_a_hub(self.name, "a listing has no end")
 
-    async def read(self, question: Question, access: Access) -> httpx.Response:
-        """A whole answer with a status below 300, after redirects and retries."""
-        rest_left = MAX_WAIT_SECONDS
+    async def get(self, request: ApiRequest, access: Access) -> httpx.Response:
+        """A whole response with a status below 300, after redirects and retries."""
+        pauses_left_seconds = MAX_RETRY_PAUSES_SECONDS
         for attempt in range(1, MAX_TRIES + 1):
             try:
-                return await asyncio.wait_for(self._read_once(question, access), self._timeouts.answer_seconds)
+                return await asyncio.wait_for(self._read_once(request, access), self._timeouts.response_seconds)
             except (asyncio.TimeoutError, TimeoutError) as error:
                 raise outage(self.name, "takes too long to answer") from error
-            except PassingFault as fault:
-                rest = fault.rest_seconds
-                if rest is None:
-                    rest = self._timeouts.backoff_seconds * 2 ** (attempt - 1)
-                rest_left -= rest
-                if attempt == MAX_TRIES or rest_left < 0:
-                    raise outage(self.name, fault.reason, retry_after_seconds=fault.rest_seconds) from fault
-                await asyncio.sleep(rest)
+            except TransientFault as fault:
+                pause_seconds = fault.retry_after_seconds
+                if pause_seconds is None:
+                    pause_seconds = self._timeouts.backoff_seconds * 2 ** (attempt - 1)
+                pauses_left_seconds -= pause_seconds
+                if attempt == MAX_TRIES or pauses_left_seconds < 0:
+                    raise outage(self.name, fault.reason, retry_after_seconds=fault.retry_after_seconds) from fault
+                await asyncio.sleep(pause_seconds)
         raise AssertionError("unreachable")
 
     @asynccontextmanager
-    async def open(self, question: Question, access: Access) -> AsyncIterator[httpx.Response]:
-        """An answer with a status below 300 whose body is still to be read, after redirects; no retries.
+    async def open(self, request: ApiRequest, access: Access) -> AsyncIterator[httpx.Response]:
+        """A response with a status below 300, its body unread, after redirects; without retries.
 
-        Raises PassingFault for what `read` tries again after, HubUnreachable for other outages, else a refusal.
+        Raises TransientFault where `get` would retry, HubUnreachable for other outages, else a refusal.
         """
         client = await self._open_client()
-        url, response = question.url, None
+        url, response = request.url, None
         try:
             for _ in range(MAX_REDIRECTS + 1):
-                response = await self._send(client, question, access, url)
+                response = await self._send(client, request, access, url)
                 target = redirect_target(response)
                 if target is None:
                     break
-                await self._leave(response)
+                await self._discard(response)
                 url = target
             else:
                 raise outage(self.name, f"redirects more than {MAX_REDIRECTS} times")
             if response.status_code >= 300 and is_small(response.headers):
-                await response.aread()
-            self._refuse(response, question)
+                await drain(response)
+            self._raise_for_status(response, request)
             yield response
-        except BadRedirect as error:
+        except (BadRedirect, BadEncoding) as error:
             raise outage(self.name, str(error)) from error
-        except httpx.TimeoutException as error:
-            raise outage(self.name, _timeout_reason(error)) from error
-        except httpx.ConnectError as error:
-            # Asking again at once does not help who is off the network, and an add from a peer would wait for it.
-            raise outage(self.name, f"cannot be reached ({_reason(error)})") from error
+        except (httpx.TimeoutException, httpx.ConnectError, httpx.ProxyError) as error:
+            # No retry: it does not help a machine without network, and an add from a peer would wait for it.
+            reason, hint = fault_of(error)
+            raise outage(self.name, reason, hint=hint) from error
         except httpx.RequestError as error:
-            raise PassingFault(f"cannot be reached ({_reason(error)})") from error
+            raise TransientFault(fault_of(error)[0]) from error
         finally:
             if response is not None:
                 await response.aclose()
@@ -152,94 +164,112 @@ class Api:
         if self._client is not None:
             await self._client.aclose()
 
-    async def document(self, question: Question, access: Access) -> tuple[Any, httpx.Response]:
-        """The document an answer holds, and the answer."""
-        answer = await self.read(question, access)
+    async def get_document(self, request: ApiRequest, access: Access) -> tuple[Any, httpx.Response]:
+        """The JSON document of a response, and the response."""
+        response = await self.get(request, access)
         try:
-            return await asyncio.to_thread(json.loads, answer.content), answer
+            return await asyncio.to_thread(_parsed, response.content), response
         except (ValueError, RecursionError) as error:
-            no_hub(self.name, f"{answer.url.path} is no JSON", error)
+            not_a_hub(self.name, f"{response.url.path} is no JSON", error)
 
-    def _next_page(self, answer: httpx.Response, access: Access) -> httpx.URL | None:
-        link = answer.links.get("next", {}).get("url")
+    def _next_page(self, response: httpx.Response, access: Access) -> httpx.URL | None:
+        link = response.links.get("next", {}).get("url")
         try:
-            return access.at_this_endpoint(answer.url.join(link)) if link else None
+            return access.at_this_endpoint(response.url.join(link)) if link else None
         except (httpx.InvalidURL, ValueError) as error:
-            no_hub(self.name, "the link to the next page is no URL", error)
+            not_a_hub(self.name, "the link to the next page is no URL", error)
 
     async def _open_client(self) -> httpx.AsyncClient:
         async with self._opening:
             if self._client is None:
+                limits = httpx.Limits(max_connections=16, max_keepalive_connections=8)
                 try:
-                    context = await asyncio.to_thread(httpx.create_ssl_context)
-                    self._client = self._new_client(context)
-                except UNUSABLE_ENVIRONMENT as error:
-                    raise outage(self.name, f"cannot be asked: {error}") from error
+                    self._client = await asyncio.to_thread(
+                        self._connections.async_client, self._hub_url, self._timeouts.httpx, limits
+                    )
+                except UnusableCertificates as error:
+                    reason, hint = fault_of(error)
+                    raise outage(self.name, reason, hint=hint) from error
+                self._client.headers.update({"User-Agent": USER_AGENT, "Accept-Encoding": ENCODINGS})
         return self._client
 
-    def _new_client(self, context: ssl.SSLContext) -> httpx.AsyncClient:
-        return httpx.AsyncClient(
-            verify=context,
-            timeout=self._timeouts.httpx,
-            limits=httpx.Limits(max_connections=16, max_keepalive_connections=8),
-            cookies=without_cookies(),
-            headers={"User-Agent": USER_AGENT},
-        )
-
     async def _send(
-        self, client: httpx.AsyncClient, question: Question, access: Access, url: httpx.URL
+        self, client: httpx.AsyncClient, request: ApiRequest, access: Access, url: httpx.URL
     ) -> httpx.Response:
-        if question.body is not None and origin_of(url) != origin_of(question.url):
+        if request.body is not None and origin_of(url) != origin_of(request.url):
             raise BadRedirect("redirects a POST to another origin")
         allowed = await asyncio.to_thread(access.headers_for, url)
-        method = "GET" if question.body is None else "POST"
-        request = client.build_request(method, url, headers={**question.headers, **allowed}, content=question.body)
-        return await client.send(request, stream=True, follow_redirects=False)
+        method = "GET" if request.body is None else "POST"
+        built = client.build_request(
+            method,
+            url,
+            headers={**request.headers, **allowed},
+            content=request.body,
+            extensions={"trace": self._trace},
+        )
+        try:
+            return await client.send(built, stream=True, follow_redirects=False)
+        except (
+            httpx.InvalidURL,
+            ValueError,
+        ) as error:  # httpx parses the target of a redirect even if it does not follow it
+            raise BadRedirect("redirects to something that is no URL") from error
 
-    def _refuse(self, response: httpx.Response, question: Question) -> None:
+    async def _trace(self, event: str, _: Mapping[str, Any]) -> None:
+        """Called by httpcore for each step of a request."""
+        if event == "connection.connect_tcp.started":
+            self._reach.note_attempt()
+        elif event in ("connection.connect_tcp.complete", "http11.send_request_headers.started"):
+            self._reach.note_connection()
+
+    def _raise_for_status(self, response: httpx.Response, request: ApiRequest) -> None:
         status = response.status_code
-        if is_passing(status):
-            rest = rest_seconds(response.headers)
-            asked = "" if rest is None else f" and asks to wait {rest:.0f} s"
-            raise PassingFault(f"answers {status}{asked}", rest)
+        if is_transient(status):
+            pause_seconds = retry_after_seconds(response.headers)
+            wait = "" if pause_seconds is None else f" and asks to wait {pause_seconds:.0f} s"
+            raise TransientFault(f"answers {status}{wait}", pause_seconds)
         if status >= 400:
-            raise refusal(self.name, status, response.headers, question.repo, question.revision)
+            raise refusal(self.name, status, response.headers, request.repo, request.revision)
         if status >= 300:
-            no_hub(self.name, f"it answers {status}")
+            not_a_hub(self.name, f"it answers {status}")
 
-    async def _read_once(self, question: Question, access: Access) -> httpx.Response:
-        async with self.open(question, access) as response:
-            return await self._whole(response, question.max_bytes)
+    async def _read_once(self, request: ApiRequest, access: Access) -> httpx.Response:
+        async with self.open(request, access) as response:
+            return await self._read_body(response, request.max_bytes)
 
-    async def _whole(self, response: httpx.Response, max_bytes: int) -> httpx.Response:
-        """The response with its content read. The size is bounded after decoding, as gzip hides it."""
+    async def _read_body(self, response: httpx.Response, max_bytes: int) -> httpx.Response:
+        """The response with its content. The bound holds after decoding, because gzip hides the size."""
         content = bytearray()
-        async for chunk in response.aiter_bytes():
+        async for chunk in unpacked(response):
             content += chunk
             if len(content) > max_bytes:
-                no_hub(self.name, f"an answer is larger than {max_bytes} bytes")
+                not_a_hub(self.name, f"a response is larger than {max_bytes} bytes")
         whole = httpx.Response(response.status_code, content=bytes(content), request=response.request)
         whole.headers = response.headers
         return whole
 
-    async def _leave(self, response: httpx.Response) -> None:
+    async def _discard(self, response: httpx.Response) -> None:
         if is_small(response.headers):
-            await response.aread()
+            await drain(response)
         await response.aclose()
 
 
-class PassingFault(Exception):
-    """A fault that may be gone a moment later; `reason` ends a sentence that starts with the hub's name."""
+def _parsed(raw: bytes) -> Any:
+    """The document. Raises ValueError, also for a large one that would take many times its size in memory."""
+    if len(raw) > LARGE_MESSAGE_BYTES and has_too_many_items(raw):
+        raise ValueError("it has too many values for its size")
+    return json.loads(raw, object_hook=_without_siblings)
 
-    def __init__(self, reason: str, rest_seconds: float | None = None) -> None:
+
+def _without_siblings(get_document: dict[str, Any]) -> dict[str, Any] | None:
+    """Drops the files in a repo's info: `get_pages` lists them."""
+    return None if "rfilename" in get_document else get_document
+
+
+class TransientFault(Exception):
+    """A fault that may be gone a moment later. `reason` ends a sentence that starts with the hub's name."""
+
+    def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.rest_seconds = rest_seconds
-
-
-def _timeout_reason(error: httpx.TimeoutException) -> str:
-    return "does not accept a connection in time" if isinstance(error, httpx.ConnectTimeout) else "is silent"
-
-
-def _reason(error: httpx.RequestError) -> str:
-    return str(error) or type(error).__name__
+        self.retry_after_seconds = retry_after_seconds

@@ -1,7 +1,7 @@
-"""The user's Hugging Face token: logging in and out through huggingface_hub, which keeps it.
+"""The user's Hugging Face token: login and logout through huggingface_hub, which stores it.
 
-hfpeer stores no token of its own. A token is shown to the endpoint that is handed in and to nobody else, whatever
-HF_ENDPOINT says. Only the environment is read without importing huggingface_hub.
+hfpeer stores no token. A token is sent only to the endpoint in the call, whatever HF_ENDPOINT says. `environment_token`
+alone does not import huggingface_hub.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from hfpeer.errors import AccessDenied, HubUnreachable
 
 @dataclass(frozen=True)
 class Account:
-    """Whose token it is. `role` is what the token may do (`read`, `write`, `fineGrained`), if the hub says so."""
+    """The account of a token. `role` is what the token permits (`read`, `write`, `fineGrained`), if the hub tells
+    it."""
 
     user: str
     organizations: tuple[str, ...] = ()
@@ -28,9 +29,9 @@ class Account:
 
 
 def environment_token(environ: Mapping[str, str]) -> str | None:
-    """The token that the environment names, as huggingface_hub reads it; None when it names none.
+    """The token in the environment, as huggingface_hub reads it; None if there is none.
 
-    Empty, which is nobody's, when the environment forbids to send a token that was not asked for.
+    Empty, for anonymous requests, if the environment forbids implicit tokens.
     """
     if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
         return ""
@@ -39,9 +40,9 @@ def environment_token(environ: Mapping[str, str]) -> str | None:
 
 
 def login(token: str, endpoint: str) -> Account:
-    """Asks `endpoint` whose token it is and has huggingface_hub keep it.
+    """Asks `endpoint` for the account of a token and has huggingface_hub store it.
 
-    Raises AccessDenied when the hub refuses it, which leaves the kept token as it was, and HubUnreachable.
+    Raises AccessDenied if the hub refuses it, and then the stored token stays as it was; HubUnreachable.
     """
     import huggingface_hub
 
@@ -52,9 +53,9 @@ def login(token: str, endpoint: str) -> Account:
 
 
 def logout() -> bool:
-    """Has huggingface_hub forget every token it keeps; whether there was one.
+    """Has huggingface_hub forget every token it stores. Returns whether there was one.
 
-    Raises AccessDenied when a token remains in the environment, which nobody but the user can take away.
+    Raises AccessDenied if a token remains in the environment, which only the user can remove.
     """
     import huggingface_hub
 
@@ -63,23 +64,23 @@ def logout() -> bool:
         huggingface_hub.logout()
     except OSError as error:
         raise AccessDenied(
-            "The kept tokens are removed, but the environment still holds one.",
+            "The stored tokens are removed, but the environment still has one.",
             hint="Unset HF_TOKEN and HUGGING_FACE_HUB_TOKEN in your shell.",
         ) from error
     return was_logged_in
 
 
 def whoami(endpoint: str) -> Account:
-    """Asks `endpoint` whose token the kept one is. Raises AccessDenied and HubUnreachable."""
+    """Asks `endpoint` for the account of the stored token. Raises AccessDenied and HubUnreachable."""
     with _asking(endpoint) as api:
         return _account(api.whoami())
 
 
-def _account(answer: Mapping[str, Any]) -> Account:
-    token = (answer.get("auth") or {}).get("accessToken") or {}
+def _account(document: Mapping[str, Any]) -> Account:
+    token = (document.get("auth") or {}).get("accessToken") or {}
     return Account(
-        user=str(answer["name"]),
-        organizations=tuple(str(organization["name"]) for organization in answer.get("orgs") or ()),
+        user=str(document["name"]),
+        organizations=tuple(str(organization["name"]) for organization in document.get("orgs") or ()),
         token_name=str(token.get("displayName") or ""),
         role=str(token.get("role") or ""),
     )
@@ -87,10 +88,10 @@ def _account(answer: Mapping[str, Any]) -> Account:
 
 @contextmanager
 def _asking(endpoint: str) -> Iterator[Any]:
-    """huggingface_hub's own client, turned to `endpoint`; its failures leave as hfpeer's errors."""
+    """huggingface_hub's client, directed to `endpoint`; its failures become hfpeer's errors."""
     from huggingface_hub import errors, hf_api
 
-    # `huggingface_hub.login` asks through this object, whose endpoint was HF_ENDPOINT when it was imported.
+    # `huggingface_hub.login` uses this object, whose endpoint is HF_ENDPOINT at the time of the import.
     api = hf_api.api
     usual, api.endpoint = api.endpoint, endpoint
     try:
@@ -117,8 +118,8 @@ def _refusal(endpoint: str, status: int) -> AccessDenied | HubUnreachable:
     if status in (401, 403):
         return AccessDenied(
             f"{endpoint} does not accept this token (status {status}).",
-            hint=f"{endpoint}/settings/tokens makes a new one; `hfpeer auth login` keeps it. "
-            "HF_TOKEN in the environment goes before the kept one.",
+            hint=f"{endpoint}/settings/tokens makes a new one; `hfpeer auth login` stores it. "
+            "HF_TOKEN in the environment outweighs the stored one.",
             endpoint=endpoint,
         )
     return HubUnreachable(f"{endpoint} answered with status {status}.", hint="Try again later.", endpoint=endpoint)

@@ -17,7 +17,7 @@ from hfpeer_cli.main import main
 
 @dataclass(frozen=True)
 class Ran:
-    """What one command line left behind."""
+    """The exit code and the output of one command line."""
 
     code: int
     out: str

@@ -26,7 +26,7 @@ def hub() -> Iterator[HubSimulator]:
 
 @pytest.fixture
 def auth(hub: HubSimulator, environ: dict[str, str], tmp_path: Path) -> Cli:
-    """`auth("whoami")` in a clean Hugging Face home; HF_ENDPOINT is somewhere else, where nobody answers."""
+    """`auth("whoami")` in a clean Hugging Face home; HF_ENDPOINT is an address without a listener."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
     ours |= environ | {
         "HF_HOME": str(tmp_path / "hf"),
@@ -65,7 +65,7 @@ def test_login_logout_whoami(auth: Cli, hub: HubSimulator, tmp_path: Path) -> No
 
     assert auth("logout").returncode == 0
     assert not (tmp_path / "hf" / "token").exists()
-    assert auth("logout").stdout == "Nobody was logged in.\n"
+    assert auth("logout").stdout == "You were not logged in.\n"
 
 
 def test_a_token_that_the_hub_refuses_is_not_kept(auth: Cli, hub: HubSimulator, tmp_path: Path) -> None:
@@ -87,14 +87,14 @@ def test_a_hub_that_does_not_answer_is_exit_6(auth: Cli) -> None:
     assert f"{NOBODY} does not answer" in silent.stderr
 
 
-def test_without_an_origin_no_token_is_shown_to_anybody(auth: Cli, hub: HubSimulator) -> None:
+def test_without_an_origin_no_token_is_sent(auth: Cli, hub: HubSimulator) -> None:
     hub.clear()
     nowhere = auth("login", "--token", hub.valid_token, HFPEER_UPSTREAMS=f"mirror={hub.endpoint}")
     assert nowhere.returncode == 6
     assert hub.requests == []
 
 
-def test_a_token_in_the_environment_outlives_a_logout_and_that_is_said(auth: Cli, hub: HubSimulator) -> None:
+def test_a_logout_names_the_token_that_the_environment_still_has(auth: Cli, hub: HubSimulator) -> None:
     remaining = auth("logout", HF_TOKEN=hub.valid_token)
     assert remaining.returncode == 5
     assert "Unset HF_TOKEN" in remaining.stderr

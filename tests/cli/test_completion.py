@@ -1,4 +1,4 @@
-"""completion: the script, and what a shell gets from it."""
+"""completion: the script, and the completions that a shell gets from it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ COMMAND = [sys.executable, "-c", "from hfpeer_cli.main import main; main()"]
 
 
 def complete(environ: dict[str, str], *words: str) -> list[str]:
-    """What bash would offer for the last of `words`."""
+    """The completions of bash for the last of `words`."""
     request = {"_HFPEER_COMPLETE": "bash_complete", "COMP_WORDS": " ".join(words), "COMP_CWORD": str(len(words) - 1)}
     done = subprocess.run(COMMAND, capture_output=True, text=True, env=os.environ | environ | request, check=True)
     assert done.stderr == ""
@@ -31,7 +31,7 @@ def test_the_script_of_each_shell_is_printed(hfpeer: Run, shell: str) -> None:
 
 
 def test_nouns_and_verbs_are_completed(environ: dict[str, str]) -> None:
-    assert complete(environ, "hfpeer", "mo") == ["model"]
+    assert complete(environ, "hfpeer", "mo") == ["model", "modelscope"]
     assert complete(environ, "hfpeer", "model", "se") == ["search"]
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 Run = Callable[..., Any]
 
 
@@ -37,7 +39,7 @@ def test_the_cache_can_be_moved_and_moved_back(hfpeer: Run, environ: dict[str, s
     assert hfpeer("conf", "cache", "set", str(tmp_path / "big")).out == f"cache = {tmp_path / 'big'}\n"
     assert hfpeer("conf", "cache", "get").out == f"{tmp_path / 'big'}\n"
     assert hfpeer("conf", "cache", "reset").out == f"cache = {tmp_path / 'xdg/huggingface/hub'}\n"
-    assert not (tmp_path / "big").exists()
+    assert not list((tmp_path / "big").iterdir())
 
 
 def test_the_port_can_be_set_without_touching_the_host(hfpeer: Run) -> None:
@@ -58,11 +60,132 @@ def test_reset_mends_a_file_that_cannot_be_read(hfpeer: Run, environ: dict[str, 
     assert (home / "settings.toml").read_text() == "# mine\n"
 
 
+def test_an_address_of_a_hub_with_a_password_in_it_is_refused_and_not_repeated(hfpeer: Run) -> None:
+    """Peers would see it as the name of the hub, and bytes from it would count as given openly."""
+    result = hfpeer("conf", "set", "upstreams", "mirror=https://me:sesame@hub.example")
+    assert result.code == 2
+    assert "password" in result.err and "hub.example" in result.err
+    assert "sesame" not in result.out + result.err
+
+
 def test_an_empty_list_of_upstreams_can_be_set(hfpeer: Run) -> None:
     assert hfpeer("conf", "set", "upstreams", "").code == 0
     assert hfpeer("conf", "get", "upstreams").out == "\n"
 
 
-def test_no_value_is_written_that_cannot_be_read_again(hfpeer: Run, environ: dict[str, str]) -> None:
+def test_a_value_that_cannot_be_read_is_not_written(hfpeer: Run, environ: dict[str, str]) -> None:
     assert hfpeer("conf", "set", "mdns", "").code == 2
     assert not (Path(environ["HFPEER_HOME"]) / "settings.toml").exists()
+
+
+def without_cache(environ: dict[str, str]) -> None:
+    del environ["HF_HUB_CACHE"]
+
+
+def test_a_cache_folder_is_made_and_its_volume_is_told(hfpeer: Run, environ: dict[str, str], tmp_path: Path) -> None:
+    without_cache(environ)
+    ran = hfpeer("conf", "cache", "set", str(tmp_path / "a" / "b"))
+    assert ran.out == f"cache = {tmp_path / 'a/b'}\n"
+    assert "a new folder, " in ran.err and " free" in ran.err
+    assert "daemon" not in ran.err
+    facts = hfpeer("conf", "cache", "set", str(tmp_path / "a" / "b"), "--json").document
+    assert facts["folder"]["is_new"] is False
+    assert facts["folder"]["volume"]["is_writable"] is True
+    assert facts["daemon_caches"] is None
+
+
+def test_what_lies_in_a_new_cache_folder_is_counted(hfpeer: Run, environ: dict[str, str], tmp_path: Path) -> None:
+    without_cache(environ)
+    (tmp_path / "big" / "models--acme--tiny" / "snapshots").mkdir(parents=True)
+    (tmp_path / "big" / "notes.txt").touch()
+    ran = hfpeer("conf", "set", "cache", str(tmp_path / "big"))
+    assert "1 repo, " in ran.err and "1 other thing there stays as it is." in ran.err
+
+
+def test_a_cache_folder_may_be_relative_or_begin_with_home_or_a_variable(
+    hfpeer: Run, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_cache(environ)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("DISK", str(tmp_path / "disk"))
+    for words, folder in (("mine", "mine"), ("~/his", "his"), ("$DISK/hub", "disk/hub")):
+        assert hfpeer("conf", "cache", "set", words).out == f"cache = {tmp_path / folder}\n"
+        assert (tmp_path / folder).is_dir()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("D:\\models", "a path of Windows"),
+        ("C:/Users/me/models", "a path of Windows"),
+        ("\\\\server\\share", "a path of Windows"),
+        ("smb://server/share", "is a URL"),
+        ("$NO_SUCH_VARIABLE/hub", "has no value"),
+        ("~no-such-user/hub", "home of no user"),
+        ("FILE", "is a file"),
+        ("CACHE/mine", "is inside the cache"),
+        ("CACHE/models--acme--tiny", "is inside the cache"),
+        ("CACHE/models--acme--tiny/blobs/mine", "is inside the cache"),
+        ("HOME", "a Hugging Face home"),
+    ],
+)
+def test_a_folder_that_can_be_no_cache_is_refused(
+    hfpeer: Run, environ: dict[str, str], tmp_path: Path, words: str, said: str
+) -> None:
+    without_cache(environ)
+    (tmp_path / "cache" / "models--acme--tiny" / "snapshots").mkdir(parents=True)
+    (tmp_path / "hf" / "hub").mkdir(parents=True)
+    (tmp_path / "file").touch()
+    for word, place in (("CACHE", "cache"), ("HOME", "hf"), ("FILE", "file")):
+        words = words.replace(word, str(tmp_path / place))
+    ran = hfpeer("conf", "cache", "set", words)
+    assert ran.code == 2 and said in ran.err and "Hint:" in ran.err
+    assert not (Path(environ["HFPEER_HOME"]) / "settings.toml").exists()
+
+
+def test_a_path_of_windows_in_the_environment_is_refused(hfpeer: Run, environ: dict[str, str]) -> None:
+    """Else a folder of that name would appear where the command runs."""
+    environ["HF_HUB_CACHE"] = "E:\\LLM_Models"
+    ran = hfpeer("conf", "cache", "get")
+    assert ran.code == 2 and "HF_HUB_CACHE" in ran.err and "a path of Windows" in ran.err
+
+
+def test_more_folders_are_added_listed_and_removed(hfpeer: Run, environ: dict[str, str], tmp_path: Path) -> None:
+    share, mine = tmp_path / "share", Path(environ["HF_HUB_CACHE"])
+    (share / "models--acme--tiny" / "snapshots").mkdir(parents=True)
+    ran = hfpeer("conf", "cache", "add", str(share))
+    assert ran.out == f"read_caches = {share}\n" and "1 repo, " in ran.err
+    first, other = hfpeer("conf", "cache", "ls", "--json").document
+    assert (first["path"], first["is_first"], first["away"]) == (str(mine), True, "it is not there yet")
+    assert (other["path"], other["is_first"], other["repos"], other["from"]) == (str(share), False, 1, "file")
+    assert f"{share}  only read" in hfpeer("conf", "cache", "ls").out
+    (share / "models--acme--tiny" / "snapshots").rmdir()
+    (share / "models--acme--tiny").rmdir()
+    assert "it is empty; mount its disk" in hfpeer("conf", "cache", "ls").out
+    assert f"{share} is passed over" in hfpeer("model", "ls").err
+    assert list(share.iterdir()) == [], "a folder that is only read is not written, not even for a trial"
+    assert hfpeer("conf", "cache", "rm", str(share)).out == "read_caches = \n"
+    assert hfpeer("conf", "cache", "rm", str(share)).code == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        ("nowhere", 4, "no folder"),
+        ("hub", 2, "the folder that the cache is kept in"),
+        ("share", 2, "read already"),
+        ("share/models--acme--tiny", 2, "is inside the cache"),
+        ("file", 2, "is a file"),
+        ("a,b", 2, "comma"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_from_is_refused(
+    hfpeer: Run, tmp_path: Path, words: str, code: int, said: str
+) -> None:
+    for place in ("share/models--acme--tiny/snapshots", "hub", "a,b"):
+        (tmp_path / place).mkdir(parents=True)
+    (tmp_path / "file").touch()
+    assert hfpeer("conf", "cache", "add", str(tmp_path / "share")).code == 0
+    ran = hfpeer("conf", "cache", "add", str(tmp_path / words))
+    assert ran.code == code and said in ran.err and "Hint:" in ran.err

@@ -14,25 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from fakes.network.ports import free_ports
+from fakes.program import program
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMAND = [sys.executable, "-c", "from hfpeer_cli.main import main; main()"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 def ours(environ: dict[str, str]) -> dict[str, str]:
-    """The environment of a node on loopback alone, with nobody to ask."""
+    """The environment of a node on loopback, without upstreams and peers."""
+    lan, endpoint = free_ports(2)
     return (
         os.environ
         | environ
         | {
-            "HFPEER_LAN_LISTEN": f"127.0.0.1:{free_port()}",
-            "HFPEER_ENDPOINT_LISTEN": f"127.0.0.1:{free_port()}",
+            "HFPEER_LAN_LISTEN": f"127.0.0.1:{lan}",
+            "HFPEER_ENDPOINT_LISTEN": f"127.0.0.1:{endpoint}",
             "HFPEER_UPSTREAMS": "",
             "HFPEER_MDNS": "0",
         }
@@ -85,40 +83,40 @@ def test_a_port_that_is_taken_is_named_and_exits_9(cli: Cli, ours: dict[str, str
     assert "Traceback" not in failed.stderr
 
 
-def test_in_the_foreground_it_runs_until_it_is_told_to_end(cli: Cli, ours: dict[str, str]) -> None:
-    child = subprocess.Popen([*COMMAND, "daemon", "start", "--foreground"], env=ours, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 20
-    while cli("daemon", "status").returncode:
-        assert time.monotonic() < deadline
-    assert json.loads(cli("--json", "status").stdout)["pid"] == child.pid
-    child.send_signal(signal.SIGTERM)
-    _, log = child.communicate(timeout=20)
-    assert child.returncode == 0
-    assert b"Traceback" not in log
+def test_in_the_foreground_it_runs_until_a_signal(cli: Cli, ours: dict[str, str]) -> None:
+    with program([*COMMAND, "daemon", "start", "--foreground"], env=ours, stderr=subprocess.PIPE) as child:
+        deadline = time.monotonic() + 20
+        while cli("daemon", "status").returncode:
+            assert time.monotonic() < deadline
+        assert json.loads(cli("--json", "status").stdout)["pid"] == child.pid
+        child.send_signal(signal.SIGTERM)
+        _, log = child.communicate(timeout=20)
+        assert child.returncode == 0
+        assert b"Traceback" not in log
 
 
 def test_logs_can_be_followed_across_a_rotation(ours: dict[str, str], environ: dict[str, str]) -> None:
     log = Path(environ["HFPEER_HOME"]) / "logs" / "hfpeerd.log"
     log.parent.mkdir(parents=True)
     log.write_text("old\nolder\n")
-    child = subprocess.Popen(
+    with program(
         [*COMMAND, "daemon", "logs", "-f", "-n", "1"],
         env=ours,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    assert child.stdout is not None
-    assert child.stdout.readline() == "older\n"
-    with log.open("a") as file:
-        file.write("new\n")
-    assert child.stdout.readline() == "new\n"
-    log.rename(log.with_name("hfpeerd.log.1"))
-    log.write_text("rotated\n")
-    assert child.stdout.readline() == "rotated\n"
-    child.send_signal(signal.SIGINT)
-    _, err = child.communicate(timeout=20)
-    assert (child.returncode, err) == (130, "No longer following the log.\n")
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "older\n"
+        with log.open("a") as file:
+            file.write("new\n")
+        assert child.stdout.readline() == "new\n"
+        log.rename(log.with_name("hfpeerd.log.1"))
+        log.write_text("rotated\n")
+        assert child.stdout.readline() == "rotated\n"
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+        assert (child.returncode, err) == (130, "No longer following the log.\n")
 
 
 def test_without_a_log_that_is_said(cli: Cli) -> None:

@@ -1,4 +1,4 @@
-"""`hfpeer demo`, with a small model: what it claims in its table, and that nothing is left."""
+"""`hfpeer demo`, with a small model: the figures in its table, and no files left behind."""
 
 from __future__ import annotations
 

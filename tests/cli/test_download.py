@@ -47,10 +47,10 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
-def test_importing_hfpeer_is_instant_and_loads_nothing() -> None:
+def test_importing_hfpeer_is_instant_and_loads_its_version_only() -> None:
     script = "import sys, hfpeer; print([m for m in sys.modules if m.startswith('hfpeer.') or m == 'httpx'])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stdout == "['hfpeer.version']\n"
 
 
 def test_an_unknown_attribute_is_still_an_attribute_error() -> None:
@@ -92,7 +92,7 @@ def test_it_works_inside_a_running_event_loop(cache: Path) -> None:
     assert Path(asyncio.run(in_a_notebook())).read_bytes() == b"{}"
 
 
-def test_what_goes_wrong_inside_a_running_event_loop_is_raised_there(cache: Path) -> None:
+def test_an_error_inside_a_running_event_loop_is_raised_there(cache: Path) -> None:
     async def in_a_notebook() -> str:
         return hfpeer.hf_hub_download("acme/tiny", "nope.json")
 
@@ -133,6 +133,16 @@ def test_local_dir_is_not_copied_again_when_nothing_changed(cache: Path, tmp_pat
     assert path.read_bytes() == b"{}"
 
 
+def test_a_file_in_local_dir_that_was_changed_under_a_clock_set_back_is_copied_again(
+    cache: Path, tmp_path: Path
+) -> None:
+    path = Path(hfpeer.hf_hub_download("acme/tiny", "config.json", local_dir=tmp_path / "work"))
+    path.write_text("changed")
+    os.utime(path, (1, 1))
+    hfpeer.hf_hub_download("acme/tiny", "config.json", local_dir=tmp_path / "work")
+    assert path.read_bytes() == b"{}"
+
+
 def test_another_cache_is_filled_without_disturbing_the_first(cache: Path, tmp_path: Path) -> None:
     path = hfpeer.snapshot_download("acme/tiny", cache_dir=tmp_path / "other")
     assert path.startswith(str(tmp_path / "other"))
@@ -146,7 +156,7 @@ def test_another_endpoint_is_asked_instead(cache: Path, hub: HubSimulator, monke
 
 
 @pytest.mark.parametrize("offline", ["argument", "HF_HUB_OFFLINE"])
-def test_local_files_only_asks_nobody(
+def test_local_files_only_sends_no_request(
     cache: Path, hub: HubSimulator, monkeypatch: pytest.MonkeyPatch, offline: str
 ) -> None:
     here = hfpeer.snapshot_download("acme/tiny")
@@ -184,7 +194,7 @@ def test_errors_are_those_of_hfpeer(cache: Path, monkeypatch: pytest.MonkeyPatch
     [{"force_download": True}, {"dry_run": True}, {"headers": {"X-A": "b"}}, {"allow_patterns": []}],
     ids=lambda refused: next(iter(refused)),
 )
-def test_what_cannot_be_honoured_is_refused_in_a_sentence(cache: Path, refused: dict[str, Any]) -> None:
+def test_an_argument_that_cannot_take_effect_is_refused_in_a_sentence(cache: Path, refused: dict[str, Any]) -> None:
     with pytest.raises(InvalidName, match=next(iter(refused))):
         hfpeer.snapshot_download("acme/tiny", **refused)
     assert not cache.exists()

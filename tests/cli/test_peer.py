@@ -1,4 +1,4 @@
-"""peer and status: who is there, and what this node is."""
+"""peer and status: the peers, and the state of this node."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 
 from fakes.machine import Machines
 from fakes.stub_node import PEGASUS, STATUS, StubNode
-from hfpeer_cli.peer import added_sentence
-from hfpeer_cli.status import describe
+from hfpeer_cli.commands.peer import added_sentence
+from hfpeer_cli.commands.status import describe
 
 Run = Callable[..., Any]
 
@@ -39,7 +39,7 @@ def test_a_peer_that_does_not_answer_is_remembered_and_that_is_said() -> None:
     assert added_sentence(silent) == ("192.168.1.20:9437 is remembered; it does not answer now (connection refused).")
 
 
-def test_rm_of_a_peer_that_nobody_added_exits_4(hfpeer: Run) -> None:
+def test_rm_of_a_peer_that_was_not_added_exits_4(hfpeer: Run) -> None:
     assert hfpeer("peer", "rm", "10.9.9.9").code == 4
     assert hfpeer("peer", "rm", "192.168.1.20").code == 0
 
@@ -58,7 +58,7 @@ def test_peers_that_were_added_and_those_of_the_environment_add_up(tmp_path: Pat
         assert [peer["address"] for peer in machine.do("peer", "ls")] == ["127.0.0.9:9437"]
 
 
-def test_ls_shows_state_and_what_came_from_whom(hfpeer: Run) -> None:
+def test_ls_shows_the_state_of_each_peer_and_the_bytes_from_it(hfpeer: Run) -> None:
     out = hfpeer("peer", "ls").out
     assert "pegasus  192.168.1.20:9437  alive" in out
     assert "5.0 MB" in out

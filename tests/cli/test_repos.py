@@ -1,4 +1,4 @@
-"""model, dataset, space: what a user types and what comes out where."""
+"""model, dataset, space: the commands, and their output on stdout and stderr."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 
 from fakes.node import COMMIT as NODE_COMMIT
 from fakes.stub_node import COMMIT, TINY, StubNode
-from hfpeer.names import RepoId
-from hfpeer.operations import MAIN, AddRequest, Holding
+from hfpeer.cache.cleaning.facts import CleanReport, Step
+from hfpeer.control.operations import AddRequest, Holding
+from hfpeer.names import MAIN, RepoId
 from hfpeer.transfer.events import FileProgress, Planned, Progressed, Resolved, SourceFailed
 
 Run = Callable[..., Any]
@@ -34,11 +35,46 @@ def test_add_without_a_revision_takes_main_and_prints_the_commit_it_pinned(hfpee
 
 
 def test_an_old_answer_about_a_revision_says_its_age(hfpeer: Run, node: StubNode) -> None:
-    node.events = [Resolved("acme/tiny", "v1", COMMIT, "pegasus", age_seconds=7200)]
-    assert "pegasus said so 2 h ago" in hfpeer("model", "add", "-r", "acme/tiny", "-v", "v1").err
+    node.events = [Resolved("acme/tiny", "v1", COMMIT, "origin", 7200, "memory", "silent", "The mirror has none.")]
+    err = hfpeer("model", "add", "-r", "acme/tiny", "-v", "v1").err
+    assert "(origin said so 2 h ago; no hub could be asked now). The mirror has none." in err
 
 
-def test_add_sums_up_what_came_from_where_and_what_the_wan_was_spared(hfpeer: Run) -> None:
+@pytest.mark.parametrize(
+    ("voice", "hubs", "age_seconds", "sentence"),
+    [
+        ("hub", "answered", None, "(says h2)"),
+        ("memory", "silent", None, "(h2 said so at an unknown time; no hub could be asked now)"),
+        ("memory", "not asked", 30, "(h2 said so 30 s ago; --local-only asks no hub)"),
+        ("published here", "no repo", None, "(published by this node, on no hub)"),
+        ("published here", "silent", None, "(published by this node; no hub could be asked now)"),
+        ("published", "no repo", 5, "(published by h2, on no hub)"),
+        ("published", "silent", 5, "(published by h2, as that peer says; no hub could be asked now)"),
+        ("peer", "silent", 5, "(as the peer h2 says: a hub said so 5.0 s ago; no hub could be asked now)"),
+        ("peer", "silent", None, "(as the peer h2 says: when a hub said so is unknown; no hub could be asked now)"),
+        ("told", "silent", None, "(as peers said before; no hub could be asked now)"),
+        (
+            "cache",
+            "not asked",
+            None,
+            "(the only commit in the cache that begins so; --local-only asks no hub)",
+        ),
+    ],
+)
+def test_the_source_of_an_answer_is_named(
+    hfpeer: Run, node: StubNode, voice: str, hubs: str, age_seconds: float | None, sentence: str
+) -> None:
+    node.events = [Resolved("acme/tiny", "main", COMMIT, "h2", age_seconds, voice, hubs)]
+    err = hfpeer("model", "add", "-r", "acme/tiny").err
+    assert f"No revision given: took main of acme/tiny, pinned to commit {COMMIT} {sentence}." in err
+
+
+def test_an_answer_of_several_peers_names_them(hfpeer: Run, node: StubNode) -> None:
+    node.events = [Resolved("acme/tiny", "main", COMMIT, "h1 and h2", 5, "peer", "silent")]
+    assert "(as the peers h1 and h2 say: a hub said so 5.0 s ago;" in hfpeer("model", "add", "-r", "acme/tiny").err
+
+
+def test_add_sums_up_the_bytes_of_each_source_and_the_wan_traffic_saved(hfpeer: Run) -> None:
     err = hfpeer("model", "add", "-r", "acme/tiny").err
     assert "900.0 kB" in err
     assert re.search(r"pegasus +━{14} +900\.0 kB  90% +450\.0 kB/s", err)
@@ -62,7 +98,7 @@ def test_nothing_is_drawn_when_stderr_is_no_terminal(hfpeer: Run, node: StubNode
     assert hfpeer("model", "add", "-r", "acme/tiny").err == before
 
 
-def test_a_lie_is_told_of_even_when_nothing_is_drawn(hfpeer: Run, node: StubNode) -> None:
+def test_a_liar_is_named_also_when_nothing_is_drawn(hfpeer: Run, node: StubNode) -> None:
     node.events = [SourceFailed("orion", "w.bin", "1 piece was wrong.", was_lying=True)]
     assert "orion gave wrong bytes of w.bin" in hfpeer("model", "add", "-r", "acme/tiny").err
 
@@ -130,9 +166,13 @@ def test_ls_says_why_a_repo_is_not_shared(hfpeer: Run, node: StubNode) -> None:
 
 
 def test_rm_says_what_became_free(hfpeer: Run, node: StubNode) -> None:
+    step = Step("i", "file", "w.bin of acme/tiny at abababababab", 10, files=1)
+    node.cleaned = CleanReport(False, (step,), (), 10)
     ran = hfpeer("model", "rm", "-r", "acme/tiny", "-v", "main", "-f", "w.bin")
-    assert ran.out == f"Removed 1 file of acme/tiny ({str(NODE_COMMIT)[:12]}); 10 B are free again.\n"
-    assert node.calls == [("remove", {"repo": TINY_ID, "revision": "main", "files": ("w.bin",)})]
+    assert ran.out == "Removed w.bin of acme/tiny at abababababab.\n10 B are free again.\n"
+    ((name, arguments),) = node.calls
+    (target,) = arguments["request"].targets
+    assert (name, target.repos, target.revision, target.files) == ("clean", (TINY_ID,), "main", ("w.bin",))
 
 
 def test_search_names_the_peers_that_have_it(hfpeer: Run, node: StubNode) -> None:
@@ -150,10 +190,13 @@ def test_publish_prints_the_commit_and_how_to_add_it_elsewhere(hfpeer: Run, node
     ran = hfpeer("model", "publish", str(tmp_path), "--as", "lab/mine")
     assert ran.out == f"{NODE_COMMIT}\n"
     assert f"hfpeer model add -r lab/mine -v {NODE_COMMIT}" in ran.err
-    assert node.calls == [("publish", {"folder": str(tmp_path), "repo": RepoId.parse("lab/mine")})]
+    arguments = {"folder": str(tmp_path), "repo": RepoId.parse("lab/mine"), "is_forced": False}
+    assert node.calls == [("publish", arguments)]
+    hfpeer("model", "publish", str(tmp_path), "--as", "lab/mine", "--force")
+    assert node.calls[-1][1]["is_forced"] is True
 
 
-def test_publish_of_a_folder_that_is_not_there_asks_nobody(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:
+def test_publish_of_a_missing_folder_sends_no_request(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:
     ran = hfpeer("model", "publish", str(tmp_path / "nowhere"), "--as", "lab/mine")
     assert (ran.code, node.sessions) == (2, 0)
 
@@ -162,13 +205,22 @@ def test_publish_of_a_folder_that_is_not_there_asks_nobody(hfpeer: Run, node: St
     ("words", "word"),
     [(("share",), True), (("share", "--automatic"), None), (("unshare",), False)],
 )
-def test_the_owner_has_the_last_word_on_sharing(
+def test_share_and_unshare_override_the_visibility(
     hfpeer: Run, node: StubNode, words: tuple[str, ...], word: bool | None
 ) -> None:
     assert hfpeer("model", *words, "-r", "acme/tiny").code == 0
     assert node.calls == [("share", {"repo": TINY_ID, "is_shared": word})]
 
 
-def test_an_add_says_when_the_daemon_keeps_its_models_where_this_shell_does_not_look(hfpeer: Run) -> None:
+def test_an_add_says_that_the_daemon_has_another_cache_than_the_shell(hfpeer: Run) -> None:
     done = hfpeer("model", "add", "-r", "acme/tiny")
-    assert "The daemon's cache is another than this shell's" in done.err
+    assert "The daemon's cache is not the one of this shell" in done.err
+
+
+def test_an_add_may_name_a_repo_at_modelscope(hfpeer: Run, node: StubNode) -> None:
+    assert hfpeer("model", "add", "-r", "acme/tiny", "--modelscope", "team/tiny").code == 0
+    assert node.calls[-1][1]["request"].modelscope == "team/tiny"
+    assert hfpeer("model", "add", "-r", "acme/tiny", "--modelscope", "tiny").code == 2
+    assert hfpeer("space", "add", "-r", "acme/tiny", "--modelscope", "team/tiny").code == 2
+    assert hfpeer("model", "add", "-r", "acme/tiny", "--modelscope", "team/tiny", "--local-only").code == 2
+    assert [name for name, _ in node.calls] == ["add"]

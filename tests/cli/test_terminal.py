@@ -1,19 +1,19 @@
-"""What a person sees at a terminal of 80 columns: bars while it runs, a summary after, tables that fit."""
+"""The output on a terminal of 80 columns: bars while an add runs, a summary after it, tables that fit."""
 
 from __future__ import annotations
 
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from fakes.program import program
 from fakes.stub_node import COMMIT
 from hfpeer.transfer.events import Progressed
 from hfpeer_cli.output import human_size, human_time
-from hfpeer_cli.progress import givers, pace, shortened
+from hfpeer_cli.progress import contributions, pace, shortened
 
 pty = pytest.importorskip("pty")
 
@@ -49,13 +49,13 @@ def at_terminal(environ: dict[str, str], *words: str, term: str = "xterm-256colo
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     ours = kept | environ | {"TERM": term, "PYTHONPATH": paths, "COLUMNS": "80"}
     screen, terminal = pty.openpty()
-    child = subprocess.Popen([sys.executable, "-c", PLAY, *words], stdout=terminal, stderr=terminal, env=ours)
-    os.close(terminal)
-    written = b""
-    while chunk := _read(screen):
-        written += chunk
-    os.close(screen)
-    assert child.wait(timeout=20) == 0
+    with program([sys.executable, "-c", PLAY, *words], stdout=terminal, stderr=terminal, env=ours) as child:
+        os.close(terminal)
+        written = b""
+        while chunk := _read(screen):
+            written += chunk
+        os.close(screen)
+        assert child.wait(timeout=20) == 0
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode()).replace("\r\n", "\n")
 
 
@@ -110,13 +110,13 @@ def test_words_for_sizes_and_times() -> None:
 def test_a_transfer_that_stands_still_is_said_to_wait() -> None:
     still = Progressed(5, 10, 0.0, {}, {"pegasus": 0.0}, (), 0, 1)
     assert pace(still) == "waiting"
-    assert givers(still.bytes_by_source, still.rate_by_source, 6) == []
+    assert contributions(still.bytes_by_source, still.rate_by_source, 6) == []
     assert pace(Progressed(0, 7200, 1.0, {}, {}, (), 0, 1)) == "1 B/s, 2:00:00 left"
 
 
-def test_a_crowd_of_givers_is_summed_up() -> None:
+def test_many_contributions_are_summed_up() -> None:
     sizes = {f"node-{number:02}": 1000 * (number + 1) for number in range(20)}
-    lines = givers(sizes, dict.fromkeys(sizes, 5.0), 3)
+    lines = contributions(sizes, dict.fromkeys(sizes, 5.0), 3)
     assert [line.split()[0] for line in lines] == ["node-19", "node-18", "node-17", "17"]
     assert re.search(r"17 more +━+ +153\.0 kB  73% +85 B/s", lines[-1])
     assert len({len(line) for line in lines}) == 1

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from hfpeer.cache import layout
-from hfpeer.cache.blobs import open_partial
+from hfpeer.cache.disk import layout
+from hfpeer.cache.partial.blob import open_partial
+from hfpeer.config.settings import read_settings
 from hfpeer.names import Digest
-from hfpeer.settings import read_settings
 
 Run = Callable[..., Any]
 OWN = (
@@ -22,6 +22,10 @@ OWN = (
     "catalog.sqlite-wal",
     "shares.json",
     "shares.json.0a1b2c3d.incomplete",
+    "leftovers.json",
+    "leftovers.json.0a1b2c3d.incomplete",
+    "published.json",
+    "published.json.0a1b2c3d.incomplete",
     "logs/hfpeerd.log",
     "logs/hfpeerd.log.1",
     "logs/startup.log",
@@ -55,7 +59,7 @@ def cache(environ: dict[str, str]) -> Path:
     return folder
 
 
-def test_all_that_is_ours_goes_and_the_cache_stays(hfpeer: Run, home: Path, cache: Path) -> None:
+def test_own_files_are_removed_and_the_cache_stays(hfpeer: Run, home: Path, cache: Path) -> None:
     before = remaining(cache)
     open_partial(cache, Digest.parse("sha256:" + "1" * 64), 5000).close()
     ran = hfpeer("uninstall", "--yes")
@@ -65,14 +69,16 @@ def test_all_that_is_ours_goes_and_the_cache_stays(hfpeer: Run, home: Path, cach
     assert not layout.partials_folder(cache).exists()
 
 
-def test_what_will_go_is_listed_first(hfpeer: Run, home: Path, cache: Path) -> None:
+def test_the_files_to_remove_are_listed_first(hfpeer: Run, home: Path, cache: Path) -> None:
     err = hfpeer("uninstall", "--yes").err
     assert f"  {home / 'settings.toml'}\n" in err
     assert f"  {home / 'logs'}\n" in err
     assert f"The cache {cache} stays as it is." in err
 
 
-def test_nothing_goes_when_nobody_can_be_asked(hfpeer: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_terminal_to_ask_at_nothing_is_removed(
+    hfpeer: Run, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO())
     ran = hfpeer("uninstall")
     assert ran.code == 2
@@ -117,7 +123,7 @@ def test_a_cache_that_lies_in_the_home_is_left(hfpeer: Run, home: Path, environ:
     assert remaining(home) == {"hub/models--acme--tiny/blobs/abc"}
 
 
-def test_a_folder_that_was_merely_configured_is_left(hfpeer: Run, environ: dict[str, str], tmp_path: Path) -> None:
+def test_a_configured_folder_is_left(hfpeer: Run, environ: dict[str, str], tmp_path: Path) -> None:
     del environ["HF_HUB_CACHE"]
     fill(tmp_path / "data", "photo.jpg")
     hfpeer("conf", "cache", "set", str(tmp_path / "data"))

@@ -1,4 +1,4 @@
-"""`hfpeer why`: what a user types and what is said of where the bytes came from."""
+"""`hfpeer why`: its arguments, and its text on where the bytes came from."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from fakes.stub_node import COMMIT, StubNode
-from hfpeer.cache.records import FetchRecord, Giver, Trouble
+from hfpeer.cache.records import Contribution, Failure, FetchRecord
+from hfpeer.control.operations import Provenance
 from hfpeer.errors import NotFound
-from hfpeer.names import RepoId
-from hfpeer.operations import MAIN, Provenance
+from hfpeer.names import MAIN, RepoId
 
 Run = Callable[..., Any]
 MB = 1_000_000
-PEER = Giver("pegasus", "peer", "192.168.1.20:9437", "lan", "eth0", 3 * MB, ((0, 2 * MB), (4 * MB, 5 * MB)))
-HUB = Giver("huggingface.co", "origin", "https://huggingface.co", "wan", "", 2 * MB, ((2 * MB, 4 * MB),))
+PEER = Contribution("pegasus", "peer", "192.168.1.20:9437", "lan", "eth0", 3 * MB, ((0, 2 * MB), (4 * MB, 5 * MB)))
+HUB = Contribution("huggingface.co", "origin", "https://huggingface.co", "wan", "", 2 * MB, ((2 * MB, 4 * MB),))
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def fetched() -> Provenance:
         now - 120,
         now - 120,
         (PEER, HUB),
-        (Trouble("pegasus", "the connection broke", False, now - 125), Trouble("orion", "gave wrong bytes", True, now)),
+        (Failure("pegasus", "the connection broke", False, now - 125), Failure("orion", "gave wrong bytes", True, now)),
         ((0, MB),),
         MB,
     )
     return Provenance("acme/tiny", COMMIT, "w.bin", "sha256:00", 5 * MB, "fetched", now - 120, record)
 
 
-def test_why_says_who_gave_what_by_which_road_and_when_it_was_verified(
+def test_why_shows_the_sources_the_networks_and_the_time_of_verification(
     hfpeer: Run, node: StubNode, fetched: Provenance
 ) -> None:
     node.provenance = [fetched]
@@ -67,14 +67,14 @@ def test_why_of_one_file_lists_the_ranges(hfpeer: Run, node: StubNode, fetched: 
 def test_why_of_a_file_in_a_thousand_ranges_stays_readable(hfpeer: Run, node: StubNode, fetched: Provenance) -> None:
     assert fetched.fetch is not None
     many = replace(PEER, ranges=tuple((n, n + 1) for n in range(0, 1000, 2)), more_ranges=200)
-    node.provenance = [replace(fetched, fetch=replace(fetched.fetch, givers=(many,)))]
+    node.provenance = [replace(fetched, fetch=replace(fetched.fetch, contributions=(many,)))]
     out = hfpeer("why", "acme/tiny", "w.bin").out
     assert len(out.splitlines()) < 60
     assert "and 660 more ranges" in out
-    assert len(hfpeer("why", "acme/tiny", "w.bin", "--json").document[0]["fetch"]["givers"][0]["ranges"]) == 500
+    assert len(hfpeer("why", "acme/tiny", "w.bin", "--json").document[0]["fetch"]["contributions"][0]["ranges"]) == 500
 
 
-def test_why_says_of_what_was_there_before_that_it_was_found(hfpeer: Run, node: StubNode, fetched: Provenance) -> None:
+def test_why_says_that_a_file_was_found_in_the_cache(hfpeer: Run, node: StubNode, fetched: Provenance) -> None:
     node.provenance = [
         replace(fetched, how="found", fetch=None),
         replace(fetched, path="b", how="found", fetch=None, verified_at=None),
@@ -82,7 +82,7 @@ def test_why_says_of_what_was_there_before_that_it_was_found(hfpeer: Run, node: 
         replace(fetched, path="d", how="missing", fetch=None, verified_at=None),
     ]
     lines = hfpeer("why", "acme/tiny").out.splitlines()
-    assert lines[0].endswith("found in the cache, who brought it is not known, verified 2 min ago")
+    assert lines[0].endswith("found in the cache, its source is not known, verified 2 min ago")
     assert lines[1].endswith("not verified yet")
     assert "published from this machine" in lines[2]
     assert lines[3].endswith("not in the cache")
@@ -105,7 +105,7 @@ def test_the_repo_is_named_with_or_without_its_option(hfpeer: Run, node: StubNod
 def test_why_as_json_is_one_document(hfpeer: Run, node: StubNode, fetched: Provenance) -> None:
     node.provenance = [fetched]
     (document,) = hfpeer("--json", "why", "acme/tiny").document
-    assert document["fetch"]["givers"][1]["kind"] == "origin"
+    assert document["fetch"]["contributions"][1]["kind"] == "origin"
     assert document["fetch"]["wrong_ranges"] == [[0, MB]]
 
 

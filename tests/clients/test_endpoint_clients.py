@@ -16,7 +16,8 @@ import pytest
 from fakes.endpoint import Stage, staged
 from fakes.hub import ZOO_FILES, Executable, Lfs, Symlink, faults, put_zoo
 from fakes.hub.zoo import noise
-from fakes.machine import Machines, Ran, wait_until
+from fakes.machine import Machines, Ran
+from fakes.waiting import wait_until
 
 HF = (sys.executable, "-c", "from huggingface_hub.cli.hf import main; main()")
 MODES = ("cold", "warm", "off")
@@ -86,7 +87,7 @@ def test_snapshot_download(stage: Stage, xet: str) -> None:
     fresh_repo(stage, name)
     more = {"HF_HUB_DISABLE_XET": "1"} if xet == "no xet" else {}
 
-    def do(env: dict[str, str]) -> None:
+    def do(env: dict[str, Any]) -> None:
         assert contents(script(stage, SNAPSHOT, {**env, **more}, f"acme/{name}")) == expected()
 
     in_each_mode(stage, name, do)
@@ -105,7 +106,7 @@ print(json.dumps([open(path).read(), file_exists(sys.argv[1], "no.txt"), file_ex
 def test_one_file(stage: Stage) -> None:
     fresh_repo(stage, "one-file")
 
-    def do(env: dict[str, str]) -> None:
+    def do(env: dict[str, Any]) -> None:
         assert script(stage, ONE_FILE, env, "acme/one-file") == ["percent, hash and space\n", False, True]
 
     in_each_mode(stage, "one-file", do)
@@ -127,7 +128,7 @@ def test_the_file_system(stage: Stage) -> None:
     fresh_repo(stage, "fs")
     weights: Any = ZOO_FILES["model.safetensors"]
 
-    def do(env: dict[str, str]) -> None:
+    def do(env: dict[str, Any]) -> None:
         names = ["acme/fs/model.safetensors", "acme/fs/nested/weights/part-00001.safetensors"]
         middle = weights.data[2_000_000:2_000_010].hex()
         config = ZOO_FILES["config.json"].decode()  # type: ignore[union-attr]
@@ -139,7 +140,7 @@ def test_the_file_system(stage: Stage) -> None:
 def test_the_command_line_downloads_and_verifies(stage: Stage) -> None:
     fresh_repo(stage, "cli")
 
-    def do(env: dict[str, str]) -> None:
+    def do(env: dict[str, Any]) -> None:
         ran = stage.machine.run(*HF, "download", "acme/cli", "--format", "quiet", **env)
         assert ran.code == 0, ran.err
         ran = stage.machine.run(*HF, "cache", "verify", "acme/cli", **env)
@@ -208,7 +209,7 @@ def test_curl_with_ranges(stage: Stage, tmp_path: Path) -> None:
     stage.hub.put_repo("model", "acme/curl", {"big.bin": Lfs(noise(5_000_000, "curl"))})
     whole = noise(5_000_000, "curl")
 
-    def do(env: dict[str, str]) -> None:
+    def do(env: dict[str, Any]) -> None:
         url = f"{stage.endpoint.url}/acme/curl/resolve/main/big.bin"
         for asked, part in (("1000000-1999999", whole[1_000_000:2_000_000]), ("-5", whole[-5:]), ("0-", whole)):
             out = tmp_path / "out"
@@ -224,7 +225,7 @@ def test_curl_with_ranges(stage: Stage, tmp_path: Path) -> None:
 def test_aria2_with_several_connections(stage: Stage, tmp_path: Path) -> None:
     stage.hub.put_repo("model", "acme/aria", {"big.bin": Lfs(noise(20_000_000, "aria"))})
 
-    def do(env: dict[str, str]) -> None:
+    def do(env: dict[str, Any]) -> None:
         folder = Path(env["HF_HOME"])
         url = f"{stage.endpoint.url}/acme/aria/resolve/main/big.bin"
         ran = stage.machine.run("aria2c", "-q", "-x8", "-s8", "-k1M", "-d", folder, "-o", "big.bin", url, **env)
@@ -234,7 +235,7 @@ def test_aria2_with_several_connections(stage: Stage, tmp_path: Path) -> None:
     in_each_mode(stage, "aria", do)
 
 
-def git(stage: Stage, *words: str, **env: str) -> Ran:
+def git(stage: Stage, *words: str, **env: Any) -> Ran:
     lfs = {
         "filter.lfs.smudge": "git-lfs smudge -- %f",
         "filter.lfs.clean": "git-lfs clean -- %f",

@@ -17,12 +17,12 @@ import pytest
 from fakes.doors import open_door
 from fakes.hub import HubSimulator, Lfs
 from fakes.hub.zoo import noise
-from hfpeer.names import Address
-from hfpeer.node import Node
-from hfpeer.settings import read_settings
+from hfpeer.config.settings import read_settings
+from hfpeer.net.address import Address
+from hfpeer.node.node import Node
 from hfpeer_daemon.app import endpoint_app
-from hfpeer_daemon.hub.door import HubDoor
-from hfpeer_daemon.responses import Receive, Scope, Send
+from hfpeer_daemon.endpoint.app import HubApp
+from hfpeer_daemon.http.responses import Receive, Scope, Send
 
 WALL = 1_000_000
 BIG = noise(70_000_000, "over the wall")
@@ -47,7 +47,7 @@ async def endpoint_before(hub: HubSimulator, folder: Path) -> AsyncIterator[str]
     node = Node(read_settings(environ))
     await node.start(Address("127.0.0.1", 0))
     assert node.endpoint is not None
-    doors: list[HubDoor] = []
+    doors: list[HubApp] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         address = Address.parse(dict(scope["headers"])[b"host"].decode())
@@ -55,7 +55,7 @@ async def endpoint_before(hub: HubSimulator, folder: Path) -> AsyncIterator[str]
 
     try:
         async with open_door(lambda threads: app, threads=8) as door:
-            doors.append(HubDoor(node.endpoint, door.threads, http_wall_bytes=WALL))
+            doors.append(HubApp(node.endpoint, door.threads, http_wall_bytes=WALL))
             yield f"http://{door.address}"
     finally:
         await node.stop()

@@ -26,7 +26,10 @@ def files_of(name: str) -> dict[str, Content]:
     """The zoo, or a few files of which no other repo has any: what is here already would not be fetched."""
     if name == "model acme/zoo":
         return ZOO_FILES
-    weights = {"config.json": f'{{"it is": "{name}"}}'.encode(), "nested/data.bin": Lfs(noise(2_500_000, name))}
+    weights: dict[str, Content] = {
+        "config.json": f'{{"it is": "{name}"}}'.encode(),
+        "nested/data.bin": Lfs(noise(2_500_000, name)),
+    }
     return {**weights, "README.md": f"# {name}\n".encode()}
 
 

@@ -55,7 +55,7 @@ def test_a_name_is_redirected_to_the_commit_that_it_is(ask: Endpoint, commit: st
         assert said.headers["x-linked-size"] == str(len(WEIGHTS))
 
 
-def test_the_head_of_a_file_says_all_that_clients_want_to_know(ask: Endpoint, commit: str) -> None:
+def test_the_head_of_a_file_has_all_headers_that_clients_need(ask: Endpoint, commit: str) -> None:
     said = ask.head(f"/acme/zoo/resolve/{commit}/model.safetensors")
     assert said.status == 200
     assert said.headers["x-repo-commit"] == commit
@@ -128,7 +128,7 @@ def test_a_short_commit_leads_to_the_whole_one(ask: Endpoint, commit: str) -> No
     assert ask.head(f"/acme/zoo/resolve/{commit[:9]}/config.json").headers["x-repo-commit"] == commit
 
 
-def test_raw_gives_what_git_has(ask: Endpoint, commit: str) -> None:
+def test_raw_gives_the_git_blob(ask: Endpoint, commit: str) -> None:
     pointer = ask.get(f"/acme/zoo/raw/{commit}/model.safetensors")
     assert pointer.body == f"version https://git-lfs.github.com/spec/v1\noid sha256:{SHA256}\nsize 3000000\n".encode()
     assert ask.get("/acme/zoo/raw/main/config.json").body == ZOO_FILES["config.json"]
@@ -143,7 +143,7 @@ def without_xet(said: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("query", ["?recursive=true&expand=false", "?recursive=False", "", "?recursive=True&limit=5"])
 @pytest.mark.parametrize("folder", ["", "/nested", "/nested%2Fdeep", "/odd%20names"])
-def test_a_listing_is_what_the_hub_lists(stage: Stage, ask: Endpoint, folder: str, query: str) -> None:
+def test_a_listing_equals_the_hubs(stage: Stage, ask: Endpoint, folder: str, query: str) -> None:
     target = f"/api/models/acme/zoo/tree/main{folder}{query}"
     expected = without_xet(pages(Endpoint(stage.hub.endpoint), target))
     assert without_xet(pages(ask, target)) == expected
@@ -169,7 +169,7 @@ def test_a_listing_of_more_than_a_page_is_whole(ask: Endpoint) -> None:
 
 
 @pytest.mark.parametrize("path", ["nothing", "config.json", "nested/deep/er/file.txt"])
-def test_a_folder_that_is_none_is_not_found(ask: Endpoint, path: str) -> None:
+def test_a_missing_folder_is_not_found(ask: Endpoint, path: str) -> None:
     said = ask.get(f"/api/models/acme/zoo/tree/main/{path.replace('/', '%2F')}")
     assert (said.status, said.code) == (404, "EntryNotFound")
 
@@ -204,7 +204,7 @@ def test_paths_info_knows_last_commits(ask: Endpoint, commit: str) -> None:
 
 @pytest.mark.parametrize("query", ["", "?blobs=true", "?expand=downloads&expand=siblings", "?expand=lastModified"])
 @pytest.mark.parametrize("rest", ["", "/revision/main", "/revision/v1.0", "/revision/dev%2Fexp"])
-def test_info_is_what_the_hub_says(stage: Stage, ask: Endpoint, rest: str, query: str) -> None:
+def test_info_equals_the_hubs(stage: Stage, ask: Endpoint, rest: str, query: str) -> None:
     target = f"/api/models/acme/zoo{rest}{query}"
     mine, theirs = ask.get(target).document, Endpoint(stage.hub.endpoint).get(target).document
     for document in (mine, theirs):
@@ -223,7 +223,7 @@ def test_refs_and_history(ask: Endpoint, commit: str) -> None:
     assert said.headers["x-total-count"] == "2"
 
 
-def test_what_every_client_asks_first_is_answered_at_once(stage: Stage, ask: Endpoint) -> None:
+def test_the_first_request_of_every_client_is_answered_at_once(stage: Stage, ask: Endpoint) -> None:
     stage.requests()
     assert ask.get("/api/agent-harnesses").document["harnesses"] == {}
     assert stage.requests() == []
@@ -282,7 +282,7 @@ def test_nothing_leads_a_client_to_xet(stage: Stage, ask: Endpoint, commit: str)
 # What is passed on
 
 
-def test_what_only_the_hub_knows_comes_from_it(stage: Stage, ask: Endpoint) -> None:
+def test_requests_that_only_the_hub_can_answer_are_forwarded(stage: Stage, ask: Endpoint) -> None:
     token = stage.hub.valid_token
     assert ask.get("/api/whoami-v2", Authorization=f"Bearer {token}").document["name"] == "owner"
     assert ask.get("/api/whoami-v2").status == 401
@@ -290,12 +290,12 @@ def test_what_only_the_hub_knows_comes_from_it(stage: Stage, ask: Endpoint) -> N
     assert [model["id"] for model in found.document] == ["acme/zoo"]
 
 
-def test_links_of_the_hub_become_ours(ask: Endpoint) -> None:
+def test_links_to_the_hub_lead_to_the_endpoint(ask: Endpoint) -> None:
     said = ask.get("/api/models?limit=1")
     assert said.headers["link"].startswith(f"<{ask.url}/api/models?")
 
 
-def test_a_batch_of_git_lfs_gives_addresses_of_ours(stage: Stage, ask: Endpoint, commit: str) -> None:
+def test_a_batch_of_git_lfs_leads_to_the_endpoint(stage: Stage, ask: Endpoint, commit: str) -> None:
     body = json.dumps({"operation": "download", "objects": [{"oid": SHA256, "size": len(WEIGHTS)}]}).encode()
     said = ask.ask("POST", "/acme/zoo.git/info/lfs/objects/batch", body)
     href = said.document["objects"][0]["actions"]["download"]["href"]
@@ -312,7 +312,7 @@ def test_a_large_body_passes_through_both_ways(stage: Stage, ask: Endpoint) -> N
 # Warm and offline
 
 
-def test_a_second_identical_question_asks_nobody(stage: Stage, ask: Endpoint, commit: str) -> None:
+def test_a_second_identical_request_asks_no_hub(stage: Stage, ask: Endpoint, commit: str) -> None:
     targets = [
         f"/acme/zoo/resolve/{commit}/model.safetensors",
         f"/acme/zoo/resolve/{commit}/no.txt",
@@ -338,7 +338,7 @@ def test_a_repo_made_after_it_was_missed_is_found(stage: Stage, ask: Endpoint) -
     assert ask.head("/acme/late/resolve/main/a.txt", **token).status == 307
 
 
-def test_a_push_through_the_endpoint_makes_it_ask_again_what_names_mean(stage: Stage, ask: Endpoint) -> None:
+def test_a_push_through_the_endpoint_makes_it_ask_for_refs_again(stage: Stage, ask: Endpoint) -> None:
     stage.hub.put_repo("model", "acme/pushed", {"a.txt": b"a"})
 
     def main() -> str:

@@ -9,19 +9,25 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from fakes.endpoint import Said, Stage, endpoint_of, staged
+from fakes.endpoint import Endpoint, Said, Stage, endpoint_of, staged
 from fakes.hub import HubSimulator, Lfs, faults
 from fakes.hub.zoo import noise
-from fakes.machine import Machines, wait_until
+from fakes.machine import Machines
+from fakes.waiting import wait_until
 
 SIZE = 12_000_000
 SLOW = 3_000_000.0
 """Bytes per second of a hub whose file takes four seconds."""
 IN_FLIGHT = 5 * 1024 * 1024
 """What four connections may have begun of their pieces when they are cut, and a little more."""
+LINGERS_BRIEFLY = """
+from hfpeer.endpoint.files import streams
+streams.LINGER_SECONDS = 2.0
+"""
 _numbers = count(1)
 
 
@@ -110,7 +116,7 @@ def test_many_callers_share_one_transfer(stage: Stage) -> None:
     assert stage.hub.body_bytes_sent(listener="cdn") < SIZE * 1.05
 
 
-def test_who_goes_away_stops_nobody_and_loses_nothing(stage: Stage) -> None:
+def test_a_client_that_disconnects_stops_no_other_and_loses_nothing(stage: Stage) -> None:
     file = File(stage.hub)
     stage.hub.inject(faults.throttle(SLOW, is_shared=True), listener="cdn")
     done: list[Said] = []
@@ -124,16 +130,21 @@ def test_who_goes_away_stops_nobody_and_loses_nothing(stage: Stage) -> None:
 
 
 @pytest.mark.slow
-def test_what_nobody_waits_for_stops_after_a_while_and_continues_where_it_was(stage: Stage) -> None:
+def test_a_fetch_without_readers_stops_after_a_while_and_continues_where_it_was(
+    machines: Machines, stage: Stage
+) -> None:
+    machine = machines.make("hasty", upstreams=f"origin={stage.hub.endpoint}")
+    machine.start_changed(LINGERS_BRIEFLY)
+    endpoint = Endpoint(f"http://{machine.status().listeners['endpoint']}")
     file = File(stage.hub)
     stage.hub.inject(faults.throttle(SLOW / 6, is_shared=True), listener="cdn")
-    with stage.endpoint.open("GET", file.target) as answer:
+    with endpoint.open("GET", file.target) as answer:
         answer.read(1_000_000)
     wait_until(lambda: all(record.is_finished for record in stage.hub.requests), "the fetch has stopped", 25)
     before = stage.hub.body_bytes_sent(listener="cdn")
     assert before < SIZE
     stage.hub.faults.clear()
-    assert stage.endpoint.get(file.target).body == file.body
+    assert endpoint.get(file.target).body == file.body
     assert stage.hub.body_bytes_sent(listener="cdn") < SIZE + IN_FLIGHT
 
 
@@ -150,20 +161,21 @@ def test_a_corrupt_transfer_never_makes_a_complete_file(stage: Stage, at: int) -
     assert cached(stage, file) == []
     stage.hub.faults.clear()
     assert fault is not None
-    again = stage.endpoint.get(file.target, Range=f"bytes={len(said.body)}-")
+    rest = f"bytes={len(said.body)}-"
+    again = stage.endpoint.get(file.target, Range=rest)
     if said.body != file.body[: len(said.body)]:
         assert again.status == 200, "who has wrong bytes must not get only the rest"
     assert again.body == (file.body if again.status == 200 else file.body[len(said.body) :])
 
 
-def test_who_has_wrong_bytes_and_turns_away_from_the_whole_is_never_given_only_the_rest(stage: Stage) -> None:
+def test_a_client_with_wrong_bytes_that_refuses_the_whole_is_never_sent_only_the_rest(stage: Stage) -> None:
     """As `curl -C -` does: it takes nothing but a 206, and comes again with what it had."""
     file = File(stage.hub)
     stage.hub.inject(faults.corrupted(0), listener="cdn")
     said = stage.endpoint.get(file.target)
     assert said.body and said.body[0] != file.body[0]
     stage.hub.faults.clear()
-    rest = {"Range": f"bytes={len(said.body)}-"}
+    rest: dict[str, Any] = {"Range": f"bytes={len(said.body)}-"}
     for _ in range(3):
         with stage.endpoint.open("GET", file.target, **rest) as answer:
             assert answer.status == 200
@@ -242,7 +254,7 @@ def test_a_client_that_has_wrong_bytes_from_one_connection_does_not_finish_over_
 # What others put into the cache
 
 
-def test_a_file_that_others_put_there_is_checked_before_its_end_is_given(stage: Stage) -> None:
+def test_a_file_of_another_program_is_verified_before_its_end_is_sent(stage: Stage) -> None:
     file, wrong = File(stage.hub), File(stage.hub)
     for one, body in ((file, file.body), (wrong, b"\0" * SIZE)):
         blobs = stage.machine.cache / f"models--{one.repo.replace('/', '--')}" / "blobs"
@@ -259,7 +271,7 @@ def test_a_file_that_others_put_there_is_checked_before_its_end_is_given(stage: 
 # Hubs that fail
 
 
-def test_a_hub_that_dies_in_the_middle_costs_what_was_in_flight(stage: Stage) -> None:
+def test_a_hub_that_dies_in_the_middle_costs_only_the_bytes_in_flight(stage: Stage) -> None:
     file = File(stage.hub)
     stage.hub.inject(faults.throttle(SLOW * 2, is_shared=True), listener="cdn")
     with stage.endpoint.open("GET", file.target) as answer:
@@ -287,7 +299,7 @@ def test_a_daemon_that_is_killed_goes_on_where_it_was(machines: Machines, tmp_pa
         stage.machine.stop()
 
 
-def test_a_signed_address_that_expires_is_asked_anew(stage: Stage) -> None:
+def test_a_signed_url_that_expires_is_requested_again(stage: Stage) -> None:
     file = File(stage.hub)
     stage.hub.behaviour.signed_url_seconds = 1
     stage.hub.inject(faults.throttle(SLOW, is_shared=True), listener="cdn")
@@ -303,7 +315,7 @@ def test_a_busy_hub_is_waited_for(stage: Stage) -> None:
     assert stage.endpoint.get(file.target).body == file.body
 
 
-def test_a_file_that_nobody_gives_now_is_to_be_asked_for_later(machines: Machines, tmp_path: Path) -> None:
+def test_a_file_without_a_source_is_answered_with_retry_later(machines: Machines, tmp_path: Path) -> None:
     with staged(tmp_path, machines, "in-vain", HFPEER_PATIENCE="1") as stage:
         file = File(stage.hub)
         assert stage.endpoint.head(file.target).status == 200
@@ -335,9 +347,7 @@ def test_a_file_that_only_a_peer_has_streams_from_it(machines: Machines, tmp_pat
         stage.machine.stop()
 
 
-def test_a_tool_that_first_asks_for_all_refs_learns_what_main_is_from_a_peer(
-    machines: Machines, tmp_path: Path
-) -> None:
+def test_a_listing_of_all_refs_has_main_from_a_peer(machines: Machines, tmp_path: Path) -> None:
     with staged(tmp_path, machines, "told") as stage:
         file = File(stage.hub)
         assert stage.endpoint.get(f"/api/models/{file.repo}/refs").status == 200

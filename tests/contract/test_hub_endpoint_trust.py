@@ -11,11 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from fakes.endpoint import Endpoint, Said, Stage, endpoint_of, staged
-from fakes.hub import HubSimulator, Lfs, faults
+from fakes.hub import Content, HubSimulator, Lfs, faults
 from fakes.hub.zoo import noise
-from fakes.machine import Machines, wait_until
+from fakes.machine import Machines
+from fakes.waiting import wait_until
 
-SECRET = {"secret.bin": Lfs(noise(400_000, "secret")), "config.json": b'{"is": "secret"}'}
+SECRET_BYTES = noise(400_000, "secret")
+SECRET: dict[str, Content] = {"secret.bin": Lfs(SECRET_BYTES), "config.json": b'{"is": "secret"}'}
 OWN_TOKEN = "hf_" + "TheDaemonsOwnUserHasThisToken0000"
 
 
@@ -64,7 +66,7 @@ def target_of(stage: Stage, repo: str, path: str = "secret.bin") -> str:
         ("disabled", "owner", 403, None),
     ],
 )
-def test_files_go_only_to_callers_whom_the_hub_accepts(
+def test_files_go_only_to_callers_that_the_hub_accepts(
     stage: Stage, repo: str, who: str | None, status: int, code: str | None
 ) -> None:
     tokens = {"owner": stage.hub.valid_token, "stranger": stage.hub.foreign_token, "bad": stage.hub.bad_token}
@@ -77,14 +79,14 @@ def test_files_go_only_to_callers_whom_the_hub_accepts(
         stage.endpoint.like(**bearer(stage.hub.valid_token)).get(target_of(stage, repo))
 
 
-def test_the_exact_words_for_a_bad_token_and_a_disabled_repo(stage: Stage) -> None:
+def test_the_exact_messages_for_a_bad_token_and_a_disabled_repo(stage: Stage) -> None:
     bad = stage.endpoint.head(target_of(stage, "private"), **bearer(stage.hub.bad_token))
     assert bad.headers["x-error-message"] == "Invalid credentials in Authorization header"
     disabled = stage.endpoint.head(target_of(stage, "disabled"), **bearer(stage.hub.valid_token))
     assert disabled.headers["x-error-message"] == "Access to this resource is disabled."
 
 
-def test_what_is_said_of_a_gated_repo_is_open_and_of_a_private_one_is_not(stage: Stage) -> None:
+def test_metadata_of_a_gated_repo_is_open_and_of_a_private_one_is_not(stage: Stage) -> None:
     assert len(stage.endpoint.get("/api/models/acme/gated/tree/main").document) == 2
     assert stage.endpoint.get("/api/models/acme/gated").document["gated"] == "auto"
     assert stage.endpoint.get("/api/models/acme/private").status == 401
@@ -110,7 +112,7 @@ def test_offline_a_token_once_accepted_still_opens_and_no_other(stage: Stage) ->
         endpoint = endpoint_of(stage.machine)
         stage.endpoint.url = endpoint.url
         owner = endpoint.like(**bearer(stage.hub.valid_token))
-        assert [owner.get(target).body == SECRET["secret.bin"].data for target in targets] == [True, True]  # type: ignore[union-attr]
+        assert [owner.get(target).body == SECRET_BYTES for target in targets] == [True, True]
         assert [endpoint.get(target).status for target in targets] == [401, 401]
         stranger = endpoint.like(**bearer("hf_" + "NobodyHasEverSeenThisOne00000000000"))
         assert [stranger.head(target).status for target in targets] == [503, 503]
@@ -134,6 +136,7 @@ def test_an_outage_is_never_an_absence(machines: Machines, tmp_path: Path) -> No
         assert ask.get(f"/acme/known/resolve/{commit}/a.txt").body == b"a"
         with stage.hub.down():
             stale = wait_until(lambda: stale_answer(ask), "the answer is stale")
+            assert stale is not None
             assert (stale.status, stale.headers["x-repo-commit"]) == (307, commit)
             assert int(stale.headers["age"]) >= 0
             assert ask.get(f"/acme/known/resolve/{commit}/a.txt").body == b"a"
@@ -215,7 +218,7 @@ def target(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def raw(endpoint: Endpoint, request: bytes) -> tuple[int, bytes]:
     """The status of an answer to these very bytes, 0 for none; and all of it."""
     host = urlsplit(endpoint.url)
-    with socket.create_connection((host.hostname, host.port), 20) as connection:
+    with socket.create_connection((host.hostname or "", host.port or 80), 20) as connection:
         connection.sendall(request)
         answer = bytearray()
         try:

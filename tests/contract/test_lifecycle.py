@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,9 @@ import pytest
 import pytest_asyncio
 
 from fakes.doors import eventually
-from hfpeer.control import ControlClient
-from hfpeer.errors import AddressInUse, BrokenCache, DaemonError, InvalidName, Locked
-from hfpeer.lifecycle import (
+from hfpeer.config.settings import Settings, read_settings
+from hfpeer.control.client import ControlClient
+from hfpeer.control.process import (
     DaemonLock,
     find_daemon,
     holder_pid,
@@ -26,7 +27,7 @@ from hfpeer.lifecycle import (
     start_daemon,
     stop_daemon,
 )
-from hfpeer.settings import Settings, read_settings
+from hfpeer.errors import AddressInUse, BrokenCache, DaemonError, InvalidName, Locked, NotRunning
 from hfpeer_daemon.notify import Notifier
 
 FAKE = Path(__file__).parents[1] / "fakes" / "daemon.py"
@@ -49,7 +50,7 @@ async def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIter
         await eventually(lambda: not is_locked(read.places.pid_file))
 
 
-async def test_a_daemon_starts_is_found_and_stops_without_remains(settings: Settings) -> None:
+async def test_a_daemon_starts_is_found_and_stops_without_a_trace(settings: Settings) -> None:
     started = await start_daemon(settings, command=COMMAND)
     assert started.pid == holder_pid(settings.places.pid_file)
     assert started.pid != os.getpid()
@@ -69,7 +70,7 @@ async def test_a_second_start_finds_the_first(settings: Settings) -> None:
     assert (await start_daemon(settings, command=COMMAND)).pid == first.pid
 
 
-async def test_a_killed_daemon_leaves_nothing_that_stops_the_next(settings: Settings) -> None:
+async def test_a_killed_daemon_does_not_prevent_the_next_start(settings: Settings) -> None:
     first = await start_daemon(settings, command=COMMAND)
     os.kill(first.pid, signal.SIGKILL)
     await eventually(lambda: not is_locked(settings.places.pid_file))
@@ -90,7 +91,7 @@ async def test_a_restart_makes_a_new_process_with_fresh_settings(
     assert second.name == "renamed"
 
 
-async def test_a_taken_port_is_told_with_its_taker(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_port_in_use_is_reported_with_its_owner(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         monkeypatch.setenv("HFPEER_LAN_LISTEN", f"127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(AddressInUse, match=f"process {os.getpid()}"):
@@ -98,9 +99,7 @@ async def test_a_taken_port_is_told_with_its_taker(settings: Settings, monkeypat
     assert not is_locked(settings.places.pid_file)
 
 
-async def test_why_a_daemon_did_not_start_is_told_as_it_was_raised(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_start_raises_the_error_of_the_daemon(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_DAEMON", "problem")
     with pytest.raises(BrokenCache, match="a mess") as caught:
         await start_daemon(settings, command=COMMAND)
@@ -125,7 +124,7 @@ async def test_a_start_does_not_wait_for_ever(settings: Settings, monkeypatch: p
         await start_daemon(settings, 1.0, COMMAND)
 
 
-async def test_nor_when_not_even_the_process_that_starts_it_gets_on(settings: Settings) -> None:
+async def test_a_start_does_not_wait_for_ever_for_the_process_that_forks_it(settings: Settings) -> None:
     with pytest.raises(DaemonError, match=r"within 0\.3 s"):
         await start_daemon(settings, 0.3, [sys.executable, "-c", "import time; time.sleep(30)"])
 
@@ -134,6 +133,31 @@ async def test_a_daemon_that_does_not_answer_is_ended_by_its_pid(settings: Setti
     await start_daemon(settings, command=COMMAND)
     settings.places.control_socket.unlink()
     assert await stop_daemon(settings)
+
+
+async def test_a_daemon_with_a_thread_that_does_not_end_stops(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_DAEMON", "hung")
+    await start_daemon(settings, command=COMMAND)
+    began_at = time.monotonic()
+    assert await stop_daemon(settings)
+    assert time.monotonic() - began_at < 20
+    assert "without waiting for these threads" in settings.places.log_file.read_text()
+    assert not settings.places.control_socket.exists()
+
+
+async def test_a_daemon_that_ignores_signals_is_killed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FAKE_DAEMON", "deaf")
+    await start_daemon(settings, command=COMMAND)
+    asking = asyncio.ensure_future(ControlClient(settings.places.control_socket).list_peers())
+    await eventually((settings.places.home / "deaf").exists)
+    began_at = time.monotonic()
+    assert await stop_daemon(settings)
+    assert time.monotonic() - began_at < 20
+    assert await find_daemon(settings) is None
+    await asyncio.gather(asking, return_exceptions=True)
+    assert isinstance(asking.exception(), NotRunning)
 
 
 async def test_a_stale_pid_is_never_killed(settings: Settings) -> None:
@@ -163,7 +187,7 @@ def test_a_home_has_one_daemon(settings: Settings) -> None:
 
 async def test_a_home_with_a_very_long_path_works(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     home = settings.places.home / ("long" * 30)
-    deep = replace(settings, places=replace(settings.places, home=home))
+    deep = replace(settings, home=home)
     started = await start_daemon(deep, command=COMMAND)
     assert started.listeners["control"] == str(deep.places.control_socket)
     assert await stop_daemon(deep)
@@ -189,7 +213,7 @@ async def test_the_foreground_logs_to_stderr_and_tells_the_service_manager(setti
     assert not settings.places.log_file.exists()
 
 
-async def test_a_second_daemon_in_the_foreground_says_who_is_there(settings: Settings) -> None:
+async def test_a_second_daemon_in_the_foreground_names_the_first(settings: Settings) -> None:
     first = await start_daemon(settings, command=COMMAND)
     second = await asyncio.create_subprocess_exec(*COMMAND, stderr=-1)
     _out, log = await second.communicate()
@@ -197,6 +221,6 @@ async def test_a_second_daemon_in_the_foreground_says_who_is_there(settings: Set
     assert str(first.pid).encode() in log
 
 
-def test_without_a_service_manager_nothing_is_told() -> None:
+def test_without_a_service_manager_nothing_is_sent() -> None:
     Notifier({}).ready("x")
     Notifier({"NOTIFY_SOCKET": "/nowhere/at/all"}).stopping()

@@ -1,4 +1,4 @@
-"""The Hub client and hfpeer on one cache: what one leaves, the other understands."""
+"""The Hub client and hfpeer on one cache: each understands the files of the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from huggingface_hub import scan_cache_dir, snapshot_download, try_to_load_from_
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from fakes.hub_cache import COMMIT, REPO, download, git_sha1_of, listed, manifest_of, sha256_of
-from hfpeer.cache import scan
+from hfpeer.cache.index import scan
 from hfpeer.cache.store import Store
 from hfpeer.names import Commit, RepoId, Revision
 
@@ -37,15 +37,15 @@ def fill(
     manifest = manifest_of(bodies, commit, repo)
     store.save_manifest(manifest)
     files = [file for file in manifest.files if only in (None, file.path)]
-    store.publish_small(repo, [(file.digest, bodies[file.path]) for file in files])
-    store.install(repo, commit, files)
-    store.write_ref(repo, Revision("main"), commit, "origin")
+    store.ingester.ingest_many(repo, {file.digest: bodies[file.path] for file in files})
+    store.ingester.install(repo, commit, files)
+    store.refs.write(repo, Revision("main"), commit, "origin")
 
 
-# What we leave, the client understands
+# Files of hfpeer, read by the client
 
 
-def test_the_clients_scan_finds_what_was_installed_and_nothing_to_complain_of(store: Store) -> None:
+def test_the_clients_scan_finds_the_installed_files_without_a_warning(store: Store) -> None:
     for repo in (REPO, LEGACY, DATASET):
         fill(store, BODIES, repo=repo)
     fill(store, {"config.json": b"{}"}, COMMIT_2)
@@ -89,8 +89,8 @@ def test_the_clients_command_lists_and_removes_what_was_installed(store: Store, 
     hf(tmp_path, "cache", "rm", "model/acme/tiny", "--yes", "--cache-dir", str(store.cache))
     assert not (store.cache / REPO.folder).exists()
     assert store.scan().changed_repos == 1
-    assert store.revisions() == []
-    assert store.find_blob(git_sha1_of(b"{}")) is None
+    assert store.revisions.all() == []
+    assert store.inventory.find(git_sha1_of(b"{}")) is None
 
 
 def test_the_clients_prune_leaves_partials_and_named_revisions_alone(store: Store, tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_the_clients_prune_leaves_partials_and_named_revisions_alone(store: Stor
     partial = store.open_partial(sha256_of(b"under way"), 9)
     hf(tmp_path, "cache", "prune", "--yes", "--cache-dir", str(store.cache))
     assert partial.path.exists()
-    assert store.missing(listed(BODIES)) == []
+    assert store.inventory.missing(listed(BODIES)) == []
     partial.remove()
 
 
@@ -110,7 +110,7 @@ def hf(home: Path, *arguments: str) -> str:
     return done.stdout
 
 
-# What the client leaves, we understand
+# Files of the client, read by hfpeer
 
 
 @pytest.mark.parametrize("repo", [REPO, LEGACY, DATASET])
@@ -119,36 +119,36 @@ def test_a_download_by_the_client_is_catalogued(store: Store, repo: RepoId, link
     download(store.cache, BODIES, repo=repo, links=links, tree=True)
     result = store.scan()
     assert (result.repos, result.changed_repos, result.revisions, result.files) == (1, 1, 1, 3)
-    revision = store.revision(repo, COMMIT)
+    revision = store.revisions.find(repo, COMMIT)
     assert revision is not None
     assert (revision.repo, revision.type) == (repo.full_name, repo.type.value)
     assert (revision.is_complete, revision.refs, revision.size_bytes) == (True, ("main",), 7002)
     assert {(file.path, file.digest) for file in revision.listing} == {
         (file.path, str(file.digest)) for file in listed(BODIES)
     }
-    assert store.missing(listed(BODIES)) == []
-    found = store.find_blob(sha256_of(BODIES["sub/deep/model.bin"]))
+    assert store.inventory.missing(listed(BODIES)) == []
+    found = store.inventory.find(sha256_of(BODIES["sub/deep/model.bin"]))
     assert found is not None
     assert not found.is_verified
-    assert store.verify(found)
+    assert store.inventory.verify(found)
 
 
-def test_without_a_listing_nobody_knows_whether_it_is_complete(store: Store) -> None:
+def test_without_a_listing_completeness_is_unknown(store: Store) -> None:
     download(store.cache, BODIES)
     store.scan()
-    assert store.revisions()[0].is_complete is None
+    assert store.revisions.all()[0].is_complete is None
     store.save_manifest(manifest_of({**BODIES, "more": b"x"}))
-    assert store.revisions()[0].is_complete is False
+    assert store.revisions.all()[0].is_complete is False
     store.save_manifest(manifest_of(BODIES))
-    assert store.revisions()[0].is_complete is True
+    assert store.revisions.all()[0].is_complete is True
 
 
-def test_a_listing_that_appears_later_is_taken_into_account(store: Store) -> None:
+def test_a_listing_that_appears_later_counts(store: Store) -> None:
     download(store.cache, BODIES)
     store.scan()
     download(store.cache, BODIES, tree=True)
     store.scan()
-    assert store.revisions()[0].is_complete is True
+    assert store.revisions.all()[0].is_complete is True
 
 
 def test_nested_refs_are_read(store: Store) -> None:
@@ -157,13 +157,13 @@ def test_nested_refs_are_read(store: Store) -> None:
     (store.cache / REPO.folder / "refs" / "half").write_text("cccc")
     (store.cache / REPO.folder / "refs" / "binary").write_bytes(b"\xff\xfe")
     store.scan()
-    assert set(store.revisions()[0].refs) == {"refs/pr/1", "dev/exp"}
-    known = store.read_ref(REPO, Revision("dev/exp"))
+    assert set(store.revisions.all()[0].refs) == {"refs/pr/1", "dev/exp"}
+    known = store.refs.read(REPO, Revision("dev/exp"))
     assert known is not None
     assert (known[0], known[2]) == (COMMIT, "cache")
 
 
-def test_what_is_not_finished_foreign_or_broken_is_left_out(store: Store) -> None:
+def test_unfinished_foreign_and_broken_files_are_ignored(store: Store) -> None:
     snapshot = download(store.cache, BODIES)
     blobs = store.cache / REPO.folder / "blobs"
     names = (
@@ -196,13 +196,13 @@ def test_what_is_not_finished_foreign_or_broken_is_left_out(store: Store) -> Non
     result = store.scan()
     assert result.repos == 1
     assert len(result.skipped) == 3
-    revision = store.revision(REPO, COMMIT)
+    revision = store.revisions.find(REPO, COMMIT)
     assert revision is not None
     assert {(file.path, file.digest) for file in revision.listing} == {
         *((file.path, str(file.digest)) for file in listed(BODIES)),
         ("md5etag", ""),
     }
-    assert len(store.unverified(100)) == 3
+    assert len(store.inventory.unverified(100)) == 3
 
 
 def test_a_link_that_leaves_the_cache_gives_no_blob_away(store: Store, tmp_path: Path) -> None:
@@ -213,27 +213,25 @@ def test_a_link_that_leaves_the_cache_gives_no_blob_away(store: Store, tmp_path:
     (snapshot / "config.json").symlink_to(secret)
     store.scan()
     store.set_share(REPO, True)
-    for blob in store.unverified(10):
-        store.verify(blob)
+    for blob in store.inventory.unverified(10):
+        store.inventory.verify(blob)
     digests = [git_sha1_of(b"secret"), *(file.digest for file in listed(BODIES))]
-    shared = [found for digest in digests if (found := store.shared_blob(digest)) is not None]
+    shared = [found for digest in digests if (found := store.shared.blob(digest)) is not None]
     assert all(found.path.resolve().is_relative_to(store.cache) for found in shared)
 
 
-def test_a_scan_sees_what_came_and_what_went(store: Store) -> None:
+def test_a_scan_finds_new_and_removed_files(store: Store) -> None:
     download(store.cache, BODIES)
     store.scan()
     download(store.cache, {"new.json": b"new"}, COMMIT_2)
     (store.snapshot_path(REPO, COMMIT) / "config.json").unlink()
     assert store.scan().changed_repos == 1
-    assert {revision.commit: revision.files for revision in store.revisions()} == {COMMIT: 2, COMMIT_2: 1}
-    assert store.read_ref(REPO, Revision("main")) is not None
+    assert {revision.commit: revision.files for revision in store.revisions.all()} == {COMMIT: 2, COMMIT_2: 1}
+    assert store.refs.read(REPO, Revision("main")) is not None
     assert store.scan_repo(REPO).changed_repos == 0
 
 
-def test_what_is_removed_while_its_repo_is_read_does_not_come_back(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_removed_during_a_scan_do_not_come_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     download(store.cache, BODIES)
     download(store.cache, {"new.json": b"new"}, COMMIT_2)
     read = scan.read_repo
@@ -248,7 +246,7 @@ def test_what_is_removed_while_its_repo_is_read_does_not_come_back(
     monkeypatch.setattr(scan, "read_repo", read_and_remove)
     store.scan()
     assert len(reads) == 2
-    assert [revision.commit for revision in store.revisions()] == [COMMIT_2]
+    assert [revision.commit for revision in store.revisions.all()] == [COMMIT_2]
 
 
 def test_an_unchanged_cache_is_not_read_again(store: Store) -> None:
@@ -268,19 +266,19 @@ def test_an_unchanged_cache_is_not_read_again(store: Store) -> None:
 def test_verified_stays_verified_over_a_scan(store: Store) -> None:
     download(store.cache, BODIES)
     store.scan()
-    for blob in store.unverified(10):
-        assert store.verify(blob)
+    for blob in store.inventory.unverified(10):
+        assert store.inventory.verify(blob)
     download(store.cache, {"more": b"more"}, COMMIT_2)
     store.scan()
-    assert [blob.digest for blob in store.unverified(10)] == [git_sha1_of(b"more")]
+    assert [blob.digest for blob in store.inventory.unverified(10)] == [git_sha1_of(b"more")]
 
 
 def test_a_blob_the_client_fetched_since_the_last_scan_is_found_in_its_repo(store: Store) -> None:
     download(store.cache, BODIES)
-    assert store.find_blob(git_sha1_of(b"{}")) is None
-    assert store.find_blob(git_sha1_of(b"{}"), REPO) is not None
+    assert store.inventory.find(git_sha1_of(b"{}")) is None
+    assert store.inventory.find(git_sha1_of(b"{}"), REPO) is not None
     assert store.scan_repo(REPO).changed_repos == 1
-    assert store.missing(listed(BODIES)) == []
+    assert store.inventory.missing(listed(BODIES)) == []
 
 
 def test_a_repo_folder_that_is_a_link_to_another_place_works_and_is_removed(store: Store, tmp_path: Path) -> None:

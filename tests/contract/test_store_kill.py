@@ -1,4 +1,4 @@
-"""Killed at any instant, the cache holds only what is right, and the next run goes on from there."""
+"""After a kill at any instant the cache has only right bytes, and the next run continues."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub import scan_cache_dir
 
 from fakes.hub_cache import COMMIT, REPO, digest_of, listed
-from hfpeer.cache.blobs import hash_file
+from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.cache.store import Store
 from hfpeer.names import Digest
 
@@ -35,26 +35,26 @@ manifest = manifest_of(bodies)
 print("begin", flush=True)
 store.save_manifest(manifest)
 store.scan()
-for file in store.missing(manifest.files):
+for file in store.inventory.missing(manifest.files):
     body = memoryview(bodies[file.path])
     if file.path.endswith(".json"):
-        store.publish_small(REPO, [(file.digest, bytes(body))])
+        store.ingester.ingest_many(REPO, {file.digest: bytes(body)})
         continue
     partial = store.open_partial(file.digest, file.size_bytes)
     for gap in list(partial.present.gaps(0, file.size_bytes)):
         partial.write(gap.start, body[gap.start : gap.stop])
         partial.record(*gap, "origin:hub")
     partial.sync()
-    store.publish_blob(partial, REPO)
-    store.install(REPO, COMMIT, [file])
-store.install(REPO, COMMIT, manifest.files)
-store.write_ref(REPO, Revision("main"), COMMIT, "origin")
+    store.ingester.ingest_blob(partial, REPO)
+    store.ingester.install(REPO, COMMIT, [file])
+store.ingester.install(REPO, COMMIT, manifest.files)
+store.refs.write(REPO, Revision("main"), COMMIT, "origin")
 store.close()
 """
 
 
 def run(tmp_path: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", FILL, tmp_path / "hub", tmp_path / "home"]
+    command: list[str | Path] = [sys.executable, "-c", FILL, tmp_path / "hub", tmp_path / "home"]
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "PATH": ""}
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     assert process.stdout is not None
@@ -80,7 +80,7 @@ def assert_all_is_right(cache: Path) -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_a_kill_at_any_instant_leaves_only_what_is_right(tmp_path: Path, seed: int) -> None:
+def test_a_kill_at_any_instant_leaves_only_right_bytes(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
     for _ in range(KILLS):
         process = run(tmp_path)
@@ -93,7 +93,7 @@ def test_a_kill_at_any_instant_leaves_only_what_is_right(tmp_path: Path, seed: i
     assert process.returncode == 0
     assert_all_is_right(tmp_path / "hub")
     store = Store(tmp_path / "hub", tmp_path / "home")
-    assert store.missing(listed(BODIES)) == []
-    assert store.revisions()[0].is_complete
-    assert store.find_blob(digest_of("x.bin", BODIES["part-1/1.bin"])) is not None
+    assert store.inventory.missing(listed(BODIES)) == []
+    assert store.revisions.all()[0].is_complete
+    assert store.inventory.find(digest_of("x.bin", BODIES["part-1/1.bin"])) is not None
     store.close()

@@ -24,12 +24,13 @@ from hfpeer.errors import (
     RepoNotFound,
     RevisionNotFound,
 )
-from hfpeer.gitproof import object_id, prove
+from hfpeer.git.pack_reader import BrokenPack, read_objects
+from hfpeer.git.proof import object_id, prove
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, FilePath, RepoId, Revision, Visibility
-from hfpeer.upstream.api import Question, Timeouts
-from hfpeer.upstream.hub import Upstream
-from hfpeer.upstream.pack import BrokenPack, read_objects
+from hfpeer.upstream import api
+from hfpeer.upstream.api import ApiRequest, Timeouts
+from hfpeer.upstream.upstream import Upstream
 
 ZOO = RepoId.parse("acme/zoo")
 PATIENT = Timeouts(backoff_seconds=0.01)
@@ -124,11 +125,11 @@ async def test_a_private_repo_needs_a_token_that_may_see_it(
 ) -> None:
     commit = put_zoo(hub.storage, visibility="private")
     assert await commit_of(with_token, ZOO) == commit
-    for other in (upstream, with_token.acting_for(hub.foreign_token), with_token.acting_for(None)):
+    for other in (upstream, with_token.with_token(hub.foreign_token), with_token.with_token(None)):
         with pytest.raises(RepoNotFound):
             await commit_of(other, ZOO)
     with pytest.raises(AccessDenied, match="does not accept the token") as caught:
-        await commit_of(with_token.acting_for(hub.bad_token), ZOO)
+        await commit_of(with_token.with_token(hub.bad_token), ZOO)
     assert caught.value.hint and "hfpeer auth login" in caught.value.hint
 
 
@@ -139,10 +140,10 @@ async def test_a_gated_repo_is_listed_for_everybody_but_its_files_are_not_given(
     assert await commit_of(upstream, ZOO) == commit
     assert (await upstream.manifest(ZOO, commit)).is_attested
     assert not (await with_token.manifest(ZOO, commit)).is_attested
-    await with_token.check_access(ZOO)
-    for other in (upstream, with_token.acting_for(hub.foreign_token)):
+    await with_token.auth_check(ZOO)
+    for other in (upstream, with_token.with_token(hub.foreign_token)):
         with pytest.raises(GatedRepo) as caught:
-            await other.check_access(ZOO)
+            await other.auth_check(ZOO)
         assert caught.value.hint and "Ask for access" in caught.value.hint
 
 
@@ -270,6 +271,16 @@ async def test_pages_without_end_are_left(hub: HubSimulator, upstream: Upstream)
         await upstream.manifest(RepoId.parse("acme/many"), commit)
 
 
+async def test_pages_of_too_many_bytes_are_left(
+    hub: HubSimulator, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_zoo(hub.storage)
+    hub.behaviour.tree_page_entries = 2
+    monkeypatch.setattr(api, "MAX_PAGES_BYTES", 300)
+    with pytest.raises(HubUnreachable, match="no end"):
+        await upstream.manifest(ZOO, await commit_of(upstream, ZOO))
+
+
 async def test_a_truncated_listing_is_completed_by_path(hub: HubSimulator, upstream: Upstream) -> None:
     commit = Commit(put_many(hub.storage))
     hub.inject(faults.truncated_listing(100), path="*/tree/*")
@@ -316,7 +327,7 @@ def altered(entries: list[dict[str, Any]], forgery: str) -> list[dict[str, Any]]
 )
 async def test_a_forged_listing_is_refused(hub: HubSimulator, upstream: Upstream, forgery: str) -> None:
     commit = Commit(put_zoo(hub.storage))
-    entries = await upstream._api.pages(question_for_tree(upstream, commit), upstream._access)
+    entries = await upstream._api.get_pages(question_for_tree(upstream, commit), upstream._access)
     hub.inject(faults.substituted(json.dumps(altered(entries, forgery)).encode()), path="*/tree/*")
     hub.inject(faults.substituted(b"not a pointer"), path="*/raw/*")
     with pytest.raises(ForgedManifest):
@@ -324,7 +335,7 @@ async def test_a_forged_listing_is_refused(hub: HubSimulator, upstream: Upstream
 
 
 def question_for_tree(upstream: Upstream, commit: Commit) -> Any:
-    return Question(upstream._access.url(f"/api/models/acme/zoo/tree/{commit}?recursive=true"), ZOO)
+    return ApiRequest(upstream._access.url(f"/api/models/acme/zoo/tree/{commit}?recursive=true"), ZOO)
 
 
 async def test_a_pointer_that_is_not_canonical_is_kept_in_the_manifest(hub: HubSimulator, upstream: Upstream) -> None:
@@ -342,13 +353,15 @@ async def test_a_pointer_that_is_not_canonical_is_kept_in_the_manifest(hub: HubS
 async def test_a_file_with_an_impossible_name_does_not_keep_the_rest_from_being_proved(
     hub: HubSimulator, upstream: Upstream
 ) -> None:
-    hub.put_repo("model", "acme/zoo", {"good.txt": b"1", "dir/back\\slash": b"2", "C:x": b"3"})
+    long = "n" * 256
+    hub.put_repo("model", "acme/zoo", {"good.txt": b"1", f"dir/{long}": b"2", "a\\b": b"3", "C:x": b"4"})
     manifest = await upstream.manifest(ZOO, await commit_of(upstream, ZOO))
-    assert [str(file.path) for file in manifest.files] == ["good.txt"]
-    assert sorted(entry.path for entry in manifest.opaque) == ["C:x", "dir/back\\slash"]
+    assert [str(file.path) for file in manifest.files] == ["C:x", "a\\b", "good.txt"]
+    assert [(entry.path, entry.size_bytes) for entry in manifest.unusable] == [(f"dir/{long}", 1)]
     assert not manifest.is_attested
     hub.behaviour.has_git = False
-    assert [str(file.path) for file in (await upstream.manifest(ZOO, manifest.commit)).files] == ["good.txt"]
+    listed = await upstream.manifest(ZOO, manifest.commit)
+    assert (listed.files, listed.unusable) == (manifest.files, manifest.unusable)
 
 
 @pytest.mark.parametrize("why", ["no git", "no filters", "broken pack", "no pack", "git 503", "redirect"])
@@ -439,13 +452,24 @@ def test_a_pack_that_unpacks_to_too_much_is_refused_before_it_is_unpacked() -> N
 async def test_visibility_is_what_a_stranger_sees(
     hub: HubSimulator, with_token: Upstream, state: str, visibility: Visibility
 ) -> None:
-    put_zoo(hub.storage, visibility=state)
-    assert await with_token.visibility(ZOO) is visibility
+    commit = Commit(put_zoo(hub.storage, visibility=state))
+    place = commit if visibility is Visibility.PUBLIC else ""
+    assert await with_token.visibility(ZOO, commit) == await with_token.visibility(ZOO) == (visibility, place)
     assert not hub.requests_with_token()
 
 
+async def test_what_is_said_of_one_commit_is_not_said_of_another(hub: HubSimulator, with_token: Upstream) -> None:
+    other = Commit("ab" * 20)
+    put_zoo(hub.storage)
+    assert await with_token.visibility(ZOO, other) == (Visibility.PRIVATE, other), "it has none of that name"
+    head = Commit(hub.repo("model", str(ZOO)).refs()["refs/heads/main"])
+    answer = faults.substituted(b'{"private": false, "gated": false, "sha": "%s"}' % other.encode())
+    with hub.inject(answer), pytest.raises(HubUnreachable, match="instead of"):
+        await with_token.visibility(ZOO, head)
+
+
 async def test_a_missing_repo_is_not_public(hub: HubSimulator, with_token: Upstream) -> None:
-    assert await with_token.visibility(ZOO) is Visibility.PRIVATE
+    assert await with_token.visibility(ZOO) == (Visibility.PRIVATE, "")
 
 
 def test_an_unusable_proxy_setting_is_said_to_be_that(hub: HubSimulator, monkeypatch: pytest.MonkeyPatch) -> None:

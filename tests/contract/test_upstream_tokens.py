@@ -18,10 +18,10 @@ from hfpeer.errors import (
     RevisionNotFound,
 )
 from hfpeer.names import Commit, FilePath, RepoId, Revision, Visibility
+from hfpeer.net.body import SourceFault
 from hfpeer.upstream.api import Timeouts
-from hfpeer.upstream.hub import Upstream, UpstreamKind
-from hfpeer.upstream.hubs import Hubs
-from hfpeer.wire import SourceFault
+from hfpeer.upstream.upstream import Upstream, UpstreamKind
+from hfpeer.upstream.upstreams import Upstreams, VisibilityAnswer
 
 ZOO = RepoId.parse("acme/zoo")
 MAIN = Revision("main")
@@ -53,7 +53,11 @@ async def exercise(one: Upstream, repo: RepoId = ZOO) -> None:
     with suppress(HfpeerError):
         await one.visibility(repo)
     with suppress(HfpeerError):
-        await one.check_access(repo)
+        await one.visibility(repo, Commit(COMMITS[repo]))
+    with suppress(HfpeerError):
+        await one.auth_check(repo)
+    with suppress(HfpeerError):
+        await one.auth_check(repo, Commit(COMMITS[repo]))
     with suppress(HfpeerError):
         await one.manifest(repo, Commit(COMMITS[repo]))
     for path in (LARGE, FilePath("config.json"), FilePath("shard-0/file-0000.txt")):
@@ -89,7 +93,7 @@ async def test_the_cdn_never_sees_the_token(origin: HubSimulator, commit: Commit
 async def test_a_mirror_sees_no_token_without_the_opt_in(mirror: HubSimulator, commit: Commit) -> None:
     one = upstream("mirror", "mirror", mirror, sends_token=False)
     await exercise(one)
-    await exercise(one.acting_for(mirror.valid_token))
+    await exercise(one.with_token(mirror.valid_token))
     assert len(mirror.requests) > 8 and not mirror.requests_with_token() and listeners_with_token(mirror) == set()
     await one.aclose()
 
@@ -151,7 +155,7 @@ async def test_addresses_found_with_one_token_are_not_used_for_another(origin: H
     one.open_range(ZOO, commit, LARGE, 0, 10, size_bytes=size).close()
     assert len(origin.requests_for("*/resolve/*")) == 1
     with pytest.raises(SourceFault) as caught:
-        one.acting_for(origin.foreign_token).open_range(ZOO, commit, LARGE, 0, 10, size_bytes=size)
+        one.with_token(origin.foreign_token).open_range(ZOO, commit, LARGE, 0, 10, size_bytes=size)
     assert isinstance(caught.value.__cause__, GatedRepo)
     await one.aclose()
 
@@ -170,11 +174,11 @@ async def test_no_token_and_no_signature_is_in_our_log_or_our_errors(
     caplog.set_level(logging.DEBUG, logger="hfpeer")
     one = upstream("origin", "origin", origin, sends_token=True)
     messages = []
-    for make in (lambda: faults.status(500), faults.cut_before_headers, faults.expired_signature):
-        with origin.inject(make()):
-            for ask in (lambda: one.resolve(ZOO, MAIN), lambda: one.manifest(ZOO, commit)):
+    for fault_of_hub in (faults.status(500), faults.cut_before_headers(), faults.expired_signature()):
+        with origin.inject(fault_of_hub):
+            for asking in (one.resolve(ZOO, MAIN), one.manifest(ZOO, commit)):
                 with pytest.raises(HfpeerError) as caught:
-                    await ask()  # type: ignore[no-untyped-call]
+                    await asking
                 messages.append(f"{caught.value.to_problem()}")
             with pytest.raises(SourceFault) as fault:
                 one.open_range(ZOO, commit, LARGE, 0, 10, size_bytes=100)
@@ -188,12 +192,12 @@ async def test_no_token_and_no_signature_is_in_our_log_or_our_errors(
 
 
 @pytest.fixture
-def hubs(mirror: HubSimulator, origin: HubSimulator) -> Hubs:
-    return Hubs([upstream("mirror", "mirror", mirror, False), upstream("origin", "origin", origin, True)])
+def hubs(mirror: HubSimulator, origin: HubSimulator) -> Upstreams:
+    return Upstreams([upstream("mirror", "mirror", mirror, False), upstream("origin", "origin", origin, True)])
 
 
 async def test_the_first_that_knows_answers(
-    hubs: Hubs, mirror: HubSimulator, origin: HubSimulator, commit: Commit
+    hubs: Upstreams, mirror: HubSimulator, origin: HubSimulator, commit: Commit
 ) -> None:
     assert await hubs.resolve(ZOO, MAIN) == (commit, "mirror")
     manifest, name = await hubs.manifest(ZOO, commit)
@@ -213,7 +217,7 @@ FORGING: dict[str, Callable[[], Fault]] = {
 
 @pytest.mark.parametrize("fault", FORGING)
 async def test_a_bad_mirror_does_not_stop_the_origin(
-    hubs: Hubs, mirror: HubSimulator, commit: Commit, fault: str
+    hubs: Upstreams, mirror: HubSimulator, commit: Commit, fault: str
 ) -> None:
     mirror.inject(FORGING[fault](), path="/api/*")
     manifest, name = await hubs.manifest(ZOO, commit)
@@ -222,7 +226,7 @@ async def test_a_bad_mirror_does_not_stop_the_origin(
 
 
 async def test_a_proof_is_preferred_to_the_order(
-    hubs: Hubs, mirror: HubSimulator, origin: HubSimulator, commit: Commit
+    hubs: Upstreams, mirror: HubSimulator, origin: HubSimulator, commit: Commit
 ) -> None:
     mirror.behaviour.has_git = False
     assert (await hubs.manifest(ZOO, commit))[1] == "origin"
@@ -232,7 +236,7 @@ async def test_a_proof_is_preferred_to_the_order(
     await hubs.aclose()
 
 
-async def test_everybody_who_said_no_is_named(hubs: Hubs, mirror: HubSimulator, commit: Commit) -> None:
+async def test_everybody_who_said_no_is_named(hubs: Upstreams, mirror: HubSimulator, commit: Commit) -> None:
     with pytest.raises(RevisionNotFound) as caught:
         await hubs.resolve(ZOO, Revision("nope"))
     assert "mirror" in caught.value.message and "origin" in caught.value.message
@@ -244,32 +248,50 @@ async def test_everybody_who_said_no_is_named(hubs: Hubs, mirror: HubSimulator, 
 
 
 async def test_nobody_reachable_names_each_and_its_reason(
-    hubs: Hubs, mirror: HubSimulator, origin: HubSimulator
+    hubs: Upstreams, mirror: HubSimulator, origin: HubSimulator
 ) -> None:
     mirror.inject(faults.status(500))
     with origin.down(), pytest.raises(HubUnreachable) as caught:
         await hubs.resolve(ZOO, MAIN)
     assert "mirror answers 500" in caught.value.message and "origin cannot be reached" in caught.value.message
     with pytest.raises(HubUnreachable, match="no upstream"):
-        await Hubs([]).resolve(ZOO, MAIN)
+        await Upstreams([]).resolve(ZOO, MAIN)
     await hubs.aclose()
 
 
 async def test_a_private_repo_that_the_mirror_does_not_know_comes_from_the_origin(
-    hubs: Hubs, origin: HubSimulator
+    hubs: Upstreams, origin: HubSimulator
 ) -> None:
     commit = origin.put_repo("model", "acme/secret", {"a": Lfs(b"1")}, visibility="private")
     repo = RepoId.parse("acme/secret")
     assert await hubs.resolve(repo, MAIN) == (commit, "origin")
-    assert await hubs.visibility(repo) == (Visibility.PRIVATE, "mirror")
+    assert await hubs.visibility(repo, Commit(commit)) == [
+        VisibilityAnswer(origin.endpoint, True, Visibility.PRIVATE, "")
+    ]
+    await hubs.aclose()
+
+
+async def test_mirrors_are_asked_who_may_see_it_only_while_the_origin_is_silent(
+    hubs: Upstreams, mirror: HubSimulator, origin: HubSimulator, commit: Commit
+) -> None:
+    public = VisibilityAnswer(origin.endpoint, True, Visibility.PUBLIC, commit)
+    assert await hubs.visibility(ZOO, commit, asks_mirrors=True) == [public]
+    assert not mirror.requests
+    with origin.down():
+        with pytest.raises(HubUnreachable, match="No origin tells"):
+            await hubs.visibility(ZOO, commit)
+        assert not mirror.requests
+        assert await hubs.visibility(ZOO, commit, asks_mirrors=True) == [
+            VisibilityAnswer(mirror.endpoint, False, Visibility.PUBLIC, commit)
+        ]
     await hubs.aclose()
 
 
 async def test_a_forgery_outweighs_absence(
-    hubs: Hubs, mirror: HubSimulator, origin: HubSimulator, commit: Commit
+    hubs: Upstreams, mirror: HubSimulator, origin: HubSimulator, commit: Commit
 ) -> None:
     for hub in (mirror, origin):
         hub.inject(faults.substituted(b"[]"), path="/api/*")
-    with pytest.raises(ForgedManifest, match="does not fit"):
+    with pytest.raises(ForgedManifest, match="contradicts"):
         await hubs.manifest(ZOO, commit)
     await hubs.aclose()

@@ -17,8 +17,9 @@ import pytest
 import uvicorn
 
 from fakes.doors import OpenDoor, eventually, open_door, wire
-from hfpeer_daemon.responses import App, Receive, Scope, Send
-from hfpeer_daemon.zero_copy import EXTENSION, MAX_HEAD_BYTES, SendBroken
+from hfpeer.budgets import MAX_HEAD_BYTES
+from hfpeer_daemon.http.responses import App, Receive, Scope, Send
+from hfpeer_daemon.http.zero_copy import EXTENSION, SendBroken, Times
 
 CONTENT = os.urandom(3 * 1024 * 1024 + 17)
 Runner = Callable[[Coroutine[Any, Any, None]], None]
@@ -199,7 +200,7 @@ def test_a_client_that_takes_nothing_loses_its_connection(tmp_path: Path, run: R
     app = FileApp(path)
 
     async def scenario() -> None:
-        async with door_to(app, stall_timeout_seconds=0.2) as door:
+        async with door_to(app, times=Times(stall_seconds=0.2)) as door:
             with socket.create_connection((door.address.host, door.address.port)) as sock:
                 sock.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
                 await eventually(lambda: bool(app.broken))
@@ -249,7 +250,7 @@ def test_a_head_without_end_is_refused(file: Path, run: Runner) -> None:
 
 def test_a_head_that_never_comes_costs_no_connection(file: Path, run: Runner) -> None:
     async def scenario() -> None:
-        opened = door_to(FileApp(file), head_timeout_seconds=0.1)
+        opened = door_to(FileApp(file), times=Times(0.1, 0.1))
         async with opened as door, wire(door.address) as silent, wire(door.address) as slow:
             slow.writer.write(b"GET / HTTP/1.1\r\nHost:")
             assert await silent.rest() == b""
@@ -263,7 +264,7 @@ def test_a_pipelined_head_has_time_until_the_answer_before_it_is_out(tmp_path: P
     path.write_bytes(bytes(64 * 1024 * 1024))
 
     async def scenario() -> None:
-        async with door_to(FileApp(path), head_timeout_seconds=0.1) as door, wire(door.address) as connection:
+        async with door_to(FileApp(path), times=Times(0.1, 0.1)) as door, wire(door.address) as connection:
             connection.writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET / HTTP/1.1\r\n")
             await connection.head()
             await asyncio.sleep(0.4)
@@ -274,9 +275,9 @@ def test_a_pipelined_head_has_time_until_the_answer_before_it_is_out(tmp_path: P
     run(scenario())
 
 
-def test_a_kept_connection_may_rest_longer_than_a_head_may_take(file: Path, run: Runner) -> None:
+def test_a_kept_connection_may_be_idle_longer_than_a_head_may_take(file: Path, run: Runner) -> None:
     async def scenario() -> None:
-        async with door_to(FileApp(file), head_timeout_seconds=0.1) as door, wire(door.address) as connection:
+        async with door_to(FileApp(file), times=Times(0.1, 0.1)) as door, wire(door.address) as connection:
             await connection.ask("/")
             await asyncio.sleep(0.3)
             assert (await connection.ask("/")).body == CONTENT

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from hfpeer.names import Address
-from hfpeer_daemon.doors import Door
-from hfpeer_daemon.listeners import bound_address, listen_tcp
-from hfpeer_daemon.responses import App
-from hfpeer_daemon.zero_copy import zero_copy_protocol
+from hfpeer.net.address import Address
+from hfpeer.net.networks import AllowedNetworks
+from hfpeer_daemon.http.connections import ConnectionLimits
+from hfpeer_daemon.http.door import Door
+from hfpeer_daemon.http.listeners import bound_address, listen_tcp
+from hfpeer_daemon.http.responses import App
+from hfpeer_daemon.http.zero_copy import Times, zero_copy_protocol
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 @dataclass
@@ -26,6 +28,8 @@ class OpenDoor:
     address: Address
     threads: ThreadPoolExecutor
     close: Callable[[], None]
+    connections: Callable[[], int]
+    """How many the door counts."""
 
     async def threads_are_free(self) -> bool:
         """Whether every sending thread comes back: each takes a job and gives it back."""
@@ -42,22 +46,21 @@ async def open_door(
     listener: socket.socket | None = None,
     headers: tuple[tuple[str, str], ...] = (),
     threads: int = 2,
-    stall_timeout_seconds: float = 30.0,
-    head_timeout_seconds: float = 30.0,
+    times: Times | None = None,
+    limits: Sequence[ConnectionLimits] = (ConnectionLimits(512, 512, 512),),
+    allowed: AllowedNetworks | None = None,
     grace_seconds: int = 1,
 ) -> AsyncIterator[OpenDoor]:
     """The app behind a real server on `listener`, else an ephemeral port; closed, with all its threads, at the end."""
     pool = ThreadPoolExecutor(threads)
     listener = listener or listen_tcp(Address("127.0.0.1", 0), "lan.listen")
     address = Address("127.0.0.1", 0) if listener.family == socket.AF_UNIX else bound_address(listener)
-    protocol = zero_copy_protocol(
-        pool, stall_timeout_seconds=stall_timeout_seconds, head_timeout_seconds=head_timeout_seconds
-    )
-    door = Door(make_app(pool), listener, protocol, headers, grace_seconds)
+    protocol = zero_copy_protocol(pool, times or Times(30.0, 30.0, 30.0, 30.0))
+    door = Door(make_app(pool), listener, protocol, headers, grace_seconds, limits=limits, allowed=allowed)
     serving = asyncio.ensure_future(door.serve_door())
     try:
         await asyncio.wait_for(door.is_open.wait(), PATIENCE_SECONDS)
-        yield OpenDoor(address, pool, door.close)
+        yield OpenDoor(address, pool, door.close, lambda: door.connections)
     finally:
         door.close()
         await asyncio.wait_for(serving, PATIENCE_SECONDS)

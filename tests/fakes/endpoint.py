@@ -59,10 +59,10 @@ class Endpoint:
             return Said(answer.status, names, content, is_whole)
 
     def get(self, target: str, **headers: str) -> Said:
-        return self.ask("GET", target, **headers)
+        return self.ask("GET", target, None, **headers)
 
     def head(self, target: str, **headers: str) -> Said:
-        return self.ask("HEAD", target, **headers)
+        return self.ask("HEAD", target, None, **headers)
 
     @contextmanager
     def open(
@@ -98,13 +98,13 @@ class Stage:
     folder: Path
 
     def requests(self) -> list[str]:
-        """What the hub was asked since the last time, as `METHOD path`, finished or not."""
+        """The requests that the hub got since the last call, as `METHOD path`, finished or not."""
         self.hub.wait_until_quiet()
         asked = [f"{record.method} {record.path}" for record in self.hub.requests]
         self.hub.clear()
         return asked
 
-    def tool(self, cache: str = "client", **more: str) -> dict[str, str]:
+    def tool(self, cache: str = "client", **more: str) -> dict[str, Any]:
         """The environment of a Hugging Face tool that asks this endpoint, with a cache of its own."""
         folder = self.folder / cache
         return {
@@ -127,4 +127,4 @@ def staged(folder: Path, machines: Machines, name: str = "door", **options: Any)
 def endpoint_of(machine: Machine) -> Endpoint:
     """Starts the machine's daemon; its endpoint."""
     machine.start()
-    return Endpoint(f"http://{machine.do('status')['listeners']['endpoint']}")
+    return Endpoint(f"http://{machine.status().listeners['endpoint']}")

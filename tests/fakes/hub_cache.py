@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from hfpeer.git.lfs import pointer_text
+from hfpeer.git.proof import commit_body, object_id, root_tree
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 
@@ -39,6 +42,16 @@ def listed(bodies: Mapping[str, bytes]) -> list[ManifestFile]:
 
 def manifest_of(bodies: Mapping[str, bytes], commit: Commit = COMMIT, repo: RepoId = REPO) -> Manifest:
     return Manifest(repo, commit, tuple(sorted(listed(bodies), key=lambda file: file.path)))
+
+
+def proved_manifest_of(bodies: Mapping[str, bytes], repo: RepoId = REPO) -> Manifest:
+    """The manifest of a real commit with these contents. Its commit id depends on them."""
+    files = []
+    for file in manifest_of(bodies).files:
+        pointer = pointer_text(file.digest.hex, file.size_bytes)
+        files.append(replace(file, blob_id=object_id("blob", pointer)) if file.is_lfs else file)
+    raw = commit_body(root_tree(files), author="a <a@b>", time_seconds=1, message="m")
+    return Manifest(repo, Commit(object_id("commit", raw)), tuple(files), commit_object=raw)
 
 
 def download(

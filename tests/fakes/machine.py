@@ -20,36 +20,36 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from fakes.lan import Host
-from hfpeer.control import ControlClient
+from fakes.network.host import Host
+from fakes.network.program import kill_session
+from fakes.waiting import wait_until
+from hfpeer.config.paths import Places
+from hfpeer.control.client import ControlClient
+from hfpeer.control.results import NodeStatus, PeerStatus
 from hfpeer.errors import from_problem
-from hfpeer.operations import PeerStatus
-from hfpeer.paths import Places
 
 HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
 COMMAND_SECONDS = 90.0
-STOP_SECONDS = 10.0
+STOP_SECONDS = 30.0
 UNDERTAKER = """
 cat >/dev/null
 for file in "$0"/*/home/daemon.pid; do
   read -r pid <"$file" && tr '\\0' '\\n' <"/proc/$pid/environ" | grep -qxF "HFPEER_HOME=${file%/*}" && kill -9 "$pid"
 done 2>/dev/null
 """
-"""Waits until whoever started it is gone, then kills the daemons of the homes below a folder, and no other process."""
+"""Waits until its parent is gone, then kills the daemons of the homes below a folder, and no other process."""
 OWN_VARIABLES = ("HFPEER_", "HF_", "HUGGING", "TRANSFORMERS_")
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What one command left behind."""
+    """The exit code and the output of one command."""
 
     code: int
     out: str
@@ -117,14 +117,14 @@ class Machine:
 
     def do(self, *words: str, **environ: str) -> Any:
         """Runs `hfpeer --json WORDS` and gives its result. Raises the error it ended with."""
-        ran = self.hfpeer(*words, **environ)
+        ran = self.hfpeer(*words, timeout_seconds=COMMAND_SECONDS, **environ)
         if ran.code:
             raise from_problem(ran.problem)
         return json.loads(ran.out) if ran.out.strip() else None
 
     def python(self, script: str, *arguments: str, **environ: str) -> Any:
         """Runs a Python script that prints JSON, and gives that. Raises AssertionError with its stderr."""
-        ran = self.run(sys.executable, "-c", script, *arguments, **environ)
+        ran = self.run(sys.executable, "-c", script, *arguments, timeout_seconds=COMMAND_SECONDS, **environ)
         assert ran.code == 0, ran.err
         return ran.document
 
@@ -133,7 +133,7 @@ class Machine:
         try:
             out, err = process.communicate(timeout=timeout_seconds)
         except BaseException:
-            _kill(process)
+            kill_session(process)
             raise
         return Ran(process.returncode, out, err)
 
@@ -143,7 +143,7 @@ class Machine:
     def pid(self) -> int | None:
         """The process of its daemon, as its home tells; None when none runs."""
         try:
-            pid = int((self.home / "daemon.pid").read_text())
+            pid = int((self.home / "daemon.pid").read_text().split("\n")[0])
             variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except (OSError, ValueError):
             return None
@@ -152,11 +152,19 @@ class Machine:
     @property
     def address(self) -> str:
         """`HOST:PORT` of the LAN door. The daemon must run."""
-        return str(self.do("status")["listeners"]["lan"])
+        return self.status().listeners["lan"]
 
     def start(self) -> Any:
         """Starts the daemon; its status."""
         return self.do("daemon", "start")
+
+    def start_changed(self, change: str) -> None:
+        """Starts the daemon in a process that first runs `change`, Python code: the product has no switch for it."""
+        code = f"{change}\nfrom hfpeer_daemon.server import main\nraise SystemExit(main())"
+        process = self.begin(sys.executable, "-c", code, PYTHONPATH=str(Path(__file__).parents[1]))
+        control_socket = Places(self.home, self.cache).control_socket
+        wait_until(lambda: control_socket.exists() or process.poll() is not None, f"{self.name}'s daemon listens")
+        assert process.poll() is None, self.finish(process)
 
     def stop(self) -> None:
         self.do("daemon", "stop")
@@ -170,35 +178,31 @@ class Machine:
 
     @property
     def log(self) -> str:
-        """The daemon's log so far."""
+        """The daemon's log."""
         path = self.home / "logs" / "hfpeerd.log"
         return path.read_text() if path.exists() else ""
 
-    # What it knows and has
+    # What it knows and has: its daemon is asked over the control socket, without the time that a command takes to start
+
+    def status(self) -> NodeStatus:
+        return asyncio.run(self._daemon().status())
 
     def peers(self) -> list[PeerStatus]:
-        """The peers its daemon lists; asked without the time that a command takes to start."""
-
-        async def ask() -> list[PeerStatus]:
-            daemon = ControlClient(Places(self.home, self.cache).control_socket)
-            return await daemon.list_peers()
-
-        return asyncio.run(ask())
+        return asyncio.run(self._daemon().list_peers())
 
     def knows(self, other: Machine, state: str = "alive") -> bool:
         """Whether it lists the other as a peer in that state."""
         return any(peer.name == other.name and peer.state == state for peer in self.peers())
 
-    def wait_until_it_knows(self, other: Machine, state: str = "alive", seconds: float = 20.0) -> None:
+    def wait_until_it_knows(self, other: Machine, state: str = "alive", seconds: float = 30.0) -> None:
         wait_until(lambda: self.knows(other, state), f"{self.name} finds {other.name} {state}", seconds)
 
     def received_bytes(self) -> dict[str, int]:
         """Bytes by kind of source, without those that gave none."""
-        received = self.do("status")["received_bytes"]
-        return {kind: size for kind, size in received.items() if size}
+        return {kind: size for kind, size in self.status().received_bytes.items() if size}
 
     def blobs(self) -> dict[str, int]:
-        """Sizes of the visible blobs by their names. What is being written may vanish while it is looked at."""
+        """Sizes of the visible blobs by their names. A file may vanish meanwhile."""
         sizes = {}
         for path in self.cache.glob("*s--*/blobs/*"):
             with suppress(FileNotFoundError):
@@ -206,15 +210,22 @@ class Machine:
         return sizes
 
     def present_bytes(self) -> int:
-        """What is on its disk: whole blobs, and the journalled pieces of those on their way."""
-        from hfpeer.cache.blobs import partial_bytes
+        """Bytes on its disk: whole blobs, and the journalled pieces of partial ones."""
+        from hfpeer.cache.partial.files import partial_bytes
 
         return sum(self.blobs().values()) + partial_bytes(self.cache)
 
+    def _daemon(self) -> ControlClient:
+        return ControlClient(Places(self.home, self.cache).control_socket)
+
     def close(self) -> None:
-        """Ends what still runs here."""
-        for process in self._processes:
-            _kill(process)
+        """Ends what still runs here, all of it, also where something cannot be ended."""
+        with ExitStack() as left:
+            left.callback(self._end_daemon)
+            for process in self._processes:
+                left.callback(kill_session, process)
+
+    def _end_daemon(self) -> None:
         pid = self.pid
         if pid is not None:
             with suppress(ProcessLookupError):
@@ -236,11 +247,12 @@ class Machines:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for machine in self._made:
-            machine.close()
-        self._undertaker.communicate(timeout=STOP_SECONDS)
-        for machine in self._made:
-            shutil.rmtree(self._folder / machine.name, ignore_errors=True)
+        with ExitStack() as left:
+            for machine in self._made:
+                left.callback(shutil.rmtree, self._folder / machine.name, ignore_errors=True)
+            left.callback(self._undertaker.communicate, timeout=STOP_SECONDS)
+            for machine in self._made:
+                left.callback(machine.close)
 
     def __iter__(self) -> Iterator[Machine]:
         return iter(self._made)
@@ -262,25 +274,3 @@ class Machines:
         machine = Machine(name, self._folder / name, {**listeners, **node, **environ}, host)
         self._made.append(machine)
         return machine
-
-
-def wait_until(look: Callable[[], Found], what: str, seconds: float = 20.0) -> Found:
-    """The first true answer of `look`. Raises TimeoutError that says what did not come true."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = look()
-        if found:
-            return found
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
-
-
-def _kill(process: subprocess.Popen[str]) -> None:
-    """Ends a program with all that it started in its session."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait(STOP_SECONDS)
-    for pipe in (process.stdout, process.stderr):
-        if pipe is not None:
-            pipe.close()

@@ -1,4 +1,4 @@
-"""A node in memory: Operations and Holdings with nothing behind them but what a test puts in."""
+"""A node in memory: Operations and Provider with nothing behind them but what a test puts in."""
 
 from __future__ import annotations
 
@@ -11,24 +11,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfpeer.errors import NotFound
-from hfpeer.manifest import Manifest
-from hfpeer.names import Address, Commit, Digest, FilePath, RepoId, Revision
-from hfpeer.operations import (
-    MAIN,
+from hfpeer.control.operations import (
     AddRequest,
+    AdoptReport,
+    AdoptRequest,
     CachedFile,
     CachedRevision,
+    CacheReport,
+    CleanReport,
+    CleanRequest,
+    Forgotten,
     Holding,
+    ListedCommit,
+    ListedFile,
     NodeStatus,
     PeerStatus,
     Provenance,
     Published,
-    Removed,
+    RepairReport,
+    RepairRequest,
+    VerifyReport,
+    VerifyRequest,
 )
+from hfpeer.errors import NotFound
+from hfpeer.manifest import Manifest
+from hfpeer.names import MAIN, Commit, Digest, FilePath, RepoId, Revision
+from hfpeer.net.address import Address
+from hfpeer.peers.protocol.copies import CopiesMessage
+from hfpeer.peers.protocol.messages import CatalogMessage, NodeMessage, RefMessage, RevisionMessage
+from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
-from hfpeer.transfer.events import Event, Finished, Listener
-from hfpeer.wire import CatalogueMessage, NodeMessage, PieceMap, PieceNews, RefMessage, RevisionMessage
+from hfpeer.transfer.events import Event, Finished, OnEvent
 
 COMMIT = Commit("ab" * 20)
 
@@ -70,6 +83,7 @@ class MemoryNode:
         self.name = name
         self.blobs: dict[Digest, Path] = {}
         self.sizes: dict[Digest, int] = {}
+        self.leaving: set[Digest] = set()
         self.coming: dict[Digest, queue.Queue[int]] = {}
         self.partial: dict[Digest, RangeSet] = {}
         self.manifests: dict[tuple[RepoId, Commit], Manifest] = {}
@@ -79,9 +93,14 @@ class MemoryNode:
         self.provenance: list[Provenance] = []
         self.listeners: dict[str, str] = {}
         self.peers: dict[str, PeerStatus] = {}
+        self.report = VerifyReport("/cache", False, (), ())
+        self.adopted = AdoptReport((), 0, 0, 0, 0, 0, 0, {})
+        self.repaired = RepairReport("/cache", False, (), self.report)
         self.events: list[Event] = []
         self.gate: asyncio.Event | None = None
         self.failure: Exception | None = None
+        self.stored = CacheReport("/cache", (), (), (), (), 0, 0, 0, 0)
+        self.cleaned = CleanReport(False, (), (), 0)
         self.generation = 1
         self.news: asyncio.Queue[PieceNews] = asyncio.Queue()
         self.calls: list[tuple[str, dict[str, Any]]] = []
@@ -109,7 +128,7 @@ class MemoryNode:
 
     # Operations
 
-    async def add(self, request: AddRequest, on_event: Listener) -> Finished:
+    async def add(self, request: AddRequest, on_event: OnEvent) -> Finished:
         self.calls.append(("add", {"request": request}))
         self.running_adds += 1
         try:
@@ -124,6 +143,40 @@ class MemoryNode:
             self.running_adds -= 1
             self.add_ended.set()
 
+    async def list_commit(self, request: AddRequest) -> ListedCommit:
+        self._record("list_commit", request=request)
+        files = (ListedFile("a.json", 2, "git-sha1:" + "0" * 40, True, True),)
+        kind, folder = request.repo.type.value, f"/cache/{request.repo.folder}/{COMMIT}"
+        return ListedCommit(request.repo.full_name, kind, COMMIT, folder, "public", True, files)
+
+    async def verify(self, request: VerifyRequest, on_event: OnEvent) -> VerifyReport:
+        self.calls.append(("verify", {"request": request}))
+        for event in self.events:
+            on_event(event)
+        if self.failure is not None:
+            raise self.failure
+        return self.report
+
+    async def repair(self, request: RepairRequest, on_event: OnEvent) -> RepairReport:
+        self.calls.append(("repair", {"request": request}))
+        for event in self.events:
+            on_event(event)
+        if self.failure is not None:
+            raise self.failure
+        return self.repaired
+
+    async def adopt(self, request: AdoptRequest, on_event: OnEvent) -> AdoptReport:
+        self.calls.append(("adopt", {"request": request}))
+        for event in self.events:
+            on_event(event)
+        if self.failure is not None:
+            raise self.failure
+        return self.adopted
+
+    async def forget_adopted(self, places: tuple[str, ...] = ()) -> Forgotten:
+        self._record("forget_adopted", places=places)
+        return Forgotten(2, 20)
+
     async def list_revisions(
         self, repo: RepoId | None = None, revision: Revision | None = None
     ) -> list[CachedRevision]:
@@ -133,9 +186,15 @@ class MemoryNode:
             raise NotFound(f"{repo} is not in the cache.", repo=str(repo))
         return found
 
-    async def remove(self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()) -> Removed:
-        self._record("remove", repo=repo, revision=revision, files=files)
-        return Removed(str(repo), (COMMIT,), len(files), 10)
+    async def cache_report(self) -> CacheReport:
+        self._record("cache_report")
+        return self.stored
+
+    async def clean(self, request: CleanRequest) -> CleanReport:
+        self._record("clean", request=request)
+        if self.failure is not None:
+            raise self.failure
+        return replace(self.cleaned, is_dry_run=request.is_dry_run)
 
     async def search(
         self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
@@ -147,8 +206,8 @@ class MemoryNode:
         self._record("why", repo=repo, revision=revision, files=files)
         return self.provenance
 
-    async def publish(self, folder: str, repo: RepoId) -> Published:
-        self._record("publish", folder=folder, repo=repo)
+    async def publish(self, folder: str, repo: RepoId, is_forced: bool = False) -> Published:
+        self._record("publish", folder=folder, repo=repo, is_forced=is_forced)
         return Published(str(repo), COMMIT, f"/cache/{repo.folder}", 2, 20, ("model.safetensors",))
 
     async def add_peer(self, address: str) -> PeerStatus:
@@ -191,19 +250,19 @@ class MemoryNode:
             is_daemon=False,
         )
 
-    # Holdings
+    # Provider
 
     @property
-    def holdings(self) -> MemoryNode:
+    def provider(self) -> MemoryNode:
         return self
 
     @property
     def identity(self) -> NodeMessage:
         return NodeMessage("00" * 8, self.name, "0", 1, self.generation)
 
-    async def catalogue(self) -> CatalogueMessage:
+    async def catalog(self) -> CatalogMessage:
         rows = [RevisionMessage(repo, commit, True, 1, 2, {"main": 1.0}) for repo, commit in self.manifests]
-        return CatalogueMessage(self.generation, tuple(rows))
+        return CatalogMessage(self.generation, tuple(rows))
 
     async def peer_addresses(self) -> list[str]:
         return [peer.address for peer in self.peers.values() if peer.state == "alive"]
@@ -228,6 +287,11 @@ class MemoryNode:
             return None
         size_bytes = self.sizes[digest]
         return PieceMap(size_bytes, MIB, 1, self._bits(digest, size_bytes))
+
+    async def copies(self, digests: Sequence[Digest]) -> CopiesMessage:
+        return CopiesMessage(
+            frozenset(self.blobs).intersection(digests) - frozenset(self.partial), frozenset(self.leaving)
+        )
 
     async def follow(
         self, digest: Digest, asked_by: str, until: asyncio.Event

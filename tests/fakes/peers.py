@@ -25,29 +25,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from hfpeer.gitproof import pointer_text
+from fakes.network.ports import listen
+from hfpeer.git.lfs import pointer_text
 from hfpeer.manifest import Manifest, ManifestFile
-from hfpeer.names import Address, Commit, Digest, RepoId, Revision
-from hfpeer.wire import (
+from hfpeer.names import Commit, Digest, RepoId, Revision
+from hfpeer.net.address import Address
+from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES, encode_batch_header, parse_batch_digests
+from hfpeer.peers.protocol.messages import CatalogMessage, NodeMessage, PeersMessage, RefMessage, RevisionMessage
+from hfpeer.peers.protocol.paths import (
     BATCH_PATH,
     BLOBS_PREFIX,
-    CATALOGUE_PATH,
+    CATALOG_PATH,
     MANIFESTS_PREFIX,
-    MAX_BATCH_BLOB_BYTES,
     NODE_PATH,
     PEERS_PATH,
     PROTOCOL_VERSION,
     REFS_PREFIX,
-    CatalogueMessage,
-    NodeMessage,
-    PeersMessage,
-    PieceMap,
-    RefMessage,
-    RevisionMessage,
-    encode_batch_header,
     generation_etag,
-    parse_batch_digests,
 )
+from hfpeer.peers.protocol.pieces import PieceMap, piece_digest
+from hfpeer.ranges import PieceGrid
 
 JOIN_SECONDS = 5.0
 CHUNK_BYTES = 256 * 1024
@@ -55,7 +52,7 @@ PIECE_BYTES = 1024 * 1024
 
 
 def digest_of(data: bytes, algorithm: str = "sha256") -> Digest:
-    """What `data` hashes to, as an LFS file (`sha256`) or as a plain one (`git-sha1`)."""
+    """The digest of `data`, as an LFS file (`sha256`) or as a plain one (`git-sha1`)."""
     if algorithm == "sha256":
         return Digest(algorithm, hashlib.sha256(data).hexdigest())
     return Digest(algorithm, hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest())
@@ -73,7 +70,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Reply:
-    """What goes out. `length` overrides the announced length, None announces the true one and -1 none at all;
+    """One response. `length` overrides the announced length, None announces the true one and -1 none at all;
     at `cuts_at` bytes of the body the connection is reset, at `ends_at` closed, at `stalls_at` it just stops."""
 
     status: int = 200
@@ -129,7 +126,7 @@ class GoodPeer:
 
     @property
     def paths(self) -> list[str]:
-        """The paths asked for so far, in order."""
+        """The paths asked for, in order."""
         return [request.path for request in self.requests]
 
     def wait_for_request(self, part: str = "", timeout_seconds: float = 5.0) -> Request:
@@ -156,9 +153,8 @@ class GoodPeer:
 
     def start(self) -> None:
         """Listen: on a free port the first time, on the same one after `stop`."""
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         self._stopping.clear()
-        self._server = socket.create_server((self._host, self._address.port), family=family, backlog=64)
+        self._server = listen(self._host, self._address.port, backlog=64)
         self._address = Address(self._host, self._server.getsockname()[1])
         self._acceptor = threading.Thread(target=self._accept, name=f"peer-{self.name}", daemon=True)
         self._acceptor.start()
@@ -193,7 +189,7 @@ class GoodPeer:
         return self.message(request)
 
     def message(self, request: Request) -> Reply:
-        if request.path == CATALOGUE_PATH and request.headers.get("if-none-match") == self._etag:
+        if request.path == CATALOG_PATH and request.headers.get("if-none-match") == self._etag:
             return Reply(304)
         document = self._document(request.path)
         if document is None:
@@ -216,12 +212,12 @@ class GoodPeer:
     def ref(self, repo: RepoId, revision: Revision) -> RefMessage | None:
         return self.refs.get((repo, revision))
 
-    def catalogue(self) -> dict[str, Any]:
+    def catalog(self) -> dict[str, Any]:
         shared = [
             RevisionMessage(manifest.repo, manifest.commit, True, len(manifest.files), manifest.size_bytes, {})
             for manifest in self.manifests.values()
         ]
-        return CatalogueMessage(self.generation, tuple(shared)).to_json()
+        return CatalogMessage(self.generation, tuple(shared)).to_json()
 
     def content(self, digest: Digest) -> bytes | None:
         """The bytes it has, or says it has, under a digest."""
@@ -250,6 +246,9 @@ class GoodPeer:
         if rest == "follow":
             in_chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(pieces), pieces)
             return Reply(body=in_chunks, headers={"Transfer-Encoding": "chunked"}, length=-1)
+        if rest == "digests":
+            extents = map(PieceGrid(len(data)).range_of, range(PieceGrid(len(data)).count))
+            data = bytes.fromhex("".join(piece_digest(data[start:stop]) for start, stop in extents))
         wanted = request.headers.get("range", "")
         first, _, last = wanted.removeprefix("bytes=").partition("-")
         start, stop = (int(first), min(int(last) + 1, len(data))) if wanted else (0, len(data))
@@ -258,8 +257,8 @@ class GoodPeer:
     def _document(self, path: str) -> Any:
         if path == NODE_PATH:
             return NodeMessage(self.node_id, self.name, "1.0", PROTOCOL_VERSION, self.generation).to_json()
-        if path == CATALOGUE_PATH:
-            return self.catalogue()
+        if path == CATALOG_PATH:
+            return self.catalog()
         if path == PEERS_PATH:
             return PeersMessage(self.peers).to_json()
         if path.startswith(MANIFESTS_PREFIX):
@@ -327,7 +326,7 @@ class GoodPeer:
 
 
 class UnreachablePeer(GoodPeer):
-    """Nobody listens at its address, which stays reserved."""
+    """No program listens at its address, which stays reserved."""
 
     def start(self) -> None:
         self._server = socket.socket(socket.AF_INET6 if ":" in self._host else socket.AF_INET)
@@ -487,7 +486,7 @@ class ForgingSizesPeer(GoodPeer):
 
 
 class ForgingRefsPeer(GoodPeer):
-    """Claims for every revision to know the latest commit: one that it made up."""
+    """Claims for every revision to know the latest commit: a commit that it made up."""
 
     forged = Commit("f" * 40)
 
@@ -503,7 +502,7 @@ class HugeMessagePeer(GoodPeer):
 
 
 class RedirectingPeer(GoodPeer):
-    """Sends everybody to another host; set `target` to watch whether anybody goes."""
+    """Redirects each client to another host; set `target` to watch whether a client follows."""
 
     target = "http://127.0.0.1:1"
 
@@ -525,8 +524,8 @@ class PathTraversalPeer(GoodPeer):
             file["path"] = name
         return json.dumps(document)
 
-    def catalogue(self) -> dict[str, Any]:
-        document = super().catalogue()
+    def catalog(self) -> dict[str, Any]:
+        document = super().catalog()
         for revision in document["revisions"]:
             revision["repo"] = "models/../../../escaped"
         return document
@@ -543,7 +542,7 @@ BAD_AT_BODIES: tuple[type[GoodPeer], ...] = (
     GzippingPeer,
     RedirectingPeer,
 )
-"""Those of whom a client notices at once that the body is not what was asked; LyingPeer only the hash finds out."""
+"""Peers of which a client notices at once that the body is not what was asked; LyingPeer only the hash finds out."""
 
 CAST: tuple[type[GoodPeer], ...] = (
     *BAD_AT_BODIES,

@@ -7,18 +7,21 @@ wire's words.
 from __future__ import annotations
 
 import threading
-import time
+from bisect import bisect_left
 from dataclasses import dataclass, field
 
-from hfpeer.transfer.sources import SourceKind, WantedBlob
-from hfpeer.wire import Body, SourceFault
+from hfpeer.net.body import Body, SourceFault
+from hfpeer.peers.protocol.pieces import PIECE_DIGEST_BYTES, piece_digest
+from hfpeer.ranges import PieceGrid
+from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.tiers import SourceKind, Tier
 
 
 @dataclass
 class FakeSource:
     """Gives `data`, `chunk_bytes` at a time, `bytes_per_second` a body (0: at once).
 
-    `dies_after` bytes in all it refuses everything; `is_silent_after` so many bytes of each body nothing comes any
+    `dies_after` bytes in all it refuses everything; `is_silent_after` that many bytes of each body nothing comes any
     more; with `never_answers` not even the body; with `ends_after` a body is shorter than announced. `lies_at` are
     offsets of the blob whose bytes it inverts. `refuses` is the fault of every request.
     """
@@ -35,12 +38,25 @@ class FakeSource:
     ends_after: int | None = None
     lies_at: frozenset[int] | range = frozenset()
     refuses: SourceFault | None = None
+    tells_digests: bool = True
+    digests_lie_at: frozenset[int] = frozenset()
+    """Pieces of which it tells a wrong digest."""
+    digests_told: int = 0
     node_id: str = ""
+    is_named: bool = False
     given: list[tuple[int, int]] = field(default_factory=list)
     released: threading.Event = field(default_factory=threading.Event)
     open_bodies: int = 0
     asked: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def tier(self) -> Tier:
+        return Tier.of(self.kind, is_named=self.is_named)
+
+    @property
+    def is_open(self) -> bool:
+        return self.kind == "peer"
 
     @property
     def given_bytes(self) -> int:
@@ -53,12 +69,25 @@ class FakeSource:
             raise self.refuses
         if self.never_answers:
             self.released.wait(30.0)
-            raise SourceFault("no answer within 30 s")
+            raise SourceFault("no response within 30 s")
         if self.is_dead:
             raise SourceFault("the connection was refused")
         with self._lock:
             self.open_bodies += 1
         return FakeBody(self, start, stop)
+
+    def open_piece_digests(self, blob: WantedBlob, pieces: range) -> Body:
+        if self.kind != "peer" or not self.tells_digests:
+            raise SourceFault("knows no digests of pieces", is_permanent=True)
+        grid = PieceGrid(blob.size_bytes)
+        extents = [(piece, grid.range_of(piece)) for piece in pieces]
+        digests = [
+            "00" * PIECE_DIGEST_BYTES if piece in self.digests_lie_at else piece_digest(self.data[start:stop])
+            for piece, (start, stop) in extents
+        ]
+        self.digests_told += len(pieces)
+        text = bytes.fromhex("".join(digests))
+        return FakeBody(FakeSource(self.name, text, open_bodies=1), 0, len(text))
 
     @property
     def is_dead(self) -> bool:
@@ -67,14 +96,12 @@ class FakeSource:
     def piece(self, start: int, stop: int) -> bytes:
         """The bytes as this source gives them."""
         found = bytearray(self.data[start:stop])
-        if isinstance(self.lies_at, range):
-            for offset in range(max(start, self.lies_at.start), min(stop, self.lies_at.stop)):
-                if offset in self.lies_at:
-                    found[offset - start] ^= 0xFF
-        else:
-            for offset in self.lies_at:
-                if start <= offset < stop:
-                    found[offset - start] ^= 0xFF
+        lies = self.lies_at
+        if isinstance(lies, range):
+            lies = lies[bisect_left(lies, start) : bisect_left(lies, stop)]
+        for offset in lies:
+            if start <= offset < stop:
+                found[offset - start] ^= 0xFF
         with self._lock:
             self.given.append((start, stop))
         return bytes(found)
@@ -115,13 +142,3 @@ class FakeBody:
 
     def abort(self) -> None:
         self._aborted.set()
-
-
-def wait_until(condition: object, seconds: float = 10.0) -> bool:
-    """Whether a condition, asked again and again, holds in time."""
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.005)
-    return True

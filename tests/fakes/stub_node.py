@@ -1,4 +1,4 @@
-"""What tests of a node's callers put into a MemoryNode: a cached repo, a peer, a status, the end of an add."""
+"""Adds what tests of a node's callers need to a MemoryNode: a cached repo, a peer, a status, the end of an add."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fakes.node import MemoryNode
-from hfpeer.operations import AddRequest, CachedFile, CachedRevision, NodeStatus, PeerStatus
-from hfpeer.settings import Settings
-from hfpeer.transfer.events import Finished, Listener
+from hfpeer.config.settings import Settings
+from hfpeer.control.operations import AddRequest, CachedFile, CachedRevision, NodeStatus, PeerStatus
+from hfpeer.transfer.events import Finished, OnEvent
 
 COMMIT = "5a0d" * 10
 TINY = CachedRevision(
@@ -81,7 +81,7 @@ class StubNode(MemoryNode):
             raise self.broken
         yield self
 
-    async def add(self, request: AddRequest, on_event: Listener) -> Finished:
+    async def add(self, request: AddRequest, on_event: OnEvent) -> Finished:
         await super().add(request, on_event)
         await asyncio.sleep(0)
         return self.finished

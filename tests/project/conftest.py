@@ -28,7 +28,7 @@ def module_names() -> list[str]:
 @pytest.fixture(scope="session")
 def plain_environ() -> dict[str, str]:
     """An environment in which nothing points at this checkout, its interpreter's path or the user's settings."""
-    prefixes = ("HF_", "HFPEER_", "HUGGINGFACE_", "PYTHON", "VIRTUAL_ENV", "PIP_REQUIRE_VIRTUALENV", "COV_")
+    prefixes = ("HF_", "HFPEER_", "HUGGINGFACE_", "PYTHON", "VIRTUAL_ENV", "PIP_REQUIRE_VIRTUALENV", "COV")
     return {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
 
 

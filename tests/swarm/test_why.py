@@ -8,7 +8,7 @@ from typing import Any
 
 from fakes.hub import HubSimulator, faults
 from fakes.machine import Machine, Machines
-from fakes.relay import Relay
+from fakes.network.relay import Relay
 
 Put = Callable[..., str]
 MB = 1_000_000
@@ -20,12 +20,12 @@ def why(machine: Machine, repo: str, *words: str) -> dict[str, Any]:
     return {file["path"]: file for file in machine.do("why", repo, *words)}
 
 
-def givers(file: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {giver["name"]: giver for giver in file["fetch"]["givers"]}
+def contributions(file: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {contribution["name"]: contribution for contribution in file["fetch"]["contributions"]}
 
 
 def assert_covers_all_once(file: dict[str, Any]) -> None:
-    parts = sorted(part for giver in file["fetch"]["givers"] for part in giver["ranges"])
+    parts = sorted(part for contribution in file["fetch"]["contributions"] for part in contribution["ranges"])
     assert [start for start, _ in parts] == [0, *(stop for _, stop in parts[:-1])]
     assert parts[-1][1] == file["size_bytes"]
 
@@ -48,18 +48,18 @@ def test_a_peer_that_died_in_the_middle_and_the_hub_that_did_the_rest_are_both_n
     file = why(machine, "acme/why", "model.safetensors", "-v", commit)["model.safetensors"]
     assert file["how"] == "fetched"
     assert began_at <= file["verified_at"] <= time.time()
-    by_name = givers(file)
+    by_name = contributions(file)
     assert set(by_name) == {"pegasus", hub.endpoint.removeprefix("http://")}
     peer, origin = by_name["pegasus"], by_name[hub.endpoint.removeprefix("http://")]
-    assert (peer["kind"], peer["road"], peer["address"], peer["interface"]) == ("peer", "lan", address, "lo")
+    assert (peer["kind"], peer["network"], peer["address"], peer["interface"]) == ("peer", "lan", address, "lo")
     assert (origin["kind"], origin["address"]) == ("origin", hub.endpoint)
     assert peer["size_bytes"] > SIZE_BYTES // 6
     assert_covers_all_once(file)
-    assert "pegasus" in {trouble["source"] for trouble in file["fetch"]["troubles"]}
+    assert "pegasus" in {failure["source"] for failure in file["fetch"]["failures"]}
 
     before = why(machine, "acme/why", "-v", commit)
     assert {path: file["how"] for path, file in before.items()} == dict.fromkeys(before, "fetched")
-    assert set(givers(before["config.json"])) == {"pegasus"}
+    assert set(contributions(before["config.json"])) == {"pegasus"}
     machine.stop()
     machine.start()
     assert why(machine, "acme/why", "-v", commit) == before
@@ -79,7 +79,7 @@ def test_what_was_wrong_and_came_again_is_told_with_its_range(
     finally:
         fault.remove()
     file = why(machine, "acme/lied", "model.safetensors")["model.safetensors"]
-    liars = {trouble["source"] for trouble in file["fetch"]["troubles"] if trouble["was_lying"]}
+    liars = {failure["source"] for failure in file["fetch"]["failures"] if failure["was_lying"]}
     assert liars == {mirror.endpoint.removeprefix("http://")}
     assert file["fetch"]["refetched_bytes"] > 0
     assert file["fetch"]["wrong_ranges"]

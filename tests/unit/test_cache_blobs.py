@@ -9,20 +9,21 @@ import resource
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
 import pytest
 
 from fakes.hub_cache import git_sha1_of, sha256_of
-from hfpeer.cache import blobs
-from hfpeer.cache.blobs import BlobHash, hash_file, open_partial
-from hfpeer.cache.layout import partial_folder
+from hfpeer.cache.cleaning.leftovers import sweep
+from hfpeer.cache.disk.layout import partial_folder
+from hfpeer.cache.partial.blob import open_partial
+from hfpeer.cache.partial.hashing import BlobHash, hash_file
 from hfpeer.errors import BrokenCache, Locked, NoSpace
 from hfpeer.names import Digest
 from hfpeer.ranges import MIB
+from hfpeer.system.cancellation import Stop, Stopped
 
 DIGEST = Digest("sha256", "a" * 64)
 
@@ -36,7 +37,7 @@ def child(program: str, *arguments: object) -> subprocess.Popen[str]:
 WRITE_FOREVER = """
 import sys
 from pathlib import Path
-from hfpeer.cache.blobs import open_partial
+from hfpeer.cache.partial.blob import open_partial
 from hfpeer.names import Digest
 partial = open_partial(Path(sys.argv[1]), Digest("sha256", "a" * 64), 64 << 20)
 for number in range(64):
@@ -67,7 +68,7 @@ def test_a_second_process_is_told_at_once_that_the_first_is_at_work(
         open_partial(tmp_path, DIGEST, 64 * MIB)
 
 
-def test_what_a_killed_process_wrote_is_continued(tmp_path: Path, writer: subprocess.Popen[str]) -> None:
+def test_the_partial_of_a_killed_process_is_continued(tmp_path: Path, writer: subprocess.Popen[str]) -> None:
     writer.send_signal(signal.SIGKILL)
     writer.wait()
     partial = open_partial(tmp_path, DIGEST, 64 * MIB)
@@ -109,7 +110,7 @@ def test_bytes_are_exact_in_memory_and_whole_pieces_on_disk(tmp_path: Path) -> N
     again.remove()
 
 
-def test_a_piece_made_of_parts_blames_each_part_after_a_restart(tmp_path: Path) -> None:
+def test_a_piece_of_several_sources_keeps_the_source_of_each_part_over_a_restart(tmp_path: Path) -> None:
     partial = open_partial(tmp_path, DIGEST, MIB)
     partial.record(0, 700, "peer:a")
     partial.record(700, MIB, "peer:b")
@@ -135,7 +136,7 @@ def test_an_empty_blob_is_whole_from_the_start(tmp_path: Path) -> None:
     assert partial.is_whole
     partial.record(0, 0, "peer:a")
     partial.sync()
-    partial.publish_to(tmp_path / "blobs" / "x")
+    partial.move_to(tmp_path / "blobs" / "x")
     assert (tmp_path / "blobs" / "x").read_bytes() == b""
 
 
@@ -149,7 +150,7 @@ def test_another_size_begins_anew(tmp_path: Path) -> None:
     other.remove()
 
 
-def test_a_journal_left_behind_by_a_publish_says_nothing_of_a_new_partial(tmp_path: Path) -> None:
+def test_a_journal_left_behind_by_an_ingest_does_not_count_for_a_new_partial(tmp_path: Path) -> None:
     partial = open_partial(tmp_path, DIGEST, MIB)
     partial.record(0, MIB, "peer:a")
     partial.path.rename(tmp_path / "published")
@@ -159,26 +160,26 @@ def test_a_journal_left_behind_by_a_publish_says_nothing_of_a_new_partial(tmp_pa
     again.remove()
 
 
-def test_a_published_blob_has_the_mode_of_a_new_file(tmp_path: Path) -> None:
+def test_an_ingested_blob_has_the_mode_of_a_new_file(tmp_path: Path) -> None:
     for mask, mode in ((0o022, 0o644), (0o077, 0o600)):
         before = os.umask(mask)
         try:
             partial = open_partial(tmp_path, DIGEST, 3)
-            partial.publish_to(tmp_path / "blobs" / str(mask))
+            partial.move_to(tmp_path / "blobs" / str(mask))
         finally:
             os.umask(before)
         assert (tmp_path / "blobs" / str(mask)).stat().st_mode & 0o777 == mode
     assert not partial_folder(tmp_path, DIGEST).exists()
 
 
-def test_publishing_replaces_a_link_and_does_not_write_through_it(tmp_path: Path) -> None:
+def test_an_ingest_replaces_a_link_and_does_not_write_through_it(tmp_path: Path) -> None:
     payload, blob = tmp_path / "payload", tmp_path / "blobs" / "x"
     payload.write_bytes(b"shared by others")
     blob.parent.mkdir()
     blob.symlink_to("../payload")
     partial = open_partial(tmp_path, DIGEST, 3)
     partial.write(0, memoryview(b"new"))
-    partial.publish_to(blob)
+    partial.move_to(blob)
     assert payload.read_bytes() == b"shared by others"
     assert not blob.is_symlink()
     assert blob.read_bytes() == b"new"
@@ -196,13 +197,13 @@ def test_a_repo_on_another_volume_gets_a_copy(tmp_path: Path) -> None:
         return replace(self, target)
 
     with mock.patch.object(Path, "replace", rename), mock.patch("os.link", side_effect=cross):
-        partial.publish_to(tmp_path / "blobs" / "x")
+        partial.move_to(tmp_path / "blobs" / "x")
     assert [path.name for path in (tmp_path / "blobs").iterdir()] == ["x"]
     assert (tmp_path / "blobs" / "x").read_bytes() == b"new"
     assert not partial_folder(tmp_path, DIGEST).exists()
 
 
-def test_space_is_promised_where_the_file_system_can(tmp_path: Path) -> None:
+def test_space_is_reserved_where_the_file_system_can(tmp_path: Path) -> None:
     partial = open_partial(tmp_path, DIGEST, 8 * MIB)
     assert partial.path.stat().st_blocks * 512 >= 8 * MIB
     partial.remove()
@@ -242,7 +243,7 @@ def test_a_blob_too_large_for_the_volume_is_refused_before_a_byte_is_fetched(sma
     assert error.facts["needed_bytes"] == 16 * MIB
     assert 0 < error.facts["free_bytes"] <= 4 * MIB
     assert "16,777,216 bytes are needed" in error.message
-    assert "later run continues" in (error.hint or "")
+    assert "continues where this one stopped" in (error.hint or "")
     assert not partial_folder(small_volume, DIGEST).exists()
 
 
@@ -288,7 +289,7 @@ def test_a_limit_on_the_size_of_files_is_no_space_too(tmp_path: Path) -> None:
     ("number", "kind"),
     [(errno.ENOSPC, NoSpace), (errno.EDQUOT, NoSpace), (errno.EIO, BrokenCache), (errno.EROFS, BrokenCache)],
 )
-def test_what_the_disk_says_while_writing_is_translated(tmp_path: Path, number: int, kind: type[Exception]) -> None:
+def test_errors_of_the_disk_during_a_write_are_translated(tmp_path: Path, number: int, kind: type[Exception]) -> None:
     partial = open_partial(tmp_path, DIGEST, MIB)
     with mock.patch("os.pwrite", side_effect=OSError(number, os.strerror(number))), pytest.raises(kind):
         partial.write(0, memoryview(b"x"))
@@ -328,7 +329,7 @@ def test_a_closed_partial_refuses_to_write(tmp_path: Path) -> None:
 # Sweeping
 
 
-def test_old_partials_are_swept_and_open_or_young_ones_stay(tmp_path: Path) -> None:
+def test_stale_partials_are_swept_and_open_or_fresh_ones_stay(tmp_path: Path) -> None:
     old, young, used = (Digest("sha256", letter * 64) for letter in "abc")
     for digest in (old, young):
         open_partial(tmp_path, digest, MIB).close()
@@ -336,9 +337,7 @@ def test_old_partials_are_swept_and_open_or_young_ones_stay(tmp_path: Path) -> N
     stray = tmp_path / "models--a--b" / ".0123abcd.hfpeer"
     stray.parent.mkdir()
     stray.touch()
-    for path in [*partial_folder(tmp_path, old).iterdir(), *partial_folder(tmp_path, used).iterdir(), stray]:
-        os.utime(path, (1, 1))
-    assert blobs.sweep(tmp_path, time.time() - 3600) >= MIB
+    assert sweep(tmp_path, lambda name, _: not name.endswith(young.hex)) >= MIB
     assert not partial_folder(tmp_path, old).exists()
     assert not stray.exists()
     assert partial_folder(tmp_path, young).exists()
@@ -350,7 +349,7 @@ def test_old_partials_are_swept_and_open_or_young_ones_stay(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", os.urandom(3 * MIB + 17)])
-def test_hashes_are_what_the_hub_calls_etags(tmp_path: Path, body: bytes) -> None:
+def test_hashes_equal_the_etags_of_the_hub(tmp_path: Path, body: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(body)
     assert hash_file(path, "sha256", len(body)) == sha256_of(body).hex == hashlib.sha256(body).hexdigest()
@@ -375,8 +374,14 @@ def test_a_file_shorter_than_it_should_be_does_not_hash_to_its_name(tmp_path: Pa
 def test_a_hash_can_be_stopped(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(3 * MIB))
     seen: list[int] = []
-    should_stop: Callable[[], bool] = lambda: len(seen) == 1  # noqa: E731
-    assert hash_file(tmp_path / "file", "sha256", 3 * MIB, seen.append, should_stop) is None
+    stop = Stop()
+
+    def hear(size_bytes: int) -> None:
+        seen.append(size_bytes)
+        stop.set()
+
+    with pytest.raises(Stopped):
+        stop.run(hash_file, tmp_path / "file", "sha256", 3 * MIB, hear)
     assert len(seen) == 1
 
 

@@ -1,4 +1,4 @@
-"""What is remembered of how a blob came: as long as the blob is there, and not of more than can be kept."""
+"""Fetch records: kept as long as the blob, and at most MAX_FETCHES of them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from fakes.peers import digest_of
-from hfpeer.cache import catalog
-from hfpeer.cache.catalog import Catalog
-from hfpeer.cache.records import FetchRecord, Giver, Trouble
+from hfpeer.cache.index import history
+from hfpeer.cache.index.database import Database
+from hfpeer.cache.records import Contribution, Failure, FetchRecord
 from hfpeer.cache.store import Store
 from hfpeer.errors import Locked
 from hfpeer.names import Digest, RepoId
@@ -19,8 +19,8 @@ from hfpeer.names import Digest, RepoId
 ONE, OTHER = RepoId.parse("acme/one"), RepoId.parse("acme/other")
 DATA = b"bytes of a blob"
 DIGEST = digest_of(DATA)
-PEGASUS = Giver("pegasus", "peer", "10.0.0.1:9437", "lan", "eth0", 10, ((0, 10),))
-BROKE = Trouble("pegasus", "the connection broke", False, 5.0)
+PEGASUS = Contribution("pegasus", "peer", "10.0.0.1:9437", "lan", "eth0", 10, ((0, 10),))
+BROKE = Failure("pegasus", "the connection broke", False, 5.0)
 
 
 @pytest.fixture
@@ -35,53 +35,53 @@ def record(digest: Digest = DIGEST, verified_at: float | None = 6.0) -> FetchRec
 
 
 def test_a_record_outlives_a_restart(store: Store, tmp_path: Path) -> None:
-    store.publish_bytes(DIGEST, DATA, ONE)
-    store.note_fetches([record()])
+    store.ingester.ingest_bytes(DIGEST, DATA, ONE)
+    store.history.note([record()])
     store.close()
     again = Store(tmp_path / "hub", tmp_path / "home")
-    assert again.fetch_record(DIGEST) == record()
+    assert again.history.find([str(DIGEST)]).get(str(DIGEST)) == record()
     again.close()
 
 
 def test_a_record_goes_with_the_last_place_where_the_blob_lies(store: Store) -> None:
     for repo in (ONE, OTHER):
-        store.publish_bytes(DIGEST, DATA, repo)
-    store.note_fetches([record()])
+        store.ingester.ingest_bytes(DIGEST, DATA, repo)
+    store.history.note([record()])
     store.remove(ONE)
-    assert store.fetch_record(DIGEST) == record()
+    assert store.history.find([str(DIGEST)]).get(str(DIGEST)) == record()
     store.remove(OTHER)
-    assert store.fetch_record(DIGEST) is None
+    assert store.history.find([str(DIGEST)]).get(str(DIGEST)) is None
 
 
-def test_a_blob_that_came_in_two_tries_has_the_story_of_both(store: Store) -> None:
-    store.note_fetches([record(verified_at=None)])
-    now_unknown = Giver("pegasus", "", "", "", "", 10, ((0, 10),))
-    hub = Giver("huggingface.co", "origin", "https://huggingface.co", "wan", "", 5, ((10, 15),))
-    store.note_fetches([replace(record(), began_at=50.0, givers=(now_unknown, hub), refetched_bytes=1)])
-    found = store.fetch_record(DIGEST)
+def test_the_records_of_two_tries_at_a_blob_are_merged(store: Store) -> None:
+    store.history.note([record(verified_at=None)])
+    now_unknown = Contribution("pegasus", "", "", "", "", 10, ((0, 10),))
+    hub = Contribution("huggingface.co", "origin", "https://huggingface.co", "wan", "", 5, ((10, 15),))
+    store.history.note([replace(record(), began_at=50.0, contributions=(now_unknown, hub), refetched_bytes=1)])
+    found = store.history.find([str(DIGEST)]).get(str(DIGEST))
     assert found is not None
-    assert (found.began_at, found.refetched_bytes, found.troubles) == (1.0, 5, (BROKE, BROKE))
-    assert found.givers == (PEGASUS, hub)
+    assert (found.began_at, found.refetched_bytes, found.failures) == (1.0, 5, (BROKE, BROKE))
+    assert found.contributions == (PEGASUS, hub)
 
 
-def test_a_blob_that_is_fetched_anew_has_the_new_story_only(store: Store) -> None:
-    store.note_fetches([record()])
-    store.note_fetches([replace(record(), began_at=50.0, troubles=())])
-    assert store.fetch_record(DIGEST) == replace(record(), began_at=50.0, troubles=())
+def test_a_blob_that_is_fetched_anew_has_the_new_record_only(store: Store) -> None:
+    store.history.note([record()])
+    store.history.note([replace(record(), began_at=50.0, failures=())])
+    assert store.history.find([str(DIGEST)]).get(str(DIGEST)) == replace(record(), began_at=50.0, failures=())
 
 
-def test_only_the_newest_records_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(catalog, "MAX_FETCHES", 3)
-    index = Catalog(tmp_path / "catalog.sqlite")
-    index.put_fetches((f"d{n}", float(n), "{}") for n in (4, 1, 3, 5, 2))
-    assert set(index.fetches(f"d{n}" for n in range(6))) == {"d3", "d4", "d5"}
-    index.close()
+def test_only_the_newest_records_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(history, "MAX_FETCHES", 3)
+    digests = [Digest("sha256", f"{n:064x}") for n in range(6)]
+    for n in (4, 1, 3, 5, 2):
+        store.history.note([replace(record(digests[n]), ended_at=float(n))])
+    assert set(store.history.find(map(str, digests))) == {str(digests[n]) for n in (3, 4, 5)}
 
 
-def test_a_catalogue_that_cannot_be_written_stops_no_fetch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_catalog_that_cannot_be_written_stops_no_fetch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
-        raise Locked("Another process keeps the catalogue locked.")
+        raise Locked("Another process keeps the catalog locked.")
 
-    monkeypatch.setattr(Catalog, "put_fetches", refuse)
-    store.note_fetches([record()])
-    assert store.fetch_record(DIGEST) is None
+    monkeypatch.setattr(Database, "put", refuse)
+    store.history.note([record()])
+    assert store.history.find([str(DIGEST)]).get(str(DIGEST)) is None

@@ -1,4 +1,4 @@
-"""Whatever happens to a partial blob, what it says is there is there: writes, blame, kill -9, power cuts."""
+"""The present bytes of a partial are on the disk after any writes, discards, kill -9 and power cuts."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hfpeer.cache import blobs, journal
-from hfpeer.cache.layout import partial_folder
+from hfpeer.cache.disk.layout import partial_folder
+from hfpeer.cache.partial import blob as blobs
+from hfpeer.cache.partial import journal
 from hfpeer.names import Digest
 from hfpeer.ranges import PieceGrid
 
@@ -33,7 +34,7 @@ steps = st.lists(
 
 
 class Machine:
-    """A partial blob and what a disk would have of it. `written` is what every byte that counts must be."""
+    """A partial blob, and its bytes on the disk. `written` has the right value of every present byte."""
 
     def __init__(self, cache: Path) -> None:
         self.cache = cache
@@ -68,7 +69,7 @@ class Machine:
         self.partial = self.open("boot 1")
 
     def write_gaps(self, start: int, stop: int, source: str) -> None:
-        """Writes what is not there yet, as a fetch does: which of two values a disk keeps, nobody knows."""
+        """Writes bytes that are not present yet, as a fetch does: of two values a disk may keep either."""
         for gap in list(self.partial.present.gaps(start, stop)):
             self.write(*gap, source)
 
@@ -77,12 +78,12 @@ class Machine:
             getattr(self, what)(start, stop, source)
 
     def check(self) -> set[int]:
-        """Every byte that is said to be there is what was last written there; which they are."""
+        """Checks that every present byte has the value last written. Returns the present bytes."""
         data = (self.folder / "data").read_bytes()
         there = {at for start, stop in self.partial.present for at in range(start, stop)}
         assert {at: data[at] for at in there} == {at: self.written[at][0] for at in there}
-        blamed = {at: source for start, stop, source in self.partial.sources() for at in range(start, stop)}
-        assert blamed == {at: self.written[at][1] for at in there}
+        source_of = {at: source for start, stop, source in self.partial.sources() for at in range(start, stop)}
+        assert source_of == {at: self.written[at][1] for at in there}
         return there
 
 
@@ -114,7 +115,7 @@ def test_a_killed_process_loses_no_whole_piece_and_invents_none(listed: list[tup
 
 @settings(max_examples=120, deadline=None)
 @given(steps, st.integers(0, 10_000), st.integers(0, 255))
-def test_after_a_power_cut_only_what_was_synced_counts(
+def test_after_a_power_cut_only_synced_bytes_count(
     listed: list[tuple[str, tuple[int, int], str]], cut: int, seed: int
 ) -> None:
     """The disk keeps the journal up to any byte behind the last sync, and any mix of old and new data."""
@@ -138,7 +139,7 @@ def test_after_a_power_cut_only_what_was_synced_counts(
 
 @given(steps, st.integers(0, 10_000), st.binary(max_size=200))
 @settings(max_examples=60, deadline=None)
-def test_a_torn_journal_yields_only_what_was_written_and_can_be_continued(
+def test_a_torn_journal_yields_only_whole_records_and_can_be_continued(
     listed: list[tuple[str, tuple[int, int], str]], cut: int, rubbish: bytes
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
@@ -160,12 +161,12 @@ def test_a_torn_journal_yields_only_what_was_written_and_can_be_continued(
             machine.partial.close()
 
 
-def test_what_was_written_while_a_sync_ran_is_not_taken_for_synced(tmp_path: Path) -> None:
+def test_bytes_written_during_a_sync_do_not_count_as_synced(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.write(0, PIECE, "peer:a")
 
     def slow_disk(fd: int) -> None:
-        if fd == machine.partial._fd:
+        if fd == machine.partial._files.data_fd:
             machine.write(PIECE, 2 * PIECE, "peer:a")
 
     with mock.patch.object(blobs, "fdatasync", slow_disk):
@@ -176,7 +177,7 @@ def test_what_was_written_while_a_sync_ran_is_not_taken_for_synced(tmp_path: Pat
     machine.partial.close()
 
 
-def test_what_was_synced_outlives_two_power_cuts(tmp_path: Path) -> None:
+def test_synced_bytes_survive_two_power_cuts(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.write(0, PIECE, "peer:a")
     machine.sync()
@@ -190,7 +191,7 @@ def test_what_was_synced_outlives_two_power_cuts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other", [journal.head(DIGEST, SIZE + 1), journal.head(Digest("sha256", "b" * 64), SIZE), b"", b"\0" * 1000]
 )
-def test_a_journal_of_something_else_says_nothing(other: bytes) -> None:
+def test_a_journal_of_another_blob_does_not_count(other: bytes) -> None:
     records = journal.booted("b") + journal.have([(0, 8, "peer:a")])
     assert not journal.replay(other + records, DIGEST, SIZE, "b").present
 

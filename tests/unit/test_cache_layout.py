@@ -1,4 +1,4 @@
-"""Paths are where the Hub client looks for them, and refusals of the disk are sentences."""
+"""Paths are those of the Hub client, and errors of the disk are sentences."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from huggingface_hub._tree_cache import _tree_cache_path
 from huggingface_hub.file_download import _get_pointer_path, repo_folder_name
 
 from fakes.hub_cache import COMMIT, REPO
-from hfpeer.cache import layout, snapshots
-from hfpeer.cache.failures import storage_error, translated
+from hfpeer.cache import snapshots
+from hfpeer.cache.disk import layout
+from hfpeer.cache.disk.os_errors import storage_error, translated
 from hfpeer.errors import BrokenCache, NoSpace, StorageError
 from hfpeer.names import Digest, FilePath, RepoId, Revision
 
@@ -46,7 +47,7 @@ def test_a_listing_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> Non
     assert snapshots.read_tree(tmp_path / "none.json") is None
 
 
-def test_a_full_disk_is_told_with_numbers_and_a_way_on(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_numbers_and_a_hint(tmp_path: Path) -> None:
     error = storage_error(
         OSError(errno.ENOSPC, "No space left on device"), "write a blob", tmp_path / "x" / "y", 1234567
     )
@@ -57,7 +58,7 @@ def test_a_full_disk_is_told_with_numbers_and_a_way_on(tmp_path: Path) -> None:
     assert error.facts["free_bytes"] > 0
 
 
-def test_a_quota_is_told_as_one(tmp_path: Path) -> None:
+def test_a_quota_is_reported_as_one(tmp_path: Path) -> None:
     error = storage_error(OSError(errno.EDQUOT, "Disk quota exceeded"), "write a blob", tmp_path)
     assert isinstance(error, NoSpace)
     assert "quota" in error.message

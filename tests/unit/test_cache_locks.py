@@ -9,22 +9,25 @@ from unittest import mock
 
 import pytest
 from filelock import FileLock, Timeout
-from huggingface_hub.utils import WeakFileLock
+from huggingface_hub.utils._fixes import WeakFileLock
 
 from fakes.hub_cache import REPO
-from hfpeer.cache.layout import lock_path
-from hfpeer.cache.locks import etag_lock
+from fakes.other_user import common_folder, forked_as_nobody, why_not
+from hfpeer.cache.disk.layout import lock_path
+from hfpeer.cache.disk.locks import etag_lock
 from hfpeer.errors import BrokenCache, Locked
 from hfpeer.names import Digest
 
 DIGEST = Digest("sha256", "a" * 64)
+OTHER_USER = why_not()
+needs_other_user = pytest.mark.skipif(OTHER_USER is not None, reason=OTHER_USER or "")
 
 
 def test_the_hub_client_waits_while_we_hold_the_lock(tmp_path: Path) -> None:
     theirs = FileLock(lock_path(tmp_path, REPO, DIGEST), mode=0o664)
     with etag_lock(tmp_path, REPO, DIGEST), pytest.raises(Timeout):
         theirs.acquire(timeout=0.1)
-    with theirs.acquire(timeout=5):
+    with theirs.acquire(timeout=20):
         pass
 
 
@@ -51,7 +54,7 @@ def test_we_go_on_as_soon_as_the_hub_client_is_done(tmp_path: Path) -> None:
         thread = threading.Thread(target=enter)
         thread.start()
         assert not entered.wait(0.15)
-    assert entered.wait(5)
+    assert entered.wait(20.0)
     thread.join()
 
 
@@ -83,7 +86,7 @@ def test_a_lock_file_stays_and_is_writable_for_the_group(tmp_path: Path) -> None
     assert lock_path(tmp_path, REPO, DIGEST).stat().st_mode & 0o777 == 0o664
 
 
-def test_a_lock_whose_file_was_deleted_meanwhile_is_not_believed(tmp_path: Path) -> None:
+def test_a_lock_whose_file_was_deleted_meanwhile_does_not_count(tmp_path: Path) -> None:
     path = lock_path(tmp_path, REPO, DIGEST)
     with etag_lock(tmp_path, REPO, DIGEST):
         path.unlink()
@@ -112,3 +115,34 @@ def test_a_failure_inside_gives_the_lock_back(tmp_path: Path) -> None:
         raise RuntimeError
     with etag_lock(tmp_path, REPO, DIGEST, 0):
         pass
+
+
+@needs_other_user
+@pytest.mark.parametrize("mode", [0o644, 0o600], ids=["readable", "unreadable"])
+def test_a_lock_file_of_another_user_is_held_if_it_can_be_read_and_done_without_if_not(mode: int) -> None:
+    with common_folder() as cache:
+        path = lock_path(cache, REPO, DIGEST)
+        path.parent.mkdir(parents=True)
+        path.touch()
+        path.chmod(mode)
+
+        def hold() -> str:
+            with etag_lock(cache, REPO, DIGEST, 0.1):
+                return "went on"
+
+        assert forked_as_nobody(hold) == "went on"
+        with etag_lock(cache, REPO, DIGEST):
+            held = forked_as_nobody(hold)
+        assert ("Locked" in held) if mode == 0o644 else held == "went on"
+
+
+@needs_other_user
+def test_where_no_lock_file_can_be_made_work_goes_on_without() -> None:
+    with common_folder() as cache:
+        lock_path(cache, REPO, DIGEST).parent.mkdir(parents=True)
+
+        def hold() -> str:
+            with etag_lock(cache, REPO, DIGEST):
+                return "went on"
+
+        assert forked_as_nobody(hold) == "went on"

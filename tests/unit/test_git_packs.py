@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
+import os
 import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hfpeer.endpoint.gitobjects import CommitObjects, Filter, each_once
-from hfpeer.endpoint.gitpack import PackWriter
-from hfpeer.endpoint.keptpacks import KeptPacks
+from hfpeer.budgets import MAX_GUEST_UNPACKED_BYTES, MAX_UNPACKED_BYTES
+from hfpeer.endpoint.fetch_request import FetchRequest, PackPlan
+from hfpeer.endpoint.packs.pack_cache import PackCache
 from hfpeer.errors import InvalidName
-from hfpeer.gitproof import EMPTY_TREE, commit_body, object_id, root_tree
+from hfpeer.git.objects import CommitObjects, Filter, each_once
+from hfpeer.git.pack_writer import PackWriter
+from hfpeer.git.proof import EMPTY_TREE, commit_body, object_id, root_tree
 from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer_daemon.hub import gitwire
+from hfpeer_daemon.endpoint.git_protocol import (
+    DELIMITER,
+    FLUSH,
+    MAX_DATA_BYTES,
+    FetchResponse,
+    GitRequest,
+    framed,
+    line,
+    read_request,
+    shallow_info,
+    unpacked,
+)
 
 REPO = RepoId.parse("acme/zoo")
 BODIES = {"a.txt": b"a\n", "b/c.txt": b"c\n", "b/d/e.txt": b"a\n", "large.txt": b"x" * 5000}
@@ -62,7 +79,7 @@ def test_git_takes_the_pack_of_a_commit_and_misses_nothing(tmp_path: Path) -> No
     assert len(commit.trees) == 4 and len(commit.blobs) == 3
 
 
-def test_parents_stand_in_the_head_of_a_commit_only() -> None:
+def test_parents_are_read_from_the_head_of_a_commit_only() -> None:
     assert commit_of(BODIES).parents == ()
 
 
@@ -97,87 +114,128 @@ def test_a_single_tree_brings_what_is_below_it_as_far_as_the_filter_goes() -> No
 
 
 def answer(pack: bytes) -> bytes:
-    return gitwire.line("packfile") + gitwire.framed(b"hello", 2) + gitwire.framed(pack, 1, 400) + gitwire.FLUSH
+    return line("packfile") + framed(b"hello", 2) + framed(pack, 1, 400) + FLUSH
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(cuts=st.lists(st.integers(0, 3000), max_size=8))
-def test_a_passing_pack_is_kept_however_it_comes(tmp_path: Path, cuts: list[int]) -> None:
+def test_a_passing_pack_is_recorded_in_chunks_of_any_size(tmp_path: Path, cuts: list[int]) -> None:
     commit = commit_of(BODIES)
     pack = pack_of(commit, BODIES)
-    said, packs = answer(pack), KeptPacks(tmp_path)
-    keeper = packs.keep(REPO, ["1" * 40, commit.commit], None)
-    assert keeper is not None
+    said, packs = answer(pack), PackCache(tmp_path)
+    recorder = packs.record(REPO, ["1" * 40, commit.commit], None)
+    assert recorder is not None
     edges = [0, *sorted(min(cut, len(said)) for cut in cuts), len(said)]
     for start, stop in itertools.pairwise(edges):
-        keeper.hear(said[start:stop])
-    path = keeper.close()
+        recorder.write(said[start:stop])
+    path = recorder.close()
     assert path is not None and path.read_bytes() == pack
     kept = packs.find(REPO, [commit.commit], None)
-    assert kept is not None and kept.tips == {"1" * 40, commit.commit}
-    assert packs.ids(kept) == {it.id for it in commit.whole(Filter())}
+    assert kept is not None and kept.tips == frozenset({"1" * 40, commit.commit})
+    assert packs.ids(kept) == frozenset(it.id for it in commit.whole(Filter()))
     assert dict(packs.blobs(path, [object_id("blob", b"c\n")])) == {object_id("blob", b"c\n"): b"c\n"}
     assert packs.find(REPO, [commit.commit], "blob:none") is None and packs.find(REPO, ["2" * 40], None) is None
 
 
 @pytest.mark.parametrize("harm", ["cut", "bit", "error", "shallow", "nonsense"])
-def test_a_pack_that_is_not_whole_is_not_kept(tmp_path: Path, harm: str) -> None:
+def test_an_incomplete_pack_is_not_recorded(tmp_path: Path, harm: str) -> None:
     pack = pack_of(commit_of(BODIES), BODIES)
     said = {
         "cut": answer(pack)[:-30],
         "bit": answer(pack[:40] + b"~" + pack[41:]),
-        "error": gitwire.line("packfile") + gitwire.framed(pack) + gitwire.framed(b"no", 3) + gitwire.FLUSH,
-        "shallow": gitwire.shallow_info(["1" * 40]) + answer(pack),
+        "error": line("packfile") + framed(pack) + framed(b"no", 3) + FLUSH,
+        "shallow": shallow_info(["1" * 40]) + answer(pack),
         "nonsense": b"<html>",
     }[harm]
-    packs = KeptPacks(tmp_path)
-    keeper = packs.keep(REPO, ["1" * 40], None)
-    assert keeper is not None
-    keeper.hear(said)
-    assert keeper.close() is None and packs.find(REPO, ["1" * 40], None) is None
+    packs = PackCache(tmp_path)
+    recorder = packs.record(REPO, ["1" * 40], None)
+    assert recorder is not None
+    recorder.write(said)
+    assert recorder.close() is None and packs.find(REPO, ["1" * 40], None) is None
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_packs_used_longest_ago_make_room(tmp_path: Path) -> None:
     pack = pack_of(commit_of(BODIES), BODIES)
-    packs = KeptPacks(tmp_path, max_bytes=len(pack))
+    packs = PackCache(tmp_path, max_bytes=len(pack))
     for tip in ("1" * 40, "2" * 40):
-        keeper = packs.keep(REPO, [tip], None)
-        assert keeper is not None
-        keeper.hear(answer(pack))
-        keeper.close()
+        recorder = packs.record(REPO, [tip], None)
+        assert recorder is not None
+        recorder.write(answer(pack))
+        recorder.close()
     assert packs.find(REPO, ["1" * 40], None) is None and packs.find(REPO, ["2" * 40], None) is not None
 
 
-def test_what_a_client_asks_is_read() -> None:
-    head = gitwire.line("command=fetch") + gitwire.line("agent=git/2") + gitwire.DELIMITER
+def test_a_fetch_request_is_read() -> None:
+    head = line("command=fetch") + line("agent=git/2") + DELIMITER
     asked = ["want " + "1" * 40, "have " + "2" * 40, "shallow " + "3" * 40, "deepen 1", "filter blob:none", "done"]
-    command = gitwire.read_command(head + b"".join(map(gitwire.line, asked)) + gitwire.FLUSH)
-    assert command is not None
-    wanted = command.wanted()
-    assert (wanted.wants, wanted.haves, wanted.shallow) == (("1" * 40,), {"2" * 40}, {"3" * 40})
-    assert (wanted.depth, wanted.filter, wanted.is_done) == (1, "blob:none", True)
-    assert gitwire.read_command(b"0000") is None and gitwire.read_old_fetch(b"0000") is None
+    request = read_request(head + b"".join(map(line, asked)) + FLUSH, 2)
+    fetch = request.fetch
+    assert (request.command, fetch.wants) == ("fetch", ("1" * 40,))
+    assert (fetch.haves, fetch.shallow) == (frozenset({"2" * 40}), frozenset({"3" * 40}))
+    assert (fetch.depth, fetch.filter, fetch.is_done) == (1, "blob:none", True)
+    assert not read_request(b"0000", 2).command and not read_request(b"0000", 0).command
 
 
 def test_the_older_protocol_is_read_before_and_after_what_the_client_has() -> None:
-    asked = gitwire.line("want " + "1" * 40 + " side-band-64k ofs-delta") + gitwire.line("deepen 1") + gitwire.FLUSH
-    first = gitwire.read_old_fetch(asked)
-    second = gitwire.read_old_fetch(asked + gitwire.line("have " + "2" * 40) + gitwire.line("done"))
-    assert first is not None and not first.has_haves and first.wanted.depth == 1
-    assert second is not None and second.has_haves and second.wanted.haves == {"2" * 40} and second.wanted.is_done
-    assert "side-band-64k" in second.capabilities
+    asked = line("want " + "1" * 40 + " side-band-64k ofs-delta") + line("deepen 1") + FLUSH
+    first = read_request(asked, 0)
+    second = read_request(asked + line("have " + "2" * 40) + line("done"), 0)
+    assert not first.haves_sent and first.fetch.depth == 1
+    assert second.haves_sent and second.fetch.haves == frozenset({"2" * 40}) and second.fetch.is_done
+    assert second.frame_bytes == MAX_DATA_BYTES
+
+
+def respond(version: Literal[0, 2], fetch: FetchRequest, plan: PackPlan, *, haves_sent: bool = True) -> FetchResponse:
+    return FetchResponse(GitRequest(version, "fetch", fetch=fetch, frame_bytes=None, haves_sent=haves_sent), plan)
+
+
+def test_a_response_says_in_both_versions_what_is_common_and_where_history_begins() -> None:
+    one, two = "1" * 40, "2" * 40
+    plan = PackPlan((), shallow=(one,), common=(two,), is_all=False, admitted={})
+    fetch = FetchRequest((one,), haves=frozenset({two}), depth=1)
+    assert respond(2, fetch, plan).without_pack is None and respond(0, fetch, plan).without_pack is None
+    assert respond(2, fetch, plan).head == line("shallow-info") + line(f"shallow {one}") + DELIMITER + line("packfile")
+    assert respond(0, fetch, plan).head == line(f"shallow {one}") + FLUSH + line(f"ACK {two}")
+    waiting = replace(fetch, is_done=False)
+    assert respond(2, waiting, plan).without_pack == line("acknowledgments") + line(f"ACK {two}") + FLUSH
+    assert respond(2, waiting, replace(plan, is_all=True)).without_pack is None, "the pack follows at once"
+    assert respond(0, waiting, plan).without_pack == line(f"shallow {one}") + FLUSH + line("NAK")
+    assert respond(0, waiting, plan, haves_sent=False).without_pack == line(f"shallow {one}") + FLUSH
 
 
 @pytest.mark.parametrize("body", [b"zzzz", b"00", b"0003", b"0009hello0000", b"\xff" * 10])
-def test_nonsense_is_refused(body: bytes) -> None:
+def test_a_malformed_request_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidName):
-        gitwire.read_command(body)
+        read_request(body, 2)
 
 
 def test_a_body_that_unpacks_without_end_is_refused() -> None:
-    import gzip
-
-    assert gitwire.unpacked(gzip.compress(b"0000"), "gzip") == b"0000"
+    assert unpacked(gzip.compress(b"0000"), "gzip") == b"0000"
     with pytest.raises(InvalidName):
-        gitwire.unpacked(gzip.compress(bytes(gitwire.MAX_REQUEST_BYTES + 1)), "gzip")
+        unpacked(gzip.compress(bytes(MAX_UNPACKED_BYTES + 1)), "gzip")
+
+
+def test_a_sweep_removes_files_of_a_killed_process_and_no_pack_that_is_being_written(
+    tmp_path: Path,
+) -> None:
+    pack = pack_of(commit_of(BODIES), BODIES)
+    packs = PackCache(tmp_path)
+    coming = packs.record(REPO, ["1" * 40], None)
+    assert coming is not None
+    left = tmp_path / REPO.folder / "left.incomplete"
+    left.touch()
+    for path in left.parent.glob("*.incomplete"):
+        os.utime(path, (1, 1))
+    packs.sweep()
+    assert not left.exists()
+    coming.write(answer(pack))
+    made = coming.close()
+    assert made is not None and made.read_bytes() == pack
+
+
+@pytest.mark.parametrize("most_bytes", [MAX_GUEST_UNPACKED_BYTES, MAX_UNPACKED_BYTES])
+def test_a_body_unpacks_to_its_bound_and_no_further(most_bytes: int) -> None:
+    assert len(unpacked(gzip.compress(bytes(most_bytes)), "gzip", most_bytes)) == most_bytes
+    with pytest.raises(InvalidName):
+        unpacked(gzip.compress(bytes(most_bytes + 1)), "gzip", most_bytes)

@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub.constants import REPO_TYPES_MAPPING
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.file_download import repo_folder_name
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils._validators import validate_repo_id
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -119,15 +119,19 @@ def _assert_stays_inside(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "a/b.txt", "\u00e9/\u4e2d.bin", "a b", ".gitattributes", "..a", "ab:c", "x" * 255]
-)
+    "text",
+    ["a", "a/b.txt", "\u00e9/\u4e2d.bin", "a b", ".gitattributes", "..a", "ab:c", "x" * 255, "a\\b", "a\\..\\b", "C:x",
+     "c:/x", "\\\\host\\x", "/".join("a" * 128), "/".join(["a" * 255] * 16)],
+)  # fmt: skip
 def test_ordinary_paths_are_taken(text: str) -> None:
     assert FilePath.parse(text) == text
 
 
 @pytest.mark.parametrize(
-    "text", ["", "/a", "a/", "a//b", ".", "..", "a/..", "a/./b", "a\\b", "a\x00", "c:/x", "x" * 256, "\ud800"]
-)
+    "text",
+    ["", "/a", "a/", "a//b", ".", "..", "a/..", "a/./b", "a\x00", "x" * 256, "é" * 128, "\ud800", "/".join("a" * 129),
+     "/".join(["a" * 255] * 16) + "/", "/".join(["ab"] * 1366)],
+)  # fmt: skip
 def test_a_path_that_is_no_plain_relative_one_is_refused(text: str) -> None:
     with pytest.raises(InvalidName) as caught:
         FilePath.parse(text)
@@ -168,11 +172,11 @@ def test_a_digest_prints_back_and_is_its_etag(kind: tuple[str, int], data: st.Da
         "git-sha1:" + "a" * 40 + "\n",
     ],
 )
-def test_what_is_no_digest_is_refused(text: str) -> None:
+def test_an_invalid_digest_is_refused(text: str) -> None:
     with pytest.raises(InvalidName):
         Digest.parse(text)
 
 
-def test_an_error_of_the_hub_client_is_what_we_compare_with() -> None:
+def test_the_hub_client_refuses_by_the_error_that_we_compare_with() -> None:
     with pytest.raises(HFValidationError):
         validate_repo_id("a--b")

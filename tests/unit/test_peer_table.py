@@ -6,22 +6,30 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hfpeer.names import Address, Commit, RepoId
-from hfpeer.peers.hearsay import believable
+from hfpeer.budgets import (
+    MAX_ADDRESSES,
+    MAX_PEERS_PER_HOST,
+    MAX_UNANSWERED,
+    MAX_UNANSWERED_PER_HOST,
+    MAX_UNANSWERED_PER_PEER,
+)
+from hfpeer.names import Commit, RepoId
+from hfpeer.net.address import Address
+from hfpeer.peers.catalogs import Catalog
+from hfpeer.peers.gossip import parse_gossiped_address
+from hfpeer.peers.protocol.messages import NodeMessage, RevisionMessage
+from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
 from hfpeer.peers.table import (
     ALIVE_SECONDS,
     BAN_SECONDS,
     FORGET_SECONDS,
     GONE_AFTER_FAILURES,
-    LONGEST_REST_SECONDS,
-    MAX_ADDRESSES,
-    MAX_UNANSWERED_PER_TELLER,
+    MAX_BACKOFF_SECONDS,
     Origin,
     Peer,
     PeerTable,
     State,
 )
-from hfpeer.wire import PROTOCOL_VERSION, CatalogueMessage, NodeMessage, RevisionMessage
 
 OWN = "own"
 COMMIT = Commit("c" * 40)
@@ -35,9 +43,9 @@ def says(node_id: str, generation: int = 1, name: str = "") -> NodeMessage:
     return NodeMessage(node_id, name or node_id, "1.0", PROTOCOL_VERSION, generation)
 
 
-def catalogue(generation: int, *commits: Commit) -> CatalogueMessage:
+def catalog(generation: int, *commits: Commit) -> Catalog:
     repo = RepoId.parse("org/model")
-    return CatalogueMessage(generation, tuple(RevisionMessage(repo, commit, True, 1, 1, {}) for commit in commits))
+    return Catalog(generation, (RevisionMessage(repo, commit, True, 1, 1, {}) for commit in commits))
 
 
 def must(peer: Peer | None) -> Peer:
@@ -61,7 +69,7 @@ def test_a_configured_address_is_a_peer_before_anybody_answers_there(table: Peer
 
 def test_a_configured_address_becomes_one_with_its_node_when_it_answers(table: PeerTable) -> None:
     table.add_static(at(1), 0)
-    table.heard("n1", [at(2)], 0, name="left", generation=4, hints=frozenset({COMMIT.short}))
+    table.announced("n1", [at(2)], 0, name="left", generation=4, hints=frozenset({COMMIT.short}))
     assert len(table) == 2
     peer = must(table.answered(at(1), says("n1", 5), 1))
     assert len(table) == 1
@@ -73,28 +81,28 @@ def test_a_configured_address_becomes_one_with_its_node_when_it_answers(table: P
 
 def test_an_announcement_from_a_configured_address_is_that_peer(table: PeerTable) -> None:
     table.add_static(at(1), 0)
-    peer = must(table.heard("n1", [at(1), at(2)], 1))
+    peer = must(table.announced("n1", [at(1), at(2)], 1))
     assert (len(table), peer.node_id, peer.origin) == (1, "n1", Origin.STATIC)
 
 
 def test_the_own_node_is_never_a_peer(table: PeerTable) -> None:
     table.add_static(at(1), 0)
-    assert table.heard(OWN, [at(2)], 0) is None
+    assert table.announced(OWN, [at(2)], 0) is None
     assert table.answered(at(1), says(OWN), 0) is None
     assert len(table) == 0
-    table.heard("n1", [at(3)], 0)
-    assert table.told("n1", [str(at(1))], 0) == []
+    table.announced("n1", [at(3)], 0)
+    assert table.gossiped("n1", [str(at(1))], 0) == []
 
 
 def test_a_node_that_moved_is_found_at_its_new_address(table: PeerTable) -> None:
     table.answered(at(1), says("n1"), 0)
-    peer = must(table.heard("n1", [at(2)], ALIVE_SECONDS + 1))
+    peer = must(table.announced("n1", [at(2)], ALIVE_SECONDS + 1))
     assert (len(table), peer.addresses) == (1, (at(2),))
 
 
 def test_an_announcement_cannot_take_away_the_address_that_answers(table: PeerTable) -> None:
     table.answered(at(1), says("n1"), 0)
-    peer = must(table.heard("n1", [at(66)], 1))
+    peer = must(table.announced("n1", [at(66)], 1))
     assert peer.address == at(1)
 
 
@@ -108,17 +116,17 @@ def test_an_address_belongs_to_whoever_answered_there_last(table: PeerTable) -> 
 
 def test_a_node_that_announces_the_address_of_another_loses_it_when_that_one_answers(table: PeerTable) -> None:
     table.answered(at(1), says("n1"), 0)
-    table.heard("n2", [at(1), at(2)], 1)
-    table.heard("n3", [at(1)], 1)
+    table.announced("n2", [at(1), at(2)], 1)
+    table.announced("n3", [at(1)], 1)
     table.answered(at(1), says("n1"), 2)
     assert {peer.key: peer.addresses for peer in table.all()} == {"n1": (at(1),), "n2": (at(2),)}
 
 
 def test_a_peer_with_many_addresses_keeps_few_and_the_configured_ones(table: PeerTable) -> None:
-    table.heard("n1", [at(number) for number in range(1, 100)], 0)
+    table.announced("n1", [at(number) for number in range(1, 100)], 0)
     table.add_static(at(200), 0)
     peer = must(table.answered(at(200), says("n1"), 0))
-    peer = must(table.heard("n1", [at(number) for number in range(50, 100)], ALIVE_SECONDS + 1))
+    peer = must(table.announced("n1", [at(number) for number in range(50, 100)], ALIVE_SECONDS + 1))
     assert len(peer.addresses) == MAX_ADDRESSES
     assert at(200) in peer.addresses
 
@@ -126,7 +134,7 @@ def test_a_peer_with_many_addresses_keeps_few_and_the_configured_ones(table: Pee
 def test_removing_a_configured_peer_forgets_it_unless_it_announced_itself(table: PeerTable) -> None:
     table.add_static(at(1), 0)
     table.add_static(at(2), 0)
-    table.heard("n2", [at(2)], 0)
+    table.announced("n2", [at(2)], 0)
     assert table.remove_static(at(1)) and table.remove_static(at(2))
     assert not table.remove_static(at(1))
     assert [(peer.node_id, peer.origin) for peer in table.all()] == [("n2", Origin.MDNS)]
@@ -145,24 +153,24 @@ def test_an_answer_makes_a_peer_alive_for_a_while_and_traffic_spares_the_probe(t
     assert table.due(ALIVE_SECONDS / 2 + 1) == []
 
 
-def test_a_peer_that_fails_again_and_again_rests_longer_and_longer_up_to_a_limit(table: PeerTable) -> None:
+def test_a_peer_that_keeps_failing_backs_off_longer_and_longer_up_to_a_limit(table: PeerTable) -> None:
     table.add_static(at(1), 0)
     now, rests = 0.0, []
     for _ in range(12):
         peer = must(table.failed("10.0.0.1:9437", now, "refused"))
-        assert peer.resting_until is not None
-        rests.append(peer.resting_until - now)
-        assert table.due(peer.resting_until - 0.1) == table.candidates(peer.resting_until - 0.1) == []
-        now = peer.resting_until
+        assert peer.retry_at is not None
+        rests.append(peer.retry_at - now)
+        assert table.due(peer.retry_at - 0.1) == table.candidates(peer.retry_at - 0.1) == []
+        now = peer.retry_at
         assert len(table.due(now)) == 1
     assert rests[:4] == [1, 2, 4, 8]
-    assert max(rests) == rests[-1] == LONGEST_REST_SECONDS
+    assert max(rests) == rests[-1] == MAX_BACKOFF_SECONDS
     assert must(table.get("10.0.0.1:9437")).state(now) is State.GONE
     assert must(table.answered(at(1), says("n1"), now)).state(now) is State.ALIVE
 
 
-def test_every_address_of_a_peer_is_tried_before_it_rests(table: PeerTable) -> None:
-    table.heard("n1", [at(1), at(2), at(3)], 0)
+def test_every_address_of_a_peer_is_tried_before_it_backs_off(table: PeerTable) -> None:
+    table.announced("n1", [at(1), at(2), at(3)], 0)
     tried = []
     for _ in range(3):
         tried.append(must(table.get("n1")).address)
@@ -174,19 +182,19 @@ def test_every_address_of_a_peer_is_tried_before_it_rests(table: PeerTable) -> N
 
 
 def test_a_goodbye_is_believed_until_a_probe_says_otherwise(table: PeerTable) -> None:
-    table.heard("n1", [at(1)], 0, hints=frozenset({COMMIT.short}))
+    table.announced("n1", [at(1)], 0, hints=frozenset({COMMIT.short}))
     table.answered(at(1), says("n1"), 0)
     table.left("n1", 1)
     assert must(table.get("n1")).state(1) is State.GONE
     assert table.candidates(1) == table.due(1) == []
     assert len(table.due(10)) == 1
-    assert must(table.heard("n1", [at(1)], 11)).state(11) is State.ALIVE
+    assert must(table.announced("n1", [at(1)], 11)).state(11) is State.ALIVE
 
 
 def test_silent_peers_are_forgotten_but_never_the_configured_ones(table: PeerTable) -> None:
     table.add_static(at(1), 0)
-    table.heard("n2", [at(2)], 0)
-    table.heard("n3", [at(3)], 0)
+    table.announced("n2", [at(2)], 0)
+    table.announced("n3", [at(3)], 0)
     table.answered(at(3), says("n3"), 100)
     assert [peer.key for peer in table.forget_silent(FORGET_SECONDS)] == ["n2"]
     assert [peer.key for peer in table.forget_silent(FORGET_SECONDS + 100)] == ["n3"]
@@ -198,12 +206,12 @@ def test_silent_peers_are_forgotten_but_never_the_configured_ones(table: PeerTab
 
 
 def test_those_with_the_commit_come_first_then_the_living_then_the_reliable(table: PeerTable) -> None:
-    table.heard("hinted", [at(1)], 0, hints=frozenset({COMMIT.short}))
-    table.heard("merely-known", [at(2)], 0)
+    table.announced("hinted", [at(1)], 0, hints=frozenset({COMMIT.short}))
+    table.announced("merely-known", [at(2)], 0)
     for number, node_id in enumerate(("has-it", "alive", "alive-but-failed", "liar"), start=3):
         table.answered(at(number), says(node_id), 0)
-    table.read("has-it", catalogue(1, COMMIT), 0)
-    table.read("liar", catalogue(1, COMMIT), 0)
+    table.read("has-it", catalog(1, COMMIT), 0)
+    table.read("liar", catalog(1, COMMIT), 0)
     table.lied("liar", 0)
     table.failed("alive-but-failed", 0)
     ranked = [peer.key for peer in table.candidates(5, COMMIT)]
@@ -219,37 +227,37 @@ def test_a_liar_is_put_last_and_after_a_second_lie_not_asked_for_a_while(table: 
     table.lied("n1", 10)
     assert [peer.key for peer in table.candidates(10)] == ["n2"]
     table.gave("n1", 11)
-    table.heard("n1", [at(1)], 11)
+    table.announced("n1", [at(1)], 11)
     assert [peer.key for peer in table.candidates(11)] == ["n2"]
     assert at(1) not in table.alive_addresses(11)
     table.gave("n2", 10 + BAN_SECONDS)
     assert [peer.key for peer in table.candidates(10 + BAN_SECONDS)] == ["n2", "n1"]
 
 
-def test_a_catalogue_is_read_again_when_its_generation_changed(table: PeerTable) -> None:
-    assert must(table.answered(at(1), says("n1", 3), 0)).needs_catalogue
-    assert not must(table.read("n1", catalogue(3, COMMIT), 0)).needs_catalogue
-    assert must(table.heard("n1", [at(1)], 1, generation=4)).needs_catalogue
+def test_a_catalog_is_read_again_when_its_generation_changed(table: PeerTable) -> None:
+    assert must(table.answered(at(1), says("n1", 3), 0)).needs_catalog
+    assert not must(table.read("n1", catalog(3, COMMIT), 0)).needs_catalog
+    assert must(table.announced("n1", [at(1)], 1, generation=4)).needs_catalog
     assert must(table.get("n1")).may_have(COMMIT)
 
 
-def test_a_new_catalogue_that_was_announced_is_outdated_until_it_is_read(table: PeerTable) -> None:
+def test_a_new_catalog_that_was_announced_is_outdated_until_it_is_read(table: PeerTable) -> None:
     table.answered(at(1), says("n1", 3), 0)
-    table.read("n1", catalogue(3), 0)
-    table.heard("n1", [at(1)], 10, generation=3)
+    table.read("n1", catalog(3), 0)
+    table.announced("n1", [at(1)], 10, generation=3)
     assert table.outdated(100, 0) == []
-    table.heard("n1", [at(1)], 20, generation=4)
-    table.heard("n1", [at(1)], 25, generation=5)
+    table.announced("n1", [at(1)], 20, generation=4)
+    table.announced("n1", [at(1)], 25, generation=5)
     assert table.outdated(29, 10) == []
     assert [peer.key for peer in table.outdated(30, 10)] == ["n1"], "a peer with many news does not put it off"
-    table.read("n1", catalogue(5), 31)
+    table.read("n1", catalog(5), 31)
     assert table.outdated(100, 0) == []
 
 
 def test_an_announcement_that_came_late_outdates_nothing(table: PeerTable) -> None:
     table.answered(at(1), says("n1", 4), 0)
-    table.read("n1", catalogue(4), 0)
-    table.heard("n1", [at(1)], 1, generation=3)
+    table.read("n1", catalog(4), 0)
+    table.announced("n1", [at(1)], 1, generation=3)
     table.answered(at(1), says("n1", 4), 2)
     assert table.outdated(100, 0) == []
 
@@ -259,7 +267,7 @@ def test_an_announcement_that_came_late_outdates_nothing(table: PeerTable) -> No
 
 def test_peers_of_peers_are_only_known_until_they_answer_themselves(table: PeerTable) -> None:
     table.answered(at(1), says("n1"), 0)
-    (told,) = table.told("n1", ["10.0.0.2:9437", "10.0.0.1:9437"], 0)
+    (told,) = table.gossiped("n1", ["10.0.0.2:9437", "10.0.0.1:9437"], 0)
     assert (told.state(0), told.origin, told.node_id) == (State.KNOWN, Origin.GOSSIP, None)
     assert table.alive_addresses(0) == [at(1)]
     table.answered(at(2), says("n2"), 0)
@@ -298,37 +306,37 @@ LAN = Address("192.168.1.5", 9437)
     ],
 )
 def test_an_address_that_a_stranger_may_not_send_us_to_is_ignored(text: str) -> None:
-    assert believable(text, LAN) is None
+    assert parse_gossiped_address(text, LAN) is None
 
 
 def test_an_address_on_the_lan_is_worth_a_try() -> None:
-    assert believable("10.0.0.2", LAN) == Address("10.0.0.2", 9437)
-    assert believable("[fd00::2]:1234", LAN) == Address("fd00::2", 1234)
-    assert believable("127.0.0.1:9500", Address("127.0.0.1", 9437)) == Address("127.0.0.1", 9500)
-    assert believable("8.8.8.8:9437", Address("8.8.4.4", 9437)) == Address("8.8.8.8", 9437)
+    assert parse_gossiped_address("10.0.0.2", LAN) == Address("10.0.0.2", 9437)
+    assert parse_gossiped_address("[fd00::2]:1234", LAN) == Address("fd00::2", 1234)
+    assert parse_gossiped_address("127.0.0.1:9500", Address("127.0.0.1", 9437)) == Address("127.0.0.1", 9500)
+    assert parse_gossiped_address("8.8.8.8:9437", Address("8.8.4.4", 9437)) == Address("8.8.8.8", 9437)
 
 
-def test_one_teller_cannot_fill_the_table(table: PeerTable) -> None:
+def test_gossip_of_one_peer_cannot_fill_the_table(table: PeerTable) -> None:
     table.answered(at(1), says("n1"), 0)
     for third in range(1, 20):
-        table.told("n1", [f"10.0.{third}.{fourth}" for fourth in range(1, 65)], 0)
-    assert len(table) == 1 + MAX_UNANSWERED_PER_TELLER
-    assert table.told("stranger", ["10.9.9.9"], 0) == []
+        table.gossiped("n1", [f"10.0.{third}.{fourth}" for fourth in range(1, 65)], 0)
+    assert len(table) == 1 + MAX_UNANSWERED_PER_PEER
+    assert table.gossiped("stranger", ["10.9.9.9"], 0) == []
 
 
-def test_a_full_table_prefers_those_who_announce_themselves_to_hearsay_and_both_to_the_gone() -> None:
+def test_a_full_table_prefers_announced_peers_to_gossiped_ones_and_both_to_peers_that_are_gone() -> None:
     table = PeerTable(OWN, max_peers=3)
     table.add_static(at(100), 0)
     table.answered(at(1), says("n1"), 0)
-    table.told("n1", ["10.0.0.2", "10.0.0.3", "10.0.0.4"], 0)
+    table.gossiped("n1", ["10.0.0.2", "10.0.0.3", "10.0.0.4"], 0)
     assert len(table) == 4
-    assert table.heard("n5", [at(5)], 1) is not None
-    assert table.heard("n6", [at(6)], 1) is not None
-    assert table.heard("n7", [at(7)], 1) is None
+    assert table.announced("n5", [at(5)], 1) is not None
+    assert table.announced("n6", [at(6)], 1) is not None
+    assert table.announced("n7", [at(7)], 1) is None
     assert {peer.key for peer in table.all()} == {"10.0.0.100:9437", "n1", "n5", "n6"}
     for now in range(GONE_AFTER_FAILURES):
         table.failed("n5", now)
-    assert table.heard("n7", [at(7)], 10) is not None
+    assert table.announced("n7", [at(7)], 10) is not None
     assert table.get("n5") is None and table.get("10.0.0.100:9437") is not None
 
 
@@ -362,9 +370,9 @@ def test_whatever_happens_each_node_is_in_the_table_once_and_an_address_is_its_w
             static.discard(at(place))
             table.remove_static(at(place))
         elif what == "heard":
-            table.heard(node_id, [at(place), at(place + 1)], now)
+            table.announced(node_id, [at(place), at(place + 1)], now)
         elif what == "told":
-            table.told(node_id, [str(at(place)), str(at(place + 1))], now)
+            table.gossiped(node_id, [str(at(place)), str(at(place + 1))], now)
         elif what == "answered":
             table.answered(at(place), says(node_id), now)
         elif what == "left":
@@ -381,3 +389,25 @@ def test_whatever_happens_each_node_is_in_the_table_once_and_an_address_is_its_w
         if what == "answered":
             assert [peer.node_id for peer in peers if at(place) in peer.addresses] == [node_id] * (node_id != OWN)
         assert {peer.key for peer in table.candidates(now)} <= {peer.key for peer in peers}
+
+
+def test_a_host_has_a_largest_number_of_peers_of_any_origin() -> None:
+    table = PeerTable(OWN)
+    for port in range(1, MAX_PEERS_PER_HOST + 20):
+        table.announced(f"n{port}", [at(1, port)], 0)
+    assert len(table) == MAX_PEERS_PER_HOST
+    table.announced("sender", [at(2)], 0)
+    assert table.gossiped("sender", [str(at(1, 30_000)), str(at(3))], 0) == [table.get(str(at(3)))]
+    assert must(table.add_static(at(1, 40_000), 0)).origin is Origin.STATIC
+
+
+def test_gossiped_addresses_without_a_response_are_bounded_per_host_and_in_all() -> None:
+    table, told = PeerTable(OWN), 0
+    for host in range(1, 12):
+        for port in range(1, 4):
+            table.announced(f"n{host}-{port}", [at(host, port)], 0)
+            invented = [f"10.{host}.{port}.{last}" for last in range(1, MAX_UNANSWERED_PER_PEER + 1)]
+            told += len(table.gossiped(f"n{host}-{port}", invented, 0))
+        if host == 1:
+            assert told == MAX_UNANSWERED_PER_HOST
+    assert told == MAX_UNANSWERED

@@ -50,7 +50,7 @@ def test_covers_and_gaps_agree_with_a_plain_set(steps: list[tuple[str, int, int]
 
 
 @given(edits, edits)
-def test_a_copy_lives_its_own_life(steps: list[tuple[str, int, int]], more: list[tuple[str, int, int]]) -> None:
+def test_a_copy_is_independent(steps: list[tuple[str, int, int]], more: list[tuple[str, int, int]]) -> None:
     ranges, _ = both(steps)
     before = list(ranges)
     copy = ranges.copy()
@@ -80,7 +80,7 @@ def test_pieces_tile_the_blob(size_bytes: int, piece_size_bytes: int) -> None:
 
 
 @given(st.integers(0, 100), st.integers(1, 20), pairs)
-def test_pieces_inside_and_touching_are_what_the_words_say(size: int, piece_size: int, pair: tuple[int, int]) -> None:
+def test_pieces_inside_and_touching_agree_with_their_ranges(size: int, piece_size: int, pair: tuple[int, int]) -> None:
     grid = PieceGrid(size, piece_size)
     start, stop = min(pair[0], size), min(pair[1], size)
     asked = set(range(start, stop))

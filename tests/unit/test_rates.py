@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfpeer.errors import InvalidName
-from hfpeer.rates import LATE_SECONDS, Schedule, Span, TokenBucket, parse_rate, parse_schedule
+from hfpeer.net.rates import LATE_SECONDS, Schedule, Span, TokenBucket, parse_rate, parse_schedule
 
 NOON, NIGHT = 12 * 60, 23 * 60 + 30
 

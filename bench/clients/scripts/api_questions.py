@@ -1,12 +1,13 @@
-"""HfApi: what it asks about a repo, in one go, and one file. Prints the answers, but for what only a hub can know."""
+"""HfApi: its questions about a repo, and one file. Prints the answers, except those that only a hub can know."""
 
 import json
 import sys
+from typing import Any
 
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_url
 
 repo, path, commit = sys.argv[1:]
-api = HfApi()
+api: Any = HfApi()
 info = api.model_info(repo, files_metadata=True)
 large = next(sibling for sibling in info.siblings if sibling.rfilename == path)
 metadata = get_hf_file_metadata(hf_hub_url(repo, path, revision="main"))

@@ -4,20 +4,22 @@ the number of rows and a digest of them."""
 import hashlib
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import datasets
 
 ROWS = 3000
 
 
-def rows(seed):
+def rows(seed: str) -> Iterator[dict[str, Any]]:
     for number in range(ROWS):
         text = hashlib.sha256(f"{seed} {number}".encode()).hexdigest()
         yield {"id": number, "text": text, "score": number / 8}
 
 
-def make(kind, folder):
+def make(kind: str, folder: str) -> Any:
     target = Path(folder) / "data"
     target.mkdir(parents=True)
     made = datasets.Dataset.from_list(list(rows(kind + folder)))
@@ -28,7 +30,7 @@ def make(kind, folder):
     return made
 
 
-def facts(found):
+def facts(found: Iterable[Any]) -> dict[str, Any]:
     digest, count = hashlib.sha256(), 0
     for row in found:
         digest.update(json.dumps(row, sort_keys=True).encode())

@@ -2,11 +2,12 @@
 
 import json
 import sys
+from typing import Any
 
 from huggingface_hub import HfFileSystem
 
 repo, path, start, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-fs = HfFileSystem()
+fs: Any = HfFileSystem()
 with fs.open(f"{repo}/{path}", block_size=1 << 18) as file:
     file.seek(start)
     middle = file.read(size)

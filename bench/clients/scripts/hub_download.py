@@ -11,7 +11,7 @@ from huggingface_hub import hf_hub_download, snapshot_download
 repo, one = sys.argv[1:]
 
 
-def sha256(path):
+def sha256(path: str | Path) -> str:
     return hashlib.sha256(Path(path).read_bytes()).hexdigest()
 
 

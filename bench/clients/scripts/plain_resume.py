@@ -11,7 +11,7 @@ endpoint, repo, path = sys.argv[1:]
 HEADERS = {"User-Agent": "llama-cpp/b0-conformance", "Accept": "application/json"}
 
 
-def ask(method, target, **headers):
+def ask(method: str, target: str, **headers: str) -> http.client.HTTPResponse:
     connection = http.client.HTTPConnection(urlsplit(endpoint).netloc, timeout=60)
     connection.request(method, target, headers={**HEADERS, **headers})
     return connection.getresponse()

@@ -5,6 +5,7 @@ import hashlib
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertModel, BertTokenizerFast
@@ -12,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, BertM
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "cat", "sat", "on", "the", "mat", "##s"]
 
 
-def make(folder):
+def make(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.txt").write_text("\n".join(WORDS) + "\n")
     BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
@@ -21,7 +22,7 @@ def make(folder):
     BertModel(BertConfig(vocab_size=len(WORDS), **shape)).save_pretrained(folder)
 
 
-def facts(place):
+def facts(place: str) -> dict[str, Any]:
     config, tokenizer, model = (kind.from_pretrained(place) for kind in (AutoConfig, AutoTokenizer, AutoModel))
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

@@ -1,4 +1,4 @@
-"""Who asks, which repository is meant, and whether they may: with the Hub's own refusals.
+"""The asker, the repository, and whether they may: with the Hub's own refusals.
 
 Owns addresses, tokens, visibility and the error answers. Must never serve content.
 """
@@ -86,7 +86,7 @@ def _address(prefix: str, repo_type: str, parts: list[str], verbs: frozenset[str
 
 
 def caller(site: Site, request: Request) -> User | None:
-    """The user of the request's token, None for an anonymous one. A token nobody has is refused."""
+    """The user of the request's token, None for an anonymous one. An unknown token is refused."""
     scheme, _, secret = request.headers.get("authorization", "").partition(" ")
     if not scheme:
         return None
@@ -134,7 +134,7 @@ def readable_repo(site: Site, request: Request, address: Address) -> Repo:
 
 
 def snapshot_at(request: Request, repo: Repo, revision: str) -> Snapshot:
-    """What the revision holds. Refused with RevisionNotFound when there is none."""
+    """The content of the revision. Refused with RevisionNotFound when there is none."""
     commit = repo.find_commit(revision)
     if commit is None:
         printable = re.sub(r"[^\x20-\x7e]", "?", revision)

@@ -249,7 +249,7 @@ def xet_read_token(site: Site, request: Request, address: Address) -> Response:
 
 
 def whoami(site: Site, request: Request) -> Response:
-    """The user of a valid token; 401 for anybody else."""
+    """The user of a valid token; 401 for others."""
     user = caller(site, request)
     if user is None:
         raise refusal(request, 401, "Invalid username or password.", headers=REALM)
@@ -271,7 +271,7 @@ def whoami(site: Site, request: Request) -> Response:
 
 
 def agent_harnesses(site: Site, request: Request) -> Response:
-    """What the client asks for once a day; empty."""
+    """The client's daily question; the answer is empty."""
     return json_response({"standardEnvVars": ["AI_AGENT", "AGENT"], "harnesses": {}})
 
 

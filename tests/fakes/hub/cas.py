@@ -34,7 +34,7 @@ Json = dict[str, Any]
 
 
 def cas_route(site: Site, request: Request) -> Response:
-    """Reconstructions, xorbs and telemetry; 404 for everything without a CAS, and tests assert that nobody came."""
+    """Reconstructions, xorbs and telemetry; 404 for everything without a CAS, and tests assert that no client came."""
     if not site.behaviour.has_cas:
         return text_response(404, "Not found")
     if request.path == "/v1/telemetry":

@@ -1,4 +1,4 @@
-"""What a file of a simulated repository can be: plain bytes, or one of these.
+"""The kinds of files of a simulated repository: plain bytes, or one of these.
 
 Owns the vocabulary of the content builder. Must never touch a repository.
 """

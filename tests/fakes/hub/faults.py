@@ -1,7 +1,7 @@
 """Everything that can go wrong between a client and a hub, as wrappers around the right answer.
 
 A fault takes the request and a function that gives the right answer, and returns what is sent instead. Owns
-breaking. Must never know a route, nor choose whom to strike.
+breaking. Must never know a route, nor choose which request to strike.
 """
 
 from __future__ import annotations
@@ -247,7 +247,7 @@ def truncated_listing(keep: int) -> Fault:
 
 
 def substituted(data: bytes) -> Fault:
-    """Another body, headers as they were but for the length: a forged listing, a foreign file."""
+    """Another body, the same headers except the length: a forged listing, a foreign file."""
     return _altered(lambda response: replace(response.without_header("content-length"), body=(data,)))
 
 

@@ -49,7 +49,7 @@ class InjectedFault:
         if pause is not None:
             pause.release()
 
-    def wait_hit(self, timeout_seconds: float = 10) -> None:
+    def wait_hit(self, timeout_seconds: float = 30) -> None:
         """Return once a request has met it. Raises TimeoutError."""
         if not self.was_hit.wait(timeout_seconds):
             raise TimeoutError(f"no request met the fault on {self.method} {self.path}")

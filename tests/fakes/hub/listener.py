@@ -15,12 +15,15 @@ from collections.abc import Callable, Generator
 from contextlib import closing, suppress
 from io import BufferedReader
 
+from fakes.network.ports import listen
+
 from .record import RecordedRequest, RequestLog
 from .wire import (
     BadRequest,
     Body,
     ConnectionCut,
     FileSlice,
+    Receive,
     Request,
     Response,
     body_bytes,
@@ -38,14 +41,26 @@ Answer = Callable[[Request], Response]
 
 
 class Listener:
-    """One origin: a port, the function that answers on it, and its live connections."""
+    """One origin: a port, the function that answers on it, and its live connections.
 
-    def __init__(self, name: str, answer: Answer, log: RequestLog, host: str = "127.0.0.1", port: int = 0) -> None:
+    `receive` reads the bodies of uploads, if it is given.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        answer: Answer,
+        log: RequestLog,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        receive: Receive | None = None,
+    ) -> None:
         self.name = name
         self.host = host
         self.port = port
         self.connections_accepted = 0
         self._answer = answer
+        self._receive = receive
         self._log = log
         self._lock = threading.Lock()
         self._connections: dict[socket.socket, threading.Thread] = {}
@@ -64,8 +79,7 @@ class Listener:
         """Listen; the port stays the same for the listener's whole life. Does nothing when open."""
         if self._server is not None:
             return
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        server = socket.create_server((self.host, self.port), family=family, backlog=256)
+        server = listen(self.host, self.port, backlog=256)
         self.port = server.getsockname()[1]
         self._server = server
         self._waker, wakened = socket.socketpair()
@@ -127,12 +141,17 @@ class Listener:
 
     def _converse(self, connection: socket.socket, reader: BufferedReader) -> None:
         try:
-            while request := read_request(reader, self.name, lambda: connection.sendall(CONTINUE)):
+            while request := self._next_request(connection, reader):
                 if not self._exchange(connection, request):
                     return
         except BadRequest as problem:
             response = text_response(400, str(problem))
             connection.sendall(response.head(keeps_alive=False) + body_bytes(response.body))
+        except ConnectionCut as cut:
+            _cut(connection, cut.reset)
+
+    def _next_request(self, connection: socket.socket, reader: BufferedReader) -> Request | None:
+        return read_request(reader, self.name, lambda: connection.sendall(CONTINUE), self._receive)
 
     def _exchange(self, connection: socket.socket, request: Request) -> bool:
         """Answer one request; False when the connection is to be closed."""

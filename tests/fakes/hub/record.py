@@ -93,7 +93,7 @@ class RequestLog:
         with self._changed:
             return [record for record in self._records if record.matches(method, path, listener)]
 
-    def wait_until(self, condition: Callable[[], bool], timeout_seconds: float = 10) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout_seconds: float = 30) -> None:
         """Return once the condition holds; it is asked again at every change. Raises TimeoutError."""
         with self._changed:
             if not self._changed.wait_for(condition, timeout_seconds):

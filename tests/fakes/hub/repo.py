@@ -1,4 +1,4 @@
-"""One simulated repository: a bare git repository, its LFS files, and who may see it.
+"""One simulated repository: a bare git repository, its LFS files, and its visibility.
 
 Owns commits, refs and what a commit holds. Must never know of HTTP.
 """
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class CommitFacts:
-    """What the log of a repository says of a commit; `date` as the Hub writes dates."""
+    """A commit as the log of its repository tells it; `date` as the Hub writes dates."""
 
     commit: str
     author: str
@@ -82,7 +82,7 @@ class Snapshot:
 
 
 class Repo:
-    """A model, dataset or space. `readers` are the users who may see it when it is not open to all."""
+    """A model, dataset or space. `readers` are the users with access when it is not open to all."""
 
     def __init__(self, repo_type: str, repo_id: str, git_dir: Path, objects: ObjectStore) -> None:
         self.repo_type = repo_type
@@ -173,7 +173,7 @@ class Repo:
             return None
 
     def snapshot(self, commit: str) -> Snapshot:
-        """What a commit holds; read from git once."""
+        """The content of a commit; read from git once."""
         with self._lock:
             if commit not in self._snapshots:
                 self._snapshots[commit] = self._read_snapshot(commit)

@@ -179,22 +179,22 @@ class HubSimulator:
         return sum(record.body_bytes_sent for record in self.log.select(method, path, listener))
 
     def wait_for_request(
-        self, path: str = "*", method: str | None = None, *, count: int = 1, timeout_seconds: float = 10
+        self, path: str = "*", method: str | None = None, *, count: int = 1, timeout_seconds: float = 30
     ) -> list[RecordedRequest]:
-        """Return once so many matching requests have come. Raises TimeoutError with those that did."""
+        """Return once `count` matching requests have come. Raises TimeoutError with those that did."""
         self.log.wait_until(lambda: len(self.log.select(method, path)) >= count, timeout_seconds)
         return self.log.select(method, path)
 
-    def wait_for_body_bytes(self, size_bytes: int, path: str = "*", timeout_seconds: float = 10) -> None:
-        """Return once so many bytes of matching GET bodies have left. Raises TimeoutError."""
+    def wait_for_body_bytes(self, size_bytes: int, path: str = "*", timeout_seconds: float = 30) -> None:
+        """Return once `size_bytes` of matching GET bodies have left. Raises TimeoutError."""
         self.log.wait_until(lambda: self.body_bytes_sent(path) >= size_bytes, timeout_seconds)
 
-    def wait_until_quiet(self, timeout_seconds: float = 10) -> None:
-        """Return once every request so far is finished, sent whole or cut. Raises TimeoutError."""
+    def wait_until_quiet(self, timeout_seconds: float = 30) -> None:
+        """Return once every earlier request is finished, sent whole or cut. Raises TimeoutError."""
         self.log.wait_until(lambda: all(record.is_finished for record in self.requests), timeout_seconds)
 
     def clear(self) -> None:
-        """Forget the requests so far."""
+        """Forget all earlier requests."""
         self.log.clear()
 
     @property

@@ -1,4 +1,4 @@
-"""What every route of a simulator needs: the storage, the origins' addresses, and how this hub behaves.
+"""The things that every route of a simulator needs: the storage, the origins' addresses, and how this hub behaves.
 
 Owns signing of CDN addresses and the behaviour switches. Must never answer a request.
 """

@@ -24,7 +24,7 @@ VISIBILITIES = ("public", "private", "gated", "disabled")
 
 @dataclass(frozen=True)
 class User:
-    """Somebody with a token."""
+    """A user with a token."""
 
     name: str
     token: str
@@ -68,7 +68,7 @@ class Storage:
     ) -> str:
         """Make exactly these files the content of a branch, creating the repository if needed; the commit id.
 
-        `visibility` is public, private, gated or disabled; `readers` are the users who have access to a private
+        `visibility` is public, private, gated or disabled; `readers` are the users with access to a private
         or gated one. A file is LFS if it is over the threshold, matches a pattern, or is wrapped in Lfs.
         """
         assert repo_type in REPO_TYPES and visibility in VISIBILITIES, (repo_type, visibility)
@@ -91,7 +91,7 @@ class Storage:
         return self.repos[repo_type, repo_id]
 
     def find_repo(self, repo_type: str, repo_id: str) -> Repo | None:
-        """The repository of that name, or that had it, or that has it but for the case."""
+        """The repository of that name, or that had it, or that has it except for the case."""
         repo_id = self.renames.get((repo_type, repo_id), repo_id)
         if (repo_type, repo_id) in self.repos:
             return self.repos[repo_type, repo_id]

@@ -22,7 +22,7 @@ MAX_HEADERS = 200
 
 
 class BadRequest(Exception):
-    """What arrived is not HTTP/1.1."""
+    """The bytes that arrived are not HTTP/1.1."""
 
 
 class ConnectionCut(Exception):
@@ -38,7 +38,7 @@ class Request:
     """A request as it came in.
 
     `path` is still percent-encoded, with duplicate slashes collapsed; `headers` has lower-case names;
-    `body` is without transfer and content encoding.
+    `body` is without transfer and content encoding. The body of an upload that a `Receive` took is in `body_path`.
     """
 
     listener: str
@@ -47,6 +47,7 @@ class Request:
     headers: Mapping[str, str]
     body: bytes = b""
     keeps_alive: bool = True
+    body_path: Path | None = None
 
     @property
     def path(self) -> str:
@@ -201,7 +202,14 @@ def wanted_range(request: Request, size_bytes: int, etag: str | None = None) -> 
     return int(first), min(int(last) + 1, size_bytes) if last else size_bytes
 
 
-def read_request(reader: BufferedReader, listener: str, invite_body: Callable[[], None]) -> Request | None:
+Receive = Callable[[Request, BufferedReader], "Request | None"]
+"""Reads the body of a request of which only the head has come, in its own way, and gives the whole request; or None,
+with the body unread. May raise ConnectionCut."""
+
+
+def read_request(
+    reader: BufferedReader, listener: str, invite_body: Callable[[], None], receive: Receive | None = None
+) -> Request | None:
     """The next request of a connection, or None when the client has gone.
 
     `invite_body` is called when the client waits for `100 Continue`. Raises BadRequest for anything malformed.
@@ -215,12 +223,15 @@ def read_request(reader: BufferedReader, listener: str, invite_body: Callable[[]
     headers = _read_headers(reader)
     if headers.get("expect", "").lower() == "100-continue":
         invite_body()
+    asks_close = headers.get("connection", "").lower() == "close" or words[2].strip() == "HTTP/1.0"
+    head = Request(listener, words[0], _origin_form(words[1]), headers, b"", not asks_close)
+    received = receive(head, reader) if receive is not None else None
+    if received is not None:
+        return received
     try:
-        body = _read_body(reader, headers)
+        return replace(head, body=_read_body(reader, headers))
     except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise BadRequest(f"not a body: {error}") from error
-    asks_close = headers.get("connection", "").lower() == "close" or words[2].strip() == "HTTP/1.0"
-    return Request(listener, words[0], _origin_form(words[1]), headers, body, not asks_close)
 
 
 def _origin_form(target: str) -> str:

@@ -1,0 +1,69 @@
+"""`hfpeer conf ls`, `get`, `set`, `reset`: any setting by its key."""
+
+from __future__ import annotations
+
+import click
+
+from hfpeer.config.keys import Key
+from hfpeer.config.settings import KEYS, find_key, setting_text
+from hfpeer_cli.commands.conf.folders import keep_cache_in
+from hfpeer_cli.commands.conf.writing import WHEN, print_value, write
+from hfpeer_cli.grammar import FOLDER, Verb, Word, pass_invocation
+from hfpeer_cli.invocation import Invocation
+
+KEY = Word("key", find_key)
+
+
+@click.command("ls", cls=Verb, examples=["hfpeer conf ls", "hfpeer conf ls --json"])
+@pass_invocation
+def ls(invocation: Invocation) -> None:
+    """List every setting: its value, where that comes from, what it does."""
+    settings = invocation.settings
+    facts = [
+        {
+            "key": key.name,
+            "value": setting_text(settings, key),
+            "from": settings.origins[key.name],
+            "summary": key.summary,
+        }
+        for key in KEYS.values()
+    ]
+    rows = [(fact["key"], fact["value"] or "-", fact["from"], fact["summary"]) for fact in facts]
+    invocation.output.table(("KEY", "VALUE", "FROM", "WHAT IT DOES"), rows, facts)
+
+
+@click.command("get", cls=Verb, examples=["hfpeer conf get upstreams"])
+@click.argument("key", type=KEY)
+@pass_invocation
+def get(invocation: Invocation, key: Key) -> None:
+    """Print the value of a setting."""
+    print_value(invocation, key)
+
+
+@click.command(
+    "set",
+    cls=Verb,
+    examples=[
+        "hfpeer conf set lan.listen 192.168.1.10:9437",
+        "hfpeer conf set upstreams origin=https://huggingface.co",
+    ],
+)
+@click.argument("key", type=KEY)
+@click.argument("value")
+@pass_invocation
+def set_(invocation: Invocation, key: Key, value: str) -> None:
+    """Change a setting in the file."""
+    if key.name == "cache" and value:
+        keep_cache_in(invocation, FOLDER.convert(value, None, None))
+        return
+    write(invocation, key, value)
+    invocation.output.note(WHEN)
+
+
+@click.command("reset", cls=Verb, examples=["hfpeer conf reset upstreams"])
+@click.argument("key", type=KEY)
+@pass_invocation
+def reset(invocation: Invocation, key: Key) -> None:
+    """Take a setting out of the file, so that its default holds."""
+    write(invocation, key, None)
+    invocation.output.note(WHEN)

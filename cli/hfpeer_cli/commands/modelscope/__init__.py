@@ -1,0 +1,1 @@
+"""`hfpeer modelscope`: the commands, the site that they ask, and what they print."""

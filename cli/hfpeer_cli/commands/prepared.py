@@ -1,0 +1,346 @@
+"""`hfpeer dataset … --prepared`: the sets that `load_dataset` finds without a network."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from hfpeer.names import MAIN, RepoId, RepoType, Revision
+from hfpeer_cli.grammar import REVISION, Noun, RepoWord, Verb, pass_invocation
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import Output, counted, human_size
+from hfpeer_cli.progress import watching, watching_check
+
+if TYPE_CHECKING:
+    from hfpeer.node.operations.prepared.at_peers import Workplace
+    from hfpeer.prepared.listing import Leftover
+    from hfpeer.prepared.results import ListedSet, PreparedSet, VerifiedSet
+    from hfpeer.transfer.events import OnEvent
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+MAX_PROBLEMS = 20
+"""At most this many problems are printed; JSON has all."""
+
+HOW = {
+    "here": "was right already",
+    "mended": "had paths of another machine; they lead to the snapshot here now",
+    "built": "built here",
+    "taken": "taken",
+}
+"""How a set became ready, for people."""
+
+_repo = click.option(
+    "-r", "--repo", type=RepoWord(RepoType.DATASET), required=True, metavar="REPO", help="NAME or ORG/NAME."
+)
+_revision = click.option(
+    "-v", "--revision", type=REVISION, metavar="REV", help="A branch, a tag, refs/pr/N or a commit id."
+)
+_configs = click.option(
+    "--config", "configs", multiple=True, metavar="NAME", help="A config of the dataset. May be given many times."
+)
+_python = click.option(
+    "--python", metavar="PROGRAM", help="The Python whose `datasets` is to build; else that of your environment."
+)
+
+
+def prepared_options(command: Command) -> Command:
+    """The options with which prepared sets go along with revisions."""
+    config = click.option(
+        "--config", "configs", multiple=True, metavar="NAME", help="Only prepared sets of this config."
+    )
+    return click.option("--prepared", is_flag=True, help="Also the prepared sets of the datasets.")(config(command))
+
+
+def add_prepared(noun: Noun, prefix: str, example: str) -> None:
+    """Gives the noun `dataset` its verbs and options for prepared sets."""
+    config = click.Option(["--config", "configs"], multiple=True, metavar="NAME", help="Of a prepared set: its config.")
+    leftovers = click.Option(["--leftovers"], is_flag=True, help="Only what killed builds left, with --prepared.")
+    python = click.Option(["--python"], metavar="PROGRAM", help="With --prepared: the Python whose `datasets` builds.")
+    add = [f"{prefix} add --prepared -r {example}"]
+    _instead(noun, "add", add_prepared_sets, [config, python], add)
+    noun.add_command(prepare)
+    noun.add_command(verify)
+    _instead(noun, "ls", list_prepared, [], [f"{prefix} ls --prepared"])
+    _instead(noun, "rm", remove_prepared, [config, leftovers], [f"{prefix} rm --prepared -r {example} --config en"])
+
+
+def _instead(
+    noun: Noun, verb: str, work: Callable[..., None], options: Sequence[click.Option], examples: Sequence[str]
+) -> None:
+    """Gives a verb the option --prepared, with which it does `work`, and options that only this work takes."""
+    command = noun.commands[verb]
+    assert isinstance(command, Verb) and command.callback is not None
+    plain, own = command.callback, [str(option.name) for option in options]
+    takes = set(inspect.signature(work).parameters)
+    flag = click.Option(["--prepared"], is_flag=True, help="The prepared sets: Arrow files that load_dataset reads.")
+    shown = [parameter for parameter in command.params if parameter.name not in ("json", "log_level")]
+    command.params = [*shown, flag, *options, *(one for one in command.params if one not in shown)]
+    command.examples = [*command.examples, *examples]
+
+    def either(prepared: bool, **words: Any) -> None:
+        if prepared:
+            strange = sorted(name for name, value in words.items() if value and name not in takes)
+            if strange:
+                raise click.UsageError(f"--{strange[0].replace('_', '-')} does not go with --prepared.")
+            kept = {name: value for name, value in words.items() if name in takes}
+            work(click.get_current_context().ensure_object(Invocation), **kept)
+            return
+        named = [name for name in own if words.pop(name)]
+        if named:
+            raise click.UsageError("This option is of prepared sets: give --prepared too.")
+        plain(**words)
+
+    command.callback = either
+
+
+@click.command(
+    "prepare",
+    cls=Verb,
+    examples=[
+        "hfpeer dataset prepare -r rajpurkar/squad",
+        "hfpeer dataset prepare -r TIGER-Lab/MMEB-train --config MSCOCO_t2i",
+        "hfpeer dataset prepare -r rajpurkar/squad --python ~/venvs/train/bin/python",
+    ],
+)
+@_repo
+@_revision
+@_configs
+@_python
+@click.option("--local-only", is_flag=True, help="Use only the cache; ask no peer and no hub.")
+@click.option("--no-peers", is_flag=True, help="Ask only mirrors and the origin.")
+@click.option("--trust-peers", is_flag=True, help="Take a set that nothing here can compare with the commit.")
+@pass_invocation
+def prepare(
+    invocation: Invocation,
+    repo: RepoId,
+    revision: Revision | None,
+    configs: tuple[str, ...],
+    python: str | None,
+    local_only: bool,
+    no_peers: bool,
+    trust_peers: bool,
+) -> None:
+    """Make the Arrow files that `load_dataset` finds without a network.
+
+    Adds the files of the commit that the config needs, and lets your own `datasets` build the set from them, in your
+    Python, without a network. A set that is there is compared with the commit, and its paths are mended. Prints the
+    folder of the set. hfpeer runs no script of a dataset; where it cannot build, it takes the set from a peer.
+    """
+    _prepare(
+        invocation,
+        repo,
+        revision,
+        configs=configs,
+        python=python,
+        is_local_only=local_only,
+        uses_peers=not no_peers,
+        trusts_peers=trust_peers,
+    )
+
+
+def add_prepared_sets(
+    invocation: Invocation,
+    repo: RepoId,
+    revision: Revision | None,
+    local_only: bool,
+    no_peers: bool,
+    trust_peers: bool,
+    configs: tuple[str, ...],
+    python: str | None,
+) -> None:
+    """Takes prepared sets from peers that share them, or else builds them here."""
+    _prepare(
+        invocation,
+        repo,
+        revision,
+        configs=configs,
+        python=python,
+        prefers_peers=True,
+        is_local_only=local_only,
+        uses_peers=not no_peers,
+        trusts_peers=trust_peers,
+    )
+
+
+def _prepare(invocation: Invocation, repo: RepoId, revision: Revision | None, **options: Any) -> None:
+    """Prepares sets and prints them. `options` are those of a PrepareRequest."""
+    from hfpeer.node.operations.prepared.preparing import PrepareRequest
+    from hfpeer.node.operations.prepared.preparing import prepare as prepare_now
+    from hfpeer.upstream.auth import environment_token
+
+    token = environment_token(invocation.environ)
+    request = PrepareRequest(repo, revision or MAIN, token=token, **options)
+    invocation.when_interrupted = "Interrupted. Files that came are kept; a build begins anew."
+    output = invocation.output
+    with watching(output, names_revision=revision is not None) as on_event:
+        sets = prepare_now(_workplace(invocation, on_event), request)
+    print_prepared(output, sets)
+
+
+def _workplace(invocation: Invocation, on_event: OnEvent) -> Workplace:
+    from hfpeer.node.operations.prepared.at_peers import Workplace
+
+    return Workplace(invocation.settings, invocation.environ, invocation.run, on_event)
+
+
+def print_prepared(output: Output, sets: Sequence[PreparedSet]) -> None:
+    """Prints the folders of sets, and what each is."""
+    output.result([one.folder for one in sets], sets)
+    output.note(line for one in sets for line in set_lines(one))
+
+
+def set_lines(one: PreparedSet) -> Iterator[str]:
+    """What a set is, how it came, and how far its content is known."""
+    size = f"{one.rows:,} rows, {human_size(one.size_bytes)}"
+    taken = f" from {one.taken_from}" if one.taken_from else ""
+    commit = f" at {one.commit[:12]}" if one.commit else ""
+    yield f"prepared set {one.config_id} of datasets/{one.repo}{commit}: {size}; {HOW[one.how]}{taken}"
+    yield f"  {one.level}: {one.level_meaning} (by {one.made_by}{', ' * bool(one.needs)}{one.needs})"
+    yield from (f"  {note}" for note in one.notes)
+
+
+@click.command(
+    "verify",
+    cls=Verb,
+    examples=["hfpeer dataset verify --prepared", "hfpeer dataset verify --prepared -r rajpurkar/squad --quick"],
+)
+@click.option("-r", "--repo", type=RepoWord(RepoType.DATASET), metavar="REPO", help="NAME or ORG/NAME.")
+@click.option("-v", "--revision", type=REVISION, metavar="COMMIT", help="The commit, or its first digits.")
+@_configs
+@click.option("--prepared", is_flag=True, help="Verify prepared sets; `hfpeer verify` verifies the Hub cache.")
+@click.option("--quick", is_flag=True, help="Names and sizes only; open no Arrow file.")
+@_python
+@click.pass_context
+@pass_invocation
+def verify(
+    invocation: Invocation,
+    ctx: click.Context,
+    repo: RepoId | None,
+    revision: Revision | None,
+    configs: tuple[str, ...],
+    prepared: bool,
+    quick: bool,
+    python: str | None,
+) -> None:
+    """Say what prepared sets are, and what is wrong with them.
+
+    Checks sizes and hashes by hfpeer's record of a set, looks for paths of other machines, and compares the rows with
+    the proved files of the commit (Parquet, JSON, CSV, text). Changes nothing. Exit code 7: wrong bytes or rows. 8: a
+    set that does not load.
+    """
+    if not prepared:
+        raise click.UsageError("Give --prepared; `hfpeer verify` verifies the files of repos.")
+    if (configs or revision) and repo is None:
+        raise click.UsageError("--config and -v need -r: which repo is meant?")
+    ctx.exit(verify_prepared(invocation, () if repo is None else (repo,), configs, str(revision or ""), quick, python))
+
+
+def verify_prepared(
+    invocation: Invocation,
+    repos: tuple[RepoId, ...],
+    configs: tuple[str, ...] = (),
+    commit: str = "",
+    quick: bool = False,
+    python: str | None = None,
+) -> int:
+    """Verifies prepared sets, prints what it found, and returns the exit code."""
+    from hfpeer.node.operations.prepared.checking import VerifySetsRequest, exit_code_of, verify_sets
+
+    output = invocation.output
+    with watching_check(output) as on_event:
+        request = VerifySetsRequest(repos, configs, commit, quick, python)
+        sets = verify_sets(_workplace(invocation, on_event), request)
+    code = exit_code_of(sets)
+    output.result([line for one in sets for line in _verified_lines(one)], {"sets": sets, "exit_code": code})
+    if not sets:
+        output.note(f"No prepared set is in {invocation.settings.datasets_cache}.")
+    return code
+
+
+def _verified_lines(one: VerifiedSet) -> Iterator[str]:
+    state = {0: "right", 7: "WRONG", 8: "DOES NOT LOAD"}[one.exit_code]
+    commit = f" at {one.commit[:12]}" if one.commit else ""
+    yield f"{one.repo} {one.config_id}{commit}: {one.rows:,} rows, {human_size(one.size_bytes)}: {state}"
+    made = f" ({one.made_by})" if one.made_by else ""
+    yield f"  {one.level}: {one.level_meaning}{made}."
+    if one.uncompared:
+        yield f"  rows not compared: {one.uncompared}."
+    repairs = dict.fromkeys(problem.repair for problem in one.findings if problem.repair)
+    for problem in one.findings[:MAX_PROBLEMS]:
+        yield f"  {problem.kind}  {problem.path}: {problem.meaning}."
+    for repair in repairs:
+        yield f"    repair: {repair}"
+
+
+def list_prepared(invocation: Invocation, repo: RepoId | None) -> None:
+    """Prints the prepared sets of the datasets cache, and what is wrong with them."""
+    from hfpeer.node.operations.prepared.overview import prepared_sets
+
+    sets, leftovers = prepared_sets(invocation.settings, repo)
+    headings = ("REPO", "CONFIG", "COMMIT", "ROWS", "SIZE", "BUILT WITH", "CONTENT", "")
+    output = invocation.output
+    output.table(headings, map(_row, sets), {"sets": sets, "leftovers": leftovers})
+    output.note(_notes(invocation, sets, leftovers))
+
+
+def remove_prepared(
+    invocation: Invocation,
+    repo: RepoId,
+    revision: Revision | None,
+    configs: tuple[str, ...],
+    leftovers: bool,
+    yes: bool,
+    dry_run: bool,
+) -> None:
+    """Takes prepared sets of a repo out of the datasets cache. Asks at a terminal."""
+    from hfpeer.node.operations.prepared.overview import remove_prepared
+
+    output, commit = invocation.output, str(revision or "")
+    planned = remove_prepared(invocation.settings, repo, configs, commit, leftovers_only=leftovers, is_dry_run=True)
+    what = "leftovers" if leftovers else counted(len(planned.folders), "prepared set")
+    if dry_run:
+        lines = [*planned.folders, f"Would remove {what} of {repo}: {human_size(planned.freed_bytes)}."]
+        output.result(lines, planned)
+        return
+    if not yes and sys.stdin.isatty() and not output.is_json:
+        output.note(planned.folders)
+        click.confirm(f"Remove {what} of {repo} ({human_size(planned.freed_bytes)})?", abort=True, err=True)
+    removed = remove_prepared(invocation.settings, repo, configs, commit, leftovers_only=leftovers)
+    output.result(f"Removed {what} of {repo}; {human_size(removed.freed_bytes)} are free again.", removed)
+
+
+def _row(one: ListedSet) -> tuple[str, ...]:
+    broken = "does not load" if any(not problem.is_harmless for problem in one.problems) else ""
+    made = one.built_with or one.needs or "datasets, version unknown"
+    return one.repo, one.config_id, _commit(one), f"{one.rows:,}", human_size(one.size_bytes), made, one.level, broken
+
+
+def _commit(one: ListedSet) -> str:
+    if one.commit:
+        return one.commit[:12]
+    return "of a script" if len(one.hash) == 64 else "local files"
+
+
+def _notes(invocation: Invocation, sets: Sequence[ListedSet], leftovers: Sequence[Leftover]) -> Iterator[str]:
+    from hfpeer.prepared.levels import Level
+
+    if not sets:
+        yield f"No prepared set is in {invocation.settings.datasets_cache}."
+    for level in Level:
+        if any(one.level == level for one in sets):
+            yield f"{level.value}: {level.meaning}."
+    problems = [(one, problem) for one in sets for problem in one.problems]
+    for one, problem in problems[:MAX_PROBLEMS]:
+        yield f"{one.repo} {one.config_id}: {problem.meaning} ({problem.path})."
+        if problem.repair:
+            yield f"  repair: {problem.repair}"
+    if len(problems) > MAX_PROBLEMS:
+        yield f"And {len(problems) - MAX_PROBLEMS:,} more; --json has all."
+    if leftovers:
+        size = human_size(sum(one.size_bytes for one in leftovers))
+        yield f"{counted(len(leftovers), 'unfinished folder')}, {size}: `hfpeer dataset rm --prepared --leftovers`."

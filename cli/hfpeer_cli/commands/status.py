@@ -1,0 +1,79 @@
+"""`hfpeer status`: the state of the node."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import click
+
+from hfpeer.control.operations import NodeStatus
+from hfpeer.net.address import Address
+from hfpeer_cli.commands.environment import lan_urls
+from hfpeer_cli.grammar import Verb, pass_invocation
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import counted, human_size, human_time
+
+
+@click.command("status", cls=Verb, examples=["hfpeer status", "hfpeer --json status"])
+@pass_invocation
+def status(invocation: Invocation) -> None:
+    """Show the state of this node: its addresses, its cache, its peers, and the bytes from each kind of source.
+
+    Without a daemon it shows the cache; `hfpeer daemon status` exits 9 then.
+    """
+    picture = invocation.run(lambda node: node.status())
+    print_status(invocation, picture)
+
+
+def print_status(invocation: Invocation, node: NodeStatus) -> None:
+    """Prints the state of a node on this machine."""
+    endpoint = node.listeners.get("endpoint")
+    urls = lan_urls(Address.parse(endpoint)) if endpoint else []
+    invocation.output.result(describe(node, time.time(), urls), node)
+
+
+def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> list[str]:
+    """The state in lines. `now` is in seconds since the epoch; `open_urls` are the URLs of the endpoint for other
+    machines."""
+    state = f"pid {node.pid}, up {human_time(max(0.0, now - node.started_at))}"
+    if not node.is_daemon:
+        state = "no daemon runs (`hfpeer daemon start` starts it)"
+    facts: dict[str, str | list[str]] = {
+        "node": f"{node.name} ({node.node_id}), hfpeer {node.version}",
+        "state": state,
+        "home": node.home,
+        "cache": node.cache,
+        **({"also reads": [_read_cache(*one) for one in node.read_caches.items()]} if node.read_caches else {}),
+        "listens": _pairs(node.listeners),
+        **({"for others": f"HF_ENDPOINT={open_urls[0]} (public repos)"} if open_urls else {}),
+        "upstreams": _pairs(node.upstreams),
+        "holds": _holds(node),
+        "received": ", ".join(f"{human_size(size)} from {kind}" for kind, size in node.received_bytes.items()),
+        "sent": human_size(node.sent_bytes),
+        "fetching": ", ".join(node.transfers),
+        "peers": _peers(node),
+        **({"note": f"\n{'':<11}".join(node.notes)} if node.notes else {}),
+    }
+    lines = []
+    for name, text in facts.items():
+        first, *others = [text] if isinstance(text, str) else text or [""]
+        lines += [f"{name:<10} {first or '-'}", *(f"{'':<11}{other}" for other in others)]
+    return lines
+
+
+def _pairs(facts: dict[str, str]) -> list[str]:
+    return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def _holds(node: NodeStatus) -> str:
+    held = f"{counted(node.revisions, 'revision')}, {counted(node.files, 'file')}, {human_size(node.size_bytes)}"
+    return f"{held} ({node.unverified_files:,} still to be verified)" if node.unverified_files else held
+
+
+def _peers(node: NodeStatus) -> list[str]:
+    return [f"{peer.name or '?'} {peer.address} {peer.state}" for peer in node.peers]
+
+
+def _read_cache(folder: str, reason: str) -> str:
+    return f"{folder} (passed over: {reason})" if reason else folder

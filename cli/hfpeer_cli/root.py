@@ -1,0 +1,188 @@
+"""The root of the command line, and the one place where an error becomes a sentence and an exit code.
+
+Nouns are imported only when they are used, so that `hfpeer --help` is instant. No other module of the command line
+turns an HfpeerError into output.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TextIO
+
+import click
+
+import hfpeer
+from hfpeer.errors import HfpeerError, InvalidName
+from hfpeer_cli.grammar import COMPLETION_VARIABLE, global_options, pass_invocation, write_epilog
+from hfpeer_cli.interrupts import EXIT_INTERRUPTED, was_interrupted
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import Output
+
+EXIT_OF_A_BUG = 70
+EXIT_BROKEN_PIPE = 141
+
+NOUNS: dict[str, tuple[str, str]] = {
+    "model": ("repos:model", "Models: add them, list, remove, find at peers, publish."),
+    "dataset": ("repos:dataset", "The same for datasets."),
+    "space": ("repos:space", "The same for spaces."),
+    "cache": ("cache:cache", "All that lies in the cache: list it, its space, remove what is old."),
+    "daemon": ("daemon:daemon", "The node that runs in the background: start, stop, logs."),
+    "peer": ("peer:peer", "Other nodes on the LAN."),
+    "env": ("environment:env", "The environment in which Hugging Face tools ask this node."),
+    "run": ("environment:run", "Run one command in that environment."),
+    "auth": ("auth:auth", "Your Hugging Face token, kept by huggingface_hub."),
+    "conf": ("conf:conf", "Settings."),
+    "demo": ("demo:demo", "See the main job done on this machine, in a minute."),
+    "why": ("why:why", "Where the bytes of a cached file came from, and what went wrong."),
+    "verify": ("verify:verify", "Say what is wrong in the cache, on a stick or in a copy."),
+    "export": ("archive:export", "Write revisions to one archive, for a machine without a network."),
+    "import": ("archive:import_", "Take an archive, or a copy of a cache, and check every byte."),
+    "push": ("push:push", "Bring revisions into the cache of another machine, over ssh."),
+    "have": ("archive:have", "List the blobs of this cache, for an export that leaves them out."),
+    "modelscope": ("modelscope.commands:modelscope", "ModelScope: log in, push repos there, compare them."),
+    "adopt": ("adopt:adopt", "Use the files that other tools keep on this machine, instead of fetching them."),
+    "status": ("status:status", "What this node is, holds and does."),
+    "completion": ("completion:completion", "Completion of commands and repos for your shell."),
+    "uninstall": ("uninstall:uninstall", "Stop the daemon and remove what is hfpeer's own."),
+}
+"""The first word after `hfpeer`: where it is defined, and its line in the help."""
+
+
+class Root(click.Group):
+    """`hfpeer` itself. It knows its nouns by name and imports one when it is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(NOUNS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in NOUNS:
+            return None
+        module, _, attribute = NOUNS[name][0].partition(":")
+        command = getattr(import_module(f"hfpeer_cli.commands.{module}"), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in NOUNS.items()])
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_epilog(
+            formatter,
+            [
+                "hfpeer daemon start",
+                "hfpeer model add -r sentence-transformers/all-MiniLM-L6-v2",
+                "hfpeer --json status",
+            ],
+        )
+
+
+@click.group(
+    cls=Root,
+    params=global_options(is_hidden=False),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
+)
+@click.version_option(hfpeer.__version__, prog_name="hfpeer")
+@pass_invocation
+def root(invocation: Invocation) -> None:
+    """All the Hugging Face caches of a LAN as one.
+
+    A model crosses the Internet once; then every machine gets it from its neighbours, verified against the pinned
+    commit, into the standard Hugging Face cache.
+    """
+
+
+def run(words: Sequence[str], invocation: Invocation | None = None) -> int:
+    """Runs one command line and returns its exit code."""
+    instruction = os.environ.get(COMPLETION_VARIABLE)
+    if instruction:
+        from click.shell_completion import shell_complete
+
+        return shell_complete(root, {}, "hfpeer", COMPLETION_VARIABLE, instruction)
+    return _exit_code(list(words), invocation or Invocation())
+
+
+def _exit_code(words: list[str], invocation: Invocation) -> int:
+    try:
+        _obey(words, invocation)
+        return 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except click.UsageError as error:
+        return _answer_usage(error, _output(words))
+    except HfpeerError as error:
+        _output(words).problem({**error.to_problem(), "hint": _hint(error)})
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        return _interrupted(words, invocation)
+    except Exception as error:  # noqa: BLE001 - any other error is a bug, and is shown with its traceback
+        if was_interrupted(error):
+            return _interrupted(words, invocation)
+        if isinstance(error, BrokenPipeError) and _is_reader_gone():
+            return EXIT_BROKEN_PIPE
+        import traceback  # slow to import, and only needed for a bug
+
+        traceback.print_exc()
+        click.echo("This is a bug in hfpeer; the lines above say where.", err=True)
+        return EXIT_OF_A_BUG
+
+
+def _interrupted(words: Sequence[str], invocation: Invocation) -> int:
+    _output(words).interrupted(invocation.when_interrupted)
+    return EXIT_INTERRUPTED
+
+
+def _hint(error: HfpeerError) -> str | None:
+    """The hint of an error; if something belongs to another user, also where that user's daemon answers."""
+    owner = error.facts.get("owner_uid")
+    if owner is None:
+        return error.hint
+    from hfpeer.control.other_daemons import daemon_of
+
+    daemon = daemon_of(owner)
+    return error.hint if daemon is None else f"{daemon.sentence} {error.hint}"
+
+
+def _obey(words: list[str], invocation: Invocation) -> None:
+    with root.make_context("hfpeer", words.copy(), obj=invocation) as ctx:
+        root.invoke(ctx)
+    sys.stdout.flush()
+
+
+def _output(words: Sequence[str]) -> Output:
+    """The streams for a problem. The parser may have stopped at a malformed word before it came to `--json`."""
+    is_lines = "--json-lines" in words
+    return Output(is_json=is_lines or "--json" in words, is_lines=is_lines)
+
+
+def _answer_usage(error: click.UsageError, output: Output) -> int:
+    if output.is_json:
+        where = error.ctx.command_path if error.ctx else "hfpeer"
+        output.problem(InvalidName(error.format_message(), hint=f"`{where} -h` shows how.").to_problem())
+    elif isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+    else:
+        error.show()
+    return error.exit_code
+
+
+def _is_reader_gone() -> bool:
+    """Whether a pipe that we write to has no reader any more (`hfpeer model ls | head -1`). The rest of the output then
+    goes to /dev/null."""
+    broken = [stream for stream in (sys.stdout, sys.stderr) if _is_broken_pipe(stream)]
+    for stream in broken:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(broken)
+
+
+def _is_broken_pipe(stream: TextIO) -> bool:
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except OSError:
+        return False
+    return bool(poll.poll(0))

@@ -1,0 +1,1 @@
+"""The control door: the operations of the owner's command line."""

@@ -1,0 +1,1 @@
+"""The HTTP server of all three doors: sockets, connections, responses, zero copy."""

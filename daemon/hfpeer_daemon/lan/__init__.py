@@ -1,0 +1,1 @@
+"""The LAN door: the requests of peers."""

@@ -1,0 +1,325 @@
+"""Removes repos, revisions and files from the cache: first refs, then snapshots, then blobs, so that no link dangles.
+
+A blob is removed, under the Hub client's lock, only if no snapshot on the disk links to it. That is read after its
+links are gone, and again if a folder changed meanwhile. Files that no Hub client writes into a repo's folder stay, and
+so does everything behind a link; `hf cache prune` cleans the shared store of blobs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hfpeer.cache import snapshots
+from hfpeer.cache.cleaning import shared_store
+from hfpeer.cache.cleaning.repo_folder import UNFINISHED_SUFFIXES, etag_of
+from hfpeer.cache.disk import layout
+from hfpeer.cache.disk.directories import OpenFolders, opened
+from hfpeer.cache.disk.locks import etag_lock, is_held
+from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.disk.writers import is_written
+from hfpeer.cache.index import scan
+from hfpeer.cache.index.catalog import Catalog
+from hfpeer.cache.records import Removed
+from hfpeer.errors import BrokenCache, InvalidName, Locked
+from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
+from hfpeer.system.cancellation import check_stop
+
+FORGOTTEN_TOGETHER = 100
+"""Removed blobs dropped from the catalog in one transaction."""
+LOCK_SECONDS = 2.0
+"""Seconds to wait for the lock of a blob before it is kept as in use."""
+MAX_LEFT = 20
+"""At most this many paths in `Removed.left`."""
+
+
+def remove(
+    cache: Path,
+    catalog: Catalog,
+    repo: RepoId,
+    commits: Sequence[Commit] | None,
+    files: frozenset[FilePath] = frozenset(),
+    listed: frozenset[str] = frozenset(),
+) -> Removed:
+    """Removes a repo (no commits), revisions (no files) or files of revisions. Raises BrokenCache.
+
+    `listed` are the file names of all blobs of the commits, as far as they are known: an earlier, interrupted removal
+    may have removed the links to them.
+    """
+    with translated("remove from the cache", layout.repo_folder(cache, repo)):
+        return _Removal(cache, catalog, repo, listed).run(commits, files)
+
+
+def remove_orphans(cache: Path, catalog: Catalog, repo: RepoId, names: set[str]) -> Removed:
+    """Removes blobs of a repo, by their file names, of those that no snapshot links to. Raises BrokenCache."""
+    with translated("remove from the cache", layout.repo_folder(cache, repo)):
+        removal = _Removal(cache, catalog, repo)
+        removal.remove_blobs(names)
+        return removal.removed()
+
+
+@dataclass
+class _Removal:
+    """One removal from one repo, which counts what it removes."""
+
+    cache: Path
+    catalog: Catalog
+    repo: RepoId
+    listed: frozenset[str] = frozenset()
+    commits: list[str] = field(default_factory=list)
+    files: int = 0
+    freed_bytes: int = 0
+    left: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+
+    def run(self, commits: Sequence[Commit] | None, files: frozenset[FilePath]) -> Removed:
+        folder = layout.repo_folder(self.cache, self.repo)
+        if commits is None and folder.is_symlink() and not self._may_enter(folder):
+            self._drop_link(folder)
+        else:
+            self._remove(commits, files)
+        return self.removed()
+
+    def removed(self) -> Removed:
+        left, busy = (tuple(sorted(paths)[:MAX_LEFT]) for paths in (self.left, self.busy))
+        return Removed(str(self.repo), tuple(self.commits), self.files, self.freed_bytes, left, busy)
+
+    def _remove(self, commits: Sequence[Commit] | None, files: frozenset[FilePath]) -> None:
+        names = set() if commits is None or files else set(self.listed)
+        chosen = self._commits() if commits is None else list(commits)
+        for one in chosen:
+            names |= self._remove_from_snapshot(one, files)
+        self.remove_blobs(names)
+        gone = [one for one in chosen if not os.path.lexists(layout.snapshot_path(self.cache, self.repo, one))]
+        # The lists after the blobs: they tell a repeated removal which blobs an interrupted one has left.
+        for one in gone:
+            self._remove_lists(one)
+        if not self._commits() and (commits is None or not self._names(layout.blobs_folder(self.cache, self.repo))):
+            self._remove_rest()
+        if self.freed_bytes and not self.commits and not files:
+            self.commits += map(str, gone)
+        # The refs last: a user repeats an interrupted removal by the same name.
+        names_of_gone = [
+            row.name for row in self.catalog.refs(self.repo.folder) if row.commit in {*gone, *self.commits}
+        ]
+        self.catalog.drop_refs(self.repo.folder, names_of_gone)
+
+    # Links in place of folders
+
+    def _may_enter(self, link: Path) -> bool:
+        """Whether a link in the place of a repo's folder was made by this user or root, and leads to a folder of this
+        user."""
+        try:
+            with opened(self.cache, link) as inside:
+                return inside.stat().st_uid == os.geteuid()
+        except (OSError, BrokenCache):
+            return False
+
+    def _drop_link(self, link: Path) -> None:
+        """Removes a link in the place of a repo's folder, and nothing behind it."""
+        self.commits, self.files = [str(commit) for commit in self._commits()], 1
+        self.left.append(str(link.resolve()))
+        link.unlink()
+        self.catalog.drop_repo(self.repo.folder)
+
+    # Parts of the repo
+
+    def _commits(self) -> list[Commit]:
+        found = []
+        for name in sorted(self._names(layout.snapshots_folder(self.cache, self.repo))):
+            with contextlib.suppress(InvalidName):
+                found.append(Commit.parse(name))
+        return found
+
+    def _remove_from_snapshot(self, commit: Commit, files: frozenset[FilePath]) -> set[str]:
+        """Unlinks files of one snapshot, by default all. Returns the names of the blobs that they linked to."""
+        snapshot = layout.snapshot_path(self.cache, self.repo, commit)
+        if not os.path.lexists(snapshot):
+            return set()
+        there = self._files_below(snapshot)
+        paths = [snapshot / path for path in files] if files else there
+        if set(there) <= set(paths):
+            self._remove_refs({str(commit)})
+        names = {name for path in paths if (name := self._unlink(path)) is not None}
+        self._remove_folders(snapshot)
+        self.catalog.drop_files(
+            self.repo.folder, commit, [path.relative_to(snapshot).as_posix() for path in paths if path != snapshot]
+        )
+        if not os.path.lexists(snapshot):
+            self.commits.append(str(commit))
+            self.catalog.drop_revision(self.repo.folder, commit)
+        return names
+
+    def _remove_lists(self, commit: Commit) -> None:
+        """Removes what lies in the repo's folder on a commit: the Hub client's notes and list, and the proof."""
+        self._clear(layout.absences_path(self.cache, self.repo, commit))
+        self._remove_file(layout.tree_path(self.cache, self.repo, commit))
+        self._remove_file(layout.proof_path(self.cache, self.repo, commit))
+
+    def _remove_refs(self, commits: set[str]) -> None:
+        """Removes the refs to removed commits. The Hub client reports a repo with a ref to nothing as corrupt."""
+        folder = layout.refs_folder(self.cache, self.repo)
+        for path in self._files_below(folder) if commits and not folder.is_symlink() else ():
+            with contextlib.suppress(InvalidName):
+                ref = snapshots.read_ref(self.cache, self.repo, Revision.parse(path.relative_to(folder).as_posix()))
+                if ref is not None and ref[0] in commits:
+                    self._remove_file(path)
+        self._remove_folders(folder)
+
+    def remove_blobs(self, names: set[str]) -> None:
+        """Removes the blobs of these names to which no snapshot links."""
+        linked, folders = scan.linked_blobs(self.cache, self.repo)
+        removed: list[Path] = []
+        try:
+            with OpenFolders(self.cache) as kept:
+                for name in sorted(names - linked):
+                    check_stop()
+                    with contextlib.suppress(InvalidName), self._noting_locked(name):
+                        digest = Digest.from_etag(name)
+                        with etag_lock(self.cache, self.repo, digest, LOCK_SECONDS, kept):
+                            if scan.folders_changed(folders):
+                                linked, folders = scan.linked_blobs(self.cache, self.repo)
+                            if name not in linked:
+                                blob = layout.blob_path(self.cache, self.repo, digest)
+                                self._remove_blob(blob)
+                                removed.append(blob)
+                    if len(removed) >= FORGOTTEN_TOGETHER:
+                        self._forget(removed)
+        finally:
+            self._forget(removed)
+
+    @contextlib.contextmanager
+    def _noting_locked(self, name: str) -> Iterator[None]:
+        try:
+            yield
+        except Locked:
+            self.busy.append(str(layout.blobs_folder(self.cache, self.repo) / name))
+
+    def _remove_blob(self, blob: Path) -> None:
+        """Removes a file in `blobs/`. After a link into the shared store, also its entry if no other link needs it."""
+        entry = shared_store.entry_behind(blob) if blob.is_symlink() else None
+        self.freed_bytes += self._remove_file(blob)
+        if entry is not None:
+            self.freed_bytes += shared_store.sweep(self.cache, entry) or 0
+
+    def _forget(self, removed: list[Path]) -> None:
+        """Drops removed blobs from the catalog together, but none that another process has put there again."""
+        gone = [str(blob) for blob in removed if not os.path.lexists(blob)]
+        removed.clear()
+        self.catalog.drop_blobs(gone)
+
+    def _remove_rest(self) -> None:
+        """Removes the rest of a repo without snapshots: blobs without links, unfinished downloads, notes of the Hub
+        client. Other files stay, with their folders."""
+        folder = layout.repo_folder(self.cache, self.repo)
+        blobs = layout.blobs_folder(self.cache, self.repo)
+        for path in self._files_below(blobs):
+            if path.parent not in (blobs, blobs.parent):
+                continue
+            if path.name.endswith(UNFINISHED_SUFFIXES) and is_being_written(self.cache, self.repo, path):
+                self.busy.append(str(path))
+            else:
+                self._remove_blob(path)
+        self._remove_folders(blobs)
+        self._clear(layout.refs_folder(self.cache, self.repo))
+        self._clear(folder / ".no_exist")
+        for own in (folder / "trees", layout.proofs_folder(self.cache, self.repo)):
+            self._clear(own, lambda path: path.suffix == ".json")
+        self._clear(layout.snapshots_folder(self.cache, self.repo), lambda path: False)
+        self._clear(folder, lambda path: path.parent == folder and path.name.endswith(snapshots.ASIDE_SUFFIX))
+        self.left += [
+            str(path.resolve()) for path in self._files_below(folder) if path != folder and str(path) not in self.busy
+        ]
+        if folder.is_symlink():
+            with contextlib.suppress(OSError):
+                folder.resolve().rmdir()
+            folder.unlink()
+        self.catalog.drop_repo(self.repo.folder)
+
+    # Names, folders, files: never through a link
+
+    def _names(self, folder: Path) -> list[str]:
+        """The names in a folder; none if it does not exist or is a link."""
+        try:
+            with opened(self.cache, folder) as inside:
+                return [path.name for path in inside.iterdir()]
+        except (FileNotFoundError, NotADirectoryError, BrokenCache):
+            return []
+
+    def _folders(self, folder: Path) -> list[Path]:
+        """A folder and all folders below it, the outer ones first; none if it does not exist or is a link."""
+        found: list[Path] = []
+        stack = [folder]
+        while stack:
+            place = stack.pop()
+            with (
+                contextlib.suppress(FileNotFoundError, NotADirectoryError, BrokenCache),
+                opened(self.cache, place) as at,
+            ):
+                found.append(place)
+                with os.scandir(at) as entries:
+                    stack += [place / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        return found
+
+    def _files_below(self, folder: Path) -> list[Path]:
+        """Everything below a folder that is no folder; for a link, only the link itself."""
+        if folder.is_symlink() and folder != layout.repo_folder(self.cache, self.repo):
+            return [folder]
+        found = []
+        for place in self._folders(folder):
+            with opened(self.cache, place) as at, os.scandir(at) as entries:
+                found += [place / entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
+        return found
+
+    def _clear(self, folder: Path, is_ours: Callable[[Path], bool] = lambda path: True) -> None:
+        """Removes the files below a folder for which `is_ours` holds, and the folders that are empty then."""
+        for path in self._files_below(folder):
+            if path == folder or is_ours(path):
+                self._remove_file(path)
+        self._remove_folders(folder)
+
+    def _unlink(self, path: Path) -> str | None:
+        """Removes an entry of a snapshot. Returns the name of the blob that it linked to; None for a regular file,
+        whose bytes are freed."""
+        check_stop()
+        try:
+            with opened(self.cache, path.parent) as folder:
+                entry = folder / path.name
+                name = entry.readlink().name if entry.is_symlink() else None
+                freed_bytes = _bytes_of(entry)
+                entry.unlink()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        self.files += 1
+        self.freed_bytes += freed_bytes
+        return name
+
+    def _remove_file(self, path: Path) -> int:
+        """Removes a file if it exists and is not behind a link. Returns the number of bytes freed."""
+        nothing = (FileNotFoundError, NotADirectoryError, BrokenCache)
+        with contextlib.suppress(*nothing), opened(self.cache, path.parent) as folder:
+            freed_bytes = _bytes_of(folder / path.name)
+            (folder / path.name).unlink()
+            return freed_bytes
+        return 0
+
+    def _remove_folders(self, folder: Path) -> None:
+        """Removes a folder and the folders below it, as far as they are empty."""
+        for place in reversed(self._folders(folder)):
+            with contextlib.suppress(OSError, BrokenCache), opened(self.cache, place.parent) as around:
+                (around / place.name).rmdir()
+
+
+def is_being_written(cache: Path, repo: RepoId, path: Path) -> bool:
+    """Whether a tool works on an unfinished download now: it holds the Hub client's lock, or has the file open."""
+    lock = cache / layout.LOCKS / repo.folder / f"{etag_of(str(path))}.lock"
+    return is_held(lock) or is_written(path) is True
+
+
+def _bytes_of(path: Path) -> int:
+    """The bytes that removing this name frees: 0 for a link, and for a file with another name."""
+    facts = path.lstat()
+    return facts.st_size if facts.st_nlink == 1 and not path.is_symlink() else 0

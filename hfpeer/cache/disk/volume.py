@@ -1,0 +1,228 @@
+"""What the volume of a folder can do, and what follows from it for a cache there.
+
+It is tried, not predicted, in a new folder that is removed again. The one exception is the largest file: on a volume
+without sparse files such a trial would write four gigabytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hfpeer.cache.disk.linking import Way, place_file
+from hfpeer.cache.disk.locks import keeps_others_out
+from hfpeer.cache.disk.mounts import FAT, mount_of
+from hfpeer.errors import NotThisVolume
+
+FAT_MAX_BYTES = (1 << 32) - 1
+"""The largest file on FAT."""
+REFUSED = ':?*"<>|\\'
+"""Characters that some file systems hold in no name."""
+_ODD = re.compile(f"[{re.escape(REFUSED)}]|[ .](/|$)")
+_MOMENT_NS = 1_700_000_001_123_456_789
+"""A time with an odd second and odd nanoseconds: what is left of it tells in which steps a volume keeps times."""
+_STEPS_NS = (1, 100, 1_000, 1_000_000, 10_000_000, 1_000_000_000)
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A volume as it was tried. None: that was not tried, because the folder cannot be written, or is full.
+
+    `refused_characters` cannot be in a name; a space and a full stop cannot end one. `max_file_bytes` is None if no
+    limit is known. `time_step_seconds` is the step in which the times of files are kept.
+    """
+
+    mount: str
+    file_system: str
+    is_network: bool
+    is_writable: bool
+    free_bytes: int
+    size_bytes: int
+    has_links: bool | None = None
+    has_hard_links: bool | None = None
+    shares_blocks: bool | None = None
+    has_locks: bool | None = None
+    tells_case: bool | None = None
+    keeps_modes: bool | None = None
+    refused_characters: str | None = None
+    max_file_bytes: int | None = None
+    time_step_seconds: float | None = None
+
+    @property
+    def consequences(self) -> tuple[str, ...]:
+        """What follows for a cache there, a sentence each; none for a volume that can do everything."""
+        saves_twins = self.has_hard_links or self.shares_blocks
+        refused = " ".join(self.refused_characters or "")
+        said = {
+            "This volume has no links: every revision takes its full size.": self.has_links is False,
+            "A blob that two repos need lies there twice: it has neither hard links nor shared blocks.": (
+                self.has_links is True and saves_twins is False
+            ),
+            "This volume holds no file of 4 GiB or more.": self.max_file_bytes is not None,
+            f"It holds no file with one of these in its name: {refused}": bool(refused),
+            "It does not tell upper from lower case: two files that differ only in that cannot both be there.": (
+                self.tells_case is False
+            ),
+            "It has no locks: two programs may fetch the same file at once. The bytes stay right.": (
+                self.has_locks is False
+            ),
+            "It keeps times in whole seconds: a file that was just written is hashed again before it is shared.": (
+                (self.time_step_seconds or 0) >= 1
+            ),
+            "It is a network volume: a file is known by its size and time, not by its number.": self.is_network,
+            "This user cannot write there: it is read only.": not self.is_writable,
+        }
+        return tuple(sentence for sentence, is_so in said.items() if is_so)
+
+
+def look_at_volume(folder: Path) -> Volume:
+    """What can be known of the volume of a folder without a trial. Raises OSError if the folder is gone."""
+    mount, room = mount_of(folder), os.statvfs(folder)
+    return Volume(
+        mount=mount.point,
+        file_system=mount.file_system,
+        is_network=mount.is_network,
+        is_writable=os.access(folder, os.W_OK | os.X_OK),
+        free_bytes=room.f_bavail * room.f_frsize,
+        size_bytes=room.f_blocks * room.f_frsize,
+        max_file_bytes=FAT_MAX_BYTES if mount.file_system in FAT else None,
+    )
+
+
+def try_volume(folder: Path) -> Volume:
+    """Tries what the volume of a folder can do. Changes nothing that stays. Raises OSError if the folder is gone."""
+    known = look_at_volume(folder)
+    place = folder / f".hfpeer-trial-{secrets.token_hex(6)}"
+    try:
+        place.mkdir(mode=0o700)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            return replace(known, is_writable=False)
+        raise
+    try:
+        return _tried(place, replace(known, is_writable=True))
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def refuse_unfit(cache: Path, files: Iterable[tuple[str, int]]) -> None:
+    """Raises NotThisVolume if the volume of a cache cannot hold some of these files, given by path and bytes: before
+    the first byte is fetched. Usual names and sizes cost no trial."""
+    files = list(files)
+    unfit = [(path, "4 GiB or more") for path, size in files if size > FAT_MAX_BYTES]
+    unfit = unfit if mount_of(cache).file_system in FAT else []
+    unfit += _unfit_names(cache, [path for path, _ in files])
+    if unfit:
+        mount = mount_of(cache)
+        named = "; ".join(f"{path!r} ({why})" for path, why in unfit[:3]) + ("; …" if len(unfit) > 3 else "")
+        raise NotThisVolume(
+            f"{len(unfit)} of {len(files)} files cannot be on the volume of {cache} ({mount.file_system}): {named}.",
+            hint="Leave them out with --exclude, or keep the cache on another volume: `hfpeer conf cache set DIR`.",
+            paths=[path for path, _ in unfit[:100]],
+            volume=mount.point,
+        )
+
+
+def _unfit_names(cache: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+    """The paths that the volume cannot hold, and why; tried only for names with odd characters, or alike in all but
+    case."""
+    lower = Counter(path.lower() for path in paths)
+    odd = [path for path in paths if lower[path.lower()] > 1 or _ODD.search(path)]
+    around = next((place for place in (cache, *cache.parents) if place.is_dir()), cache)
+    place = around / f".hfpeer-trial-{secrets.token_hex(6)}"
+    if not odd or not _can(lambda: place.mkdir(mode=0o700)):
+        return []
+    try:
+        holds = {name: _holds_name(place, f"a{name}b") for name in REFUSED}
+        holds.update({end: _holds_name(place, f"a{end}") for end in " ."})
+        tells_case = _can((place / "case").touch) and not (place / "CASE").exists()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+    found = []
+    for path in odd:
+        refused = [character for character in REFUSED if character in path and not holds[character]]
+        ends = [part[-1] for part in path.split("/") if part.endswith((" ", ".")) and not holds[part[-1]]]
+        if refused:
+            found.append((path, f"{refused[0]} in its name"))
+        elif ends:
+            found.append((path, "a space or full stop at the end of a name"))
+        elif lower[path.lower()] > 1 and not tells_case:
+            found.append((path, "another differs only in upper and lower case"))
+    return found
+
+
+def _tried(place: Path, known: Volume) -> Volume:
+    file = place / "file"
+    try:
+        file.write_bytes(b"hfpeer" * 1000)
+    except OSError:  # the volume is full: a folder fitted, a file does not
+        return known
+    has_links = _can(lambda: (place / "link").symlink_to("file"))
+    return replace(
+        known,
+        has_links=has_links,
+        has_hard_links=_can(lambda: os.link(file, place / "second")),
+        shares_blocks=_shares_blocks(file, place / "twin"),
+        has_locks=keeps_others_out(file),
+        tells_case=not (place / "FILE").exists(),
+        keeps_modes=_keeps_modes(file),
+        refused_characters="".join(one for one in REFUSED if not _holds_name(place, f"a{one}b")),
+        max_file_bytes=known.max_file_bytes or (_max_file_bytes(place / "large") if has_links else None),
+        time_step_seconds=_time_step_seconds(file),
+    )
+
+
+def _can(work: Callable[[], object]) -> bool:
+    try:
+        work()
+    except OSError:
+        return False
+    return True
+
+
+def _shares_blocks(file: Path, twin: Path) -> bool:
+    with contextlib.suppress(OSError):
+        return place_file(file, twin) is Way.CLONE
+    return False
+
+
+def _keeps_modes(file: Path) -> bool:
+    if not _can(lambda: file.chmod(0o640)):
+        return False
+    return file.stat().st_mode & 0o777 == 0o640
+
+
+def _holds_name(place: Path, name: str) -> bool:
+    """Whether a file can have this name, and then has it: some volumes change a name."""
+    if not _can((place / name).touch):
+        return False
+    return name in os.listdir(place)  # noqa: PTH208
+
+
+def _max_file_bytes(large: Path) -> int | None:
+    """FAT_MAX_BYTES if a file of more is refused. Only for volumes with links, which have sparse files too."""
+    with contextlib.suppress(OSError), large.open("wb") as file:
+        try:
+            file.truncate(FAT_MAX_BYTES + 1)
+        except OSError as error:
+            return FAT_MAX_BYTES if error.errno == errno.EFBIG else None
+        finally:
+            file.truncate(0)
+    return None
+
+
+def _time_step_seconds(file: Path) -> float:
+    if not _can(lambda: os.utime(file, ns=(_MOMENT_NS, _MOMENT_NS))):
+        return 1.0
+    kept_ns = file.stat().st_mtime_ns
+    if abs(kept_ns - _MOMENT_NS) >= 1_000_000_000:
+        return 2.0
+    return max(step for step in _STEPS_NS if kept_ns % step == 0) / 1e9

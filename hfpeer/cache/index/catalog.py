@@ -1,0 +1,355 @@
+"""The index of the cache: which repos, revisions, files, blobs and refs it holds.
+
+It is only an index: it may be deleted at any time, and a scan makes it anew. Nothing here reads the cache's files.
+SQLAlchemy is imported in this folder only.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import Connection
+
+from hfpeer.cache.disk.caches import Caches
+from hfpeer.cache.index.database import Database, batches
+from hfpeer.cache.index.facts import FactTables
+from hfpeer.cache.index.schema import (
+    BLOBS,
+    DOUBT_NS,
+    FACTS,
+    FETCHES,
+    FILES,
+    GIVEN_LISTINGS,
+    LISTED,
+    REFS,
+    REPOS,
+    REVISIONS,
+    BlobRow,
+    FileRow,
+    RefRow,
+    RevisionRow,
+)
+
+_STAMP = ("size_bytes", "mtime_ns", "inode", "ctime_ns")
+"""The columns of `BlobRow.stamp`."""
+
+
+class Catalog:
+    """The index in the database at `path`. It shows what is in those of `caches` that are there. Thread-safe.
+
+    Raises NoSpace, BrokenCache, or Locked when another process writes for too long.
+    """
+
+    def __init__(self, path: Path, caches: Caches) -> None:
+        self.database = Database(path, caches.first)
+        self._caches = caches
+        self.facts = FactTables(self.database)
+        self._summing = threading.Lock()
+
+    def close(self) -> None:
+        self.database.close()
+
+    @property
+    def data_version(self) -> int:
+        """A number that changes with every change, also of another process. Cheap to read."""
+        return self.database.data_version
+
+    @property
+    def generation(self) -> int:
+        """Grows with every change that peers should hear of. A new catalog begins above every older one."""
+        return self.database.counter("generation")
+
+    def bump(self) -> None:
+        """Raises the generation: peers will ask for the catalog again."""
+        self.database.count("generation", 1)
+
+    @property
+    def _first(self) -> str:
+        return str(self._caches.first)
+
+    def _is_here(self, table: sa.Table) -> sa.ColumnElement[bool]:
+        """Whether a row is of a cache folder that is there."""
+        return table.c.cache.in_([str(cache) for cache in self._caches.present])
+
+    # Blobs
+
+    def blobs(self, digests: Iterable[str]) -> list[BlobRow]:
+        """The rows of all blobs that have one of these digests."""
+        is_here = self._is_here(BLOBS)
+        with self.database.reading() as connection:
+            return [
+                BlobRow(*row)
+                for batch in batches(digests)
+                for row in connection.execute(sa.select(BLOBS).where(BLOBS.c.digest.in_(batch), is_here))
+            ]
+
+    def digests(self) -> list[str]:
+        """The digests of all blobs that are not known to be corrupt."""
+        query = sa.select(BLOBS.c.digest).where(~BLOBS.c.is_corrupt, self._is_here(BLOBS)).distinct()
+        with self.database.reading() as connection:
+            return list(connection.scalars(query))
+
+    def blobs_of_repo(self, repo: str, cache: str | None = None) -> list[BlobRow]:
+        """The blobs of a repo in one cache folder, by default the first."""
+        query = sa.select(BLOBS).where(BLOBS.c.repo == repo, BLOBS.c.cache == (cache or self._first))
+        with self.database.reading() as connection:
+            return [BlobRow(*row) for row in connection.execute(query)]
+
+    def digests_elsewhere(self) -> set[str]:
+        """The digests of all blobs in other cache folders than the first that are not known to be corrupt."""
+        is_elsewhere = sa.and_(BLOBS.c.cache != self._first, self._is_here(BLOBS), ~BLOBS.c.is_corrupt)
+        with self.database.reading() as connection:
+            return set(connection.scalars(sa.select(BLOBS.c.digest).where(is_elsewhere).distinct()))
+
+    def digests_in_snapshots(self) -> dict[str, str]:
+        """By path below the first cache folder: the digests of regular files in snapshots, as far as a list tells
+        them."""
+        above, first = len(self._first) + 1, BLOBS.c.cache == self._first
+        place = sa.func.substr(BLOBS.c.path, above + 1).label("place")
+        query = sa.select(place, BLOBS.c.digest).where(first, place.like("%/snapshots/%"))
+        with self.database.reading() as connection:
+            return {str(path): str(digest) for path, digest in connection.execute(query)}
+
+    def unverified(self, limit: int, offset: int = 0) -> list[BlobRow]:
+        """Blobs that were never hashed, or whose verdict is in doubt, small ones first, without the first `offset` of
+        them."""
+        is_coarse = sa.and_(BLOBS.c.inode == 0, BLOBS.c.mtime_ns % 1_000_000_000 == 0)
+        is_old = BLOBS.c.mtime_ns <= time.time_ns() - DOUBT_NS  # a verdict of now will not be in doubt
+        is_near = sa.func.abs(BLOBS.c.verified_at * 1e9 - BLOBS.c.mtime_ns) < DOUBT_NS
+        is_in_doubt = sa.and_(is_coarse, is_near, is_old)
+        is_open = sa.and_(BLOBS.c.verified_at.is_(None) | is_in_doubt, BLOBS.c.is_corrupt.is_(False))
+        query = sa.select(BLOBS).where(is_open, self._is_here(BLOBS)).order_by(BLOBS.c.size_bytes, BLOBS.c.path)
+        with self.database.reading() as connection:
+            return [
+                BlobRow(*row)
+                for row in connection.execute(
+                    query.order_by(BLOBS.c.size_bytes, BLOBS.c.path).limit(limit).offset(offset)
+                )
+            ]
+
+    def put_blobs(self, rows: Iterable[BlobRow]) -> None:
+        self.database.put(BLOBS, [vars(row) for row in rows])
+
+    def put_found_blobs(self, rows: Iterable[BlobRow]) -> None:
+        """Records blobs as a scan saw them. A row of the same file is kept, because the writer of the file may have
+        recorded it since, with its hash."""
+        seen = insert(BLOBS).excluded
+        is_another = sa.or_(*(BLOBS.c[name] != seen[name] for name in _STAMP))
+        self.database.put(BLOBS, [vars(row) for row in rows], where=is_another)
+
+    def drop_blobs(self, paths: Iterable[str]) -> None:
+        for batch in batches(paths):
+            is_one = BLOBS.c.path.in_(batch)
+            with self.database.writing() as connection:
+                digests = connection.scalars(sa.select(BLOBS.c.digest).where(is_one)).all()
+                connection.execute(sa.delete(BLOBS).where(is_one))
+                _forget_fetches(connection, digests)
+
+    def judge_blob(self, seen: BlobRow, verified_at: float | None, *, is_corrupt: bool) -> bool:
+        """Records the result of hashing a blob. False if another file lies there by now, and nothing was recorded."""
+        is_same = sa.and_(*(BLOBS.c[name] == vars(seen)[name] for name in ("path", *_STAMP)))
+        query = sa.update(BLOBS).where(is_same).values(verified_at=verified_at, is_corrupt=is_corrupt)
+        return self.database.execute(query) > 0
+
+    # Revisions and their files
+
+    def sum_up(
+        self,
+        repo: str,
+        commit: str,
+        cache: str,
+        to_row: Callable[[int, int, RevisionRow | None], RevisionRow],
+    ) -> None:
+        """Derives the row of a revision in one cache folder from its files. `to_row` gets the number of files, the
+        bytes of their distinct blobs, and the row before; it is not called for a revision without files, which is
+        dropped.
+
+        One call at a time, so that an older sum never replaces a newer one.
+        """
+        with self._summing:
+            files, size_bytes = self._sum_of_files(repo, commit, cache)
+            if files:
+                before = self.revisions(repo, commit, cache)
+                self.put_revision(to_row(files, size_bytes, before[0] if before else None))
+            else:
+                self.drop_revision(repo, commit, cache)
+
+    def _sum_of_files(self, repo: str, commit: str, cache: str) -> tuple[int, int]:
+        name = sa.func.coalesce(FILES.c.digest, FILES.c.path)
+        is_one = _is_of(FILES, repo, commit, cache)
+        distinct = sa.select(name, FILES.c.size_bytes).distinct().where(is_one).subquery()
+        with self.database.reading() as connection:
+            count = connection.scalar(sa.select(sa.func.count()).where(is_one))
+            size_bytes = connection.scalar(sa.select(sa.func.sum(distinct.c.size_bytes)))
+        return int(count or 0), int(size_bytes or 0)
+
+    def files(self, repo: str, commit: str, cache: str | None = None) -> list[FileRow]:
+        """The files of a snapshot in one cache folder, by default the first, sorted by path."""
+        columns = (FILES.c.path, FILES.c.digest, FILES.c.size_bytes)
+        is_one = _is_of(FILES, repo, commit, cache or self._first)
+        query = sa.select(*columns).where(is_one).order_by(FILES.c.path)
+        with self.database.reading() as connection:
+            return [FileRow(*row) for row in connection.execute(query)]
+
+    def put_files(self, repo: str, commit: str, rows: Iterable[FileRow], cache: str | None = None) -> None:
+        place = {"repo": repo, "commit": commit, "cache": cache or self._first}
+        self.database.put(FILES, [{**place, **vars(row)} for row in rows])
+
+    def drop_files(self, repo: str, commit: str, paths: Iterable[str], cache: str | None = None) -> None:
+        is_one = _is_of(FILES, repo, commit, cache or self._first)
+        for batch in batches(paths):
+            self.database.execute(sa.delete(FILES).where(is_one, FILES.c.path.in_(batch)))
+
+    def commits_with(self, digests: Iterable[str]) -> dict[str, list[tuple[str, str]]]:
+        """By digest: the snapshots, as (repo, commit), that have a file with it."""
+        found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        columns = (FILES.c.digest, FILES.c.repo, FILES.c.commit)
+        for batch in batches(digests):
+            query = sa.select(*columns).where(FILES.c.digest.in_(batch), self._is_here(FILES)).distinct()
+            with self.database.reading() as connection:
+                for digest, repo, commit in connection.execute(query):
+                    found[digest].append((repo, commit))
+        return found
+
+    def is_all_given(self, repo: str, commit: str) -> bool:
+        """Whether a snapshot has files, and the blob of each, and their list, were given openly."""
+        # The unary plus hides the index by repo from SQLite. With it, each file would cost a search of the whole repo.
+        is_of_repo = sa.literal_column("+blobs.repo", sa.Text) == repo
+        given = sa.select(BLOBS.c.path).where(BLOBS.c.digest == FILES.c.digest, is_of_repo, BLOBS.c.is_given.is_(True))
+        is_one = sa.and_(FILES.c.repo == repo, FILES.c.commit == commit, self._is_here(FILES))
+        listed = sa.select(GIVEN_LISTINGS.c.repo).where(
+            GIVEN_LISTINGS.c.repo == repo, GIVEN_LISTINGS.c.commit == commit
+        )
+        any_given = sa.select(BLOBS.c.path).where(BLOBS.c.repo == repo, BLOBS.c.is_given.is_(True)).limit(1)
+        others = sa.select(FILES.c.path).where(is_one, sa.not_(given.exists())).limit(1)
+        with self.database.reading() as connection:
+            if connection.execute(any_given).first() is None or connection.execute(listed).first() is None:
+                return False
+            is_any = connection.execute(sa.select(FILES.c.path).where(is_one).limit(1)).first() is not None
+            return is_any and connection.execute(others).first() is None
+
+    def put_revision(self, row: RevisionRow) -> None:
+        self.database.put(REVISIONS, [vars(row)])
+
+    def drop_revision(self, repo: str, commit: str, cache: str | None = None) -> None:
+        """Removes a revision and its files from one cache folder, by default the first."""
+        with self.database.writing() as connection:
+            for table in (FILES, REVISIONS):
+                connection.execute(sa.delete(table).where(_is_of(table, repo, commit, cache or self._first)))
+
+    def revisions(
+        self, repo: str | None = None, commit: str | None = None, cache: str | None = None
+    ) -> list[RevisionRow]:
+        """The revisions in one cache folder, by default in all that are there, most recently used first."""
+        query = sa.select(REVISIONS).order_by(REVISIONS.c.used_at.desc(), REVISIONS.c.repo, REVISIONS.c.commit)
+        query = query.where(self._is_here(REVISIONS) if cache is None else REVISIONS.c.cache == cache)
+        if repo is not None:
+            query = query.where(REVISIONS.c.repo == repo)
+        if commit is not None:
+            query = query.where(REVISIONS.c.commit == commit)
+        with self.database.reading() as connection:
+            return [RevisionRow(*row) for row in connection.execute(query)]
+
+    # Refs
+
+    def refs(self, repo: str | None = None, name: str | None = None) -> list[RefRow]:
+        query = sa.select(REFS).order_by(REFS.c.repo, REFS.c.name)
+        if repo is not None:
+            query = query.where(REFS.c.repo == repo)
+        if name is not None:
+            query = query.where(REFS.c.name == name)
+        with self.database.reading() as connection:
+            return [RefRow(*row) for row in connection.execute(query)]
+
+    def put_refs(self, rows: Iterable[RefRow]) -> None:
+        self.database.put(REFS, [vars(row) for row in rows])
+
+    def drop_refs(self, repo: str, refs: Iterable[str]) -> None:
+        for batch in batches(refs):
+            self.database.execute(sa.delete(REFS).where(REFS.c.repo == repo, REFS.c.name.in_(batch)))
+
+    # Repos
+
+    def repos(self, cache: str | None = None) -> dict[str, str | None]:
+        """By repo of one cache folder, by default the first: the mtimes of its folders at the last scan, as JSON; None
+        after it was removed."""
+        query = sa.select(REPOS.c.repo, REPOS.c.folders).where(REPOS.c.cache == (cache or self._first))
+        with self.database.reading() as connection:
+            return {str(repo): folders for repo, folders in connection.execute(query)}
+
+    def set_folders(self, repo: str, folders: str | None, cache: str | None = None) -> None:
+        """Keeps the mtimes of a repo's folders, as JSON."""
+        self.database.put(REPOS, [{"cache": cache or self._first, "repo": repo, "folders": folders}])
+
+    def drop_repo(self, repo: str) -> None:
+        """Removes every row of a repo in the first cache folder. If no other folder has the repo, its own facts go
+        too."""
+        with self.database.writing() as connection:
+            is_one = sa.and_(BLOBS.c.repo == repo, BLOBS.c.cache == self._first)
+            digests = connection.scalars(sa.select(BLOBS.c.digest).where(is_one)).all()
+            for table in (FILES, REVISIONS, BLOBS, REPOS):
+                connection.execute(sa.delete(table).where(table.c.repo == repo, table.c.cache == self._first))
+            if connection.execute(sa.select(REVISIONS.c.repo).where(REVISIONS.c.repo == repo).limit(1)).first() is None:
+                for table in (REFS, FACTS, LISTED, GIVEN_LISTINGS):
+                    connection.execute(sa.delete(table).where(table.c.repo == repo))
+            for batch in batches(digests):
+                _forget_fetches(connection, batch)
+
+    def forget_lost_caches(self) -> None:
+        """Removes every row of cache folders that are none of this node's and do not exist any more."""
+        known = {str(one) for one in (self._caches.first, *self._caches.others)}
+        with self.database.reading() as connection:
+            found = connection.scalars(sa.select(REPOS.c.cache).distinct()).all()
+        for cache in found:
+            if cache not in known and not Path(cache).is_dir():
+                for table in (FILES, REVISIONS, BLOBS, REPOS):
+                    self.database.execute(sa.delete(table).where(table.c.cache == cache))
+
+    def collect(self, keep: Sequence[str] = (), *, is_dry_run: bool = False) -> int:
+        """Drops the records of fetches of blobs that are in no repo, except of `keep`, and gives the space of dropped
+        rows back. Returns the number of records. With `is_dry_run` it only counts them."""
+        is_gone = sa.and_(FETCHES.c.digest.not_in(sa.select(BLOBS.c.digest)), FETCHES.c.digest.not_in(keep))
+        if is_dry_run:
+            with self.database.reading() as connection:
+                return int(connection.scalar(sa.select(sa.func.count()).select_from(FETCHES).where(is_gone)) or 0)
+        dropped = self.database.execute(sa.delete(FETCHES).where(is_gone))
+        self.database.shrink()
+        return dropped
+
+    # Statistics
+
+    def totals(self) -> tuple[int, int, int, int]:
+        """Counts: revisions, files, bytes of distinct blobs, and blobs that were never hashed."""
+        is_here = self._is_here(BLOBS)
+        distinct = sa.select(BLOBS.c.digest, BLOBS.c.size_bytes).where(is_here).distinct().subquery()
+        revisions = sa.select(REVISIONS.c.repo, REVISIONS.c.commit).where(self._is_here(REVISIONS))
+        files = sa.select(FILES.c.repo, FILES.c.commit, FILES.c.path).where(self._is_here(FILES))
+        if len(self._caches.present) > 1:
+            revisions, files = revisions.distinct(), files.distinct()
+        is_open = sa.and_(BLOBS.c.verified_at.is_(None), BLOBS.c.is_corrupt.is_(False))
+        queries = (
+            sa.select(sa.func.count()).select_from(revisions.subquery()),
+            sa.select(sa.func.count()).select_from(files.subquery()),
+            sa.select(sa.func.coalesce(sa.func.sum(distinct.c.size_bytes), 0)),
+            sa.select(sa.func.count()).where(is_open, is_here),
+        )
+        with self.database.reading() as connection:
+            counts = [int(connection.scalar(query) or 0) for query in queries]
+        return counts[0], counts[1], counts[2], counts[3]
+
+
+def _is_of(table: sa.Table, repo: str, commit: str, cache: str) -> sa.ColumnElement[bool]:
+    """Whether a row is of this revision in this cache folder."""
+    return sa.and_(table.c.repo == repo, table.c.commit == commit, table.c.cache == cache)
+
+
+def _forget_fetches(connection: Connection, digests: Sequence[str]) -> None:
+    """Drops the fetch records of blobs that are in no repo any more."""
+    is_gone = FETCHES.c.digest.not_in(sa.select(BLOBS.c.digest).where(BLOBS.c.digest.in_(digests)))
+    connection.execute(sa.delete(FETCHES).where(FETCHES.c.digest.in_(digests), is_gone))

@@ -1,0 +1,246 @@
+"""The SQLite database of the catalog: opening it, replacing a broken one, reading and writing it.
+
+SQLite runs in WAL mode behind SQLAlchemy: one writer at a time with short transactions, and readers never wait. The
+database is only an index. One of the version before gets what it lacks; one of any other version, or one that SQLite
+cannot read, is deleted and made anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import sqlite3
+import stat
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.engine import Connection, Engine
+
+from hfpeer.cache.disk.os_errors import storage_error, translated
+from hfpeer.cache.index.schema import META, SCHEMA, SCHEMA_VERSION, UPGRADES
+from hfpeer.errors import BrokenCache, Locked, StorageError
+from hfpeer.system.ownership import foreign
+
+BATCH_ROWS = 500
+"""Rows of one transaction of a long write. It keeps other writers waiting for milliseconds at most."""
+BUSY_SECONDS = 15
+"""Seconds to wait for a writer in another process before Locked is raised."""
+_SUFFIXES = ("", "-wal", "-shm")
+"""The files of one database."""
+
+
+class Database:
+    """The database at `path`. Thread-safe.
+
+    Every method raises NoSpace, BrokenCache, or Locked when another process writes for longer than BUSY_SECONDS.
+    """
+
+    def __init__(self, path: Path, cache: Path) -> None:
+        """`cache` is the folder that a catalog of an older version describes."""
+        self._path, self._cache = path, cache
+        self._write_lock = threading.Lock()
+        with translated("make the catalog's folder", path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._drop_foreign()
+        try:
+            self._reader, self._writer = self._open()
+        except BrokenCache:
+            if self._path.exists() and not os.access(self._path, os.R_OK | os.W_OK):
+                raise
+            self._delete()
+            self._reader, self._writer = self._open()
+        self._watch_lock = threading.Lock()
+        self._watcher = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._watcher.close()
+        self._reader.dispose()
+        self._writer.dispose()
+
+    @property
+    def data_version(self) -> int:
+        """A number that changes with every commit of this or another process. Reading it costs a hundredth of a
+        query."""
+        with self._watch_lock, self._translated():
+            # Fetches all rows: an open statement would keep the view of the database that it began with.
+            ((version,),) = self._watcher.execute("PRAGMA data_version").fetchall()
+        return int(version)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection in a transaction that only reads."""
+        with self._translated(), self._reader.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A connection in a transaction that writes. It is committed at the end of the block."""
+        with self._write_lock, self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    def execute(self, query: sa.Executable) -> int:
+        """Runs one query that writes, in a transaction of its own. Returns the number of rows that it changed."""
+        with self.writing() as connection:
+            return int(connection.execute(query).rowcount)
+
+    def put(self, table: sa.Table, rows: Sequence[dict[str, Any]], where: sa.ColumnElement[bool] | None = None) -> None:
+        """Writes rows, in batches, over those with the same key; with `where` only over those for which it holds."""
+        keys = [column.name for column in table.primary_key]
+        query = insert(table)
+        rest = {column.name: query.excluded[column.name] for column in table.columns if column.name not in keys}
+        query = query.on_conflict_do_update(index_elements=keys, set_=rest, where=where)
+        for batch in batches(rows):
+            with self.writing() as connection:
+                connection.execute(query, batch)
+
+    def counter(self, key: str) -> int:
+        """The counter of that name, 0 before it was first counted."""
+        with self.reading() as connection:
+            return int(connection.scalar(sa.select(META.c.value).where(META.c.key == key)) or 0)
+
+    def count(self, key: str, by: int) -> None:
+        """Adds `by` to a counter."""
+        query = insert(META).values(key=key, value=by)
+        self.execute(query.on_conflict_do_update(index_elements=["key"], set_={"value": META.c.value + by}))
+
+    def shrink(self) -> None:
+        """Gives the pages of dropped rows back to the file system, if they are more than a quarter of the file."""
+        with self._write_lock, self._translated(), self._writer.connect() as connection:
+            raw = connection.connection.driver_connection
+            assert raw is not None
+            (free,), (pages,) = (raw.execute(f"PRAGMA {name}").fetchone() for name in ("freelist_count", "page_count"))
+            if free * 4 > pages:
+                raw.execute("VACUUM")
+
+    # Errors
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except sa.exc.DatabaseError as error:
+            raise self._storage_error(str(error.orig)) from error
+        except sqlite3.DatabaseError as error:
+            raise self._storage_error(str(error)) from error
+
+    def _storage_error(self, reason: str) -> StorageError:
+        if "locked" in reason or "busy" in reason:
+            return Locked(f"Another process keeps the catalog locked ({self._path}).", hint="Try again.")
+        if "full" in reason:
+            return storage_error(OSError(errno.ENOSPC, reason), "write the catalog", self._path)
+        if "readonly" in reason or "unable to open" in reason:
+            return self._forbidden(reason)
+        return BrokenCache(
+            f"The catalog is not usable: {reason} ({self._path}).",
+            hint="Run `hfpeer daemon stop` and delete this file: it is only an index, and hfpeer makes a new one.",
+            path=str(self._path),
+        )
+
+    def _forbidden(self, reason: str) -> BrokenCache:
+        with contextlib.suppress(OSError):
+            owner = self._path.parent.stat().st_uid
+            if owner != os.geteuid():
+                return foreign(self._path, owner, "The catalog cannot be written")
+        return BrokenCache(
+            f"The catalog cannot be written: {reason} ({self._path}).",
+            hint="Give this user write access to the file and its folder, or set HFPEER_HOME to another folder.",
+            path=str(self._path),
+        )
+
+    # Opening
+
+    def _open(self) -> tuple[Engine, Engine]:
+        """The engines for readers and for the writer, once the database has the schema of this version."""
+        reader, writer = (self._engine(begin) for begin in ("BEGIN", "BEGIN IMMEDIATE"))
+        try:
+            with self._translated(), writer.begin() as connection:
+                version = connection.exec_driver_sql("PRAGMA user_version").scalar()
+                if version in UPGRADES:
+                    _upgrade(connection, UPGRADES[version], self._cache)
+                elif version != SCHEMA_VERSION:
+                    _make_anew(connection)
+        except StorageError:
+            reader.dispose()
+            writer.dispose()
+            raise
+        return reader, writer
+
+    def _engine(self, begin: str) -> Engine:
+        engine = sa.create_engine(
+            sa.URL.create("sqlite", database=str(self._path)), connect_args={"timeout": BUSY_SECONDS}
+        )
+
+        @sa.event.listens_for(engine, "connect")
+        def configure(connection: Any, _: object) -> None:
+            connection.isolation_level = None
+            _use_wal(connection)
+            connection.execute("PRAGMA synchronous=NORMAL")
+
+        @sa.event.listens_for(engine, "begin")
+        def start(connection: Connection) -> None:
+            connection.exec_driver_sql(begin)
+
+        return engine
+
+    def _drop_foreign(self) -> None:
+        """Removes links, and files of other users, from the places of the database's files."""
+        for suffix in _SUFFIXES:
+            path = self._path.with_name(self._path.name + suffix)
+            with contextlib.suppress(FileNotFoundError):
+                facts = path.lstat()
+                if facts.st_uid != os.geteuid() or not stat.S_ISREG(facts.st_mode):
+                    path.unlink()
+
+    def _delete(self) -> None:
+        with translated("delete a broken catalog", self._path):
+            for suffix in _SUFFIXES:
+                self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def batches(items: Iterable[Any]) -> Iterator[list[Any]]:
+    """The items in lists of BATCH_ROWS, in order."""
+    iterator = iter(items)
+    while batch := list(islice(iterator, BATCH_ROWS)):
+        yield batch
+
+
+def _upgrade(connection: Connection, statements: Sequence[str], cache: Path) -> None:
+    """Gives the tables of an older version the columns and tables of this one."""
+    for statement in statements:
+        connection.execute(sa.text(statement), {"cache": str(cache)} if ":cache" in statement else {})
+    SCHEMA.create_all(connection)
+    connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _make_anew(connection: Connection) -> None:
+    """Drops every table, and makes those of this version. The new generation is larger than that of every older
+    catalog, because it begins at the time in milliseconds."""
+    names = sa.inspect(connection).get_table_names()
+    for name in names:
+        connection.exec_driver_sql(f'DROP TABLE "{name}"')
+    SCHEMA.create_all(connection)
+    connection.execute(insert(META).values(key="generation", value=int(time.time() * 1000)))
+    connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    """Turns WAL mode on. Tries again while other processes do the same: SQLite's own timeout does not cover this
+    statement."""
+    deadline = time.monotonic() + BUSY_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            return
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.01)

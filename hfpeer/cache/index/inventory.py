@@ -1,0 +1,394 @@
+"""The whole blobs of the cache: finding and verifying them, and copying them between repos.
+
+Every row of the catalog is checked against the file on the disk: a row holds only while the file has the same stamp. No
+blob is written in place.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hfpeer.cache import snapshots
+from hfpeer.cache.disk import layout
+from hfpeer.cache.disk.caches import Caches
+from hfpeer.cache.disk.directories import OpenFolders, opened
+from hfpeer.cache.disk.linking import HardLinks, OnChunk, Way
+from hfpeer.cache.disk.locks import etag_lock
+from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.index.catalog import Catalog
+from hfpeer.cache.index.scan import see_blob, stamp_of
+from hfpeer.cache.index.schema import BlobRow
+from hfpeer.cache.partial.hashing import hash_file
+from hfpeer.errors import BrokenCache, CorruptData, Locked
+from hfpeer.manifest import ManifestFile
+from hfpeer.names import Commit, Digest, RepoId
+
+_GONE = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV}
+"""Errors of a disk that was unplugged, or of a network volume whose server is gone."""
+LOCK_SECONDS = 2.0
+"""Seconds to wait for a Hub client that has locked a blob, before going on without the lock."""
+
+
+@dataclass(frozen=True)
+class BlobFile:
+    """A whole blob in the cache. `is_verified`: its bytes were hashed and have not changed since. `is_given`: all of
+    them were given openly."""
+
+    digest: Digest
+    path: Path
+    size_bytes: int
+    is_verified: bool
+    is_given: bool = False
+    stamp: tuple[int, int, int, int] | None = None
+    """The stamp of the file for which this holds; see `BlobRow.stamp`."""
+
+    def open(self) -> int:
+        """A descriptor of the file. Raises OSError if the file is gone, was replaced, or was written to: nothing is
+        known of such bytes."""
+        fd = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        facts = os.fstat(fd)
+        if self.stamp in (None, stamp_of(facts)):
+            return fd
+        os.close(fd)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
+
+
+class Inventory:
+    """The whole blobs of all `caches`. It writes into the first only. Thread-safe."""
+
+    def __init__(self, caches: Caches, catalog: Catalog) -> None:
+        self._caches = caches
+        self._cache = caches.first
+        self._catalog = catalog
+
+    # Finding
+
+    def find(self, digest: Digest, repo: RepoId | None = None) -> BlobFile | None:
+        """A blob by its digest, from any repo; a verified one if there is one.
+
+        With `repo` it also finds a blob that another tool has put into that repo since the last scan.
+        """
+        found = self.best(self._catalog.blobs([str(digest)]))
+        if found is not None or repo is None:
+            return found
+        seen = [see_blob(cache, layout.blob_path(cache, repo, digest), digest) for cache in self._caches.present]
+        if not any(seen):
+            return None
+        self._catalog.put_found_blobs(row for row in seen if row is not None)
+        return self.best(self._catalog.blobs([str(digest)]))
+
+    def places(self, digests: Iterable[Digest]) -> dict[Digest, list[BlobRow]]:
+        """By digest: the rows of its files, as they were last seen."""
+        rows: dict[Digest, list[BlobRow]] = defaultdict(list)
+        for row in self._catalog.blobs({str(digest) for digest in digests}):
+            rows[Digest.parse(row.digest)].append(row)
+        return rows
+
+    def best(self, rows: Iterable[BlobRow]) -> BlobFile | None:
+        """The blob of one of these rows, a verified one if there is one, of the first cache folder if it has one; None
+        if all files are corrupt or gone."""
+        first = str(self._cache)
+        for row in sorted(rows, key=lambda row: (row.verified_at is None, row.cache != first)):
+            checked = self._check(row)
+            if checked is not None:
+                return self._to_file(checked)
+        return None
+
+    def whole(self) -> set[Digest]:
+        """The digests of all whole blobs of the cache, verified or not, except those that are known to be corrupt."""
+        return {Digest.parse(digest) for digest in self._catalog.digests()}
+
+    def missing(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
+        """The files whose blob is in no repo of the cache, each digest once, in order."""
+        wanted: dict[Digest, ManifestFile] = {}
+        for file in files:
+            wanted.setdefault(file.digest, file)
+        places = self.places(wanted)
+        return [file for digest, file in wanted.items() if not self._has(file, places.get(digest, ()))]
+
+    def elsewhere(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
+        """The files whose blob is in other cache folders only, each digest once. `bring` puts it into the first."""
+        wanted = {file.digest: file for file in files}
+        first, found = str(self._cache), []
+        for digest, rows in self.places(wanted).items():
+            file = wanted[digest]
+            if not self._has(file, (row for row in rows if row.cache == first)) and self._has(file, rows):
+                found.append(file)
+        return found
+
+    def unverified_of(self, files: Iterable[ManifestFile]) -> list[BlobFile]:
+        """The blobs of these files that are here and were never hashed. Verify them before an install."""
+        found = map(self.best, self.places(file.digest for file in files).values())
+        return [blob for blob in found if blob is not None and not blob.is_verified]
+
+    def unverified_at(self, repo: RepoId, commit: Commit, files: Iterable[ManifestFile]) -> list[BlobFile]:
+        """The files at the very places where an install of `files` would find their blobs, and that were never hashed;
+        also those that no scan has seen, because no link leads to them. Verify them before the install."""
+        files = list(files)
+        places = self.places(file.digest for file in files)
+        found: dict[Path, BlobRow] = {}
+        for file in files:
+            known = {row.path: row for row in places.get(file.digest, ())}
+            place = layout.snapshot_file(self._cache, repo, commit, file.path)
+            for path in (layout.blob_path(self._cache, repo, file.digest), place):
+                row = None if path == place and path.is_symlink() else see_blob(self._cache, path, file.digest)
+                if row is None or row.size_bytes != file.size_bytes:
+                    continue
+                before = known.get(row.path)
+                if before is None or before.stamp != row.stamp:
+                    found[path] = row
+                elif before.verified_at is None and not before.is_corrupt:
+                    found[path] = before
+        self._catalog.put_found_blobs(found.values())
+        return [self._to_file(row) for row in found.values()]
+
+    def _has(self, file: ManifestFile, rows: Iterable[BlobRow]) -> bool:
+        """Whether a blob of the file's size is at one of these places."""
+        return any(row.size_bytes == file.size_bytes and self._check(row) is not None for row in rows)
+
+    # Verifying
+
+    def unverified(self, limit: int) -> list[BlobFile]:
+        """Blobs that were never hashed, or whose verdict is in doubt, and that can be read, small ones first."""
+        found: list[BlobFile] = []
+        offset = 0
+        while len(found) < limit and (rows := self._catalog.unverified(limit, offset)):
+            offset += len(rows)
+            files = [self._to_file(row) for row in map(self._check, rows) if row is not None]
+            found += [file for file in files if not file.is_verified]
+        return found[:limit]
+
+    def verify(self, blob: BlobFile) -> bool:
+        """Hashes a blob and records the result. Returns whether its bytes have its digest.
+
+        A blob with other bytes, or that cannot be read, counts as missing and is never shared. Its file stays: it is
+        the user's.
+        """
+        return self.verify_all([blob]) == []
+
+    def verify_all(self, blobs: Iterable[BlobFile]) -> list[BlobFile]:
+        """Hashes several blobs, of which peers hear together. Returns those whose bytes do not have their digests."""
+        verdicts: list[tuple[BlobFile, bool | None]] = []
+        try:
+            for blob in blobs:
+                verdicts.append((blob, self._verify(blob)))  # noqa: PERF401
+        finally:  # also after a stop: the results until then are recorded
+            if any(is_right is not None for _, is_right in verdicts):
+                self._catalog.bump()
+        return [blob for blob, is_right in verdicts if is_right is not True]
+
+    def _verify(self, blob: BlobFile) -> bool | None:
+        """Hashes a blob and records the result; None if the file is gone, or changed meanwhile."""
+        cache = self._caches.of(blob.path) or self._cache
+        row = see_blob(cache, blob.path, blob.digest)
+        if row is None:
+            return None
+        try:
+            actual = hash_file(blob.path, blob.digest.algorithm, row.size_bytes)
+        except BrokenCache as error:
+            if self._passes_over(cache, error):
+                return None
+            actual = ""
+        if see_blob(cache, blob.path, blob.digest) != row:
+            return None
+        is_right = actual == blob.digest.hex
+        self._catalog.judge_blob(row, time.time() if is_right else None, is_corrupt=not is_right)
+        return is_right
+
+    # Writing
+
+    @contextmanager
+    def holding(
+        self,
+        repo: RepoId,
+        digest: Digest,
+        timeout_seconds: float | None = None,
+        folders: OpenFolders | None = None,
+    ) -> Iterator[None]:
+        """Holds the Hub client's lock on a blob. Raises Locked if it is not free within `timeout_seconds`.
+
+        With None it waits LOCK_SECONDS and then goes on without the lock, because a client holds it during its whole
+        download. The lock only saves work: renames keep readers safe.
+        """
+        with ExitStack() as held:
+            try:
+                limit = LOCK_SECONDS if timeout_seconds is None else timeout_seconds
+                held.enter_context(etag_lock(self._cache, repo, digest, limit, folders))
+            except Locked:
+                if timeout_seconds is not None:
+                    raise
+            yield
+
+    def in_place(self, blob: Path, digest: Digest, size_bytes: int) -> BlobRow | None:
+        """The row of the right blob at `blob`; None if there is no such file, or its bytes are wrong. A file that was
+        never hashed is hashed now: another tool may have put it there, and no scan has seen it."""
+        seen = see_blob(self._cache, blob, digest)
+        if seen is None or seen.size_bytes != size_bytes or not os.access(blob, os.R_OK):
+            return None
+        known = self._known(seen)
+        if known.is_corrupt or known.verified_at is not None:
+            return None if known.is_corrupt else known
+        try:
+            is_right = hash_file(blob, digest.algorithm, size_bytes) == digest.hex
+        except BrokenCache:
+            return None
+        is_right = is_right and see_blob(self._cache, blob, digest) == seen
+        return replace(known, verified_at=time.time()) if is_right else None
+
+    def seen(self, blob: Path, digest: Digest, *, is_verified: bool, is_given: bool = False) -> BlobRow | None:
+        """A row for a blob that was just written to `blob`."""
+        row = see_blob(self._cache, blob, digest)
+        at = time.time() if is_verified else None
+        return None if row is None else replace(row, verified_at=at, is_given=is_given and is_verified)
+
+    def remember(self, rows: Iterable[BlobRow | None]) -> None:
+        """Writes rows into the catalog."""
+        self._catalog.put_blobs(row for row in rows if row is not None)
+
+    def adopt(
+        self,
+        path: Path,
+        digest: Digest,
+        repo: RepoId,
+        hard_links: HardLinks = HardLinks.NEVER,
+        on_chunk: OnChunk = lambda count: None,
+    ) -> Way | None:
+        """Puts the content of a file into `blobs/` of `repo`: by a hard link, where possible, for a blob of this cache,
+        and for any other file by shared blocks, by a hard link if `hard_links` allows it, or by a copy. What comes from
+        outside is hashed before it is visible.
+
+        `on_chunk` is called with the bytes that were copied, and with those that were hashed. Returns the way of the
+        bytes; None if the blob was there. Raises CorruptData if the hash differs, NoSpace, BrokenCache.
+        """
+        row = see_blob(self._cache, path, digest)
+        if row is None:
+            raise vanished(path)
+        if path.is_relative_to(self._cache):
+            return self._adopt(self._to_file(self._known(row)), repo)
+        source = BlobFile(digest, path, row.size_bytes, True)
+        return self._adopt(source, repo, _check_of(digest, row.size_bytes, on_chunk), hard_links, on_chunk)
+
+    def bring(
+        self,
+        file: ManifestFile,
+        repo: RepoId,
+        on_chunk: OnChunk = lambda count: None,
+        hard_links: HardLinks = HardLinks.NEVER,
+    ) -> Way | None:
+        """Puts a blob of any repo and cache folder into `blobs/` of `repo`, unless it is there. Returns the way of the
+        bytes. `on_chunk` and `hard_links` are as in `adopt`; a file of another user is never linked.
+
+        What comes from another cache folder is hashed before it is visible. Raises BrokenCache if no repo has it,
+        CorruptData for wrong bytes in another cache folder, which count as missing from then on.
+        """
+        blob = layout.blob_path(self._cache, repo, file.digest)
+        source = self.find(file.digest, repo)
+        if source is None or source.size_bytes != file.size_bytes:
+            raise vanished(blob)
+        if source.path == blob:
+            return None
+        if self._caches.of(source.path) == self._cache:
+            return self._adopt(source, repo)
+        try:
+            is_own = source.path.stat().st_uid == os.geteuid()
+            return self.adopt(source.path, file.digest, repo, hard_links if is_own else HardLinks.NEVER, on_chunk)
+        except FileNotFoundError as error:
+            raise vanished(source.path) from error
+        except CorruptData:
+            self._verify(source)
+            raise
+        except BrokenCache as error:
+            self._passes_over(self._caches.of(source.path) or self._cache, error)
+            raise
+
+    def moved(self, old: Path, new: Path, digest: Digest) -> None:
+        """Moves the row of a blob whose file was moved."""
+        for row in self._catalog.blobs([str(digest)]):
+            if Path(row.path) == old:
+                is_verified = row.verified_at is not None
+                self.remember([self.seen(new, digest, is_verified=is_verified, is_given=row.is_given)])
+                self._catalog.drop_blobs([row.path])
+
+    # Inside
+
+    def _check(self, row: BlobRow) -> BlobRow | None:
+        """The row for the file on the disk now: unverified if it has changed, None if it is gone, corrupt, or of
+        another user who lets nobody read it."""
+        now = see_blob(Path(row.cache), Path(row.path), Digest.parse(row.digest))
+        if now is None:
+            if not self._is_away(row):
+                self._catalog.drop_blobs([row.path])
+            return None
+        if now.stamp == row.stamp:
+            return row if not row.is_corrupt and os.access(row.path, os.R_OK) else None
+        self._catalog.put_found_blobs([now])
+        return now if os.access(now.path, os.R_OK) else None
+
+    def _passes_over(self, cache: Path, error: BrokenCache) -> bool:
+        """Passes a cache folder over that is only read, if an error is one of its disk or of the way to it."""
+        is_away = cache != self._cache and error.facts.get("errno") in _GONE
+        if is_away:
+            self._caches.pass_over(cache, f"it cannot be read: {os.strerror(error.facts['errno'])}")
+        return is_away
+
+    def _is_away(self, row: BlobRow) -> bool:
+        """Whether a blob is not there because its cache folder was unplugged, or does not answer."""
+        if row.cache == str(self._cache) or Path(row.cache, row.repo).is_dir():
+            return False
+        self._caches.look()
+        return Path(row.cache) in self._caches.away or os.path.lexists(row.path)
+
+    def _known(self, seen: BlobRow) -> BlobRow:
+        """The row that the catalog has for a file that was just seen, or `seen` itself."""
+        rows = self._catalog.blobs([seen.digest])
+        return next((row for row in rows if row.path == seen.path and row.stamp == seen.stamp), seen)
+
+    def _to_file(self, row: BlobRow) -> BlobFile:
+        is_verified = row.verified_at is not None and not row.is_in_doubt
+        digest, path = Digest.parse(row.digest), Path(row.path)
+        return BlobFile(digest, path, row.size_bytes, is_verified, row.is_given, row.stamp)
+
+    def _adopt(
+        self,
+        source: BlobFile,
+        repo: RepoId,
+        check: Callable[[Path], None] = lambda copy: None,
+        hard_links: HardLinks = HardLinks.BLOBS,
+        on_chunk: OnChunk = lambda count: None,
+    ) -> Way | None:
+        blob = layout.blob_path(self._cache, repo, source.digest)
+        way = None
+        with self.holding(repo, source.digest):
+            row = self.in_place(blob, source.digest, source.size_bytes)
+            if row is None:
+                with translated("copy a blob", blob), opened(self._cache, blob.parent, makes=True) as folder:
+                    way = snapshots.copy_blob(source.path, folder / blob.name, check, hard_links, on_chunk)
+                row = self.seen(blob, source.digest, is_verified=source.is_verified, is_given=source.is_given)
+        self.remember([row])
+        return way
+
+
+def vanished(path: Path) -> BrokenCache:
+    """The error for a blob that another process deleted."""
+    return BrokenCache(
+        f"Another process deleted a blob from the cache: {path}.",
+        hint="Run the command again.",
+        path=str(path),
+    )
+
+
+def _check_of(digest: Digest, size_bytes: int, on_chunk: OnChunk) -> Callable[[Path], None]:
+    """A check for `copy_blob` that hashes the copy: the original may have changed since it was hashed."""
+
+    def check(copy: Path) -> None:
+        if hash_file(copy, digest.algorithm, size_bytes, on_chunk) != digest.hex or copy.stat().st_size != size_bytes:
+            raise CorruptData(f"A file changed while it was copied: its hash is not {digest}.", hint="Try again.")
+
+    return check

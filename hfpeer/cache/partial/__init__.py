@@ -1,0 +1,1 @@
+"""Blobs that are not yet whole: data, the journal of pieces, the hash. Read first: `blob`."""

@@ -1,0 +1,44 @@
+"""The blobs that peers and tools read from this node now. A removal leaves them alone. Thread-safe."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+
+from hfpeer.names import Digest
+
+LINGER_SECONDS = 2.0
+"""Seconds after its last reader in which a blob still counts: a peer fetches a blob by many requests, one by one."""
+
+
+class Readers:
+    """Counts the open readers of each blob."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: Counter[Digest] = Counter()
+        self._ended_at: dict[Digest, float] = {}
+
+    def begin(self, digest: Digest) -> None:
+        """A reader opens a blob."""
+        with self._lock:
+            self._open[digest] += 1
+
+    def end(self, digest: Digest) -> None:
+        """A reader closes a blob."""
+        now = time.monotonic()
+        with self._lock:
+            self._open[digest] -= 1
+            if self._open[digest] <= 0:
+                del self._open[digest]
+                self._ended_at[digest] = now
+            if len(self._ended_at) > 1000:
+                self._ended_at = {key: at for key, at in self._ended_at.items() if now - at < LINGER_SECONDS}
+
+    def read_now(self) -> set[str]:
+        """The digests of the blobs with an open reader, or with one a moment ago."""
+        now = time.monotonic()
+        with self._lock:
+            lately = {digest for digest, at in self._ended_at.items() if now - at < LINGER_SECONDS}
+            return set(map(str, lately | self._open.keys()))

@@ -1,0 +1,1 @@
+"""Makes right what a verification finds wrong in a cache."""

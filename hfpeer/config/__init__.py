@@ -1,0 +1,1 @@
+"""Settings, and the folders of a node. Read first: `settings`."""

@@ -1,0 +1,331 @@
+"""The table of all settings, and how they are read: defaults, then the file, then the environment `HFPEER_*`.
+
+Each later source overrides the earlier ones. Settings are read once where a process starts, into one frozen object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from hfpeer.config import keys
+from hfpeer.config.file import read_file
+from hfpeer.config.keys import DEFAULT_UPSTREAMS, Key, RepoPair, UpstreamSetting
+from hfpeer.config.paths import Places, chosen_cache, datasets_cache, default_cache, default_home
+from hfpeer.errors import InvalidName
+from hfpeer.net.address import ENDPOINT_PORT, LAN_PORT, Address
+from hfpeer.net.networks import AllowedNetworks
+from hfpeer.net.rates import Schedule, parse_schedule
+from hfpeer.system.ownership import check_own_folder
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of one node. This is the only list of them: each field that can be set names its Key, and the file,
+    the environment, `conf` and the README follow from it, in this order."""
+
+    home: Path
+    name: Annotated[str, Key("name", "", "what other nodes call this one; empty means the host's name", keys.node_name)]
+    cache: Annotated[
+        Path, Key("cache", "", "the Hugging Face hub cache; empty means where huggingface_hub has it", keys.folder)
+    ]
+    read_caches: Annotated[
+        tuple[Path, ...],
+        Key(
+            "read_caches",
+            "",
+            "more cache folders, which this node reads and shares and never writes, separated by commas",
+            keys.folders,
+            is_list=True,
+        ),
+    ]
+    lan_listen: Annotated[
+        Address,
+        Key(
+            "lan.listen",
+            f"0.0.0.0:{LAN_PORT}",
+            "where peers reach this node",
+            keys.listener(LAN_PORT),
+        ),
+    ]
+    lan_allow: Annotated[
+        AllowedNetworks,
+        Key(
+            "lan.allow",
+            "private",
+            "who is answered beside private networks and this machine's own: networks, separated by commas, or any",
+            AllowedNetworks.parse,
+        ),
+    ]
+    endpoint_listen: Annotated[
+        Address,
+        Key(
+            "endpoint.listen",
+            f"127.0.0.1:{ENDPOINT_PORT}",
+            "where local tools reach this node",
+            keys.listener(ENDPOINT_PORT),
+        ),
+    ]
+    endpoint_names: Annotated[
+        tuple[str, ...],
+        Key(
+            "endpoint.names",
+            "",
+            "names of this machine, beside its own, by which the endpoint may be asked, separated by commas",
+            keys.host_names,
+            is_list=True,
+        ),
+    ]
+    ref_seconds: Annotated[
+        float,
+        Key("endpoint.ref_ttl", "60", "seconds for which the endpoint knows what a branch or tag is", keys.seconds),
+    ]
+    stale_refs: Annotated[
+        Literal["serve", "refuse"],
+        Key(
+            "endpoint.stale_refs",
+            "serve",
+            "old answers about a branch when no hub answers: serve or refuse",
+            keys.stale_refs,
+        ),
+    ]
+    offline_days: Annotated[
+        float,
+        Key(
+            "endpoint.offline_days",
+            "7",
+            "days for which a token once accepted opens cached repos while no hub answers",
+            keys.days,
+        ),
+    ]
+    upstreams: Annotated[
+        tuple[UpstreamSetting, ...],
+        Key("upstreams", DEFAULT_UPSTREAMS, "the hubs to ask after the peers, in order", keys.upstreams),
+    ]
+    is_offline: Annotated[
+        bool,
+        Key("offline", "false", "whether no hub is ever asked, only peers: for a LAN without Internet", keys.boolean),
+    ]
+    proxy: Annotated[
+        str | None,
+        Key(
+            "proxy",
+            "",
+            "the proxy to the hubs: a URL, or none; empty means what the environment says",
+            keys.proxy,
+        ),
+    ]
+    ca: Annotated[
+        str | None,
+        Key("ca", "", "a file or folder of certificates that are trusted beside this system's", keys.certificates),
+    ]
+    sends_token_to_mirrors: Annotated[
+        bool, Key("mirror.send_token", "false", "whether mirrors may see your Hugging Face token", keys.boolean)
+    ]
+    asks_mirrors_who_may_see: Annotated[
+        bool,
+        Key(
+            "visibility.ask_mirrors",
+            "false",
+            "whether mirrors, too, are asked who may see what is in the cache, while the origin is silent",
+            keys.boolean,
+        ),
+    ]
+    uses_mdns: Annotated[
+        bool, Key("mdns", "true", "whether to announce this node and find others by mDNS", keys.boolean)
+    ]
+    peers: Annotated[
+        tuple[Address, ...],
+        Key(
+            "peers",
+            "",
+            "static peers, HOST[:PORT], separated by commas; the environment's are added to the file's",
+            keys.addresses,
+            is_list=True,
+        ),
+    ]
+    trusts_attested: Annotated[
+        bool,
+        Key(
+            "trust.attested",
+            "false",
+            "whether to take manifests without proof from peers, and what most peers say of a name",
+            keys.boolean,
+        ),
+    ]
+    patience_seconds: Annotated[
+        float, Key("patience", "60", "seconds without a byte from any source after which an add gives up", keys.seconds)
+    ]
+    lan_up_limit: Annotated[
+        Schedule,
+        Key(
+            "limit.lan_up",
+            "none",
+            "what peers may take in all: 200mbit, 25MB, 08:00-18:00=100mbit,none",
+            parse_schedule,
+        ),
+    ]
+    lan_down_limit: Annotated[
+        Schedule, Key("limit.lan_down", "none", "what may come from peers in all, written the same", parse_schedule)
+    ]
+    wan_down_limit: Annotated[
+        Schedule,
+        Key(
+            "limit.wan_down",
+            "none",
+            "what may come from mirrors and the origin in all, written the same",
+            parse_schedule,
+        ),
+    ]
+    wan_up_limit: Annotated[
+        Schedule,
+        Key("limit.wan_up", "none", "what pushes to ModelScope may send in all, written the same", parse_schedule),
+    ]
+    modelscope_endpoint: Annotated[
+        str,
+        Key(
+            "modelscope.endpoint",
+            keys.DEFAULT_MODELSCOPE,
+            "the ModelScope to push to; MODELSCOPE_ENDPOINT, which its own tools follow, overrides it",
+            keys.site_url,
+        ),
+    ]
+    modelscope_source: Annotated[
+        Literal["on", "off"],
+        Key(
+            "modelscope.source",
+            "off",
+            "whether an add takes files with the same sha256 from ModelScope too: on or off",
+            keys.on_or_off,
+        ),
+    ]
+    modelscope_order: Annotated[
+        Literal["before-mirrors", "after-mirrors", "after-origin"],
+        Key(
+            "modelscope.order",
+            "after-mirrors",
+            "when ModelScope is asked: before-mirrors, after-mirrors or after-origin",
+            keys.site_order,
+        ),
+    ]
+    modelscope_names: Annotated[
+        tuple[RepoPair, ...],
+        Key(
+            "modelscope.names",
+            "",
+            "repos with another name there, HUB-REPO=OWNER/NAME, separated by commas; all others have their own",
+            keys.repo_pairs,
+            is_list=True,
+        ),
+    ]
+    shares_prepared_sets: Annotated[
+        bool,
+        Key(
+            "prepared.share",
+            "false",
+            "whether peers may have prepared sets of the datasets that they may have",
+            keys.boolean,
+        ),
+    ]
+    log_level: Annotated[str, Key("log.level", "info", "debug, info, warning or error", keys.log_level)]
+    datasets_cache: Path
+    """The cache of the `datasets` library, as the environment has it."""
+    added_peers: tuple[Address, ...]
+    """The peers that the file names; `peers` has those of the environment too."""
+    origins: Mapping[str, str]
+    """For each key where its value came from."""
+
+    @property
+    def makes_cache(self) -> bool:
+        """Whether a missing cache folder is made. One that `hfpeer conf cache set` has made is on a disk that is
+        unplugged."""
+        return self.origins["cache"] != "file"
+
+    @property
+    def places(self) -> Places:
+        return Places(self.home, self.cache)
+
+
+FIELDS: Mapping[Key, str] = {
+    data: field
+    for field, hint in get_type_hints(Settings, include_extras=True).items()
+    for data in getattr(hint, "__metadata__", ())
+}
+"""Each key with its field of Settings."""
+KEYS: Mapping[str, Key] = {key.name: key for key in FIELDS}
+
+
+def find_key(name: str) -> Key:
+    """The key with a name. Raises InvalidName that lists all keys."""
+    if name not in KEYS:
+        raise InvalidName(f"There is no setting {name!r}.", hint=f"The settings are: {', '.join(KEYS)}.", key=name)
+    return KEYS[name]
+
+
+def setting_text(settings: Settings, key: Key) -> str:
+    """The value in force of one key, as a text that `write_setting` takes."""
+    value = getattr(settings, FIELDS[key])
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def over_cache(settings: Settings, cache: Path, endpoint: str | None = None) -> Settings:
+    """The settings of a node over another cache, and perhaps another hub. It has a home of its own below the first one,
+    and no daemon."""
+    import hashlib
+
+    digest = hashlib.sha256(f"{cache}\n{endpoint}".encode()).hexdigest()[:16]
+    upstreams = settings.upstreams if endpoint is None else (UpstreamSetting("origin", endpoint.rstrip("/")),)
+    origins = {**settings.origins, "cache": "argument"}
+    return replace(settings, home=settings.home / "caches" / digest, cache=cache, upstreams=upstreams, origins=origins)
+
+
+def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Settings:
+    """Reads the settings: defaults, the file below home, the environment.
+
+    An empty environment variable counts as set for `upstreams` (none), as unset for the others. Peers add up: the
+    environment must not hide those that were added with a command.
+    Raises InvalidName, naming the key and where its value came from, and BrokenCache when the home is not this user's.
+    """
+    home = home or default_home(environ)
+    check_own_folder(home)
+    file_texts = read_file(home, KEYS)
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for key, field in FIELDS.items():
+        text, origins[key.name] = _text_of(key, file_texts, environ)
+        values[field] = key.value(text, origins[key.name])
+    added_peers = KEYS["peers"].value(file_texts.get("peers", ""), "file")
+    if added_peers and origins["peers"] != "file":
+        values["peers"] = tuple(dict.fromkeys([*values["peers"], *added_peers]))
+        origins["peers"] = f"file and {origins['peers']}"
+    values["name"] = values["name"] or keys.this_host()
+    values["cache"], origins["cache"] = _cache(values["cache"], origins["cache"], environ)
+    followed = environ.get("MODELSCOPE_ENDPOINT") or environ.get("MODELSCOPE_DOMAIN")
+    if followed and not origins["modelscope.endpoint"].startswith("environment"):
+        values["modelscope_endpoint"] = KEYS["modelscope.endpoint"].value(followed, "environment MODELSCOPE_ENDPOINT")
+        origins["modelscope.endpoint"] = "environment MODELSCOPE_ENDPOINT"
+    prepared = datasets_cache(environ)
+    return Settings(home=home, datasets_cache=prepared, added_peers=added_peers, origins=origins, **values)
+
+
+def _text_of(key: Key, file_texts: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str]:
+    """The text of a key and where it came from."""
+    overriding = environ.get(key.variable)
+    if overriding or (overriding is not None and key.name == "upstreams"):
+        return overriding, f"environment {key.variable}"
+    if key.name in file_texts:
+        return file_texts[key.name], "file"
+    return key.default, "default"
+
+
+def _cache(from_settings: Path | None, origin: str, environ: Mapping[str, str]) -> tuple[Path, str]:
+    """The cache and where its path came from. The variables of huggingface_hub override the file, because its tools
+    follow them too."""
+    from_environment = chosen_cache(environ)
+    if from_environment is not None:
+        return from_environment, "environment"
+    return (from_settings, origin) if from_settings else (default_cache(environ), "default")

@@ -1,0 +1,123 @@
+"""The results of operations, as plain frozen values that cross the control socket as JSON.
+
+They are not in `operations`, because an add, which has to start quickly, needs none of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from hfpeer.adoption.results import AdoptReport as AdoptReport
+from hfpeer.adoption.results import Forgotten as Forgotten
+from hfpeer.cache.cleaning.facts import CacheReport as CacheReport
+from hfpeer.cache.cleaning.facts import CleanReport as CleanReport
+from hfpeer.cache.cleaning.requests import CleanRequest as CleanRequest
+from hfpeer.cache.records import CachedFile as CachedFile
+from hfpeer.cache.records import CachedRevision as CachedRevision
+from hfpeer.cache.records import Provenance as Provenance
+from hfpeer.cache.repair.results import RepairReport as RepairReport
+from hfpeer.cache.verify.findings import VerifyReport as VerifyReport
+
+
+@dataclass(frozen=True)
+class PeerStatus:
+    """A peer as this node sees it. `state` is known, alive or gone; `origin` is static, mdns or gossip."""
+
+    node_id: str
+    name: str
+    address: str
+    state: str
+    origin: str
+    version: str = ""
+    revisions: int = 0
+    last_seen_seconds_ago: float | None = None
+    received_bytes: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ListedFile:
+    """A file of a commit. `is_present`: its bytes are in the cache; `is_selected`: the request selects it."""
+
+    path: str
+    size_bytes: int
+    digest: str
+    is_present: bool
+    is_selected: bool
+
+
+@dataclass(frozen=True)
+class ListedCommit:
+    """A revision that was resolved and listed, with nothing fetched.
+
+    `visibility` is as in `CachedRevision`. `unusable` are selected paths that this system cannot store.
+    `submodules` are paths of other repos in this one.
+    """
+
+    repo: str
+    type: str
+    commit: str
+    snapshot: str
+    visibility: str
+    is_proved: bool
+    files: tuple[ListedFile, ...]
+    unusable: tuple[str, ...] = ()
+    submodules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Holding:
+    """A result of `search`: how much of a revision, or of the file `path`, a peer has.
+
+    `is_published`: a node of the LAN published the commit, and no hub has it.
+    """
+
+    peer: str
+    address: str
+    repo: str
+    commit: str
+    refs: tuple[str, ...]
+    is_complete: bool
+    path: str = ""
+    size_bytes: int | None = None
+    is_published: bool = False
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """The state of a node. `received_bytes` counts by kind of source since the catalog was made. `notes` are sentences
+    on problems. `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty."""
+
+    node_id: str
+    name: str
+    version: str
+    pid: int
+    home: str
+    cache: str
+    started_at: float
+    listeners: dict[str, str]
+    upstreams: dict[str, str]
+    peers: tuple[PeerStatus, ...]
+    received_bytes: dict[str, int]
+    sent_bytes: int
+    revisions: int
+    files: int
+    size_bytes: int
+    unverified_files: int
+    transfers: tuple[str, ...] = ()
+    is_daemon: bool = True
+    notes: tuple[str, ...] = ()
+    read_caches: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A local folder that became a revision. `notes` are sentences on what could not be checked."""
+
+    repo: str
+    commit: str
+    snapshot: str
+    files: int
+    size_bytes: int
+    lfs_files: tuple[str, ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()

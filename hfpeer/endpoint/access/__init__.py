@@ -1,0 +1,1 @@
+"""Decides which caller may see which commit. Read first: `admission`."""

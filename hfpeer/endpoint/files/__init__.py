@@ -1,0 +1,1 @@
+"""The bytes of files, also while they are fetched. Read first: `files`."""

@@ -1,0 +1,1 @@
+"""Packs and commits for git clients. Read first: `pack_cache`."""

@@ -1,0 +1,1 @@
+"""A whole node in one process. Read first: `node`, then `adding`."""

@@ -1,0 +1,80 @@
+"""The operations on the cache: list, explain, publish and share what this node has."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+
+from hfpeer.cache.store import Store
+from hfpeer.control.operations import CachedRevision, Provenance, Published
+from hfpeer.errors import NotFound
+from hfpeer.names import MAIN, FilePath, RepoId, Revision
+from hfpeer.node.operations.publishing import publish_folder
+from hfpeer.resolver.resolver import Resolver
+from hfpeer.system.cancellation import in_thread
+from hfpeer.upstream.upstreams import Upstreams
+
+
+class CacheOperations:
+    """Works on the store of one node. `scanned` waits until the catalog agrees with the disk."""
+
+    def __init__(
+        self, store: Store, resolver: Resolver, upstreams: Upstreams, scanned: Callable[[], Awaitable[object]]
+    ) -> None:
+        self._store = store
+        self._resolver = resolver
+        self._upstreams = upstreams
+        self._scanned = scanned
+
+    async def list_revisions(
+        self, repo: RepoId | None = None, revision: Revision | None = None
+    ) -> list[CachedRevision]:
+        """See `Operations.list_revisions`. No revision with a blob of a wrong size is called complete."""
+        await self._scanned()
+        await in_thread(self._store.scan_blobs, repo)
+        if repo is None:
+            return await asyncio.to_thread(self._store.revisions.all)
+        if revision is None:
+            return await asyncio.to_thread(self._store.revisions.of, repo)
+        resolution = await self._resolver.commits.resolve_cached(repo, revision)
+        cached = await asyncio.to_thread(self._store.revisions.find, repo, resolution.commit)
+        if cached is None:
+            raise NotFound(
+                f"{repo} at {resolution.commit.short} is not in the cache.",
+                hint=f"`hfpeer {repo.type.value} add -r {repo.full_name} -v {revision}` fetches it.",
+            )
+        return [cached]
+
+    async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
+        """See `Operations.why`."""
+        await self._scanned()
+        commit = (await self._resolver.commits.resolve_cached(repo, revision)).commit
+        provenance = await asyncio.to_thread(self._store.provenance, repo, commit, files)
+        unknown = sorted({*files} - {file.path for file in provenance})
+        if unknown or not provenance:
+            subject = f"{', '.join(unknown)} of {repo}" if unknown else str(repo)
+            raise NotFound(
+                f"{subject} at {commit.short} is not in the cache.",
+                hint=f"`hfpeer {repo.type.value} ls -r {repo.full_name}` lists what is.",
+                repo=str(repo),
+                commit=str(commit),
+            )
+        return provenance
+
+    async def publish(self, folder: str, repo: RepoId, is_forced: bool, publisher: str) -> Published:
+        """See `Operations.publish`. `publisher` is the name of this node."""
+        await self._scanned()
+        notes = () if is_forced else await self._resolver.check_name(repo, self._upstreams)
+        published = await in_thread(publish_folder, self._store, Path(folder), repo, publisher, is_forced)
+        return replace(published, notes=notes)
+
+    async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
+        """See `Operations.share`."""
+        await self._scanned()
+        revisions = await asyncio.to_thread(self._store.revisions.of, repo)
+        if not revisions:
+            raise NotFound(f"{repo} is not in the cache.", hint=f"`hfpeer {repo.type.value} ls` lists what is.")
+        await asyncio.to_thread(self._store.set_share, repo, is_shared)
+        return await asyncio.to_thread(self._store.revisions.of, repo)

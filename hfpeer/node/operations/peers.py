@@ -1,0 +1,131 @@
+"""The operations on peers: list, add and remove them, and find which have a repo."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from hfpeer.cache.store import Store
+from hfpeer.config.file import write_setting
+from hfpeer.config.settings import Settings, find_key
+from hfpeer.control.operations import Holding, PeerStatus
+from hfpeer.errors import HfpeerError, NotFound
+from hfpeer.names import Commit, FilePath, RepoId, Revision
+from hfpeer.net.address import Address
+from hfpeer.peers.neighbourhood import Neighbourhood
+from hfpeer.peers.table import Peer
+
+
+class PeerOperations:
+    """Works on the neighbourhood of a daemon, or only on the settings of a node without one."""
+
+    def __init__(self, settings: Settings, store: Store, neighbourhood: Neighbourhood | None) -> None:
+        self._home = settings.home
+        self._store = store
+        self._neighbourhood = neighbourhood
+        self._added = settings.added_peers
+        self._of_environment = tuple(peer for peer in settings.peers if peer not in settings.added_peers)
+
+    async def search(
+        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+    ) -> list[Holding]:
+        """See `Operations.search`."""
+        if self._neighbourhood is None:
+            return []
+        await self._neighbourhood.refresh()
+        holdings = []
+        for peer in self._neighbourhood.candidates():
+            catalog = self._neighbourhood.catalog(peer)
+            for at_peer in catalog.of_repo(repo) if catalog else ():
+                if revision is None or at_peer.commit.startswith(revision) or revision in at_peer.refs:
+                    holding = Holding(
+                        peer=peer.name,
+                        address=str(peer.address),
+                        repo=repo.full_name,
+                        commit=at_peer.commit,
+                        refs=tuple(at_peer.refs),
+                        is_complete=at_peer.is_complete,
+                        size_bytes=at_peer.size_bytes,
+                        is_published=at_peer.is_published,
+                    )
+                    holdings += await self._of_files(peer, holding, repo, files) if files else [holding]
+        return holdings
+
+    async def _of_files(self, peer: Peer, holding: Holding, repo: RepoId, files: Sequence[FilePath]) -> list[Holding]:
+        """The holdings of those files of a revision that a peer has, by digest; none if it does not answer."""
+        assert self._neighbourhood is not None
+        client = self._neighbourhood.client(peer)
+        commit = Commit(holding.commit)
+        holdings = []
+        try:
+            manifest = await asyncio.to_thread(self._store.manifests.load, repo, commit)
+            manifest = manifest or await client.manifest(repo, commit)
+            for path in files:
+                file = manifest.by_path.get(path) if manifest else None
+                pieces = await client.pieces(file.digest) if file else None
+                if file is not None and pieces is not None:
+                    is_whole = pieces.bitfield is None
+                    holdings.append(replace(holding, path=path, size_bytes=file.size_bytes, is_complete=is_whole))
+        except HfpeerError:
+            pass
+        return holdings
+
+    async def add_peer(self, address: str) -> PeerStatus:
+        """See `Operations.add_peer`."""
+        parsed = Address.parse(address)
+        await self._write(dict.fromkeys((*self._added, parsed)))
+        if self._neighbourhood is None:
+            return PeerStatus("", "", str(parsed), "known", "static", note="no daemon is running")
+        peer = self._neighbourhood.add_static(parsed)
+        await self._neighbourhood.probe(peer)
+        return self._status(self._neighbourhood.table.get(str(parsed)) or peer, {})
+
+    async def remove_peer(self, address: str) -> None:
+        """See `Operations.remove_peer`."""
+        parsed = Address.parse(address)
+        if parsed in self._of_environment:
+            raise NotFound(
+                f"{parsed} was not added by a command: HFPEER_PEERS names it.",
+                hint="Remove it from the daemon's environment.",
+            )
+        was_added = parsed in self._added
+        if was_added:
+            await self._write(peer for peer in self._added if peer != parsed)
+        if self._neighbourhood is not None:
+            self._neighbourhood.remove_static(parsed)
+        elif not was_added:
+            raise NotFound(f"{parsed} is not a configured peer.", hint="`hfpeer peer ls` shows them.")
+
+    async def list_peers(self) -> list[PeerStatus]:
+        """See `Operations.list_peers`."""
+        if self._neighbourhood is None:
+            peers = dict.fromkeys((*self._of_environment, *self._added))
+            return [PeerStatus("", "", str(peer), "known", "static") for peer in peers]
+        totals = await asyncio.to_thread(self._store.totals)
+        return [self._status(peer, totals["received_by_source"]) for peer in self._neighbourhood.table.all()]
+
+    async def _write(self, added: Iterable[Address]) -> None:
+        """Writes the peers that commands have added into the settings file."""
+        peers = tuple(added)
+        text = ",".join(map(str, peers)) or None
+        await asyncio.to_thread(write_setting, self._home, find_key("peers"), text)
+        self._added = peers
+
+    def _status(self, peer: Peer, received_by_source: Mapping[str, int]) -> PeerStatus:
+        """`received_by_source` counts under the peer's name, or its name and address where names are not unique."""
+        assert self._neighbourhood is not None
+        names = {peer.name, str(peer.address), f"{peer.name}@{peer.address}"}
+        catalog = self._neighbourhood.catalog(peer)
+        return PeerStatus(
+            node_id=peer.node_id or "",
+            name=peer.name,
+            address=str(peer.address),
+            state=self._neighbourhood.state(peer).value,
+            origin=peer.origin.value,
+            version=peer.version,
+            revisions=len(catalog) if catalog else 0,
+            last_seen_seconds_ago=self._neighbourhood.seconds_since_answer(peer),
+            received_bytes=sum(received_by_source.get(name, 0) for name in names),
+            note="gave wrong bytes" if peer.lies else peer.last_failure if peer.failures else "",
+        )

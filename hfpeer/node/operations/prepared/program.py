@@ -1,0 +1,96 @@
+"""The program that the user's own Python runs to read, or to build, a set by its `datasets`. Never imported by a node.
+
+It is started as a file, with nothing of hfpeer on its path, and asks the Hub at HF_ENDPOINT, which `hub` serves for one
+commit alone. Its arguments are the number of a file descriptor, `plan` or `build`, and a JSON object: repo, commit,
+config, cache. It writes one JSON object to that descriptor: the result, or what `datasets` raised.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from typing import Any
+
+CSV_OPTIONS = [
+    "sep",
+    "delimiter",
+    "header",
+    "names",
+    "column_names",
+    "index_col",
+    "usecols",
+    "skipinitialspace",
+    "skiprows",
+    "nrows",
+    "na_values",
+    "keep_default_na",
+    "na_filter",
+    "skip_blank_lines",
+    "thousands",
+    "decimal",
+    "quotechar",
+    "escapechar",
+    "comment",
+    "encoding",
+]
+READING = {"parquet": ["filters"], "json": ["field"], "csv": CSV_OPTIONS, "text": ["sample_by", "keep_linebreaks"]}
+
+
+def main() -> None:
+    if sys.path and sys.path[0] == os.path.dirname(os.path.abspath(__file__)):  # noqa: PTH100, PTH120
+        del sys.path[0]
+    try:
+        result = run(sys.argv[2], json.loads(sys.argv[3]))
+    except BaseException as error:  # noqa: BLE001 - whatever it is, the node has to say it
+        result = {"error": type(error).__name__, "message": causes(error), "trace": traceback.format_exc()[-4000:]}
+    with os.fdopen(int(sys.argv[1]), "w") as answer:
+        json.dump(result, answer)
+
+
+def causes(error: BaseException) -> str:
+    """What an error says, and what those say that caused it: `datasets` hides the reason in them."""
+    texts: list[str] = []
+    while error is not None and len(texts) < 5:
+        texts.append(str(error).strip().partition("\n")[0][:300])
+        error = error.__cause__  # type: ignore[assignment]
+    return " <- ".join(dict.fromkeys(texts))
+
+
+def run(job: str, order: dict[str, str]) -> dict[str, object]:
+    import datasets
+    import pyarrow
+
+    versions = {"datasets": datasets.__version__, "pyarrow": pyarrow.__version__}
+    options = {"revision": order["commit"], "cache_dir": order["cache"]}
+    try:
+        builder = datasets.load_dataset_builder(order["repo"], order["config"] or None, **options)
+    except ValueError as error:
+        names = datasets.get_dataset_config_names(order["repo"], revision=order["commit"])
+        return {"error": "ValueError", "message": str(error), "configs": names, **versions}
+    if job == "build":
+        builder.download_and_prepare()
+    return {**versions, **plan_of(builder)}
+
+
+def plan_of(builder: Any) -> dict[str, object]:
+    from datasets.data_files import DataFilesDict
+
+    files = getattr(builder.config, "data_files", None)
+    named = files if isinstance(files, DataFilesDict) else {}
+    options = {key: getattr(builder.config, key, None) for key in READING.get(builder.name, [])}
+    return {
+        "builder": builder.name,
+        "config_name": builder.config.name,
+        "config_id": builder.config_id,
+        "version": str(builder.config.version),
+        "hash": builder.hash,
+        "folder": builder.cache_dir,
+        "splits": {str(split): [str(file) for file in of_split] for split, of_split in named.items()},
+        "reading": {key: value for key, value in options.items() if isinstance(value, (str, int, bool, list))},
+    }
+
+
+if __name__ == "__main__":
+    main()

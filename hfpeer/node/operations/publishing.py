@@ -1,0 +1,265 @@
+"""Publishes a local folder: reads it as a commit, and puts that commit into the cache.
+
+The same folder gives the same commit on every machine: author, time and message are fixed, order is git's, and only
+names, contents, exec bits and links count. Files over 10 MB (10,000,000 bytes), and those that a `.gitattributes` of
+the folder marks `filter=lfs`, are LFS files, as on the Hub. `.git`, `.cache/huggingface` and empty folders are left
+out. A folder with anything that cannot be in a repo is refused, never changed.
+"""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import stat
+import threading
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hfpeer.budgets import MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_RULES
+from hfpeer.cache.overrides import AUTHOR, MESSAGE
+from hfpeer.cache.partial.hashing import hash_file
+from hfpeer.cache.store import Store
+from hfpeer.control.operations import Published
+from hfpeer.errors import InvalidName, Locked, StorageError
+from hfpeer.git import attributes as gitattributes
+from hfpeer.git.lfs import MAX_POINTER_BYTES, parse_pointer, pointer_text
+from hfpeer.git.proof import commit_body, object_id, prove, root_tree
+from hfpeer.manifest import Manifest, ManifestFile
+from hfpeer.names import MAIN, Commit, Digest, FilePath, RepoId
+from hfpeer.system.cancellation import check_stop, in_threads
+
+LFS_THRESHOLD_BYTES = 10_000_000
+"""Larger files are LFS files. The Hub takes no larger ones as plain git blobs."""
+DEFAULT_THREADS = 4
+
+
+@dataclass(frozen=True)
+class FolderCommit:
+    """A folder as a proved commit, and where the bytes of each of its blobs are.
+
+    `sources` maps a digest to a file that had these bytes when it was read. Copy and verify it, never link it: its
+    owner may write to it again. `texts` has the blobs that are not files: the targets of symbolic links.
+    """
+
+    manifest: Manifest
+    sources: Mapping[Digest, Path]
+    texts: Mapping[Digest, bytes]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file or link of the folder as it was listed."""
+
+    path: FilePath
+    place: Path
+    status: os.stat_result
+
+    @property
+    def mode(self) -> str:
+        if stat.S_ISLNK(self.status.st_mode):
+            return "120000"
+        return "100755" if self.status.st_mode & stat.S_IXUSR else "100644"
+
+
+def publish_folder(store: Store, folder: Path, repo: RepoId, publisher: str, is_forced: bool) -> Published:
+    """Puts the commit of a folder into the cache, where peers see it as published by `publisher`. Blocks.
+
+    The branch main means this commit afterwards, for other tools only if no hub has named another one or if it
+    `is_forced`. Raises the errors of `read_folder` and NoSpace.
+    """
+    made = read_folder(folder, repo)
+    manifest = made.manifest
+    for digest, path in made.sources.items():
+        store.inventory.adopt(path, digest, repo)
+    for digest, text in made.texts.items():
+        store.ingester.ingest_bytes(digest, text, repo)
+    store.save_manifest(manifest)
+    # Before the snapshot: a snapshot that is not recorded as published counts as one of a hub, and its name as taken.
+    store.note_published(repo, manifest.commit, publisher)
+    snapshot = store.ingester.install(repo, manifest.commit, manifest.files)
+    store.name_published(repo, MAIN, manifest.commit)
+    if is_forced or store.refs.read(repo, MAIN) is None:
+        store.refs.show(repo, MAIN, manifest.commit)
+    return Published(
+        repo=repo.full_name,
+        commit=manifest.commit,
+        snapshot=str(snapshot),
+        files=len(manifest.files),
+        size_bytes=manifest.size_bytes,
+        lfs_files=tuple(file.path for file in manifest.files if file.is_lfs),
+    )
+
+
+def read_folder(
+    folder: Path, repo: RepoId, *, on_bytes: Callable[[int], None] | None = None, threads: int = DEFAULT_THREADS
+) -> FolderCommit:
+    """The commit of a folder. Writes nothing. `on_bytes` is called with the number of bytes hashed since its last call,
+    by one thread at a time.
+
+    Raises InvalidName for what cannot be in a repo (an impossible name, a link that leaves the folder, a device, an
+    LFS pointer without its content, an empty folder), Locked for a file that changes meanwhile, and StorageError for
+    one that cannot be read.
+    """
+    entries = sorted(_entries(folder), key=lambda entry: entry.path)
+    if not entries:
+        raise InvalidName(f"There is no file to publish in {folder}.", folder=str(folder))
+    is_lfs = _lfs_rule(folder, {entry.path for entry in entries if entry.mode != "120000"})
+    hashing = _Hashing(folder, is_lfs, on_bytes)
+    files = tuple(in_threads(hashing.file, entries, threads, "read-folder"))
+    manifest = _commit(repo, files)
+    prove(manifest)
+    sources = {file.digest: entry.place for file, entry in zip(files, entries, strict=True) if file.mode != "120000"}
+    return FolderCommit(manifest, sources, hashing.texts)
+
+
+def _commit(repo: RepoId, files: tuple[ManifestFile, ...]) -> Manifest:
+    body = commit_body(root_tree(files), author=AUTHOR, time_seconds=0, message=MESSAGE)
+    return Manifest(repo, Commit(object_id("commit", body)), files, (), body)
+
+
+def _entries(folder: Path) -> Iterator[_Entry]:
+    """Every file and link below the folder. Links to folders are not entered."""
+    waiting = [(folder, "")]
+    while waiting:
+        place, prefix = waiting.pop()
+        for child in _scan(place):
+            check_stop()
+            path = prefix + child.name
+            status = child.stat(follow_symlinks=False)
+            if _is_left_out(path):
+                continue
+            if stat.S_ISDIR(status.st_mode):
+                waiting.append((place / child.name, path + "/"))
+            elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
+                yield _Entry(FilePath.parse(path), place / child.name, status)
+            else:
+                raise _unfit(path, "is neither a file nor a folder nor a link", "Take it out of the folder.")
+
+
+def _scan(place: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(place) as children:
+            return list(children)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InvalidName(f"{place} is no folder.", hint="Name a folder that exists.", folder=str(place)) from error
+    except OSError as error:
+        raise _unreadable(place, error) from error
+
+
+def _is_left_out(path: str) -> bool:
+    """Whether a path belongs to git or huggingface_hub. Source: huggingface_hub DEFAULT_IGNORE_PATTERNS."""
+    name = path.rpartition("/")[2]
+    return name == ".git" or path == ".cache/huggingface" or path.endswith("/.cache/huggingface")
+
+
+def _lfs_rule(folder: Path, paths: Collection[FilePath]) -> Callable[[FilePath], bool]:
+    """Which files the folder's own `.gitattributes` make LFS files, the deeper ones overriding the upper ones."""
+    texts = _attributes(folder, (path for path in paths if path.rpartition("/")[2] == gitattributes.NAME))
+    macros = gitattributes.lfs_macros(texts.get(b"", b""))
+    rules = {place: gitattributes.lfs_rules(text, macros) for place, text in texts.items()}
+    if sum(map(len, rules.values())) > MAX_ATTRIBUTES_RULES:
+        reason = f"and those below it have more than {MAX_ATTRIBUTES_RULES} rules about LFS"
+        raise _unfit(gitattributes.NAME, reason, "Name the files by fewer patterns.")
+    return lambda path: gitattributes.is_lfs(path.encode(), rules)
+
+
+def _attributes(folder: Path, paths: Iterable[FilePath]) -> dict[bytes, bytes]:
+    """The texts of these files, by the folder that each lies in."""
+    texts: dict[bytes, bytes] = {}
+    room_bytes = MAX_ATTRIBUTES_BYTES
+    for path in paths:
+        try:
+            with (folder / path).open("rb") as file:
+                text = file.read(room_bytes + 1)
+        except OSError as error:
+            raise _unreadable(folder / path, error) from error
+        room_bytes -= len(text)
+        if room_bytes < 0:
+            raise _unfit(path, f"brings the .gitattributes to more than {MAX_ATTRIBUTES_BYTES} bytes", "Shorten them.")
+        texts[path.rpartition("/")[0].encode()] = text
+    return texts
+
+
+class _Hashing:
+    """Makes manifest files of entries, in any thread, and counts the bytes."""
+
+    def __init__(
+        self, folder: Path, is_lfs: Callable[[FilePath], bool], on_bytes: Callable[[int], None] | None
+    ) -> None:
+        self.texts: dict[Digest, bytes] = {}
+        self._folder = folder
+        self._is_lfs = is_lfs
+        self._on_bytes = on_bytes
+        self._lock = threading.Lock()
+
+    def file(self, entry: _Entry) -> ManifestFile:
+        if entry.mode == "120000":
+            return self._link(entry)
+        try:
+            descriptor = os.open(entry.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(entry.place, error) from error
+        try:
+            return self._plain_or_lfs(entry, descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _link(self, entry: _Entry) -> ManifestFile:
+        try:
+            target = os.readlink(entry.place)  # noqa: PTH115  (a Path would not keep the text as it is)
+        except OSError as error:
+            raise _unreadable(entry.place, error) from error
+        _check_link(self._folder, entry.path, target)
+        text = os.fsencode(target)
+        digest = Digest("git-sha1", object_id("blob", text))
+        self.texts[digest] = text
+        return ManifestFile(entry.path, len(text), digest, entry.mode)
+
+    def _plain_or_lfs(self, entry: _Entry, descriptor: int) -> ManifestFile:
+        size = entry.status.st_size
+        is_lfs = size > LFS_THRESHOLD_BYTES or self._is_lfs(entry.path)
+        _check_unchanged(entry, os.fstat(descriptor))
+        if size <= MAX_POINTER_BYTES and parse_pointer(os.pread(descriptor, size, 0)) is not None:
+            raise _unfit(entry.path, "is an LFS pointer, not the file it stands for", "Run `git lfs pull` first.")
+        algorithm = "sha256" if is_lfs else "git-sha1"
+        found = hash_file(descriptor, algorithm, size, self._count)
+        _check_unchanged(entry, os.fstat(descriptor))
+        digest = Digest(algorithm, found)
+        blob_id = object_id("blob", pointer_text(digest.hex, size)) if is_lfs else ""
+        return ManifestFile(entry.path, size, digest, entry.mode, blob_id)
+
+    def _count(self, size_bytes: int) -> None:
+        if self._on_bytes is not None:
+            with self._lock:
+                self._on_bytes(size_bytes)
+
+
+def _check_link(folder: Path, path: FilePath, target: str) -> None:
+    """Raises InvalidName for a link that leads out of the folder, by its text or by where it ends."""
+    place = folder / path
+    by_text = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
+    leaves = target.startswith("/") or by_text.split("/")[0] == ".."
+    if leaves or not Path(os.path.realpath(place)).is_relative_to(os.path.realpath(folder)):
+        hint = "Replace it by what it stands for: `cp -rL` makes a copy of the folder without links."
+        raise _unfit(path, f"is a link that leaves the folder, to {target!r}", hint)
+
+
+def _check_unchanged(entry: _Entry, now: os.stat_result) -> None:
+    def stamp(status: os.stat_result) -> tuple[int, ...]:
+        return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    if stamp(entry.status) != stamp(now):
+        hint = "Publish again when no program writes to the folder."
+        raise Locked(f"{entry.place} changed while it was read.", hint=hint, path=str(entry.path))
+
+
+def _unfit(path: str, reason: str, hint: str) -> InvalidName:
+    printable = path.encode("utf-8", "replace").decode()
+    return InvalidName(f"{printable!r} {reason}, so the folder cannot be published.", hint=hint, path=printable)
+
+
+def _unreadable(place: Path, error: OSError) -> StorageError:
+    name = os.fsencode(place).decode("utf-8", "replace")
+    hint = "Give this user the right to read it, and make sure that no program removes it."
+    return StorageError(f"{name} cannot be read: {error.strerror or error}.", hint=hint, path=name)

@@ -1,0 +1,1 @@
+"""`verify --repair`: rounds of a verification and of what it asks for."""

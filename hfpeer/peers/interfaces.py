@@ -1,0 +1,108 @@
+"""Finds this machine's network interfaces on the LAN and its addresses there, and ranks the addresses of peers."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import ifaddr
+
+from hfpeer.budgets import MAX_ADDRESSES
+from hfpeer.errors import InvalidName
+from hfpeer.net.address import Address
+from hfpeer.peers.gossip import is_peer_address
+
+Interface: TypeAlias = "ipaddress.IPv4Interface | ipaddress.IPv6Interface"
+
+VIRTUAL = ("docker", "br-", "veth", "virbr", "vmnet", "vboxnet", "cni", "flannel", "cali", "podman", "lxcbr", "lxdbr")
+"""Prefixes of interfaces for containers and virtual machines of this host. Many machines have the same addresses on
+them, so other machines cannot use them."""
+
+
+@dataclass(frozen=True)
+class LanInterfaces:
+    """`interfaces` to join multicast on (an IPv4 address, or the index of an interface for IPv6), `addresses` to
+    announce, without scope, and the `networks` of this machine."""
+
+    interfaces: tuple[str | int, ...]
+    addresses: tuple[str, ...]
+    networks: tuple[Interface, ...]
+
+    def nearest_first(self, hosts: Iterable[str], port: int) -> Sequence[Address]:
+        """The addresses among `hosts` that this machine may connect to: first those in its own networks, then IPv4,
+        then IPv6; link-local last. If this node is on loopback, loopback addresses only, else none of them."""
+        found: dict[Address, tuple[bool, bool, int]] = {}
+        is_on_loopback = any(network.ip.is_loopback for network in self.networks)
+        own = [network.network for network in self.networks]
+        for host in hosts:
+            try:
+                address = Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+            except InvalidName:
+                continue
+            ip = address.ip
+            if ip is None or port == 0 or ip.is_loopback != is_on_loopback or not is_peer_address(ip, own):
+                continue
+            is_near = any(ip in network for network in own if network.version == ip.version)
+            found[address] = (ip.is_link_local, not is_near, ip.version)
+        return sorted(found, key=found.__getitem__)[:MAX_ADDRESSES]
+
+
+def find_lan_interfaces(listen_address: Address) -> LanInterfaces:
+    """The interfaces of a node that listens there: one for a single address, every usable one for 0.0.0.0 or [::].
+
+    Blocking for about a millisecond: reads the system's list of interfaces.
+    """
+    ip = listen_address.ip
+    if ip is None or ip.is_unspecified:
+        return _lan_interfaces(adapter for adapter in ifaddr.get_adapters() if not adapter.name.startswith(VIRTUAL))
+    if ip.is_loopback:
+        return LanInterfaces(
+            ("127.0.0.1",), (str(ip),), (ipaddress.ip_interface(f"{ip}/8" if ip.version == 4 else f"{ip}"),)
+        )
+    near = [adapter for adapter in ifaddr.get_adapters() if any(own.ip == ip for own in _interfaces(adapter))]
+    whole = _lan_interfaces(near)
+    if ip.version == 4:
+        return LanInterfaces((str(ip),), (str(ip),), whole.networks)
+    return LanInterfaces(
+        tuple(entry for entry in whole.interfaces if isinstance(entry, int)), (str(ip),), whole.networks
+    )
+
+
+def interface_to(host: str) -> str:
+    """The name of the interface through which this machine would send to an IP address; "" for a name or without a
+    route.
+
+    Sends nothing. Reads the system's list of interfaces.
+    """
+    try:
+        ip = ipaddress.ip_address(host)
+        with socket.socket(socket.AF_INET if ip.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect((host, 9))
+            own = ipaddress.ip_address(probe.getsockname()[0].partition("%")[0])
+    except (OSError, ValueError):
+        return ""
+    adapters = ifaddr.get_adapters()
+    return next((adapter.name for adapter in adapters if any(own == one.ip for one in _interfaces(adapter))), "")
+
+
+def _lan_interfaces(adapters: Iterable[ifaddr.Adapter]) -> LanInterfaces:
+    interfaces: list[str | int] = []
+    networks: list[Interface] = []
+    for adapter in adapters:
+        own = [interface for interface in _interfaces(adapter) if not interface.ip.is_loopback]
+        networks += own
+        interfaces += [str(interface.ip) for interface in own if interface.version == 4]
+        if adapter.index is not None and any(interface.version == 6 for interface in own):
+            interfaces.append(adapter.index)
+    announced = sorted(networks, key=lambda own: (own.ip.is_link_local, own.version))
+    addresses = tuple(dict.fromkeys(str(own.ip) for own in announced))[:MAX_ADDRESSES]
+    return LanInterfaces(tuple(interfaces), addresses, tuple(networks))
+
+
+def _interfaces(adapter: ifaddr.Adapter) -> Iterator[Interface]:
+    for entry in adapter.ips:
+        host = entry.ip if isinstance(entry.ip, str) else entry.ip[0]
+        yield ipaddress.ip_interface(f"{host}/{entry.network_prefix}")

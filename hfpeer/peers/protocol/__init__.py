@@ -1,0 +1,1 @@
+"""The messages between nodes, as values. Pure. Read first: `paths`."""

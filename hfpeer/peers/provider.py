@@ -1,0 +1,85 @@
+"""The part of a node that its peers can see, as a Protocol."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from hfpeer.names import Commit, Digest, RepoId, Revision
+
+if TYPE_CHECKING:  # a command makes one request and ends; it needs none of these imports
+    import asyncio
+
+    from hfpeer.manifest import Manifest
+    from hfpeer.peers.protocol.copies import CopiesMessage
+    from hfpeer.peers.protocol.messages import CatalogMessage, NodeMessage, RefMessage
+    from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
+    from hfpeer.ranges import RangeSet
+
+
+class SharedBlob(Protocol):
+    """An open blob that peers may have, whole or still being fetched. Its user closes it.
+
+    Its file stays readable through `fd` after a rename or a removal.
+    """
+
+    fd: int
+    size_bytes: int
+
+    def present(self) -> RangeSet | None:
+        """The bytes that can be sent now; None if the blob is whole and verified."""
+        ...
+
+    def is_coming(self, start: int, stop: int) -> bool:
+        """Whether all missing bytes of this range are on their way from a seed."""
+        ...
+
+    def await_readable(self, start: int, stop: int, seconds: float) -> int:
+        """Blocking: the offset up to which bytes from `start` can be sent, at most `stop`. Waits up to `seconds` for
+        the first of them while they are on their way. Returns `start` if they are not, or do not come."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Provider(Protocol):
+    """The part of a node that its peers see: only shared things, and nothing that changes state."""
+
+    @property
+    def identity(self) -> NodeMessage: ...
+
+    async def catalog(self) -> CatalogMessage: ...
+
+    async def peer_addresses(self) -> list[str]:
+        """`HOST:PORT` of the peers that are alive."""
+        ...
+
+    async def shared_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None: ...
+
+    async def shared_ref(self, repo: RepoId, revision: Revision) -> RefMessage | None: ...
+
+    def open_shared(self, digest: Digest) -> SharedBlob | None:
+        """Blocking; for a worker thread."""
+        ...
+
+    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[SharedBlob | None]:
+        """`open_shared` for many, in order; each is opened when the iterator reaches it."""
+        ...
+
+    async def piece_map(self, digest: Digest) -> PieceMap | None:
+        """The pieces of a blob now; None if it is not shared."""
+        ...
+
+    async def copies(self, digests: Sequence[Digest]) -> CopiesMessage:
+        """Which of these blobs the node has whole, verified and shared, and which of those it is about to remove."""
+        ...
+
+    def follow(self, digest: Digest, asked_by: str, until: asyncio.Event) -> AsyncGenerator[PieceMap | PieceNews, None]:
+        """The piece map of a blob, then its news while it is being fetched and `until` is not set; the last map says
+        when it is whole. Nothing if the blob is not shared. `asked_by` is the node id of the follower, "" if unknown:
+        it wants the blob, and may have some pieces."""
+        ...
+
+    def note_sent(self, size_bytes: int) -> None:
+        """Counts bytes that went to a peer. Thread-safe."""
+        ...

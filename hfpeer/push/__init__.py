@@ -1,0 +1,1 @@
+"""Push: revisions brought to another machine over ssh, in three ways. Start with `push`."""

@@ -1,0 +1,1 @@
+"""One blob, from many sources into one partial blob. Read first: `fetch`."""

@@ -1,0 +1,1 @@
+"""Finds the liars: sources that gave wrong bytes. Read first: `inquiry`."""

@@ -1,0 +1,33 @@
+"""The error of a fetch, of a blob or of a bundle, when no source can give the rest. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from hfpeer.errors import CorruptData, HfpeerError, NoSourceLeft
+from hfpeer.names import FilePath
+
+WRONG_BYTES = "gave wrong bytes"
+"""The reason of a source whose bytes do not hash to the digest."""
+
+
+def no_source_left(path: FilePath, reasons: Mapping[str, str], what: str = "") -> HfpeerError:
+    """The error for the file at `path`: CorruptData if all sources gave wrong bytes, else NoSourceLeft.
+
+    `reasons` say by source name why it did not give the file; `what` is missing, in words, if not just that file.
+    """
+    what = what or str(path)
+    said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no source has it"
+    if reasons and set(reasons.values()) == {WRONG_BYTES}:
+        return CorruptData(
+            f"No source gives the right bytes of {what}: {said}.",
+            hint="Nothing of it was kept. Try again later, or from another network.",
+            path=str(path),
+            sources=list(reasons),
+        )
+    return NoSourceLeft(
+        f"No source can give {what}: {said}.",
+        hint="What came is kept; run the same command again later and it continues.",
+        path=str(path),
+        sources=dict(reasons),
+    )

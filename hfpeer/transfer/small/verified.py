@@ -1,0 +1,63 @@
+"""Small blobs whose bytes are in memory and hash to their digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hfpeer.cache.partial.hashing import BlobHash
+from hfpeer.transfer.integrity.forgery import check_plain
+from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.tiers import SourceKind
+
+MAX_UNKEPT_BYTES = 64 * 1024 * 1024
+"""Receivers wait while at least this many bytes are not in the cache yet."""
+
+
+@dataclass(frozen=True)
+class VerifiedBlob:
+    """A blob, its bytes, and the source that gave them."""
+
+    blob: WantedBlob
+    data: bytes
+    source: str
+    kind: SourceKind
+    is_given: bool
+    """Whether the source gives the same bytes to any caller without a token."""
+
+
+class Unkept:
+    """Verified blobs on their way to the cache. Pure; its owner holds a lock."""
+
+    def __init__(self) -> None:
+        self._blobs: list[VerifiedBlob] = []
+        self._size_bytes = 0
+        self.is_closed = False
+        """No more blobs will be added."""
+        self.is_given = True
+        """Whether all that were added were given openly."""
+
+    def __bool__(self) -> bool:
+        return bool(self._blobs)
+
+    @property
+    def is_full(self) -> bool:
+        return self._size_bytes >= MAX_UNKEPT_BYTES
+
+    def add(self, blob: VerifiedBlob) -> None:
+        self._blobs.append(blob)
+        self._size_bytes += len(blob.data)
+        self.is_given &= blob.is_given
+
+    def take_all(self) -> list[VerifiedBlob]:
+        blobs, self._blobs, self._size_bytes = self._blobs, [], 0
+        return blobs
+
+
+def is_right(blob: WantedBlob, data: bytes) -> bool:
+    """Whether these bytes are the blob's. Raises ForgedManifest when they are, but the listing lied about the blob."""
+    check_plain(blob, data)
+    if len(data) != blob.size_bytes:
+        return False
+    blob_hash = BlobHash(blob.digest.algorithm, blob.size_bytes)
+    blob_hash.update(memoryview(data))
+    return blob_hash.hexdigest() == blob.digest.hex

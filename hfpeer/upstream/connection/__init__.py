@@ -1,0 +1,1 @@
+"""Connections to hubs: which certificates, which proxy, which address."""

@@ -1,0 +1,305 @@
+"""Reads ranges of files from one hub over blocking keep-alive connections: for worker threads.
+
+Range requests as in RFC 9110 §14. The target of a file's redirects is cached, so that a large file is resolved once; if
+that URL is refused, the file is resolved again, once. A response is used only if it announces exactly the requested
+bytes, without encoding. Every fault is a SourceFault; bytes that came before it may be kept. The caller checks digests.
+"""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NoReturn, Protocol
+from urllib.parse import quote
+
+import httpx
+
+from hfpeer.budgets import MAX_REDIRECTS
+from hfpeer.errors import AccessDenied, HfpeerError, NotFound
+from hfpeer.names import Commit, FilePath, RepoId
+from hfpeer.net.body import Body, SourceFault
+from hfpeer.net.http1 import parse_content_range
+from hfpeer.net.lru_cache import LruCache
+from hfpeer.upstream.access import (
+    USER_AGENT,
+    Access,
+    BadRedirect,
+    is_small,
+    redirect_target,
+)
+from hfpeer.upstream.api import Timeouts
+from hfpeer.upstream.connection.certificates import UnusableCertificates
+from hfpeer.upstream.connection.clients import Connections, fault_of
+from hfpeer.upstream.refusals import is_transient, refusal, retry_after_seconds
+
+_MAX_REDIRECTS = 4096
+
+
+@dataclass(frozen=True)
+class WantedRange:
+    """Bytes `[start, stop)` of a file of `size_bytes` at a commit; `file_url` is its resolve URL."""
+
+    repo: RepoId
+    commit: Commit
+    file_url: httpx.URL
+    start: int
+    stop: int
+    size_bytes: int
+
+
+def file_url(access: Access, repo: RepoId, commit: Commit, path: FilePath) -> httpx.URL:
+    """The URL at which a hub resolves a file."""
+    return access.url(f"/{repo.url_path}/resolve/{commit}/{quote(path, safe='/')}")
+
+
+class RedirectCache:
+    """File URL -> the URL where its redirects ended, for the files resolved last. Thread-safe.
+
+    A signed URL gives the rights of the token that got it, so a cache must serve one identity only.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._urls: LruCache[httpx.URL, httpx.URL] = LruCache(_MAX_REDIRECTS)
+
+    def find(self, file: httpx.URL) -> httpx.URL | None:
+        with self._lock:
+            return self._urls.get(file)
+
+    def remember(self, file: httpx.URL, target: httpx.URL) -> None:
+        with self._lock:
+            self._urls.put(file, target)
+
+    def forget(self, file: httpx.URL) -> None:
+        with self._lock:
+            self._urls.drop(file)
+
+
+class RangeAccess(Protocol):
+    """Gives the headers with which a URL may be asked."""
+
+    def headers_for(self, url: httpx.URL, /) -> dict[str, str]: ...
+
+
+class RangeClient:
+    """Opens ranges of a hub's files. Thread-safe; keeps and shares its connections."""
+
+    def __init__(self, name: str, timeouts: Timeouts, hub_url: str, connections: Connections) -> None:
+        self._name = name
+        self._hub_url = hub_url
+        self._connections = connections
+        self._timeouts = timeouts
+        self._lock = threading.Lock()
+        self._client: httpx.Client | None = None
+        self._is_closed = False
+
+    def open(self, access: RangeAccess, redirects: RedirectCache, wanted: WantedRange) -> Body:
+        """The bytes of a range. Raises SourceFault; its cause is the hub's refusal, if there is one."""
+        if wanted.size_bytes == 0 or wanted.start >= wanted.stop:
+            return EmptyBody()
+        known = redirects.find(wanted.file_url)
+        if known is not None:
+            try:
+                response = self._get(access, known, wanted)
+                if response.status_code in (200, 206):
+                    return self._body(response, wanted)
+            except SourceFault:
+                redirects.forget(wanted.file_url)
+                raise
+            response.close()
+            redirects.forget(wanted.file_url)
+        response = self._resolve(access, wanted)
+        if response.status_code in (200, 206) and _is_range(response) and response.request.url != wanted.file_url:
+            redirects.remember(wanted.file_url, response.request.url)
+        return self._body(response, wanted)
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _resolve(self, access: RangeAccess, wanted: WantedRange) -> httpx.Response:
+        """The response at the end of the redirects."""
+        url = wanted.file_url
+        for _ in range(MAX_REDIRECTS + 1):
+            response = self._get(access, url, wanted)
+            try:
+                target = redirect_target(response)
+            except BadRedirect as error:
+                response.close()
+                raise SourceFault(str(error)) from error
+            if target is None:
+                return response
+            _discard(response)
+            url = target
+        raise SourceFault(f"redirects more than {MAX_REDIRECTS} times")
+
+    def _get(self, access: RangeAccess, url: httpx.URL, wanted: WantedRange) -> httpx.Response:
+        """One response, its body unread. A dead kept connection is replaced once."""
+        client = self._open_client()
+        headers = {
+            "Range": f"bytes={wanted.start}-{wanted.stop - 1}",
+            "Accept-Encoding": "identity",
+            **access.headers_for(url),
+        }
+        request = client.build_request("GET", url, headers=headers)
+        try:
+            try:
+                return client.send(request, stream=True, follow_redirects=False)
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
+                return client.send(request, stream=True, follow_redirects=False)
+        except BadRedirect as error:
+            raise SourceFault(str(error)) from error
+        except (httpx.InvalidURL, ValueError) as error:
+            raise SourceFault("redirects to something that is no URL") from error
+        except (httpx.RequestError, RuntimeError) as error:
+            # httpx raises RuntimeError after the client is closed.
+            is_unreachable = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
+            raise SourceFault(fault_of(error)[0], is_unreachable=is_unreachable) from error
+
+    def _body(self, response: httpx.Response, wanted: WantedRange) -> Body:
+        try:
+            if response.status_code not in (200, 206):
+                self._raise_for_status(response, wanted)
+            _check_response(response, wanted)
+            return HttpBody(response, wanted.stop - wanted.start)
+        except BaseException:
+            response.close()
+            raise
+
+    def _raise_for_status(self, response: httpx.Response, wanted: WantedRange) -> NoReturn:
+        status, headers = response.status_code, response.headers
+        if is_transient(status):
+            raise SourceFault(f"answers {status}", retry_after_seconds=retry_after_seconds(headers))
+        if status == 416:
+            raise SourceFault("has a file of another size", is_permanent=True)
+        if status in (401, 403) and response.request.url.netloc != wanted.file_url.netloc:
+            # The hub has just redirected here, so this URL is refused (expired meanwhile), not this node.
+            raise SourceFault(f"redirects to a URL that answers {status}")
+        reason: HfpeerError = refusal(self._name, status, headers, wanted.repo, wanted.commit)
+        is_permanent = isinstance(reason, (NotFound, AccessDenied))
+        raise SourceFault(f"answers {status}", is_permanent=is_permanent) from reason
+
+    def _open_client(self) -> httpx.Client:
+        with self._lock:
+            if self._is_closed:
+                raise SourceFault("was closed")
+            if self._client is None:
+                limits = httpx.Limits(max_connections=None, max_keepalive_connections=32)
+                try:
+                    self._client = self._connections.client(self._hub_url, self._timeouts.httpx, limits)
+                except UnusableCertificates as error:
+                    raise SourceFault(str(error)) from error
+                self._client.headers["User-Agent"] = USER_AGENT
+            return self._client
+
+
+class EmptyBody:
+    """No bytes."""
+
+    def readinto(self, view: memoryview) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+    def abort(self) -> None:
+        pass
+
+
+class HttpBody:
+    """The body of a response, cut to `size_bytes`: a response with the whole file may have more."""
+
+    def __init__(self, response: httpx.Response, size_bytes: int) -> None:
+        self._response = response
+        self._remaining_bytes = size_bytes
+        self._chunks: Iterator[bytes] = response.iter_raw()
+        self._chunk = memoryview(b"")
+        self._ends_with_range = response.headers.get("content-length") == str(size_bytes)
+        self._is_aborted = False
+
+    def readinto(self, view: memoryview) -> int:
+        if self._is_aborted:
+            raise SourceFault("was aborted")
+        if not len(self._chunk) and self._remaining_bytes:
+            self._chunk = self._next_chunk()
+        size = min(len(view), len(self._chunk), self._remaining_bytes)
+        view[:size] = self._chunk[:size]
+        self._chunk = self._chunk[size:]
+        self._remaining_bytes -= size
+        return size
+
+    def close(self) -> None:
+        """Reads a body of known length to its end, which takes no waiting; closes the connection of any other."""
+        if self._ends_with_range and not self._remaining_bytes and not self._is_aborted:
+            try:
+                next(self._chunks, None)
+            except httpx.HTTPError:
+                pass
+        self._response.close()
+
+    def abort(self) -> None:
+        self._is_aborted = True
+        stream = self._response.extensions.get("network_stream")
+        connection = stream.get_extra_info("socket") if stream is not None else None
+        if connection is not None:
+            try:
+                # Not the method of SSLSocket, which would discard the TLS state that the reader is using.
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def _next_chunk(self) -> memoryview:
+        try:
+            chunk = next(self._chunks, b"")
+        except httpx.TimeoutException as error:
+            raise SourceFault("fell silent") from error
+        except (httpx.RequestError, httpx.StreamError) as error:
+            raise SourceFault("was aborted" if self._is_aborted else "broke off") from error
+        if not chunk:
+            raise SourceFault("broke off")
+        return memoryview(chunk)
+
+
+def _is_range(response: httpx.Response) -> bool:
+    """Whether a response says which range it has. ModelScope's CDN sends ranges with the status 200."""
+    return "content-range" in response.headers
+
+
+def _check_response(response: httpx.Response, wanted: WantedRange) -> None:
+    """Raises SourceFault unless the response announces exactly the wanted bytes."""
+    if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
+        raise SourceFault("sends an encoded body")
+    length = response.headers.get("content-length")
+    if response.status_code == 200 and not _is_range(response):
+        if wanted.start > 0:
+            raise SourceFault("ignores ranges")
+        if length != str(wanted.size_bytes):
+            raise SourceFault("sends a file of another length")
+        return
+    announced = parse_content_range(response.headers.get("content-range", ""))
+    if announced is None:
+        raise SourceFault("sends a range without Content-Range")
+    start, stop, total = announced
+    if total != wanted.size_bytes:
+        raise SourceFault(f"has a file of {total} bytes", is_permanent=True)
+    if (start, stop) != (wanted.start, wanted.stop):
+        raise SourceFault("sends another range")
+    if length not in (None, str(wanted.stop - wanted.start)):
+        raise SourceFault("sends a range of another length")
+
+
+def _discard(response: httpx.Response) -> None:
+    """Releases the connection of a redirect."""
+    try:
+        if is_small(response.headers):
+            for _ in response.iter_raw():
+                pass
+    except httpx.HTTPError:
+        pass
+    finally:
+        response.close()

@@ -1,0 +1,70 @@
+# The commands of a developer; CI runs the same ones. `just` alone lists them. CONTRIBUTING.md says more.
+
+# Where the environment's programs are.
+bin := env("HFPEER_BIN", justfile_directory() / ".venv/bin")
+# Folders whose tests can run two at a time: they share nothing.
+side_by_side := "tests/unit tests/contract tests/cli tests/project"
+# With COVERAGE=1 the fast tests are measured, which takes them about twice the computing.
+pytest := if env("COVERAGE", "") == "" { bin / "pytest" } else { bin / "coverage run -m pytest" }
+
+[private]
+default:
+    @just --list --unsorted --justfile {{ justfile() }}
+
+# Lint, format, types and import rules: some seconds.
+check:
+    {{ bin }}/ruff check .
+    {{ bin }}/ruff format --check .
+    {{ bin }}/mypy
+    {{ bin }}/lint-imports --no-logo
+
+# Unit, contract, command line and project tests, two at a time; not those that measure time.
+test-fast *options:
+    {{ pytest }} -n 2 -m "not timed" {{ side_by_side }} {{ options }}
+
+# The other tests, one at a time: those that measure time, and those that start many daemons. One part does not stop the other.
+test-alone *options:
+    @status=0; \
+    {{ bin }}/pytest -m timed {{ side_by_side }} {{ options }} || status=1; \
+    {{ bin }}/pytest tests/clients tests/swarm {{ options }} || status=1; \
+    exit $status
+
+# All tests. The second part runs even if the first has failed.
+test *options:
+    @status=0; \
+    {{ just_executable() }} test-fast {{ options }} || status=1; \
+    {{ just_executable() }} test-alone {{ options }} || status=1; \
+    exit $status
+
+# The fast tests with coverage, also of the daemons that they start; then the figure.
+coverage *options:
+    rm -f .coverage .coverage.*
+    COVERAGE=1 {{ just_executable() }} test-fast {{ options }}
+    {{ just_executable() }} coverage-report
+
+# What was measured with COVERAGE=1: the figure of each file that has gaps, and of all.
+coverage-report:
+    {{ bin }}/coverage combine --quiet
+    {{ bin }}/coverage report --sort=miss --skip-covered
+
+# What the documents say: links, named tests and commands, tables.
+docs:
+    {{ bin }}/pytest -q tests/project/test_docs.py tests/project/test_readme.py tests/project/test_budgets.py
+
+# The wheel and the sdist in dist/, with the index's check of the metadata. Needs the `package` extra.
+package:
+    rm -rf dist
+    {{ bin }}/hatchling build
+    {{ bin }}/twine check --strict dist/*
+
+# Three nodes on this machine, one of them as the hub, one killed in the middle.
+demo:
+    {{ bin }}/hfpeer demo
+
+# A benchmark: `just bench transfer --rounds 1`. They are the modules of bench/.
+bench name *options:
+    {{ bin }}/python -m bench.{{ name }} {{ options }}
+
+# The counts that show whether the code stays easy to find one's way in.
+house *options:
+    {{ bin }}/python -m bench.house {{ options }}
