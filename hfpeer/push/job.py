@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from hfpeer.archive.export import Plan, Select, plan_export
 from hfpeer.archive.have import Have
 from hfpeer.cache.store import Store
 from hfpeer.errors import Locked, NoSpace
+from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.push.probe import Host
 from hfpeer.push.results import PushedRevision
@@ -66,6 +67,14 @@ class Job:
     def have_all(self) -> Have:
         """What a target has that has all of the revisions, but no prepared set."""
         return Have(frozenset(self.wanted_of_revisions()))
+
+    def files_of(self, manifest: Manifest) -> Iterable[ManifestFile]:
+        """The files to bring of a revision or of a prepared set. Of a set that is all: `select` is about revisions."""
+        return manifest.files if manifest.repo.is_of_sets else self.select(manifest)
+
+    def folders(self) -> list[str]:
+        """The folders of the cache that the blobs go to, in order."""
+        return sorted({repo.folder for repo, _ in self.revisions} | {one.commit.repo.folder for one in self.sets})
 
     def wanted(self) -> dict[Digest, int]:
         """By digest: the sizes of the blobs to bring, those that are here."""

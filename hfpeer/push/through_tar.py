@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from shlex import quote
 
 from hfpeer.archive.contents import tree_text
@@ -76,12 +76,12 @@ class ThroughTar:
         if is_dry_run:
             return outcome
         self._total_bytes = missing_bytes(plan)
-        revisions = []
-        for shown, revision, manifest in zip(outcome.revisions, plan.index.revisions, plan.manifests, strict=True):
+        kept: dict[str, list[str]] = {}
+        for revision, manifest in zip(plan.index.revisions, plan.manifests, strict=True):
             check_stop()
-            revisions.append(self._bring_revision(plan, revision, manifest, have, there, shown))
+            kept[f"{revision.repo}@{revision.commit}"] = self._bring_revision(plan, revision, manifest, have, there)
         return Outcome(
-            tuple(revisions),
+            tuple(_with_kept(shown, kept[f"{shown.repo}@{shown.commit}"]) for shown in outcome.revisions),
             outcome.sent_blobs,
             outcome.sent_bytes,
             outcome.is_verified,
@@ -91,8 +91,8 @@ class ThroughTar:
     # What is there
 
     def _look(self) -> _There:
-        """Reads the sizes of the blobs of the pushed repos, and of what an interrupted push left."""
-        folders = sorted({repo.folder for repo, _ in self._job.revisions})
+        """Reads the sizes of the blobs of the pushed repos and sets, and of what an interrupted push left."""
+        folders = self._job.folders()
         places = [STAGING, *(f"{folder}/blobs" for folder in folders)]
         script = "\n".join(f"echo ={quote(place)}; ls -lnL {quote(place)} 2>/dev/null" for place in places)
         _code, lines = self._ssh.run(f"cd {quote(self._host.cache)} 2>/dev/null || exit 0\n{script}\nexit 0")
@@ -140,12 +140,12 @@ class ThroughTar:
         manifest: Manifest,
         have: Have,
         there: _There,
-        shown: PushedRevision,
-    ) -> PushedRevision:
+    ) -> list[str]:
+        """Brings a revision or a prepared set. Returns the refs that stay as they are there, as `name commit`."""
         folder = manifest.repo.folder
         here, elsewhere = there.blobs[folder], set[str]()
         blobs = {blob.digest: blob for blob in plan.index.blobs}
-        selected = {file.digest for file in self._job.select(manifest)}
+        selected = {file.digest for file in self._job.files_of(manifest)}
         new = [blobs[digest] for digest in manifest.sizes if digest in blobs and digest in selected]
         new = [blob for blob in new if here.get(blob.digest.hex) != blob.size_bytes]
         moved = [blob for blob in new if self._holder(there, blob) is None]
@@ -156,14 +156,7 @@ class ThroughTar:
                 elsewhere.add(f"{digest.hex} {holder}")
         kept = self._install(revision, manifest, [blob.digest for blob in moved], sorted(elsewhere), have.whole, blobs)
         here.update({blob.digest.hex: blob.size_bytes for blob in new})
-        names = {ref.partition(" ")[0] for ref in kept}
-        return PushedRevision(
-            **{
-                **vars(shown),
-                "refs": tuple(ref for ref in shown.refs if ref not in names),
-                "kept_refs": tuple(kept),
-            }
-        )
+        return kept
 
     @staticmethod
     def _holder(there: _There, blob: ArchivedBlob) -> str | None:
@@ -332,7 +325,7 @@ done"""
         yield file(f"{folder}/trees/{commit}.json", tree_text(manifest.files))
         for absent in revision.absent:
             yield file(f"{folder}/{layout.ABSENCES}/{commit}/{absent}", b"")
-        for one in self._job.select(manifest):
+        for one in self._job.files_of(manifest):
             if one.digest in present:
                 target = layout.link_target(one.path, one.digest)
                 yield header(f"{folder}/snapshots/{commit}/{one.path}", 0, revision.asked_at, LINK, target)
@@ -344,6 +337,11 @@ done"""
 def _holder(there: _There, digest: Digest, size_bytes: int) -> str | None:
     """The folder of a repo there that has a blob."""
     return next((folder for folder, sizes in there.blobs.items() if sizes.get(digest.hex) == size_bytes), None)
+
+
+def _with_kept(shown: PushedRevision, kept: Sequence[str]) -> PushedRevision:
+    names = {ref.partition(" ")[0] for ref in kept}
+    return replace(shown, refs=tuple(ref for ref in shown.refs if ref not in names), kept_refs=tuple(kept))
 
 
 def _small_members(plan: Plan, blobs: Sequence[ArchivedBlob], on_sent: Callable[[str, int], None]) -> Iterator[bytes]:
