@@ -24,17 +24,21 @@ test-fast *options:
 
 # The other tests, one at a time: those that measure time, and those that start many daemons. One part does not stop the other.
 test-alone *options:
-    @status=0; \
-    {{ bin }}/pytest -m timed {{ side_by_side }} {{ options }} || status=1; \
-    {{ bin }}/pytest tests/clients tests/swarm {{ options }} || status=1; \
-    exit $status
+    @worst=0; \
+    {{ bin }}/pytest -m timed {{ side_by_side }} {{ options }} || worst=$?; \
+    {{ bin }}/pytest tests/clients tests/swarm {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
+    exit $worst
 
-# All tests. The second part runs even if the first has failed.
+# All tests. The second part runs even if the first has failed. The exit code is the highest of pytest's.
 test *options:
-    @status=0; \
-    {{ just_executable() }} test-fast {{ options }} || status=1; \
-    {{ just_executable() }} test-alone {{ options }} || status=1; \
-    exit $status
+    @worst=0; \
+    {{ just_executable() }} test-fast {{ options }} || worst=$?; \
+    {{ just_executable() }} test-alone {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
+    exit $worst
+
+# The tests that failed the last time, one at a time.
+test-failed *options:
+    {{ bin }}/pytest --last-failed --last-failed-no-failures none {{ options }}
 
 # The fast tests with coverage, also of the daemons that they start; then the figure.
 coverage *options:
