@@ -1,23 +1,21 @@
 """The simulator: three origins (hub, CDN, CAS) over one storage, with faults and a log.
 
-Owns starting, stopping and routing. Must never hold a route's logic.
+Owns routing; `origins` owns their life. Must never hold a route's logic.
 """
 
 from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 from . import api, cas, gitweb, resolve
 from .access import Address, Answered, api_address, file_address, refusal
 from .content import Content
-from .faults import Answer, Fault
-from .injection import Faults, InjectedFault
+from .faults import Answer
 from .listener import Listener
-from .record import RecordedRequest, RequestLog
+from .origins import Origins
 from .repo import Repo
 from .site import Behaviour, Site
 from .storage import BAD_TOKEN, OWNER, STRANGER, Storage
@@ -27,7 +25,7 @@ RATE_WINDOW_SECONDS = 300
 RATE_QUOTAS = {"api": 500, "resolvers": 3000, "pages": 100}
 
 
-class HubSimulator:
+class HubSimulator(Origins):
     """A Hugging Face Hub on loopback.
 
     Use as a context manager. `storage` shares the repositories of another simulator, as a mirror does; this one
@@ -47,11 +45,10 @@ class HubSimulator:
         mirror_of: HubSimulator | None = None,
         behaviour: Behaviour | None = None,
     ) -> None:
+        super().__init__()
         shared: Storage | None = mirror_of.storage if mirror_of else storage
         self._owns_storage = shared is None
         self.storage: Storage = shared or Storage()
-        self.faults = Faults()
-        self.log = RequestLog()
         self._site = Site(self.storage, behaviour or Behaviour())
         self._request_ids = itertools.count(1)
         self._used: dict[str, int] = dict.fromkeys(RATE_QUOTAS, 0)
@@ -74,10 +71,7 @@ class HubSimulator:
 
     def stop(self) -> None:
         """End everything, and remove a storage of one's own."""
-        self.faults.clear()
-        self.go_down()
-        for listener in self._listeners.values():
-            listener.join()
+        self.end()
         if self._owns_storage:
             self.storage.close()
 
@@ -86,30 +80,6 @@ class HubSimulator:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-    def go_down(self, *names: str) -> None:
-        """Refuse connections from now on and cut the live ones, on these origins (all)."""
-        for name in names or self._listeners:
-            self._listeners[name].close()
-
-    def come_back(self, *names: str) -> None:
-        """Listen again, on the same ports."""
-        for name in names or self._listeners:
-            self._listeners[name].open()
-
-    @contextmanager
-    def down(self, *names: str) -> Iterator[None]:
-        """Down while the block runs."""
-        self.go_down(*names)
-        try:
-            yield
-        finally:
-            self.come_back(*names)
-
-    def cut_connections(self) -> None:
-        """End every live connection; new ones are accepted."""
-        for listener in self._listeners.values():
-            listener.cut_connections()
 
     @property
     def behaviour(self) -> Behaviour:
@@ -137,70 +107,6 @@ class HubSimulator:
     def repo(self, repo_type: str, repo_id: str) -> Repo:
         """The repository, for more commits, branches, tags and refs. Raises KeyError."""
         return self.storage.repo(repo_type, repo_id)
-
-    # --- faults -------------------------------------------------------------------------------------------------
-
-    def inject(
-        self,
-        fault: Fault,
-        *,
-        method: str | None = None,
-        path: str = "*",
-        listener: str | None = None,
-        times: int | None = None,
-    ) -> InjectedFault:
-        """Break answers to matching requests: `times` of them, or all until removed.
-
-        `path` is a glob over the encoded or decoded path, `listener` hub, cdn or cas.
-        """
-        return self.faults.inject(InjectedFault(fault, method, path, listener, times))
-
-    # --- what was asked -----------------------------------------------------------------------------------------
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """All recorded requests, in order of arrival."""
-        return self.log.select()
-
-    def requests_for(
-        self, path: str = "*", method: str | None = None, listener: str | None = None
-    ) -> list[RecordedRequest]:
-        """Those that match."""
-        return self.log.select(method, path, listener)
-
-    def requests_with_token(self, token: str | None = None) -> list[RecordedRequest]:
-        """Those that carry any Authorization, or this token anywhere in their head."""
-        if token is None:
-            return [record for record in self.requests if record.authorization is not None]
-        return [record for record in self.requests if token in f"{record.request.target} {record.request.headers}"]
-
-    def body_bytes_sent(self, path: str = "*", method: str | None = "GET", listener: str | None = None) -> int:
-        """Bytes of bodies that left, of matching requests."""
-        return sum(record.body_bytes_sent for record in self.log.select(method, path, listener))
-
-    def wait_for_request(
-        self, path: str = "*", method: str | None = None, *, count: int = 1, timeout_seconds: float = 30
-    ) -> list[RecordedRequest]:
-        """Return once `count` matching requests have come. Raises TimeoutError with those that did."""
-        self.log.wait_until(lambda: len(self.log.select(method, path)) >= count, timeout_seconds)
-        return self.log.select(method, path)
-
-    def wait_for_body_bytes(self, size_bytes: int, path: str = "*", timeout_seconds: float = 30) -> None:
-        """Return once `size_bytes` of matching GET bodies have left. Raises TimeoutError."""
-        self.log.wait_until(lambda: self.body_bytes_sent(path) >= size_bytes, timeout_seconds)
-
-    def wait_until_quiet(self, timeout_seconds: float = 30) -> None:
-        """Return once every earlier request is finished, sent whole or cut. Raises TimeoutError."""
-        self.log.wait_until(lambda: all(record.is_finished for record in self.requests), timeout_seconds)
-
-    def clear(self) -> None:
-        """Forget all earlier requests."""
-        self.log.clear()
-
-    @property
-    def connections_accepted(self) -> int:
-        """TCP connections since the start, all origins."""
-        return sum(listener.connections_accepted for listener in self._listeners.values())
 
     # --- answering ----------------------------------------------------------------------------------------------
 

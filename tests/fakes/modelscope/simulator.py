@@ -1,19 +1,17 @@
 """The simulator: three origins (API, LFS uploads, CDN) over one storage, with faults and a log.
 
-Owns starting, stopping and routing. Must never hold a route's logic.
+Owns routing; `origins` owns their life. Must never hold a route's logic.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from fakes.hub.faults import Answer, Fault
-from fakes.hub.injection import Faults, InjectedFault
+from fakes.hub.faults import Answer
 from fakes.hub.listener import Listener
-from fakes.hub.record import RecordedRequest, RequestLog
+from fakes.hub.origins import Origins
 from fakes.hub.wire import Request, Response
 
 from . import accounts, reading, writing
@@ -24,7 +22,7 @@ from .uploads import Uploads
 TYPES = {"models": "model", "datasets": "dataset"}
 
 
-class ModelScopeSimulator:
+class ModelScopeSimulator(Origins):
     """A ModelScope on loopback. Use as a context manager.
 
     The API listens at 127.0.0.1 and the two other origins at `localhost`, so that a cookie or a token that follows a
@@ -37,9 +35,8 @@ class ModelScopeSimulator:
     bad_token = BAD_TOKEN
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
+        super().__init__()
         self.storage = Storage()
-        self.faults = Faults()
-        self.log = RequestLog()
         self.site = Site(self.storage, behaviour or Behaviour())
         answers = {"api": self._answer_api, "lfs": self._answer_lfs, "cdn": self._answer_cdn}
         hosts = {"api": "127.0.0.1", "lfs": "localhost", "cdn": "localhost"}
@@ -64,30 +61,8 @@ class ModelScopeSimulator:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.faults.clear()
-        self.go_down()
-        for listener in self._listeners.values():
-            listener.join()
+        self.end()
         self.storage.close()
-
-    def go_down(self, *names: str) -> None:
-        """Refuse connections from now on and cut the live ones, on these origins (all)."""
-        for name in names or self._listeners:
-            self._listeners[name].close()
-
-    def come_back(self, *names: str) -> None:
-        """Listen again, on the same ports."""
-        for name in names or self._listeners:
-            self._listeners[name].open()
-
-    @contextmanager
-    def down(self, *names: str) -> Iterator[None]:
-        """Down while the block runs."""
-        self.go_down(*names)
-        try:
-            yield
-        finally:
-            self.come_back(*names)
 
     @property
     def endpoint(self) -> str:
@@ -118,41 +93,9 @@ class ModelScopeSimulator:
         repo = self.storage.repos[type, repo_id]
         return [repo.commits[commit].message for commit in repo.log]
 
-    # --- faults, and what was asked -----------------------------------------------------------------------------
-
-    def inject(
-        self,
-        fault: Fault,
-        *,
-        method: str | None = None,
-        path: str = "*",
-        listener: str | None = None,
-        times: int | None = None,
-    ) -> InjectedFault:
-        """Break answers to matching requests: `times` of them, or all until removed.
-
-        `path` is a glob over the encoded or decoded path, `listener` api, lfs or cdn.
-        """
-        return self.faults.inject(InjectedFault(fault, method, path, listener, times))
-
-    @property
-    def requests(self) -> list[RecordedRequest]:
-        """All recorded requests, in order of arrival."""
-        return self.log.select()
-
-    def requests_for(
-        self, path: str = "*", method: str | None = None, listener: str | None = None
-    ) -> list[RecordedRequest]:
-        """Those that match."""
-        return self.log.select(method, path, listener)
-
-    def body_bytes_sent(self, path: str = "*", listener: str | None = None) -> int:
-        """Bytes of bodies of matching GET requests."""
-        return sum(record.body_bytes_sent for record in self.log.select("GET", path, listener))
-
     def clear(self) -> None:
         """Forget all earlier requests and uploads."""
-        self.log.clear()
+        super().clear()
         self.uploads.clear()
 
     # --- answering ----------------------------------------------------------------------------------------------
