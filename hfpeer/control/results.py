@@ -37,13 +37,18 @@ class PeerStatus:
 
 @dataclass(frozen=True)
 class ListedFile:
-    """A file of a commit. `is_present`: its bytes are in the cache; `is_selected`: the request selects it."""
+    """A file of a commit. `is_present`: its bytes are in the cache; `is_selected`: the request selects it.
+
+    `verified_at`: seconds since the epoch when its blob in the repo's own folder was last hashed and right, None if
+    that is not known, or the blob has changed since.
+    """
 
     path: str
     size_bytes: int
     digest: str
     is_present: bool
     is_selected: bool
+    verified_at: float | None = None
 
 
 @dataclass(frozen=True)

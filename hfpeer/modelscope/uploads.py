@@ -1,26 +1,37 @@
 """Sends blobs to ModelScope straight from the cache: only those that the site has not stored, whoever stored them.
 
 A blob is hashed while it is sent, and its last part waits for the right hash, so that bytes that have gone bad never
-become a blob there. The site cannot continue a blob that was cut: such a blob is sent again from its begin.
+become a blob there. Only a blob that was verified within a day, and not changed since, is sent without. The site cannot
+continue a blob that was cut: such a blob is sent again from its begin. So large ones are sent one by one, and whatever
+ends a push wastes the bytes of one of them at most.
 Source: modelscope_hub `validate_blobs`, `upload_blob`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
+import os
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from hfpeer.budgets import MIB
 from hfpeer.errors import BrokenCache, CorruptData, PushRefused
 from hfpeer.modelscope.answers import Transient, malformed
 from hfpeer.modelscope.api import MAX_TRIES, SiteApi, SiteRequest, Waits
 from hfpeer.modelscope.names import SiteRepo
 from hfpeer.net.limiter import Limiter
+from hfpeer.net.tasks import end_tasks
 
 UPLOADS_AT_ONCE = 3
+IN_FLIGHT_BYTES = 64 * MIB
+"""Bytes of all blobs that are sent at once, unless the user says how many those are. A larger blob is sent alone."""
+VERIFIED_SECONDS = 24 * 3600.0
+"""Seconds after a verification during which a blob that has not changed is not hashed again."""
 OBJECTS_PER_QUESTION = 64
 PORTION_BYTES = 1024 * 1024
 """Bytes read, hashed and sent at a time. Two portions of each upload are in memory."""
@@ -90,21 +101,37 @@ def _key(fields: dict[str, Any]) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class Upload:
-    """A blob to be sent: the file that has its bytes, and a path in the repo for messages."""
+    """A blob to be sent: the file that has its bytes, and a path in the repo for messages.
+
+    `verified_at`: seconds since the epoch when the cache last hashed the blob of this sha256 in its repo, None if it is
+    not known.
+    """
 
     blob: SiteBlob
     source: Path
     path: str
+    verified_at: float | None = None
+
+    def is_verified(self, name: str, facts: os.stat_result) -> bool:
+        """Whether a file of this name is the blob that was verified lately. Its ctime tells of any later change."""
+        if self.verified_at is None or not 0 <= time.time() - self.verified_at < VERIFIED_SECONDS:
+            return False
+        is_whole = (name, facts.st_size) == (self.blob.sha256, self.blob.size_bytes)
+        return is_whole and facts.st_ctime <= self.verified_at
 
 
 class Uploader:
-    """Sends blobs to one repo, a few at a time."""
+    """Sends blobs to one repo, a few at a time: `at_once` whatever their size, or as many as IN_FLIGHT_BYTES allow."""
 
-    def __init__(self, api: SiteApi, repo: SiteRepo, limiter: Limiter | None, on_sent: OnSent) -> None:
+    def __init__(
+        self, api: SiteApi, repo: SiteRepo, limiter: Limiter | None, on_sent: OnSent, at_once: int | None = None
+    ) -> None:
         self._api = api
         self._repo = repo
         self._limiter = limiter
         self._on_sent = on_sent
+        self._at_once = at_once
+        self._in_flight: dict[asyncio.Task[None], int] = {}
         self.sent_bytes = 0
         """The bytes of bodies that went out, also those of tries that failed."""
 
@@ -113,28 +140,43 @@ class Uploader:
 
         Raises PushRefused, AccessDenied, HubUnreachable, CorruptData for a blob whose bytes have gone bad here.
         """
-        at_once = asyncio.Semaphore(UPLOADS_AT_ONCE)
         sent: list[Upload] = []
-
-        async def send_one(upload: Upload, href: str) -> None:
-            async with at_once:
-                await self._send(upload, href)
-                sent.append(upload)
-
-        # An address may expire, so that it is asked for shortly before it is used.
-        for first in range(0, len(uploads), OBJECTS_PER_QUESTION):
-            some = {upload.blob: upload for upload in uploads[first : first + OBJECTS_PER_QUESTION]}
-            wanted = await ask_wanted(self._api, self._repo, some)
-            for blob in some.keys() - wanted.keys():
-                self._on_sent(blob.sha256, blob.size_bytes)
-            tasks = [asyncio.create_task(send_one(some[blob], href)) for blob, href in wanted.items()]
-            try:
-                await asyncio.gather(*tasks)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            # An address may expire, so that it is asked for shortly before it is used.
+            for first in range(0, len(uploads), OBJECTS_PER_QUESTION):
+                some = uploads[first : first + OBJECTS_PER_QUESTION]
+                wanted = await ask_wanted(self._api, self._repo, [upload.blob for upload in some])
+                for upload in some:
+                    href = wanted.get(upload.blob)
+                    if href is None:
+                        self._on_sent(upload.blob.sha256, upload.blob.size_bytes)
+                        continue
+                    await self._ended(partial(self._has_room, upload.blob.size_bytes))
+                    self._in_flight[asyncio.create_task(self._send(upload, href))] = upload.blob.size_bytes
+                    sent.append(upload)
+            await self._ended(lambda: not self._in_flight)
+        finally:
+            await end_tasks(self._in_flight)
+            await asyncio.gather(*self._in_flight, return_exceptions=True)
+            self._in_flight.clear()
         return sent
+
+    def _has_room(self, size_bytes: int) -> bool:
+        """Whether a blob of this size may begin beside those under way."""
+        if self._at_once is not None:
+            return len(self._in_flight) < self._at_once
+        total_bytes = size_bytes + sum(self._in_flight.values())
+        return not self._in_flight or (len(self._in_flight) < UPLOADS_AT_ONCE and total_bytes <= IN_FLIGHT_BYTES)
+
+    async def _ended(self, is_enough: Callable[[], bool]) -> None:
+        """Waits until enough of the blobs under way have arrived. Raises the error of one that failed."""
+        while not is_enough():
+            done, _ = await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
+            failures = [failure for task in done if (failure := task.exception()) is not None]
+            for task in done:
+                del self._in_flight[task]
+            if failures:
+                raise failures[0]
 
     async def _send(self, upload: Upload, href: str | None) -> None:
         """One blob, with further tries. Before each, the site is asked whether it has the blob by now."""
@@ -192,18 +234,21 @@ class Uploader:
 
 
 class _Reader:
-    """Reads a blob portion by portion and hashes it. The last portion is given only if the hash of all is right."""
+    """Reads a blob portion by portion, and hashes it unless it was verified lately. The last portion is given only if
+    the hash of all is right."""
 
     def __init__(self, upload: Upload) -> None:
         self._upload = upload
         self._left_bytes = upload.blob.size_bytes
-        self._digest = hashlib.sha256()
 
     def __enter__(self) -> _Reader:
         try:
-            self._file = open(self._upload.source, "rb", buffering=0)
+            place = self._upload.source.resolve()
+            self._file = open(place, "rb", buffering=0)
         except OSError as error:
             raise self._unreadable(error) from error
+        is_verified = self._upload.is_verified(place.name, os.fstat(self._file.fileno()))
+        self._digest = None if is_verified else sha256()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -217,15 +262,19 @@ class _Reader:
             portion = self._file.read(min(PORTION_BYTES, self._left_bytes))
         except OSError as error:
             raise self._unreadable(error) from error
-        self._digest.update(portion)
+        if self._digest is not None:
+            self._digest.update(portion)
         self._left_bytes -= len(portion)
-        if not portion or (not self._left_bytes and self._digest.hexdigest() != self._upload.blob.sha256):
+        if not portion or (not self._left_bytes and self._is_wrong()):
             raise CorruptData(
                 f"The bytes of {self._upload.path} in the cache have changed since they came: the blob was not sent.",
                 hint="`hfpeer verify` names what is wrong and the repair; then run the same command again.",
                 path=self._upload.path,
             )
         return portion
+
+    def _is_wrong(self) -> bool:
+        return self._digest is not None and self._digest.hexdigest() != self._upload.blob.sha256
 
     def _unreadable(self, error: OSError) -> BrokenCache:
         return BrokenCache(

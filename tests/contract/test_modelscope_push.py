@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,6 +20,8 @@ from fakes.hub import faults as hub_faults
 from fakes.hub.zoo import noise
 from fakes.modelscope import ModelScopeSimulator, faults
 from fakes.modelscope.storage import PRIVATE
+from fakes.modelscope.uploads import Upload
+from fakes.waiting import wait_until
 from hfpeer.budgets import MAX_SITE_LISTINGS
 from hfpeer.config.settings import read_settings
 from hfpeer.control.operations import Operations
@@ -33,11 +37,13 @@ from hfpeer.errors import (
 )
 from hfpeer.modelscope import api as api_module
 from hfpeer.modelscope import listing as listing_module
+from hfpeer.modelscope import uploads as uploads_module
 from hfpeer.modelscope.access import SiteAccess
 from hfpeer.modelscope.api import SiteApi, SiteTimeouts
 from hfpeer.modelscope.listing import list_files
 from hfpeer.modelscope.names import SiteRepo
 from hfpeer.modelscope.repos import whoami
+from hfpeer.modelscope.uploads import SiteBlob
 from hfpeer.names import RepoId, Revision
 from hfpeer.net.limiter import Limiter
 from hfpeer.net.rates import parse_schedule
@@ -246,6 +252,66 @@ def test_a_comparison_names_every_difference_and_changes_nothing(bench: Bench) -
     assert not [path for path in bench.node.added if path.endswith(".safetensors")], (
         "the sha256 of an LFS file needs no bytes"
     )
+
+
+def test_large_blobs_are_sent_one_by_one_so_that_a_kill_wastes_one_of_them_at_most(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploads_module, "IN_FLIGHT_BYTES", LFS_BYTES - 1)
+    begun: list[int] = []
+    count = faults.before(lambda: begun.append(len(bench.site.uploads.all)))
+    with bench.site.inject(count, listener="lfs"):
+        bench.site.uploads.bytes_per_second = 10 * LFS_BYTES
+        bench.push()
+    assert begun == [1, 2], "the second began after the first had arrived"
+
+
+@pytest.mark.parametrize("uploads", [None, 2])
+def test_small_blobs_or_as_many_as_the_user_says_are_sent_at_once(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, uploads: int | None
+) -> None:
+    if uploads is not None:
+        monkeypatch.setattr(uploads_module, "IN_FLIGHT_BYTES", 1)
+    both = faults.before(lambda: bench.site.uploads.wait_for_bytes(LFS_BYTES))
+    with bench.site.inject(both, listener="lfs"):
+        assert bench.push(uploads=uploads).sent_bytes == LFS_BYTES, "no answer came before both blobs had"
+
+
+def test_only_what_was_not_verified_within_a_day_is_hashed_while_it_is_sent(
+    real: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes: list[Any] = []
+
+    def counted() -> Any:
+        hashes.append(hashlib.sha256())
+        return hashes[-1]
+
+    monkeypatch.setattr(uploads_module, "sha256", counted)
+    real.push()
+    assert not hashes, "the add has just hashed them"
+    monkeypatch.setattr(uploads_module, "VERIFIED_SECONDS", 0)
+    real.site.storage.stored.clear()
+    assert real.push("team/again").sent_bytes == LFS_BYTES and len(hashes) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "age_seconds", "changed_seconds", "is_verified"),
+    [
+        (SHA, 60, -1, True),
+        (SHA, 60, 1, False),
+        (SHA, 90_000, -1, False),
+        ("edited", 60, -1, False),
+        (SHA, -5, -9, False),
+    ],
+)
+def test_a_verification_counts_for_the_same_unchanged_file_for_a_day(
+    tmp_path: Path, name: str, age_seconds: float, changed_seconds: float, is_verified: bool
+) -> None:
+    (tmp_path / name).write_bytes(WEIGHTS)
+    verified_at = time.time() - age_seconds
+    facts = os.stat_result((*(tmp_path / name).stat()[:9], verified_at + changed_seconds))
+    upload = uploads_module.Upload(SiteBlob(SHA, len(WEIGHTS)), tmp_path / name, "model.safetensors", verified_at)
+    assert upload.is_verified(name, facts) is is_verified
 
 
 def test_uploads_obey_the_limit_and_hold_no_blob_in_memory(bench: Bench) -> None:
@@ -492,7 +558,12 @@ def test_a_blob_that_went_bad_in_the_cache_is_never_stored_there(bench: Bench) -
     with pytest.raises(CorruptData, match="have changed since they came"):
         bench.push("team/second")
     assert SHA not in {sha for sha, _ in bench.site.storage.stored} and bench.site.files("team/second") == {}
-    (upload,) = [upload for upload in bench.site.uploads.all if upload.size_bytes == len(WEIGHTS)]
+
+    def of_weights() -> list[Upload]:
+        return [upload for upload in bench.site.uploads.all if upload.size_bytes == len(WEIGHTS)]
+
+    wait_until(lambda: bool(of_weights()), "the site has the begin of the upload")
+    (upload,) = of_weights()
     assert upload.received_bytes < len(WEIGHTS), "its last part was held back"
     bad.unlink()
     assert bench.push("team/second").state == "pushed" and bench.site.files("team/second") == sha256s(FILES)

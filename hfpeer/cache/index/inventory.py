@@ -128,6 +128,18 @@ class Inventory:
         found = map(self.best, self.places(file.digest for file in files).values())
         return [blob for blob in found if blob is not None and not blob.is_verified]
 
+    def verified_at(self, repo: RepoId, files: Iterable[ManifestFile]) -> dict[Digest, float]:
+        """By digest: when the blobs of these files in the folder of `repo` were last hashed and right. Those that have
+        changed since are left out."""
+        found: dict[Digest, float] = {}
+        for digest, rows in self.places(file.digest for file in files).items():
+            place = str(layout.blob_path(self._cache, repo, digest))
+            row = next((row for row in rows if row.path == place and row.verified_at is not None), None)
+            checked = None if row is None else self._check(row)
+            if checked is not None and checked.verified_at is not None and not checked.is_in_doubt:
+                found[digest] = checked.verified_at
+        return found
+
     def unverified_at(self, repo: RepoId, commit: Commit, files: Iterable[ManifestFile]) -> list[BlobFile]:
         """The files at the very places where an install of `files` would find their blobs, and that were never hashed;
         also those that no scan has seen, because no link leads to them. Verify them before the install."""

@@ -163,6 +163,7 @@ class _Add:
     def _listed(self, manifest: Manifest) -> ListedCommit:
         selected = {file.path for file in select(manifest, self._request)}
         missing = {file.digest for file in self._store.inventory.missing(manifest.files)}
+        verified_at = self._store.inventory.verified_at(self._repo, manifest.files)
         return ListedCommit(
             repo=self._repo.full_name,
             type=self._repo.type.value,
@@ -172,7 +173,12 @@ class _Add:
             is_proved=not manifest.is_attested,
             files=tuple(
                 ListedFile(
-                    file.path, file.size_bytes, str(file.digest), file.digest not in missing, file.path in selected
+                    file.path,
+                    file.size_bytes,
+                    str(file.digest),
+                    file.digest not in missing,
+                    file.path in selected,
+                    verified_at.get(file.digest),
                 )
                 for file in manifest.files
             ),

@@ -119,6 +119,12 @@ def _source_options(command: Command) -> Command:
 @click.option("--max-size", type=SIZE, metavar="SIZE", help="Of a list, no repo with more bytes.")
 @click.option("--skip-existing", is_flag=True, help="Of a list, no repo that is there already.")
 @click.option("--keep-going", is_flag=True, help="Begin with further repos of a list after one has failed.")
+@click.option(
+    "--uploads",
+    type=click.IntRange(1, 16),
+    metavar="N",
+    help="Blobs of a repo sent at once (default: small ones 3 at once, large ones one by one).",
+)
 @click.option("--message", default="", metavar="TEXT", help="The message of the commit there.")
 @click.option(
     "--private/--public", "is_private", default=None, help="Who may see a new repo there (default: as at the Hub)."
@@ -232,6 +238,7 @@ def _request(words: dict[str, Any], repo: RepoId, revision: Revision, target: st
         prunes=words.get("prune", False),
         is_dry_run=words.get("dry_run", False),
         has_permission=words.get("with_permission", False),
+        uploads=words.get("uploads"),
     )
 
 

@@ -167,10 +167,13 @@ class _Push:
         progress = PushProgress(
             self._on_event, {blob.sha256: (file.path, blob.size_bytes) for blob, file in wanted.items()}
         )
-        uploader = Uploader(self._api, self._target, self._parts.limiter, progress.sent)
-        sent = await uploader.send(
-            [Upload(blob, self._source.path(file.path), file.path) for blob, file in wanted.items()]
-        )
+        verified = await self._source.verified() if wanted else {}
+        uploads = [
+            Upload(blob, self._source.path(file.path), file.path, verified.get(f"sha256:{blob.sha256}"))
+            for blob, file in wanted.items()
+        ]
+        uploader = Uploader(self._api, self._target, self._parts.limiter, progress.sent, self._request.uploads)
+        sent = await uploader.send(uploads)
         changes = [*(Change(file.path, file) for file in comparison.changed), *map(Change, report.pruned)]
         commits: list[str] = []
         if changes:

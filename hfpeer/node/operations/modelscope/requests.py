@@ -25,7 +25,8 @@ class PushRequest:
     """Push files of a repo at a revision to a repo at ModelScope.
 
     `files`, `include` and `exclude` select as in an add. `wish` is the visibility that the user named. `token` is the
-    Hugging Face token for the reads, as in an add. The text `message` is the message of the commit there.
+    Hugging Face token for the reads, as in an add. The text `message` is the message of the commit there. `uploads` are
+    the blobs sent at once, whatever their size; None is the choice of `Uploader`.
     """
 
     repo: RepoId
@@ -42,6 +43,7 @@ class PushRequest:
     is_dry_run: bool = False
     has_permission: bool = False
     token: str | None = None
+    uploads: int | None = None
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,12 @@ class CommitSource:
             self.listed = replace(self.listed, snapshot=finished.snapshot)
             self.fetched_bytes += sum(finished.bytes_by_source.values())
 
+    async def verified(self) -> dict[str, float]:
+        """By digest: when the cache last hashed the blobs that it has of the commit. Asks nobody."""
+        request = replace(self._request, revision=Revision(self.listed.commit), is_local_only=True)
+        listed = await self._node.list_commit(request)
+        return {file.digest: file.verified_at for file in listed.files if file.verified_at is not None}
+
     def _tell(self, event: Event) -> None:
         if isinstance(event, (Progressed, SourceFailed)) and not isinstance(event, Finished):
             self._on_event(event)
