@@ -249,29 +249,61 @@ class Store:
         on_progress: Callable[[Progress], None] = lambda progress: None,
     ) -> VerifyReport:
         """Says what is wrong in all cache folders; see `verification.examine`."""
-        from hfpeer.cache.verify.findings import together  # an add does not need these
+        from hfpeer.cache.verify.findings import VerifyReport, together  # an add does not need these
+
+        how: dict[str, Any] = {
+            "is_quick": is_quick,
+            "trusts_verdicts": trusts_verdicts,
+            "on_progress": on_progress,
+        }
+        in_first = self.not_elsewhere(repos)
+        if repos and not in_first:
+            first = VerifyReport(str(self.cache), is_quick, (), ())
+        else:
+            first = self.examine(in_first, **how).report
+        return together(first, self.verify_others(repos, **how))
+
+    def not_elsewhere(self, repos: Sequence[RepoId]) -> list[RepoId]:
+        """These repos, without those that are in other cache folders only."""
+        self.caches.look()
+        in_others = {repo for cache in self.caches.present[1:] for repo in repos_in(cache)} if repos else set()
+        in_first = repos_in(self.cache) if in_others else []
+        return [repo for repo in repos if repo not in in_others or repo in in_first]
+
+    def verify_others(
+        self,
+        repos: Sequence[RepoId] = (),
+        *,
+        is_quick: bool = False,
+        trusts_verdicts: bool = True,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> list[VerifyReport]:
+        """Says what is wrong in the cache folders that are only read: a report on each that has one of `repos`, and on
+        each that is away."""
+        from hfpeer.cache.verify.findings import CheckedFolder, VerifyReport, elsewhere  # an add does not need these
         from hfpeer.cache.verify.verification import examine
 
-        def check(cache: Path, wanted: Sequence[RepoId]) -> VerifyReport:
-            return examine(
+        self.caches.look()
+        reports = []
+        for cache in self.caches.present[1:]:
+            wanted = [repo for repo in repos if repo in repos_in(cache)]
+            if repos and not wanted:
+                continue
+            examined = examine(
                 cache,
                 self.manifests,
                 self._catalog,
                 wanted,
-                is_only_read=cache != self.cache,
+                is_only_read=True,
                 is_quick=is_quick,
                 trusts_verdicts=trusts_verdicts,
                 on_progress=on_progress,
-            ).report
-
-        self.caches.look()
-        wanted = {cache: [repo for repo in repos if repo in repos_in(cache)] for cache in self.caches.present[1:]}
-        elsewhere = {repo for found in wanted.values() for repo in found}
-        in_first = [repo for repo in repos if repo not in elsewhere or repo in repos_in(self.cache)]
-        reports = [check(cache, found) for cache, found in wanted.items() if found or not repos]
-        if repos and not in_first:
-            return together(reports[0], reports[1:])
-        return together(check(self.cache, in_first), reports)
+            )
+            reports.append(elsewhere(examined.report))
+        for away, reason in self.caches.away.items():
+            passed_over = (CheckedFolder(str(away), away=reason),)
+            reports.append(VerifyReport(str(away), is_quick, (), (), folders=passed_over))
+        return reports
 
     def examine(
         self,

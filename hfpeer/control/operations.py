@@ -139,6 +139,7 @@ class RepairRequest:
     `is_quick` and `is_again` are as in `VerifyRequest`; with `is_quick` only what is linked is hashed. `is_dry_run`
     changes nothing and gives the plan. Without `uses_wan` no hub is asked. If more than `max_wan_bytes` have to come
     over the WAN, none of them is fetched; None is no limit. `refs` are written for the only repo of `repos`.
+    With `verifies_others` the cache folders that are only read are verified too; only the first is repaired.
     """
 
     repos: tuple[RepoId, ...] = ()
@@ -148,6 +149,7 @@ class RepairRequest:
     uses_wan: bool = True
     max_wan_bytes: int | None = None
     refs: tuple[ToldRef, ...] = ()
+    verifies_others: bool = True
 
 
 FollowedRequest: TypeAlias = "AddRequest | VerifyRequest | RepairRequest | AdoptRequest"

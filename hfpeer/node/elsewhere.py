@@ -32,7 +32,7 @@ async def repair_folder(folder: Path, settings: Settings, request: RepairRequest
         node = Node(replace(settings, cache=folder, read_caches=caches, home=home, peers=peers))
         await node.start(None)
         try:
-            return await node.repair(request, on_event)
+            return await node.repair(replace(request, verifies_others=False), on_event)
         finally:
             await node.stop()
 

@@ -88,6 +88,8 @@ class SnapshotTransfer:
         self._fetching: list[Digest] = []
         self._small: BundleFetch | None = None
         self.totals = FetchTotals()
+        self.failures: dict[Digest, HfpeerError] = {}
+        """Why large blobs could not be had."""
 
     async def run(self, missing: Sequence[ManifestFile]) -> None:
         """Fetches and installs. `missing` are the files whose blobs are not in the cache, each digest once.
@@ -129,6 +131,9 @@ class SnapshotTransfer:
             self._fetching.append(blob.digest)
             try:
                 report = await self._fetches.fetch(blob, self._finder, self._on_event)
+            except HfpeerError as error:
+                self.failures[blob.digest] = error
+                raise
             finally:
                 self._fetching.remove(blob.digest)
             self.totals.add(report)

@@ -20,6 +20,7 @@ from hfpeer_cli.progress import watching_check
 
 if TYPE_CHECKING:
     from hfpeer.cache.repair.results import RepairedFinding, RepairReport
+    from hfpeer.cache.verify.findings import CheckedFolder
 
 MAX_WAN_BYTES = 1_000_000_000
 """More bytes than this are fetched over the WAN only after the user agreed."""
@@ -44,8 +45,7 @@ def repair(invocation: Invocation, request: RepairRequest, cache: Path | None) -
     if report.held_back_bytes and _is_agreed(report.held_back_bytes, is_json=output.is_json):
         report = _run(invocation, replace(request, max_wan_bytes=None, is_again=False), cache)
     output.result(list(_lines(report)) or ["Nothing is wrong."], _document(report))
-    if report.findings:
-        output.note(_summary(report))
+    output.note([*looked_at((*report.after.folders, *report.others)), *_summary(report)])
     return report.exit_code
 
 
@@ -67,11 +67,17 @@ def _is_agreed(size_bytes: int, *, is_json: bool) -> bool:
 
 
 def _lines(report: RepairReport) -> Iterator[str]:
-    """The findings by revision, those that are still there last."""
+    """The findings by revision, those that are still there last; then a line for each other folder with faults."""
     for (repo, commit), some in groupby(report.findings, key=lambda one: (one.finding.repo, one.finding.commit)):
         at = f" at {commit[:12]}" if commit else ""
         yield f"{repo or report.cache}{at}:"
         yield from _finding_lines(sorted(some, key=_rank))
+    for folder in report.others:
+        if folder.exit_code:
+            from hfpeer.cache.verify.findings import repair_command
+
+            faults = counted(folder.wrong + folder.broken, "fault")
+            yield f"{folder.cache}: {faults}, and only read. To repair: {repair_command(folder.cache)}"
 
 
 def _rank(one: RepairedFinding) -> tuple[int, str, str, str, str]:
@@ -80,30 +86,28 @@ def _rank(one: RepairedFinding) -> tuple[int, str, str, str, str]:
 
 
 def _finding_lines(found: Sequence[RepairedFinding]) -> Iterator[str]:
-    for _, some in groupby(found, key=lambda one: _rank(one)[:4]):
+    for _, some in groupby(found, key=lambda one: _rank(one)[:3]):
         alike = list(some)
-        for one in alike[:MAX_ALIKE]:
-            yield f"  {_line(one)}"
-        if len(alike) > MAX_ALIKE:
-            yield f"  {alike[0].outcome}  {alike[0].finding.kind}  and {len(alike) - MAX_ALIKE:,} more."
-        if alike[0].detail:
-            yield f"    {alike[0].detail}"
+        for detail, shown in groupby(alike[:MAX_ALIKE], key=lambda one: one.detail):
+            yield from (f"  {_line(one)}" for one in shown)
+            if detail:
+                yield f"    {detail}"
+        if rest := alike[MAX_ALIKE:]:
+            size_bytes = sum(one.finding.size_bytes for one in rest)
+            yield f"  {_outcome(rest[0])}  {rest[0].finding.kind}  and {len(rest):,} more ({human_size(size_bytes)})."
 
 
 def _line(one: RepairedFinding) -> str:
-    from hfpeer.cache.repair.results import ACTIONS, FAILED, LEFT, PLANNED
-
     finding = one.finding
     size = f" ({human_size(finding.size_bytes)})" if finding.size_bytes else ""
-    what = f"{finding.kind}  {finding.path or 'the folder'}{size}"
-    if one.outcome == FAILED:
-        return f"FAILED  {what}: {finding.meaning}."
-    if one.outcome == LEFT:
-        return f"left alone  {what}: {finding.meaning}."
+    return f"{_outcome(one)}  {finding.kind}  {finding.path or 'the folder'}{size}: {finding.meaning}."
+
+
+def _outcome(one: RepairedFinding) -> str:
+    from hfpeer.cache.repair.results import ACTIONS, FAILED, LEFT, PLANNED
+
     done, wanted = ACTIONS[one.action]
-    if one.outcome == PLANNED:
-        return f"would {wanted}  {what}: {finding.meaning}."
-    return f"{done}  {what}: {finding.meaning}."
+    return {FAILED: "FAILED", LEFT: "left alone", PLANNED: f"would {wanted}"}.get(one.outcome, done)
 
 
 def _summary(report: RepairReport) -> list[str]:
@@ -113,6 +117,8 @@ def _summary(report: RepairReport) -> list[str]:
         wanted = sum(one.fetch_bytes for one in done)
         most = f"at most {human_size(wanted)} would come over a network"
         return [f"{counted(len(done), 'finding')} would be repaired; {most}.", "Dry run: nothing was changed."]
+    if not faults:
+        return ["Nothing was to be repaired."] if report.findings else []
     lines = [f"Repaired {len(done):,} of {counted(len(faults), 'finding')} in {human_time(report.seconds)}."]
     if done:
         names = {"peer": "peers", "mirror": "mirrors", "origin": "the origin"}
@@ -133,8 +139,15 @@ def _verdict(report: RepairReport) -> str:
     bad = sum(finding.severity != "noted" for finding in report.after.findings)
     if not bad:
         return "All is right now."
-    why = " No source answered; a later run goes on." if report.is_unreachable else ""
+    why = " No source gave the bytes; a later run goes on." if report.is_unreachable else ""
     return f"{counted(bad, 'fault')} left: see FAILED above.{why}"
+
+
+def looked_at(folders: Sequence[CheckedFolder]) -> list[str]:
+    """Says which cache folders were verified, and which were passed over."""
+    seen = [folder.cache for folder in folders if not folder.away]
+    lines = [f"Looked at {', '.join(seen)}."] if seen else []
+    return lines + [f"Passed over {folder.cache}: {folder.away}." for folder in folders if folder.away]
 
 
 def _document(report: RepairReport) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import click
 from hfpeer.control.operations import RepairRequest, ToldRef, VerifyRequest
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId, RepoType
-from hfpeer_cli.commands.repair import MAX_WAN_BYTES, parse_ref, repair
+from hfpeer_cli.commands.repair import MAX_WAN_BYTES, looked_at, parse_ref, repair
 from hfpeer_cli.grammar import Verb, Word, pass_invocation, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
@@ -114,7 +114,7 @@ def _verify(invocation: Invocation, ctx: click.Context, request: VerifyRequest, 
             report = _verify_folder(invocation, cache, request, on_event)
     output.result(list(_lines(report)), _document(report))
     if not output.is_json:
-        output.note(_summary(report))
+        output.note(_summary(report, cache))
     ctx.exit(report.exit_code)
 
 
@@ -142,9 +142,7 @@ def _verify_folder(invocation: Invocation, cache: Path, request: VerifyRequest, 
 def _lines(report: VerifyReport) -> Iterator[str]:
     """By cache folder, if there are several: each revision with its grade and its findings, then what belongs to no
     revision."""
-    places = [one.cache or report.cache for one in report.revisions]
-    places += [one.cache or report.cache for one in report.findings]
-    caches = dict.fromkeys([report.cache, *places])
+    caches = [folder.cache for folder in report.folders if not folder.away] or [report.cache]
     for cache in caches:
         if len(caches) > 1:
             yield f"{cache}:"
@@ -200,8 +198,9 @@ def _finding_lines(found: Sequence[Finding]) -> Iterator[str]:
             yield f"    repair{of_first}: {alike[0].repair}"
 
 
-def _summary(report: VerifyReport) -> list[str]:
-    lines = [GRADES[grade] + "." for grade in GRADES if any(one.grade == grade for one in report.revisions)]
+def _summary(report: VerifyReport, cache: Path | None) -> list[str]:
+    lines = looked_at(report.folders)
+    lines += [GRADES[grade] + "." for grade in GRADES if any(one.grade == grade for one in report.revisions)]
     if report.is_quick:
         lines.append("Quick: names, links and sizes. Without --quick every byte is hashed.")
     else:
@@ -213,7 +212,19 @@ def _summary(report: VerifyReport) -> list[str]:
     verdict = counted(bad, "fault") if bad else "Nothing wrong"
     noted = len(report.findings) - bad
     lines.append(f"{verdict}, {counted(noted, 'note')}, in {human_time(report.seconds)}.")
+    if bad:
+        lines += [f"To repair: {command}" for command in _repair_commands(report, cache)]
     return lines
+
+
+def _repair_commands(report: VerifyReport, cache: Path | None) -> Iterator[str]:
+    """The command for each folder with faults. The node's own needs no name."""
+    from hfpeer.cache.verify.findings import repair_command
+
+    for folder in report.folders:
+        if folder.exit_code:
+            is_own = cache is None and folder.cache == report.cache
+            yield "hfpeer verify --repair" if is_own else repair_command(folder.cache)
 
 
 def _amount(files: int, size_bytes: int) -> str:

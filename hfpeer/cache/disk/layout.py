@@ -21,6 +21,8 @@ ABSENCES = ".no_exist"
 """The folder of the Hub client's notes on files that commits do not have, inside a repo's folder."""
 PROOFS = ".hfpeer"
 """The folder of proofs inside a repo's folder."""
+SET_ASIDE = "set-aside"
+"""The folder inside a repo's folder for files that were in the way of a repair. No tool reads it."""
 
 
 def repo_folder(cache: Path, repo: RepoId) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from hfpeer.cache.verify.findings import Finding, VerifyReport
+from hfpeer.cache.verify.findings import CheckedFolder, Finding, VerifyReport
 
 LEAVE = "leave"
 FETCH, TAKE, LINK = "fetch", "take", "link"
@@ -75,7 +75,8 @@ class RepairReport:
 
     `bytes_by_source` and `bytes_by_kind` crossed a network, `local_bytes` came from files of this machine.
     `held_back_bytes` would have to come from the WAN, and the user has not agreed to that many.
-    `is_unreachable`: something is still wrong only because no source answered.
+    `is_unreachable`: something is still wrong only because no source answered. `others` are the cache folders that are
+    only read: a repair verifies them too, and changes nothing in them.
     """
 
     cache: str
@@ -88,9 +89,13 @@ class RepairReport:
     held_back_bytes: int = 0
     is_unreachable: bool = False
     seconds: float = 0.0
+    others: tuple[CheckedFolder, ...] = ()
 
     @property
     def exit_code(self) -> int:
-        """0 if all is right now; 6 if it is not because no source answered; else that of the verification."""
+        """0 if all is right now, in the other folders too; 6 if it is not because no source answered; else that of the
+        verification, 7 before 8."""
         code = self.after.exit_code
-        return EXIT_UNREACHABLE if code and self.is_unreachable else code
+        codes = [EXIT_UNREACHABLE if code and self.is_unreachable else code]
+        codes += [folder.exit_code for folder in self.others]
+        return min(filter(None, codes), default=0)

@@ -30,8 +30,6 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.system.ownership import user_name
 
-SET_ASIDE = "set-aside"
-"""The folder in a repo's folder for files that were in the way. No tool reads it."""
 COMPARED_BYTES = 1024 * 1024
 """Bytes compared at a time."""
 
@@ -201,7 +199,7 @@ def drop_if_damaged(cache: Path, kept: Path, right: Path) -> bool:
 def _place_aside(cache: Path, repo: RepoId, path: Path) -> Path:
     """A free place in `set-aside/`, at the same path as in the repo's folder."""
     folder = layout.repo_folder(cache, repo)
-    target = folder / SET_ASIDE / path.relative_to(folder)
+    target = folder / layout.SET_ASIDE / path.relative_to(folder)
     return target.with_name(f"{target.name[:200]}.{secrets.token_hex(4)}") if os.path.lexists(target) else target
 
 

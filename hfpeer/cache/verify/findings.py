@@ -5,6 +5,7 @@ Pure.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from shlex import quote
@@ -112,9 +113,25 @@ class VerifiedRevision:
 
 
 @dataclass(frozen=True)
+class CheckedFolder:
+    """A cache folder, with how many findings it has of each severity. `away` is why it was passed over."""
+
+    cache: str
+    wrong: int = 0
+    broken: int = 0
+    noted: int = 0
+    away: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_WRONG if self.wrong else EXIT_BROKEN if self.broken else 0
+
+
+@dataclass(frozen=True)
 class VerifyReport:
     """The result of a verification. `hashed_*` count the blobs that were hashed now, `known_*` those whose earlier
-    verdict holds, because they have not changed since; both are 0 if it was quick."""
+    verdict holds, because they have not changed since; both are 0 if it was quick. `folders` are all that it looked at,
+    and those that it passed over, the first before all."""
 
     cache: str
     is_quick: bool
@@ -125,6 +142,7 @@ class VerifyReport:
     known_files: int = 0
     known_bytes: int = 0
     seconds: float = 0.0
+    folders: tuple[CheckedFolder, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -139,24 +157,38 @@ def in_order(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(sorted(findings, key=lambda one: (one.repo, one.commit, rank[one.severity], one.kind, one.path)))
 
 
-def together(first: VerifyReport, others: Sequence[VerifyReport]) -> VerifyReport:
-    """The reports on several cache folders as one. The others are only read, so a command that repairs them has to
-    name its folder."""
-    all_of = (first, *others)
+def folder_of(cache: str, findings: Iterable[Finding]) -> CheckedFolder:
+    """A cache folder with the numbers of its findings."""
+    found = Counter(finding.severity for finding in findings)
+    return CheckedFolder(cache, found[WRONG], found[BROKEN], found[NOTED])
+
+
+def repair_command(cache: str, repo: str = "") -> str:
+    """The command that repairs a cache folder into which an add does not write."""
+    return f"hfpeer verify --repair --cache {quote(cache)} {repo}".rstrip()
+
+
+def elsewhere(report: VerifyReport) -> VerifyReport:
+    """The report on a cache folder into which an add does not write: a repair that names an add names its folder
+    instead."""
     findings = (
-        replace(one, repair=f"HF_HUB_CACHE={quote(report.cache)} {one.repair}")
-        if one.repair.startswith("hfpeer ") and report is not first
-        else one
-        for report in all_of
+        replace(one, repair=repair_command(report.cache, one.repo)) if one.repair.startswith("hfpeer ") else one
         for one in report.findings
     )
+    return replace(report, findings=tuple(findings))
+
+
+def together(first: VerifyReport, others: Sequence[VerifyReport]) -> VerifyReport:
+    """The reports on several cache folders as one."""
+    all_of = (first, *others)
     return replace(
         first,
         revisions=tuple(revision for report in all_of for revision in report.revisions),
-        findings=tuple(findings),
+        findings=tuple(finding for report in all_of for finding in report.findings),
         hashed_files=sum(report.hashed_files for report in all_of),
         hashed_bytes=sum(report.hashed_bytes for report in all_of),
         known_files=sum(report.known_files for report in all_of),
         known_bytes=sum(report.known_bytes for report in all_of),
         seconds=sum(report.seconds for report in all_of),
+        folders=tuple(folder for report in all_of for folder in report.folders),
     )

@@ -127,7 +127,8 @@ class _Inspector:
             elif entry.name.endswith(ASIDE_SUFFIX):
                 self._add("unfinished", "", entry.name, size_bytes=_size(entry), repair=_REMOVE)
             else:
-                self._add("foreign", "", entry.name + "/" * is_folder, size_bytes=_size(entry))
+                detail = _SET_ASIDE * (is_folder and entry.name == layout.SET_ASIDE)
+                self._add("foreign", "", entry.name + "/" * is_folder, size_bytes=_size(entry), detail=detail)
         advice = group_advice(self._cache, self._folder)
         if advice:
             self._add("not_group_writable", "", "", repair=advice)
@@ -497,6 +498,7 @@ class _Inspector:
         )
 
 
+_SET_ASIDE = "a repair has put aside there what nothing explains; delete it when you need nothing of it"
 _REMOVE = "The next download of the same file goes on from it; `hf cache prune` removes it."
 
 

@@ -21,7 +21,7 @@ from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.verify.checking import CHANGING, POINTER, RIGHT, UNREADABLE, Checked, Progress, Verdicts, check
-from hfpeer.cache.verify.findings import NAMED, Finding, VerifyReport, in_order
+from hfpeer.cache.verify.findings import NAMED, Finding, VerifyReport, folder_of, in_order
 from hfpeer.cache.verify.inspection import Blob, Inspection, inspect, link_command
 from hfpeer.cache.verify.listings import find_listing
 from hfpeer.errors import InvalidName, NotFound
@@ -88,16 +88,18 @@ def examine(
     findings += _judged(checked, inspections)
     hashed = [one.blob.size_bytes for _, one in checked if not one.is_known]
     known = [one.blob.size_bytes for _, one in checked if one.is_known]
+    in_it = in_order(replace(one, cache=str(cache)) for one in findings)
     report = VerifyReport(
         str(cache),
         is_quick,
         tuple(replace(one, cache=str(cache)) for _, inspection in inspections for one in inspection.revisions),
-        in_order(replace(one, cache=str(cache)) for one in findings),
+        in_it,
         len(hashed),
         sum(hashed),
         len(known),
         sum(known),
         time.monotonic() - began,
+        (folder_of(str(cache), in_it),),
     )
     return Examined(report, tuple(inspections), tuple(one for _, one in checked))
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.store import Store
 from hfpeer.cache.verify.checking import Progress
-from hfpeer.cache.verify.findings import VerifyReport
+from hfpeer.cache.verify.findings import VerifyReport, elsewhere
 from hfpeer.cache.verify.verification import examine
 from hfpeer.control.operations import VerifyRequest
 from hfpeer.system.cancellation import in_thread
@@ -39,9 +39,8 @@ async def verify_folder(folder: Path, home: Path, request: VerifyRequest, on_eve
     def work() -> VerifyReport:
         manifests = Manifests(home / "manifests", folder)
         on_progress = telling(on_event)
-        return examine(
-            folder, manifests, None, request.repos, is_quick=request.is_quick, on_progress=on_progress
-        ).report
+        examined = examine(folder, manifests, None, request.repos, is_quick=request.is_quick, on_progress=on_progress)
+        return elsewhere(examined.report)
 
     return await in_thread(work)
 

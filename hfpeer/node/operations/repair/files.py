@@ -10,6 +10,7 @@ from hfpeer.cache.repair import structure
 from hfpeer.cache.repair.local_copies import LocalCopies
 from hfpeer.cache.repair.planning import Step
 from hfpeer.cache.repair.results import FETCH, TAKE
+from hfpeer.errors import HfpeerError
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.node.operations.adopted import take_adopted
@@ -22,12 +23,14 @@ from hfpeer.transfer.swarm.finder import PeerFinder
 
 
 class FileMender:
-    """The files of one repair. `totals` are what they cost until now."""
+    """The files of one repair. `totals` are what they cost until now, `failures` say why large blobs could not be
+    had."""
 
     def __init__(self, parts: RepairParts) -> None:
         self._parts = parts
         self._store = parts.store
         self.totals = FetchTotals()
+        self.failures: dict[Digest, HfpeerError] = {}
 
     async def mend(
         self, repo: RepoId, commit: Commit, manifest: Manifest | None, steps: Sequence[Step], copies: LocalCopies
@@ -73,6 +76,7 @@ class FileMender:
             await transfer.run(missing)
         finally:
             self._add(transfer.totals)
+            self.failures |= transfer.failures
             for name in transfer.totals.liars:
                 self._parts.lan.report_liar(name)
 

@@ -54,10 +54,13 @@ class Reasons:
         try:
             yield
         except HfpeerError as error:
-            reason = f"{error.message} {error.hint or ''}".strip()
-            if isinstance(error, NoSourceLeft):
-                reason = f"{reason} {WOULD_HELP}"
-            self.note(steps, reason, is_unreachable=isinstance(error, Unreachable))
+            self.note_error(steps, error)
+
+    def note_error(self, steps: Iterable[Step], error: HfpeerError) -> None:
+        reason = f"{error.message} {error.hint or ''}".strip()
+        if isinstance(error, NoSourceLeft):
+            reason = f"{reason} {WOULD_HELP}"
+        self.note(steps, reason, is_unreachable=isinstance(error, Unreachable))
 
     def note(self, steps: Iterable[Step], reason: str, *, is_unreachable: bool = False) -> None:
         for step in steps:

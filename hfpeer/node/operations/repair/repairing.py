@@ -1,5 +1,5 @@
 """Repairs a cache: verifies it, mends what needs no bytes, takes the missing bytes from the nearest source, and
-verifies again.
+verifies again. The cache folders that are only read are verified too, and left as they are.
 
 Files of this machine are asked first, then peers, then upstreams. A step that fails does not stop the others. Whatever
 ends a repair, the same command goes on: nothing right is removed, and fetched pieces stay.
@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hfpeer.cache.disk import layout
 from hfpeer.cache.repair import structure
@@ -32,7 +33,7 @@ from hfpeer.cache.repair.results import (
     RepairReport,
 )
 from hfpeer.cache.repair.steps import carry_out
-from hfpeer.cache.verify.findings import NOTED
+from hfpeer.cache.verify.findings import NOTED, CheckedFolder, VerifyReport
 from hfpeer.cache.verify.verification import Examined
 from hfpeer.control.operations import RepairRequest
 from hfpeer.errors import NotFound
@@ -73,6 +74,17 @@ class _Repair:
 
     async def run(self) -> RepairReport:
         began = time.monotonic()
+        if not self._request.verifies_others:
+            return await self._repair(began)
+        others = await in_thread(self._verify_others)
+        wanted = await in_thread(self._store.not_elsewhere, self._request.repos)
+        if self._request.repos and not wanted:
+            after = VerifyReport(str(self._cache), self._request.is_quick, (), ())
+            return RepairReport(str(self._cache), self._request.is_dry_run, (), after, others=others)
+        self._request = replace(self._request, repos=tuple(wanted))
+        return replace(await self._repair(began), others=others)
+
+    async def _repair(self, began: float) -> RepairReport:
         examined = await self._examine(self._request.repos, trusts_verdicts=not self._request.is_again)
         await self._write_told_refs()
         for _ in range(MAX_ROUNDS):
@@ -100,6 +112,16 @@ class _Repair:
             )
 
         return await in_thread(work)
+
+    def _verify_others(self) -> tuple[CheckedFolder, ...]:
+        """Blocking: the verdicts on the cache folders that are only read."""
+        reports = self._store.verify_others(
+            self._request.repos,
+            is_quick=self._request.is_quick,
+            trusts_verdicts=not self._request.is_again,
+            on_progress=self._on_check,
+        )
+        return tuple(folder for report in reports for folder in report.folders)
 
     async def _plan(self, examined: Examined) -> list[Step]:
         self._copies = await in_thread(LocalCopies, self._cache, examined)
@@ -151,6 +173,9 @@ class _Repair:
             with self._reasons.of(some):
                 known = await in_thread(manifest_of, self._store, repo, commit, inspections[repo]) if commit else None
                 await self._mender.mend(repo, commit, known, some, self._copies)
+            for step in some:
+                if step.file is not None and (error := self._mender.failures.get(step.file.digest)) is not None:
+                    self._reasons.note_error([step], error)
 
     async def _mend_structure(self, step: Step) -> None:
         await in_thread(carry_out, self._store, step)
