@@ -25,14 +25,36 @@ from hfpeer.archive.index import (
     id_of,
     with_offsets,
 )
-from hfpeer.archive.parts import CHUNK_BYTES, SMALL_BYTES, FileSink, StreamSink, Writer, begun_archive, remove_begun
+from hfpeer.archive.parts import (
+    CHUNK_BYTES,
+    PART_SIZES,
+    SMALL_BYTES,
+    FileSink,
+    PartFiles,
+    StreamSink,
+    Writer,
+    begun_archive,
+    make_first_part,
+    part_bytes_for,
+    parts_note,
+    refuse_large_parts,
+    remove_begun,
+)
 from hfpeer.archive.results import ExportedRevision, ExportReport
 from hfpeer.archive.sources import absences, read_index
 from hfpeer.budgets import MAX_LISTING_BYTES
 from hfpeer.cache.index.inventory import BlobFile
 from hfpeer.cache.partial.hashing import BlobHash
 from hfpeer.cache.store import Store
-from hfpeer.errors import BadArchive, CorruptData, EntryNotFound, HfpeerError, InvalidName, NotFound
+from hfpeer.errors import (
+    BadArchive,
+    CorruptData,
+    EntryNotFound,
+    HfpeerError,
+    InvalidName,
+    NotFound,
+    NotThisVolume,
+)
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import MAIN, Commit, Digest, RepoId, Revision, Visibility, keeping_ref
 from hfpeer.system.cancellation import check_stop
@@ -243,15 +265,52 @@ def write_archive(
     plan: Plan, target: Path | Writer, part_bytes: int | None = None, on_progress: OnProgress = lambda *facts: None
 ) -> ExportReport:
     """Writes the archive to a file, to parts of `part_bytes`, or to a pipe. Continues an earlier export to that file.
+    Without `part_bytes` it writes parts only where the volume holds no file of that size, and the report says so.
 
-    Raises CorruptData for a blob with wrong bytes, InvalidName if the file is another archive, NoSpace, BrokenCache.
+    Raises CorruptData for a blob with wrong bytes, InvalidName if the file is another archive, NotThisVolume, NoSpace,
+    BrokenCache.
     """
     began = time.monotonic()
-    if isinstance(target, Path):
-        plan = _continued(plan, target, is_in_parts=part_bytes is not None)
+    if not isinstance(target, Path):
+        return _write(plan, StreamSink(target), on_progress, began)
+    if part_bytes is not None:
+        refuse_large_parts(target, part_bytes)
+        return _write_files(plan, target, part_bytes, on_progress, began)
+    needed = part_bytes_for(target, _total_bytes(plan)) or _begun_part_bytes(plan, target)
+    try:
+        report = _write_files(plan, target, needed, on_progress, began)
+    except NotThisVolume:
+        # FUSE and some servers tell their limit only when it is reached.
+        needed = make_first_part(target) if needed is None else None
+        if needed is None:
+            raise
+        report = _write_files(plan, target, needed, on_progress, began)
+    if needed is None:
+        return report
+    return replace(report, notes=(parts_note(target, report.size_bytes, len(report.paths)), *report.notes))
+
+
+def _total_bytes(plan: Plan) -> int:
+    return plan.members()[-1].stop + len(END)
+
+
+def _begun_part_bytes(plan: Plan, path: Path) -> int | None:
+    """The size of the parts that an earlier export of the same has made of this archive by itself; None if it has
+    not."""
+    begun, is_whole = begun_archive(path, is_in_parts=True)
+    if begun is None or not is_whole or path.exists() or begun.end not in PART_SIZES:
+        return None
+    return begun.end if begun.end < _total_bytes(plan) and _begun_index(plan, begun) is not None else None
+
+
+def _write_files(plan: Plan, path: Path, part_bytes: int | None, on_progress: OnProgress, began: float) -> ExportReport:
+    plan = _continued(plan, path, is_in_parts=part_bytes is not None)
+    return _write(plan, FileSink(path, _total_bytes(plan), part_bytes), on_progress, began)
+
+
+def _write(plan: Plan, sink: _Sink, on_progress: OnProgress, began: float) -> ExportReport:
     everything = plan.members()
     total_bytes = everything[-1].stop + len(END)
-    sink: _Sink = FileSink(target, total_bytes, part_bytes) if isinstance(target, Path) else StreamSink(target)
     try:
         for member in everything:
             check_stop()
@@ -306,12 +365,9 @@ def _continued(plan: Plan, path: Path, *, is_in_parts: bool) -> Plan:
     begun, is_final = begun_archive(path, is_in_parts=is_in_parts)
     if begun is None:
         return plan
-    try:
-        index, text = read_index(begun)
-    except HfpeerError:
-        index, text = plan.index, b""
-    if text and _packs_same(index, plan.index):
-        return plan.with_index(index, text)
+    same = _begun_index(plan, begun)
+    if same is not None:
+        return plan.with_index(*same)
     if is_final:
         raise InvalidName(
             f"{begun.part_at(0)} exists, and is another archive or no archive.",
@@ -319,6 +375,15 @@ def _continued(plan: Plan, path: Path, *, is_in_parts: bool) -> Plan:
         )
     remove_begun(path)
     return plan
+
+
+def _begun_index(plan: Plan, begun: PartFiles) -> tuple[ArchiveIndex, bytes] | None:
+    """The index of an archive that was begun, if that packs the same as a plan."""
+    try:
+        index, text = read_index(begun)
+    except HfpeerError:
+        return None
+    return (index, text) if _packs_same(index, plan.index) else None
 
 
 def _packs_same(one: ArchiveIndex, other: ArchiveIndex) -> bool:

@@ -157,7 +157,7 @@ class Import:
         needed = sum(self._files[digest].size_bytes for digest in missing)
         free = free_bytes(self._target.cache)
         begun = begun_bytes(self._target.cache, missing)
-        if needed - begun > free:
+        if free is not None and needed - begun > free:
             raise NoSpace(
                 f"The import needs {needed - begun:,} bytes, and {free:,} are free on the volume of "
                 f"{self._target.cache}.",

@@ -1,4 +1,7 @@
-"""The bytes of an archive: its parts as files, or a stream. Reads and writes by the offset in the whole archive."""
+"""The bytes of an archive: its parts as files, or a stream. Reads and writes by the offset in the whole archive.
+
+A volume that holds no file of the archive's size gets parts without being asked.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
-from hfpeer.cache.disk.os_errors import storage_error, translated
-from hfpeer.errors import BadArchive, InvalidName, NotThisVolume
+from hfpeer.cache.disk.mounts import mount_of
+from hfpeer.cache.disk.os_errors import free_bytes, storage_error, translated
+from hfpeer.cache.disk.volume import max_file_bytes, refuse_unfit
+from hfpeer.errors import BadArchive, InvalidName, NoSpace, NotThisVolume
 from hfpeer.system.cancellation import check_stop
 
 CHUNK_BYTES = 1024 * 1024
@@ -21,6 +26,8 @@ SMALL_BYTES = 1024 * 1024
 SYNC_BYTES = 64 * 1024 * 1024
 """Bytes written between two syncs. After a power cut the last of them may be wrong, so a resumed export writes these
 again."""
+PART_SIZES = 4_000_000_000, 2_000_000_000
+"""Bytes of a part where nobody said so, the largest first: FAT holds files below 4 GiB, some servers below 2 GiB."""
 MAX_NAMED = 4
 """At most this many parts are named for one blob."""
 INCOMPLETE = ".incomplete"
@@ -195,6 +202,8 @@ class FileSink:
     """
 
     def __init__(self, path: Path, total_bytes: int, part_bytes: int | None) -> None:
+        """Raises, before anything is written, InvalidName for a file that is no part of the archive, NotThisVolume for
+        a name that the volume cannot hold, and NoSpace."""
         self._part_bytes = part_bytes or total_bytes
         count = -(-total_bytes // self._part_bytes)
         if count > 999_999:
@@ -206,7 +215,26 @@ class FileSink:
         self._total_bytes = total_bytes
         self._begun = [self._begun_bytes(number) for number in range(count)]
         self._open: tuple[int, int] | None = None
+        self._last = -1
         self._unsynced_bytes = 0
+        refuse_unfit(path.parent, [(path.name, 0)], hint="Give `-o` another name.")
+        self._check_space(path)
+
+    def _check_space(self, path: Path) -> None:
+        needed = self._total_bytes
+        for name in self._names:
+            for one in (name, _incomplete(name)):
+                with contextlib.suppress(FileNotFoundError):
+                    needed -= one.stat().st_size
+        free = free_bytes(path)
+        if free is not None and needed > free:
+            raise NoSpace(
+                f"The archive needs {needed:,} bytes, and {free:,} are free on the volume of {path.parent}.",
+                hint="Make room there, or give `-o` a file on another volume. `--have FILE` leaves out what the target "
+                "has.",
+                needed_bytes=needed,
+                free_bytes=free,
+            )
 
     def _size(self, number: int) -> int:
         return min(self._part_bytes, self._total_bytes - number * self._part_bytes)
@@ -249,6 +277,7 @@ class FileSink:
 
     def _write_part(self, number: int, inside: int, view: memoryview) -> None:
         name = self._names[number]
+        self._last = number
         try:
             fd = self._descriptor(number)
             position = inside
@@ -267,12 +296,7 @@ class FileSink:
                 _incomplete(name).replace(name)
         except OSError as error:
             if error.errno == errno.EFBIG:
-                raise NotThisVolume(
-                    f"The volume of {name} takes no file of {self._size(number):,} bytes.",
-                    hint="Write parts: `--part-size 4GB` on FAT. `hfpeer import` takes them in any order.",
-                    path=str(name),
-                    size_bytes=self._size(number),
-                ) from error
+                raise _too_large(name, self._size(number)) from error
             needed = self._total_bytes - number * self._part_bytes - inside
             raise storage_error(error, "write the archive", name, needed) from error
 
@@ -286,11 +310,15 @@ class FileSink:
         return self._open[1]
 
     def cut(self, offset: int) -> None:
-        """Removes the bytes from an offset on in the part that is being written, so that a resumed export makes them
-        again."""
-        if self._open is not None:
-            number, fd = self._open
-            os.ftruncate(fd, max(0, offset - number * self._part_bytes))
+        """Removes the bytes from an offset to the last that was written, also in parts that are whole, so that a
+        resumed export makes them again."""
+        self.close()
+        for number in range(offset // self._part_bytes, self._last + 1):
+            name = self._names[number]
+            with contextlib.suppress(FileNotFoundError):
+                name.rename(_incomplete(name))
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(_incomplete(name), max(0, offset - number * self._part_bytes))
 
     def close(self) -> None:
         """Syncs and closes the part that is being written."""
@@ -300,6 +328,53 @@ class FileSink:
                 os.fsync(fd)
             finally:
                 os.close(fd)
+
+
+def part_bytes_for(path: Path, total_bytes: int) -> int | None:
+    """The size of parts that the volume of an archive needs; None where it holds the archive in one file."""
+    limit = max_file_bytes(path.parent) if total_bytes > PART_SIZES[-1] else None
+    if limit is None or total_bytes <= limit:
+        return None
+    return next((size for size in PART_SIZES if size <= limit), limit)
+
+
+def refuse_large_parts(path: Path, part_bytes: int) -> None:
+    """Raises NotThisVolume if the volume of an archive holds no part of this size."""
+    limit = max_file_bytes(path.parent) if part_bytes > PART_SIZES[-1] else None
+    if limit is not None and part_bytes > limit:
+        raise _too_large(path, part_bytes)
+
+
+def _too_large(path: Path, size_bytes: int) -> NotThisVolume:
+    return NotThisVolume(
+        f"The volume of {path} takes no file of {size_bytes:,} bytes.",
+        hint="Write smaller parts: `--part-size 4GB` on FAT. `hfpeer import` takes them in any order.",
+        path=str(path),
+        size_bytes=size_bytes,
+    )
+
+
+def parts_note(path: Path, total_bytes: int, count: int) -> str:
+    """Why an archive is in parts that nobody asked for."""
+    kind = mount_of(path.parent).file_system
+    volume = f"The volume of {path.parent}" + (f" ({kind})" if kind else "")
+    return f"{volume} holds no file of {total_bytes:,} bytes, so the archive is in {count:,} parts."
+
+
+def make_first_part(path: Path) -> int | None:
+    """Makes what an export has begun in one file its first part, where the volume took no more. Returns the size of the
+    parts, or None if there is too little of it."""
+    begun, first = _incomplete(path), path.with_name(f"{path.name}.000")
+    try:
+        size_bytes = next((size for size in PART_SIZES if size <= begun.stat().st_size), None)
+        if size_bytes is not None:
+            os.truncate(begun, size_bytes)
+            begun.replace(first)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise storage_error(error, "write the archive", first) from error
+    return size_bytes
 
 
 def begun_archive(path: Path, *, is_in_parts: bool) -> tuple[PartFiles | None, bool]:

@@ -62,7 +62,7 @@ _FREE = re.compile(r"\s(\d+)\s+(\d+)\s+(\d+)\s+\d+%")
 
 @dataclass(frozen=True)
 class Host:
-    """The far end. Empty paths stand for programs that are not there; `free_bytes` is None where `df` is none.
+    """The far end. Empty paths stand for programs that are not there; `free_bytes` is None where nothing tells it.
 
     `node_cache` is the cache of the hfpeer there, which may be another than `cache`, that of this push. `have` is what
     that hfpeer says of the blobs to push.
@@ -125,13 +125,17 @@ def probe(ssh: Ssh, cache: str = "", wanted: Iterable[Digest] = ()) -> Host:
     return _host(ssh.host, {name: values[0] for name, values in facts.items()}, facts.get("python", ()), bool(cache))
 
 
+def _free(said: Any) -> int | None:
+    return None if said is None else int(said)
+
+
 def _host(name: str, facts: dict[str, str], pythons: Sequence[str], is_named: bool) -> Host:
     notes: list[str] = []
-    hfpeer, node_cache, have, free_there = facts["hfpeer"], "", None, 0
+    hfpeer, node_cache, have, free_there = facts["hfpeer"], "", None, None
     if hfpeer:
         try:
             said = json.loads(facts["have"])["result"]
-            node_cache, have, free_there = str(said["cache"]), have_of(said), int(said["free_bytes"])
+            node_cache, have, free_there = str(said["cache"]), have_of(said), _free(said["free_bytes"])
         except (ValueError, LookupError, TypeError, AttributeError, InvalidName):
             hfpeer = ""
             notes.append(f"The hfpeer on {name} is too old to take part, or does not start; going on without it.")

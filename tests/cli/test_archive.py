@@ -13,6 +13,7 @@ import pytest
 
 from fakes.hub.zoo import noise
 from fakes.hub_cache import proved_manifest_of
+from hfpeer.archive import parts
 from hfpeer.cache.disk import layout
 from hfpeer.cache.store import Store
 from hfpeer.errors import InvalidName
@@ -67,6 +68,19 @@ def test_a_folder_as_target_names_the_archive(hfpeer: Run, archive: Path, tmp_pa
     ran = hfpeer("export", "--all", "-o", str(tmp_path / "stick"), "--json")
     (path,) = ran.document["paths"]
     assert Path(path).name == f"models--acme--tiny@{COMMIT[:12]}.tar" and Path(path).is_file()
+
+
+def test_parts_that_the_volume_needs_are_told(
+    hfpeer: Run, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PART_SIZES", (1_000_000,))
+    monkeypatch.setattr(parts, "max_file_bytes", lambda folder: 1_100_000)
+    (tmp_path / "stick").mkdir()
+    ran = hfpeer("export", "acme/tiny", "-o", str(tmp_path / "stick"))
+    first, second = sorted((tmp_path / "stick").iterdir())
+    assert ran.code == 0 and f"{first} to {second}\n" in ran.out
+    assert "bytes, so the archive is in 2 parts.\n" in ran.out
+    assert f"There: hfpeer import {str(first).removesuffix('000')}*" in ran.err
 
 
 def test_damage_ends_with_exit_code_7_and_the_rest_is_taken(

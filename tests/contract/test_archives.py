@@ -544,3 +544,15 @@ def test_a_volume_that_takes_no_large_file_is_told_and_parts_are_the_way(
     assert caught.value.exit_code == 8 and "--part-size" in str(caught.value.hint)
     export(here, tmp_path / "a.tar", 1_500_000)
     assert (tmp_path / "a.tar.002").is_file()
+
+
+def test_a_blob_with_wrong_bytes_in_several_parts_is_made_again(here: Store, tmp_path: Path) -> None:
+    """The first parts of the blob were whole, and are wrong, when its last byte told so."""
+    blob = layout.blob_path(here.cache, MODEL, Digest.parse(_digest(FILES["weights.bin"])))
+    blob.write_bytes(b"X" + FILES["weights.bin"][1:])
+    with pytest.raises(CorruptData):
+        export(here, tmp_path / "parts.tar", 1_000_000)
+    blob.write_bytes(FILES["weights.bin"])
+    export(here, tmp_path / "parts.tar", 1_000_000)
+    whole = export(here, tmp_path / "whole.tar").read_bytes()
+    assert b"".join(path.read_bytes() for path in sorted(tmp_path.glob("parts.tar.*"))) == whole

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from fakes import exfat, other_user
+from fakes import exfat, limited, other_user
 from fakes.exfat import exfat_volume
 from hfpeer.cache.disk import mounts
 from hfpeer.cache.disk.directories import make_folders
 from hfpeer.cache.disk.mounts import mount_of
-from hfpeer.cache.disk.volume import try_volume
-from hfpeer.errors import BrokenCache
+from hfpeer.cache.disk.volume import refuse_unfit, try_volume
+from hfpeer.errors import BrokenCache, NotThisVolume
 from hfpeer.node.operations.cache_folders import choose_first
 
 NO_EXFAT = exfat.why_not()
@@ -75,15 +75,25 @@ def test_fat_is_known_without_writing_four_gigabytes(tmp_path: Path, monkeypatch
     assert try_volume(tmp_path / "my stick").max_file_bytes == 4 * 1024**3 - 1
 
 
-def test_a_limit_of_the_largest_file_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import resource
+@pytest.mark.skipif(limited.NO_FAT is not None, reason=limited.NO_FAT or "")
+def test_a_real_fat_is_told_in_plain_words(tmp_path: Path) -> None:
+    with limited.fat_volume(tmp_path) as place:
+        volume = try_volume(place)
+        assert (volume.has_links, volume.max_file_bytes) == (False, 4 * 1024**3 - 1)
+        assert "This volume holds no file of 4 GiB or more." in volume.consequences
+        assert list(place.iterdir()) == []
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1024**3, hard))
-    try:
-        assert "holds no file of 4 GiB" in " ".join(try_volume(tmp_path).consequences)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+@pytest.mark.skipif(limited.NO_EXT2 is not None, reason=limited.NO_EXT2 or "")
+def test_a_limit_of_the_largest_file_is_found_without_writing_one(tmp_path: Path) -> None:
+    with limited.ext2_volume(tmp_path) as place:
+        limit = try_volume(place).max_file_bytes
+        assert limit is not None and 16 * 1024**3 < limit < 17 * 1024**3
+        assert f"holds no file of more than {limit:,} bytes" in " ".join(try_volume(place).consequences)
+        with pytest.raises(NotThisVolume, match=r"1 of 2 files .*'large.bin' \(more than"):
+            refuse_unfit(place / "hub", [("large.bin", limit + 1), ("fits.bin", limit)])
+        with pytest.raises(OSError, match="too large"), (place / "large").open("wb") as file:
+            file.truncate(limit + 1)
 
 
 def test_a_full_volume_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,7 +55,7 @@ def parse_repo(word: str, type_: str) -> tuple[RepoId, Revision]:
     cls=Verb,
     examples=[
         "hfpeer export Qwen/Qwen3-0.6B datasets/rajpurkar/squad -o both.tar",
-        "hfpeer export --all -o /media/stick/ --part-size 4GB",
+        "hfpeer export --all -o /media/stick/",
         "hfpeer export Qwen/Qwen3-0.6B -o - | ssh host hfpeer import -",
         "hfpeer export Qwen/Qwen3-0.6B --to-folder ./Qwen3-0.6B",
     ],
@@ -80,7 +80,10 @@ def parse_repo(word: str, type_: str) -> tuple[RepoId, Revision]:
 @click.option("--exclude", multiple=True, metavar="GLOB", help="No files that match.")
 @prepared_options
 @click.option(
-    "--part-size", type=Word("size", parse_size), metavar="SIZE", help="Write parts of this size: 4GB, 700MB."
+    "--part-size",
+    type=Word("size", parse_size),
+    metavar="SIZE",
+    help="Write parts of this size: 4GB, 700MB. FAT gets parts without it.",
 )
 @type_option
 @pass_invocation

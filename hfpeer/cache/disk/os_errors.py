@@ -90,13 +90,14 @@ def _no_space(error: OSError, doing: str, path: Path, needed_bytes: int, elsewhe
     volume = _volume(path)
     free = _free_bytes(volume)
     needs = f"{needed_bytes:,} bytes are needed, " if needed_bytes else ""
+    room = "an unknown number of bytes is" if free is None else f"{free:,} bytes are"
     limits = {
         errno.EDQUOT: "this user's quota is used up",
         errno.EFBIG: "the file is larger than this process may write",
     }
     reason = limits.get(error.errno or 0, "the volume is full")
     return NoSpace(
-        f"hfpeer could not {doing}: {reason}. {needs}{free:,} bytes are free on {volume}.",
+        f"hfpeer could not {doing}: {reason}. {needs}{room} free on {volume}.",
         hint=f"Make room (`hf cache prune`, `hfpeer model rm`), or {elsewhere}. "
         "Then run the command again: it continues where this one stopped.",
         path=str(path),
@@ -115,17 +116,22 @@ def _volume(path: Path) -> Path:
     return next((folder for folder in (path, *path.parents) if folder.is_mount()), path)
 
 
-def free_bytes(path: Path) -> int:
-    """The bytes that are free on the volume of `path`, or of its nearest parent that exists; 0 if that is unknown."""
+def free_bytes(path: Path) -> int | None:
+    """The bytes that are free on the volume of `path`, or of its nearest parent that exists; None if that is
+    unknown."""
     return _free_bytes(_volume(path))
 
 
-def _free_bytes(volume: Path) -> int:
+def _free_bytes(volume: Path) -> int | None:
     try:
-        facts = os.statvfs(volume)
+        return free_of(os.statvfs(volume))
     except OSError:
-        return 0
-    return facts.f_bavail * facts.f_frsize
+        return None
+
+
+def free_of(facts: os.statvfs_result) -> int | None:
+    """The free bytes of a volume; None for one that tells no size, as some programs over FUSE do."""
+    return facts.f_bavail * facts.f_frsize if facts.f_blocks else None
 
 
 class translated:

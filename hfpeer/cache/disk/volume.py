@@ -1,7 +1,7 @@
 """What the volume of a folder can do, and what follows from it for a cache there.
 
-It is tried, not predicted, in a new folder that is removed again. The one exception is the largest file: on a volume
-without sparse files such a trial would write four gigabytes.
+It is tried, not predicted, in a new folder that is removed again. The largest file is asked of the system, which writes
+nothing.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ from hfpeer.errors import NotThisVolume
 
 FAT_MAX_BYTES = (1 << 32) - 1
 """The largest file on FAT."""
+USUAL_BYTES = (1 << 31) - 1
+"""Every volume holds a file of this size."""
+LIMITED_BYTES = 1 << 40
+"""A limit of the largest file counts if it is below: no file of a hub has as many bytes."""
+_OUT_OF_CACHES = "Leave them out with --exclude, or keep the cache on another volume: `hfpeer conf cache set DIR`."
 REFUSED = ':?*"<>|\\'
 """Characters that some file systems hold in no name."""
 _ODD = re.compile(f"[{re.escape(REFUSED)}]|[ .](/|$)")
@@ -37,7 +42,7 @@ class Volume:
     """A volume as it was tried. None: that was not tried, because the folder cannot be written, or is full.
 
     `refused_characters` cannot be in a name; a space and a full stop cannot end one. `max_file_bytes` is None if no
-    limit is known. `time_step_seconds` is the step in which the times of files are kept.
+    limit below LIMITED_BYTES is known. `time_step_seconds` is the step in which the times of files are kept.
     """
 
     mount: str
@@ -66,7 +71,7 @@ class Volume:
             "A blob that two repos need lies there twice: it has neither hard links nor shared blocks.": (
                 self.has_links is True and saves_twins is False
             ),
-            "This volume holds no file of 4 GiB or more.": self.max_file_bytes is not None,
+            f"This volume holds no file of {_beyond(self.max_file_bytes or 0)}.": self.max_file_bytes is not None,
             f"It holds no file with one of these in its name: {refused}": bool(refused),
             "It does not tell upper from lower case: two files that differ only in that cannot both be there.": (
                 self.tells_case is False
@@ -113,31 +118,76 @@ def try_volume(folder: Path) -> Volume:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def refuse_unfit(cache: Path, files: Iterable[tuple[str, int]]) -> None:
-    """Raises NotThisVolume if the volume of a cache cannot hold some of these files, given by path and bytes: before
-    the first byte is fetched. Usual names and sizes cost no trial."""
+def max_file_bytes(folder: Path) -> int | None:
+    """The bytes of the largest file that the volume of a folder holds; None if no limit below LIMITED_BYTES is known.
+
+    lseek in an empty file tells it: Linux refuses an offset behind the limit of the file system, and of the server of
+    a network volume. FUSE tells no limit, so FAT counts by its name too. The folder need not exist.
+    """
+    if mount_of(folder).file_system in FAT:
+        return FAT_MAX_BYTES
+    place = _nearest(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
+    try:
+        fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None
+    try:
+        return _max_offset(fd)
+    finally:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            place.unlink()
+
+
+def _max_offset(fd: int) -> int | None:
+    """The largest offset below LIMITED_BYTES that a file may have; None if LIMITED_BYTES is one."""
+
+    def is_allowed(offset: int) -> bool:
+        return _can(lambda: os.lseek(fd, offset, os.SEEK_SET))
+
+    low, high = 0, LIMITED_BYTES
+    if is_allowed(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if is_allowed(middle) else (low, middle)
+    return low or None
+
+
+def refuse_unfit(folder: Path, files: Iterable[tuple[str, int]], *, hint: str = _OUT_OF_CACHES) -> None:
+    """Raises NotThisVolume if the volume of a folder cannot hold some of these files, given by path and bytes: before
+    the first byte is written. Usual names and sizes cost no trial. `hint` is for a folder that is no cache."""
     files = list(files)
-    unfit = [(path, "4 GiB or more") for path, size in files if size > FAT_MAX_BYTES]
-    unfit = unfit if mount_of(cache).file_system in FAT else []
-    unfit += _unfit_names(cache, [path for path, _ in files])
+    limit = max_file_bytes(folder) if any(size > USUAL_BYTES for _, size in files) else None
+    unfit = [] if limit is None else [(path, _beyond(limit)) for path, size in files if size > limit]
+    unfit += _unfit_names(folder, [path for path, _ in files])
     if unfit:
-        mount = mount_of(cache)
+        mount = mount_of(folder)
         named = "; ".join(f"{path!r} ({why})" for path, why in unfit[:3]) + ("; …" if len(unfit) > 3 else "")
         raise NotThisVolume(
-            f"{len(unfit)} of {len(files)} files cannot be on the volume of {cache} ({mount.file_system}): {named}.",
-            hint="Leave them out with --exclude, or keep the cache on another volume: `hfpeer conf cache set DIR`.",
+            f"{len(unfit)} of {len(files)} files cannot be on the volume of {folder} ({mount.file_system}): {named}.",
+            hint=hint,
             paths=[path for path, _ in unfit[:100]],
             volume=mount.point,
         )
 
 
-def _unfit_names(cache: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
+def _beyond(limit: int) -> str:
+    """What is too large for a volume with this limit."""
+    return "4 GiB or more" if limit == FAT_MAX_BYTES else f"more than {limit:,} bytes"
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest one around it that exists."""
+    return next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
+
+
+def _unfit_names(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
     """The paths that the volume cannot hold, and why; tried only for names with odd characters, or alike in all but
     case."""
     lower = Counter(path.lower() for path in paths)
     odd = [path for path in paths if lower[path.lower()] > 1 or _ODD.search(path)]
-    around = next((place for place in (cache, *cache.parents) if place.is_dir()), cache)
-    place = around / f".hfpeer-trial-{secrets.token_hex(6)}"
+    place = _nearest(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
     if not odd or not _can(lambda: place.mkdir(mode=0o700)):
         return []
     try:
@@ -165,17 +215,16 @@ def _tried(place: Path, known: Volume) -> Volume:
         file.write_bytes(b"hfpeer" * 1000)
     except OSError:  # the volume is full: a folder fitted, a file does not
         return known
-    has_links = _can(lambda: (place / "link").symlink_to("file"))
     return replace(
         known,
-        has_links=has_links,
+        has_links=_can(lambda: (place / "link").symlink_to("file")),
         has_hard_links=_can(lambda: os.link(file, place / "second")),
         shares_blocks=_shares_blocks(file, place / "twin"),
         has_locks=keeps_others_out(file),
         tells_case=not (place / "FILE").exists(),
         keeps_modes=_keeps_modes(file),
         refused_characters="".join(one for one in REFUSED if not _holds_name(place, f"a{one}b")),
-        max_file_bytes=known.max_file_bytes or (_max_file_bytes(place / "large") if has_links else None),
+        max_file_bytes=max_file_bytes(place),
         time_step_seconds=_time_step_seconds(file),
     )
 
@@ -205,18 +254,6 @@ def _holds_name(place: Path, name: str) -> bool:
     if not _can((place / name).touch):
         return False
     return name in os.listdir(place)  # noqa: PTH208
-
-
-def _max_file_bytes(large: Path) -> int | None:
-    """FAT_MAX_BYTES if a file of more is refused. Only for volumes with links, which have sparse files too."""
-    with contextlib.suppress(OSError), large.open("wb") as file:
-        try:
-            file.truncate(FAT_MAX_BYTES + 1)
-        except OSError as error:
-            return FAT_MAX_BYTES if error.errno == errno.EFBIG else None
-        finally:
-            file.truncate(0)
-    return None
 
 
 def _time_step_seconds(file: Path) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from hfpeer.cache.disk.directories import open_file, opened, path_of
 from hfpeer.cache.disk.layout import partials_folder
 from hfpeer.cache.disk.locks import names
-from hfpeer.cache.disk.os_errors import storage_error
+from hfpeer.cache.disk.os_errors import free_of, storage_error
 from hfpeer.cache.partial import journal
 from hfpeer.cache.partial.claims import claim, may_be_claimed
 from hfpeer.cache.snapshots import copy_blob, swapped
@@ -210,8 +210,8 @@ def allocate(fd: int, size_bytes: int) -> None:
     except OSError as error:
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
-    volume = os.fstatvfs(fd)
-    if volume.f_bavail * volume.f_frsize < size_bytes - sample_bytes:
+    free = free_of(os.fstatvfs(fd))
+    if free is not None and free < size_bytes - sample_bytes:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     os.ftruncate(fd, size_bytes)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from hfpeer.cache import snapshots
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.linking import HardLinks
-from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.disk.os_errors import free_of, translated
 from hfpeer.cache.disk.volume import refuse_unfit
 from hfpeer.cache.store import Store
 from hfpeer.config.settings import Settings
@@ -86,9 +86,9 @@ class _Copy:
         refuse_unfit(self._store.cache, {(file.path, file.size_bytes) for file in files})
         needed = sum({file.digest: file.size_bytes for file in self._store.inventory.elsewhere(files)}.values())
         with translated("look at the folder", self._store.cache):
-            room, is_same = os.statvfs(self._store.cache), _is_same_volume(self._store.cache, self._old)
-        if needed > room.f_bavail * room.f_frsize and not is_same:
-            free_bytes = room.f_bavail * room.f_frsize
+            is_same = _is_same_volume(self._store.cache, self._old)
+            free_bytes = free_of(os.statvfs(self._store.cache))
+        if free_bytes is not None and needed > free_bytes and not is_same:
             raise NoSpace(
                 f"The cache needs {needed:,} bytes in {self._store.cache}, and {free_bytes:,} are free there.",
                 hint="Take a larger volume, or remove what you do not need: `hfpeer cache ls` shows it.",

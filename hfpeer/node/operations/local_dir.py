@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hfpeer.cache.disk.linking import HardLinks, place_file
 from hfpeer.cache.disk.plain_folder import METADATA, PlainFolder
+from hfpeer.cache.disk.volume import refuse_unfit
 from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.cache.snapshots import read_tree
 from hfpeer.control.operations import AddRequest, CachedFile, Operations
@@ -82,8 +83,11 @@ def fill_folder(
     """Makes `folder` hold these files of a snapshot in the cache, and the metadata files of the Hub client.
 
     A changed file is replaced if its path is in `replaceable`. With `links_large_files` an LFS file may become a hard
-    link of its blob, which becomes read-only. Raises NoSpace, BrokenCache and Locked; the same call continues.
+    link of its blob, which becomes read-only. Raises NotThisVolume before the first byte, NoSpace, BrokenCache and
+    Locked; the same call continues.
     """
+    sizes = [(file.path, file.size_bytes) for file in files]
+    refuse_unfit(folder, sizes, hint="Leave them out with --exclude, or choose a folder on another volume.")
     with PlainFolder(folder) as plain:
         return _Filling(plain, snapshot, commit, links_large_files, on_event).run(files, replaceable)
 
