@@ -169,8 +169,15 @@ class Node:
 
     # Operations
 
+    def _upstreams_of(self, request: AddRequest) -> Upstreams:
+        """The upstreams, with the token of the request. For a repo of prepared sets none: no hub has one, and its name
+        says what this node has."""
+        if request.repo.is_of_sets:
+            return Upstreams([])
+        return self._upstreams if request.token is None else self._upstreams.with_token(request.token)
+
     async def add(self, request: AddRequest, on_event: OnEvent) -> Finished:
-        upstreams = self._upstreams if request.token is None else self._upstreams.with_token(request.token)
+        upstreams = self._upstreams_of(request)
         await self._scanned()
         if not request.from_peers:
             return await self._adder.add(request, upstreams, on_event)
@@ -187,9 +194,8 @@ class Node:
         return await add_from_named(parts, self._adder, request, upstreams, on_event)
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:
-        upstreams = self._upstreams if request.token is None else self._upstreams.with_token(request.token)
         await self._scanned()
-        return await self._adder.list_commit(request, upstreams)
+        return await self._adder.list_commit(request, self._upstreams_of(request))
 
     async def verify(self, request: VerifyRequest, on_event: OnEvent) -> VerifyReport:
         from hfpeer.node.operations.verifying import verify_store  # an add does not need it

@@ -8,6 +8,7 @@ kept the newest. Nothing is written into a file that is there, and no link is fo
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import time
@@ -20,7 +21,7 @@ from hfpeer.cache.disk.os_errors import translated
 from hfpeer.errors import BrokenCache, Locked
 from hfpeer.names import RepoId
 from hfpeer.prepared.layout import INCOMPLETE, OWN, SetPlace, dataset_folder, is_derived, is_strange
-from hfpeer.prepared.listing import FoundSet, folder_bytes, main_of
+from hfpeer.prepared.listing import FoundSet, Leftover, folder_bytes, main_of
 from hfpeer.system.cancellation import check_stop
 
 LOCK_SECONDS = 30.0
@@ -113,7 +114,7 @@ def install(
             _move_derived(folder, made)
         at = _mtime_for(cache, hub_cache, repo, place)
         os.utime(made, ns=(at, at))
-        old = cache / OWN / f"{made.name}{OLD}"
+        old = cache / OWN / f"{hashlib.sha256(str(place).encode()).hexdigest()[:24]}{OLD}"
         if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
             raise BrokenCache(
                 f"{folder} should be a folder, but is a link or a file.", hint="Remove it.", path=str(folder)
@@ -154,6 +155,15 @@ def remove_set(cache: Path, found: FoundSet) -> int:
 def remove_leftovers(cache: Path, found: FoundSet) -> int:
     """Removes what killed builds left in the folder of a set and beside it; returns the bytes. Raises Locked when a
     build is running, BrokenCache."""
+    total = remove_strange_files(cache, found)
+    for path in sorted(found.folder.parent.glob(f"*{INCOMPLETE}")):
+        if path.is_dir() and not path.is_symlink():
+            total += _remove_incomplete(path)
+    return total
+
+
+def remove_strange_files(cache: Path, found: FoundSet) -> int:
+    """Removes what killed builds left in the folder of a set; returns the bytes. Raises Locked, BrokenCache."""
     total = 0
     with build_lock(cache, found.place), translated("remove leftovers", found.folder):
         shards = [name for _, name in found.shards]
@@ -163,22 +173,18 @@ def remove_leftovers(cache: Path, found: FoundSet) -> int:
                 total += path.stat().st_size
                 path.unlink()
         os.utime(found.folder, ns=(at.st_atime_ns, at.st_mtime_ns))
-    for path in sorted(found.folder.parent.glob(f"*{INCOMPLETE}")):
-        if path.is_dir() and not path.is_symlink():
-            total += _remove_incomplete(path)
     return total
 
 
-def sweep(cache: Path, older_seconds: float) -> int:
-    """Removes hfpeer's own folders that no process fills and that did not change for some time; returns the bytes."""
-    total = 0
-    with contextlib.suppress(OSError):
-        for folder in sorted((cache / OWN).iterdir()):
-            if folder.is_dir() and not folder.is_symlink() and time.time() - folder.stat().st_mtime > older_seconds:
-                with contextlib.suppress(Locked), staging(cache, folder.name):
-                    total += folder_bytes(folder)
-                    done_with(folder)
-    return total
+def remove_leftover(cache: Path, left: Leftover) -> int:
+    """Removes the folder of a killed build, or one of hfpeer's own; returns the bytes. Raises Locked when a process
+    fills it, BrokenCache."""
+    if not left.is_own:
+        return _remove_incomplete(left.path)
+    with staging(cache, left.path.name):
+        size_bytes = folder_bytes(left.path)
+        done_with(left.path)
+    return size_bytes
 
 
 # Inside

@@ -93,6 +93,10 @@ class FoundSet:
         """Whether every file that its splits name is there."""
         return self.info is not None and not any(one.kind in ("no_shard", "wrong_size") for one in self.problems)
 
+    def bytes_of(self, *kinds: str) -> int:
+        """The bytes of the files that are problems of these kinds."""
+        return sum(one.size_bytes for one in self.problems if one.kind in kinds)
+
     @property
     def repo_name(self) -> str:
         """The name of the repo; without one the name of its folder."""

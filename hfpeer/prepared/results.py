@@ -43,11 +43,13 @@ class ListedSet:
 
 @dataclass(frozen=True)
 class RemovedSets:
-    """The folders of the sets that were removed, and the bytes that are free again."""
+    """The folders that were removed, of sets or of leftovers, and the bytes that are free again. `repo` is empty for
+    all repos; `kept` are the leftovers that a running build uses."""
 
     repo: str
     folders: tuple[str, ...]
     freed_bytes: int
+    kept: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,10 @@ class VisibilityChecker:
         return await asyncio.shield(self.begin(repo, commit))
 
     async def is_due(self, repo: RepoId, commit: Commit) -> bool:
-        """Whether an origin was never asked about a commit, or not in the last day."""
+        """Whether an origin was never asked about a commit, or not in the last day. No hub has a repo of prepared sets,
+        so none is asked about one."""
+        if repo.is_of_sets:
+            return False
         facts = await asyncio.to_thread(self._store.facts, repo)
         return is_due(facts, commit, [origin.endpoint for origin in self._upstreams.origins], self._clock())
 

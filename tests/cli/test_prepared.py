@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -13,15 +12,13 @@ from typing import Any
 
 import pytest
 
-from fakes.prepared import COMMIT, OLDER, REPO, place_of, write_set
+from fakes.prepared import COMMIT, OLDER, REPO, needs_datasets, place_of, write_set
 from hfpeer.config.paths import datasets_cache
+from hfpeer.prepared.layout import OWN
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.main import main
 
 Run = Callable[..., Any]
-needs_datasets = pytest.mark.skipif(
-    importlib.util.find_spec("datasets") is None, reason="needs the extra `datasets` (the library)"
-)
 LOAD = """
 import json, sys, datasets
 loaded = datasets.load_dataset(sys.argv[1], *sys.argv[2:], split="train")
@@ -95,7 +92,17 @@ def test_ls_shows_sets_and_what_is_wrong(real: Run, environ: dict[str, str]) -> 
 
 
 def test_rm_takes_leftovers_or_the_set(real: Run, environ: dict[str, str]) -> None:
-    folder = write_set(datasets_cache(environ), place_of(), {"train": [3]})
+    cache = datasets_cache(environ)
+    folder = write_set(cache, place_of(), {"train": [3]})
+    (folder.parent / f"{OLDER}.incomplete").mkdir()
+    (folder / "plain_text-train-00000-of-00002.arrow").write_bytes(b"of a killed build")
+    (cache / OWN / "build-1").mkdir(parents=True)
+    (cache / OWN / "build-1/part").write_bytes(b"x" * 10)
+    _, _, err = real("dataset", "ls", "--prepared")
+    assert "2 unfinished folders, 10 B: `hfpeer dataset rm --prepared --leftovers`" in err
+    code, out, _ = real("dataset", "rm", "--prepared", "--leftovers", "--json")
+    assert code == 0 and json.loads(out)["freed_bytes"] == 27 and len(json.loads(out)["folders"]) == 3
+    assert not (cache / OWN).exists() and sorted(path.suffix for path in folder.iterdir()) == [".arrow", ".json"]
     (folder.parent / f"{OLDER}.incomplete").mkdir()
     code, out, _ = real("dataset", "rm", "--prepared", "-r", "acme/PlainText", "--dry-run")
     assert code == 0 and out.startswith(f"{folder}\nWould remove 1 prepared set") and folder.is_dir()
@@ -121,6 +128,9 @@ def test_quick_verify_opens_no_arrow_file(real: Run, environ: dict[str, str]) ->
     [
         (("ls", "--prepared", "-r", "a/b", "-v", "main"), "--revision does not go with --prepared"),
         (("rm", "-r", "a/b", "--leftovers"), "give --prepared too"),
+        (("rm",), "Missing option '-r'"),
+        (("rm", "--prepared"), "Missing option '-r'"),
+        (("rm", "--prepared", "--leftovers", "--config", "en"), "need -r"),
         (("rm", "--prepared", "-r", "a/b", "-f", "x"), "--files does not go with --prepared"),
         (("verify",), "Give --prepared"),
         (("verify", "--prepared", "--config", "en"), "need -r"),

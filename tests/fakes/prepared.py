@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ REPO = RepoId.parse("acme/PlainText", "dataset")
 COMMIT, OLDER = "c" * 40, "0" * 39 + "1"
 TEXTS = {"text": {"dtype": "string", "_type": "Value"}}
 
+needs_datasets = pytest.mark.skipif(
+    importlib.util.find_spec("datasets") is None, reason="needs the extra `datasets` (the library)"
+)
 needs_arrow = pytest.mark.skipif(not has_arrow(), reason="needs the extra `datasets` (pyarrow)")
 
 

@@ -16,11 +16,11 @@ from hfpeer.prepared.hashing import hashed
 from hfpeer.prepared.installation import (
     done_with,
     install,
+    remove_leftover,
     remove_leftovers,
     remove_set,
     settle,
     staging,
-    sweep,
 )
 from hfpeer.prepared.layout import INFO, MANIFEST, OWN
 from hfpeer.prepared.levels import Level
@@ -214,8 +214,10 @@ def test_one_process_fills_a_folder_and_the_next_goes_on(cache: Path) -> None:
             pass
     with staging(cache, "x") as folder:
         assert (folder / "part").exists()
-        assert sweep(cache, 0.0) == 0
-    assert sweep(cache, 3600.0) == 0 and sweep(cache, -1.0) == 1 and not (cache / OWN).exists()
+        (left,) = list_sets(cache, cache).leftovers
+        with pytest.raises(Locked):
+            remove_leftover(cache, left)
+    assert (left.is_own, remove_leftover(cache, left)) == (True, 1) and not (cache / OWN).exists()
     with staging(cache, "y") as folder:
         done_with(folder)
     assert not (cache / OWN).exists()

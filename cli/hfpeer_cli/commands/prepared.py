@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -59,14 +60,17 @@ def prepared_options(command: Command) -> Command:
 def add_prepared(noun: Noun, prefix: str, example: str) -> None:
     """Gives the noun `dataset` its verbs and options for prepared sets."""
     config = click.Option(["--config", "configs"], multiple=True, metavar="NAME", help="Of a prepared set: its config.")
-    leftovers = click.Option(["--leftovers"], is_flag=True, help="Only what killed builds left, with --prepared.")
+    leftovers = click.Option(
+        ["--leftovers"], is_flag=True, help="With --prepared: only what killed builds left, of all repos without -r."
+    )
     python = click.Option(["--python"], metavar="PROGRAM", help="With --prepared: the Python whose `datasets` builds.")
     add = [f"{prefix} add --prepared -r {example}"]
     _instead(noun, "add", add_prepared_sets, [config, python], add)
     noun.add_command(prepare)
     noun.add_command(verify)
     _instead(noun, "ls", list_prepared, [], [f"{prefix} ls --prepared"])
-    _instead(noun, "rm", remove_prepared, [config, leftovers], [f"{prefix} rm --prepared -r {example} --config en"])
+    rm = [f"{prefix} rm --prepared -r {example} --config en", f"{prefix} rm --prepared --leftovers"]
+    _instead(noun, "rm", remove_prepared, [config, leftovers], rm)
 
 
 def _instead(
@@ -77,22 +81,33 @@ def _instead(
     assert isinstance(command, Verb) and command.callback is not None
     plain, own = command.callback, [str(option.name) for option in options]
     takes = set(inspect.signature(work).parameters)
+    needed = [parameter for parameter in command.params if parameter.required]
     flag = click.Option(["--prepared"], is_flag=True, help="The prepared sets: Arrow files that load_dataset reads.")
     shown = [parameter for parameter in command.params if parameter.name not in ("json", "log_level")]
     command.params = [*shown, flag, *options, *(one for one in command.params if one not in shown)]
     command.examples = [*command.examples, *examples]
+    for parameter in needed:
+        parameter.required = False
+
+    def need(words: Mapping[str, Any]) -> None:
+        for parameter in needed:
+            if words[str(parameter.name)] is None:
+                raise click.MissingParameter(ctx=click.get_current_context(), param=parameter)
 
     def either(prepared: bool, **words: Any) -> None:
         if prepared:
             strange = sorted(name for name, value in words.items() if value and name not in takes)
             if strange:
                 raise click.UsageError(f"--{strange[0].replace('_', '-')} does not go with --prepared.")
+            if not words.get("leftovers"):
+                need(words)
             kept = {name: value for name, value in words.items() if name in takes}
             work(click.get_current_context().ensure_object(Invocation), **kept)
             return
         named = [name for name in own if words.pop(name)]
         if named:
             raise click.UsageError("This option is of prepared sets: give --prepared too.")
+        need(words)
         plain(**words)
 
     command.callback = either
@@ -290,28 +305,38 @@ def list_prepared(invocation: Invocation, repo: RepoId | None) -> None:
 
 def remove_prepared(
     invocation: Invocation,
-    repo: RepoId,
+    repo: RepoId | None,
     revision: Revision | None,
     configs: tuple[str, ...],
     leftovers: bool,
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Takes prepared sets of a repo out of the datasets cache. Asks at a terminal."""
-    from hfpeer.node.operations.prepared.overview import remove_prepared
+    """Takes prepared sets of a repo, or the leftovers of one or of all repos, out of the datasets cache. Asks at a
+    terminal."""
+    from hfpeer.node.operations.prepared.overview import remove_all_leftovers, remove_prepared
 
-    output, commit = invocation.output, str(revision or "")
-    planned = remove_prepared(invocation.settings, repo, configs, commit, leftovers_only=leftovers, is_dry_run=True)
+    if repo is None:
+        if configs or revision:
+            raise click.UsageError("--config and -v need -r: which repo is meant?")
+        remove = partial(remove_all_leftovers, invocation.settings)
+    else:
+        remove = partial(
+            remove_prepared, invocation.settings, repo, configs, str(revision or ""), leftovers_only=leftovers
+        )
+    output, planned = invocation.output, remove(is_dry_run=True)
     what = "leftovers" if leftovers else counted(len(planned.folders), "prepared set")
+    what += f" of {repo}" if repo else ""
     if dry_run:
-        lines = [*planned.folders, f"Would remove {what} of {repo}: {human_size(planned.freed_bytes)}."]
+        lines = [*planned.folders, f"Would remove {what}: {human_size(planned.freed_bytes)}."]
         output.result(lines, planned)
         return
     if not yes and sys.stdin.isatty() and not output.is_json:
         output.note(planned.folders)
-        click.confirm(f"Remove {what} of {repo} ({human_size(planned.freed_bytes)})?", abort=True, err=True)
-    removed = remove_prepared(invocation.settings, repo, configs, commit, leftovers_only=leftovers)
-    output.result(f"Removed {what} of {repo}; {human_size(removed.freed_bytes)} are free again.", removed)
+        click.confirm(f"Remove {what} ({human_size(planned.freed_bytes)})?", abort=True, err=True)
+    removed = remove(is_dry_run=False)
+    output.result(f"Removed {what}; {human_size(removed.freed_bytes)} are free again.", removed)
+    output.note(f"{folder} is kept: a build is running." for folder in removed.kept)
 
 
 def _row(one: ListedSet) -> tuple[str, ...]:

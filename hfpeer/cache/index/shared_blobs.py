@@ -79,11 +79,20 @@ class SharedBlobs:
 
     def word_on(self, repo: RepoId, commit: Commit, said: Verdict | None = None) -> str:
         """The visibility of a commit as people see it: that of its verdict, or published by this node, or given openly
-        while no hub has answered. `said` is the verdict, if the caller knows it."""
+        while no hub has answered. A prepared set has the word on the commit that it was made of while that is closed.
+        `said` is the verdict, if the caller knows it."""
         if self.is_published(repo, commit):
-            return "published"
+            return self._word_on_published(repo, commit)
         word = (said or self.verdict(repo, commit)).visibility.value
         return "given" if word == "unknown" and self.is_given(repo, commit) else word
+
+    def _word_on_published(self, repo: RepoId, commit: Commit) -> str:
+        source = self._source(repo, commit)
+        if source is None:
+            return "published"
+        made_of, source_commit = source
+        word = self.word_on(made_of, source_commit) if source_commit else "unknown"
+        return "published" if word in ("public", "given") else word
 
     def is_given(self, repo: RepoId, commit: Commit) -> bool:
         """Whether files of a commit are here, all of them were given openly, and no hub has closed the repo."""
@@ -185,16 +194,23 @@ class SharedBlobs:
     def _gives_publication(self, repo: RepoId, commit: str, kept: _Kept) -> bool:
         """Whether peers may have a commit because this node published it. A prepared set only if the owner shares sets,
         and while peers may have the commit that it was made of."""
+        source = self._source(repo, commit)
+        if source is None:
+            return self.is_published(repo, commit)
+        made_of, source_commit = source
+        if not (self.shares_prepared and self._publications.is_own(repo, Commit(commit))):
+            return False
+        if source_commit is None:
+            return self._overrides.of(made_of) is True
+        return self._is_commit_shared(made_of, source_commit, kept)
+
+    def _source(self, repo: RepoId, commit: str) -> tuple[RepoId, Commit | None] | None:
+        """The repo and the commit, if it is known, that a prepared set was made of; None for any other commit."""
         found = self._publications.of(repo).get(Commit(commit))
         if found is None or not found.source:
-            return self.is_published(repo, commit)
+            return None
         name, _, made_of = found.source.partition("@")
-        source = RepoId.from_api_path(name)
-        if not (self.shares_prepared and found.is_own):
-            return False
-        if not made_of:
-            return self._overrides.of(source) is True
-        return self._is_commit_shared(source, made_of, kept)
+        return RepoId.from_api_path(name), Commit(made_of) if made_of else None
 
     def _looks_own(self, repo: RepoId, commit: str) -> bool:
         """Whether a commit was made of a folder, by its commit object: an older version kept no marks."""

@@ -229,8 +229,9 @@ class _Job:
     ) -> tuple[dict[str, Any] | None, str]:
         """Runs the program to its end, and ends it with everything that it started if this work is stopped."""
         reader, writer = os.pipe()
+        is_here, ends = os.pipe()
         answer = _Reading(reader)
-        start = [self._python.program, str(Path(program.__file__)), str(writer), *words]
+        start = [self._python.program, str(Path(program.__file__)), str(writer), str(is_here), *words]
         try:
             process = subprocess.Popen(
                 start,
@@ -239,11 +240,15 @@ class _Job:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                pass_fds=(writer,),
+                pass_fds=(writer, is_here),
                 start_new_session=True,
             )
+        except BaseException:
+            os.close(ends)
+            raise
         finally:
             os.close(writer)
+            os.close(is_here)
         assert process.stderr is not None
         errors = _Reading(process.stderr.fileno(), closes=False)
         deadline = None if seconds is None else time.monotonic() + seconds
@@ -256,6 +261,7 @@ class _Job:
                 time.sleep(POLL_SECONDS)
         finally:
             _end(process)
+            os.close(ends)
             text, said = answer.text(), errors.text()
             process.stderr.close()
         try:

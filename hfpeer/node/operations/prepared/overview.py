@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from hfpeer.config.settings import Settings
-from hfpeer.errors import NotFound
+from hfpeer.errors import Locked, NotFound
 from hfpeer.names import RepoId
 from hfpeer.node.operations.prepared.places import SetPlaces
 from hfpeer.node.operations.prepared.sharing import unshare
 from hfpeer.prepared.info import reader_of
-from hfpeer.prepared.installation import remove_leftovers, remove_set
+from hfpeer.prepared.installation import remove_leftover, remove_leftovers, remove_set, remove_strange_files
 from hfpeer.prepared.listing import FoundSet, Leftover, Problem, list_sets
 from hfpeer.prepared.records import Finding, Levels, finding_of
 from hfpeer.prepared.results import ListedSet, RemovedSets, SetProblem
@@ -100,7 +102,39 @@ def remove_prepared(
 
 def leftover_bytes(found: FoundSet) -> int:
     """The bytes that killed builds left in the folder of a set and beside it."""
-    return sum(one.size_bytes for one in found.problems if one.kind in ("strange_file", "unfinished"))
+    return found.bytes_of("strange_file", "unfinished")
+
+
+def remove_all_leftovers(settings: Settings, *, is_dry_run: bool = False) -> RemovedSets:
+    """Removes what killed builds and killed commands left for all repos. What a running build uses is kept, and named.
+
+    Raises BrokenCache.
+    """
+    cache = settings.datasets_cache
+    listing = list_sets(cache, settings.cache)
+    strange = {one.folder: size_bytes for one in listing.sets if (size_bytes := one.bytes_of("strange_file"))}
+    if is_dry_run:
+        freed_bytes = sum(strange.values()) + sum(one.size_bytes for one in listing.leftovers)
+        return RemovedSets("", (*map(str, strange), *(str(one.path) for one in listing.leftovers)), freed_bytes)
+    gone, kept, freed_bytes = list[str](), list[str](), 0
+    for one in listing.sets:
+        if one.folder in strange:
+            with _kept_if_locked(kept, one.folder):
+                freed_bytes += remove_strange_files(cache, one)
+                gone.append(str(one.folder))
+    for left in listing.leftovers:
+        with _kept_if_locked(kept, left.path):
+            freed_bytes += remove_leftover(cache, left)
+            gone.append(str(left.path))
+    return RemovedSets("", tuple(gone), freed_bytes, tuple(kept))
+
+
+@contextmanager
+def _kept_if_locked(kept: list[str], path: Path) -> Iterator[None]:
+    try:
+        yield
+    except Locked:
+        kept.append(str(path))
 
 
 def select_sets(settings: Settings, repo: RepoId, configs: Sequence[str] = (), commit: str = "") -> list[FoundSet]:

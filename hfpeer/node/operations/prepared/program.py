@@ -1,15 +1,19 @@
 """The program that the user's own Python runs to read, or to build, a set by its `datasets`. Never imported by a node.
 
 It is started as a file, with nothing of hfpeer on its path, and asks the Hub at HF_ENDPOINT, which `hub` serves for one
-commit alone. Its arguments are the number of a file descriptor, `plan` or `build`, and a JSON object: repo, commit,
-config, cache. It writes one JSON object to that descriptor: the result, or what `datasets` raised.
+commit alone. Its arguments are the numbers of two file descriptors, `plan` or `build`, and a JSON object: repo, commit,
+config, cache. It writes one JSON object to the first descriptor: the result, or what `datasets` raised. The other is a
+pipe whose only writer is hfpeer: when that ends, however it does, this program ends with all that it started, so that
+no build goes on in a folder that the next command fills anew.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
+import threading
 import traceback
 from typing import Any
 
@@ -41,12 +45,19 @@ READING = {"parquet": ["filters"], "json": ["field"], "csv": CSV_OPTIONS, "text"
 def main() -> None:
     if sys.path and sys.path[0] == os.path.dirname(os.path.abspath(__file__)):  # noqa: PTH100, PTH120
         del sys.path[0]
+    threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
     try:
-        result = run(sys.argv[2], json.loads(sys.argv[3]))
+        result = run(sys.argv[3], json.loads(sys.argv[4]))
     except BaseException as error:  # noqa: BLE001 - whatever it is, the node has to say it
         result = {"error": type(error).__name__, "message": causes(error), "trace": traceback.format_exc()[-4000:]}
     with os.fdopen(int(sys.argv[1]), "w") as answer:
         json.dump(result, answer)
+
+
+def end_with(pipe: int) -> None:
+    """Waits until the process at the other end is gone, then ends this program's own process group."""
+    os.read(pipe, 1)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
 def causes(error: BaseException) -> str:
