@@ -91,8 +91,11 @@ class _Reporter:
             self._say(failed_sentence(event))
         elif isinstance(event, CheckBegan) and self._draw:
             self._say(f"Hashing first what is on this machine: {_amount(event.files, event.size_bytes)}.")
-        elif isinstance(event, Planned) and self._draw:
-            self._say(planned_sentence(event))
+        elif isinstance(event, Planned):
+            for glob in event.unmatched:
+                self._say(f"No file matches --include {glob!r}.")
+            if self._draw:
+                self._say(planned_sentence(event))
 
 
 def resolved_sentence(event: Resolved, *, names_revision: bool) -> str:

@@ -115,8 +115,6 @@ def plan_export(
     sizes: dict[Digest, int] = {}
     for manifest in found:
         selected = {file.digest: file.size_bytes for file in select(manifest)}
-        if not selected:
-            raise _nothing_selected(manifest)
         sizes |= selected
     of_sets = {digest: path for one in sets for digest, path in one.files.items() if digest not in sizes}
     sizes |= {digest: size for one in sets for digest, size in one.commit.sizes.items()}
@@ -170,15 +168,6 @@ def _manifest(store: Store, repo: RepoId, commit: Commit) -> Manifest:
     if len(manifest.to_json()) > MAX_LISTING_BYTES:
         raise EntryNotFound(f"The list of the files of {repo} at {commit.short} is too long for an archive.")
     return manifest
-
-
-def _nothing_selected(manifest: Manifest) -> EntryNotFound:
-    return EntryNotFound(
-        f"No file of {manifest.repo} at {manifest.commit.short} is selected.",
-        hint="`--include` and `--exclude` take globs of paths: `*.json`, `onnx/*`.",
-        repo=str(manifest.repo),
-        commit=str(manifest.commit),
-    )
 
 
 def _not_here(repo: RepoId, commit: Commit) -> NotFound:

@@ -58,7 +58,8 @@ class CheckBegan(Event):
 
 @dataclass(frozen=True)
 class Planned(Event):
-    """The manifest is known, and with it the files and bytes that are missing."""
+    """The manifest is known, and with it the files and bytes that are missing. `unmatched` are globs of the request
+    that match no file."""
 
     kind: ClassVar[str] = "planned"
     repo: str
@@ -69,6 +70,7 @@ class Planned(Event):
     missing_bytes: int
     manifest_from: str
     is_proved: bool
+    unmatched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

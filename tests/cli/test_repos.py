@@ -34,6 +34,12 @@ def test_add_without_a_revision_takes_main_and_prints_the_commit_it_pinned(hfpee
     assert node.calls == [("add", {"request": AddRequest(RepoId.parse("acme/tiny"), MAIN)})]
 
 
+def test_a_glob_that_matches_no_file_is_told_in_a_pipe_too(hfpeer: Run, node: StubNode) -> None:
+    node.events = [Planned("acme/tiny", COMMIT, 1, 2, 0, 0, "origin", True, ("*.safetensor",))]
+    ran = hfpeer("model", "add", "-r", "acme/tiny", "--include", "*.json", "--include", "*.safetensor")
+    assert (ran.code, ran.err.count("No file matches --include '*.safetensor'.")) == (0, 1)
+
+
 def test_an_old_answer_about_a_revision_says_its_age(hfpeer: Run, node: StubNode) -> None:
     node.events = [Resolved("acme/tiny", "v1", COMMIT, "origin", 7200, "memory", "silent", "The mirror has none.")]
     err = hfpeer("model", "add", "-r", "acme/tiny", "-v", "v1").err

@@ -16,7 +16,7 @@ from hfpeer.errors import RepoNotFound
 from hfpeer.git.proof import object_id
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer.node.operations.selection import select
+from hfpeer.node.operations.selection import selection_of
 from hfpeer.transfer.events import Finished, OnEvent
 
 
@@ -54,7 +54,7 @@ class CommitNode(MemoryNode):
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:
         manifest = self._manifest(request)
-        selected = {file.path for file in select(manifest, request)}
+        selected = {file.path for file in selection_of(request).files_of(manifest)}
         snapshot = self.snapshot(request.repo)
         return ListedCommit(
             request.repo.full_name,
@@ -76,7 +76,7 @@ class CommitNode(MemoryNode):
         )
 
     async def add(self, request: AddRequest, on_event: OnEvent) -> Finished:
-        files = select(self._manifest(request), request)
+        files = selection_of(request).files_of(self._manifest(request))
         snapshot = self.snapshot(request.repo)
         for file in files:
             target = snapshot / file.path

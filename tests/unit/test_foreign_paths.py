@@ -12,7 +12,6 @@ from dataclasses import replace
 import pytest
 
 from hfpeer import budgets, manifest
-from hfpeer.control.operations import AddRequest
 from hfpeer.endpoint.metadata.hub_json import TreeEntries, info
 from hfpeer.errors import CorruptData, ForgedManifest
 from hfpeer.git import lfs
@@ -20,7 +19,7 @@ from hfpeer.git import proof as gitproof
 from hfpeer.git.proof import commit_body, folder_trees, object_id, prove, root_tree
 from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer.node.operations.selection import select, select_unusable
+from hfpeer.node.operations.selection import Selection
 
 REPO = RepoId.parse("acme/deep")
 BLOB = object_id("blob", b"x")
@@ -119,12 +118,12 @@ def test_a_usable_file_is_refused_among_the_unusable_ones() -> None:
 
 def test_a_pattern_asks_for_them_too() -> None:
     found = proved(["a", "b"], OpaqueEntry("b" * 256, "100644", BLOB), OpaqueEntry("sub", "160000", BLOB))
-    assert [entry.path for entry in select_unusable(found, AddRequest(REPO))] == ["b" * 256]
-    asked = AddRequest(REPO, include=("a*",))
-    assert (len(select(found, asked)), select_unusable(found, asked)) == (1, [])
-    asked = AddRequest(REPO, include=("bb*",))
-    assert (select(found, asked), len(select_unusable(found, asked))) == ([], 1)
-    assert select_unusable(found, AddRequest(REPO, files=(FilePath("a"),))) == []
+    assert [entry.path for entry in Selection().unusable_of(found)] == ["b" * 256]
+    one = Selection(include=("a*",))
+    assert (len(one.files_of(found)), one.unusable_of(found)) == (1, [])
+    other = Selection(include=("bb*",))
+    assert (other.files_of(found), len(other.unusable_of(found)), other.unmatched(found)) == ([], 1, ())
+    assert Selection(named=("a",)).unusable_of(found) == []
 
 
 def test_a_folder_is_no_file_and_no_path_comes_twice() -> None:

@@ -29,7 +29,7 @@ from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
 from hfpeer.names import Commit, path_problem
 from hfpeer.net.tasks import end_tasks
 from hfpeer.node.operations.adopted import take_adopted, take_from_other_caches
-from hfpeer.node.operations.selection import select, select_unusable
+from hfpeer.node.operations.selection import selection_of
 from hfpeer.resolver.commits import Resolution
 from hfpeer.resolver.manifests import FoundManifest
 from hfpeer.resolver.peer_queries import PeerTrust
@@ -131,6 +131,7 @@ class _Add:
         self._repo = request.repo
         self._upstreams = upstreams
         self._on_event = on_event
+        self._selection = selection_of(request)
         self._trust = PeerTrust.of(
             asks_peers=request.uses_peers and not request.is_local_only,
             trusts_peers=request.trusts_peers or parts.trusts_attested,
@@ -161,7 +162,7 @@ class _Add:
         return await in_thread(self._listed, found.manifest)
 
     def _listed(self, manifest: Manifest) -> ListedCommit:
-        selected = {file.path for file in select(manifest, self._request)}
+        selected = {file.path for file in self._selection.files_of(manifest)}
         missing = {file.digest for file in self._store.inventory.missing(manifest.files)}
         verified_at = self._store.inventory.verified_at(self._repo, manifest.files)
         return ListedCommit(
@@ -182,7 +183,7 @@ class _Add:
                 )
                 for file in manifest.files
             ),
-            unusable=tuple(_shown(entry.path) for entry in select_unusable(manifest, self._request)),
+            unusable=tuple(_shown(entry.path) for entry in self._selection.unusable_of(manifest)),
             submodules=tuple(_shown(entry.path) for entry in manifest.opaque if entry.mode == "160000"),
         )
 
@@ -200,11 +201,11 @@ class _Add:
         visibility = await self._begin_visibility_check(commit)
         found = await self._find_manifest(commit)
         manifest = found.manifest
-        files = select(manifest, self._request)
+        files = self._selection.files_of(manifest)
         await in_thread(refuse_unfit, self._store.cache, [(file.path, file.size_bytes) for file in files])
         transfer = self._make_transfer(resolution, found, files)
         missing, adopted_bytes, copied_bytes = await in_thread(self._missing, files)
-        self._on_event(_planned(found, files, missing))
+        self._on_event(_planned(found, files, missing, self._selection.unmatched(manifest)))
         if self._request.is_local_only and missing:
             raise _not_cached(manifest, missing)
         if missing and visibility is not None:
@@ -216,7 +217,7 @@ class _Add:
             await asyncio.wait([visibility], timeout=VISIBILITY_SECONDS)
         await self._remember(resolution)
         snapshot = self._store.snapshot_path(self._repo, commit)
-        unusable = select_unusable(manifest, self._request)
+        unusable = self._selection.unusable_of(manifest)
         if unusable:
             raise _not_storable(manifest, unusable, len(files), snapshot)
         size_bytes, missing_bytes = _size(files), _size(missing)
@@ -365,7 +366,9 @@ def _size(files: Sequence[ManifestFile]) -> int:
     return sum({file.digest: file.size_bytes for file in files}.values())
 
 
-def _planned(found: FoundManifest, files: Sequence[ManifestFile], missing: Sequence[ManifestFile]) -> Planned:
+def _planned(
+    found: FoundManifest, files: Sequence[ManifestFile], missing: Sequence[ManifestFile], unmatched: Sequence[str]
+) -> Planned:
     return Planned(
         repo=found.manifest.repo.full_name,
         commit=found.manifest.commit,
@@ -375,6 +378,7 @@ def _planned(found: FoundManifest, files: Sequence[ManifestFile], missing: Seque
         missing_bytes=_size(missing),
         manifest_from=found.source,
         is_proved=not found.manifest.is_attested,
+        unmatched=tuple(unmatched),
     )
 
 

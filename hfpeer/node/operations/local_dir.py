@@ -25,7 +25,7 @@ from hfpeer.control.operations import AddRequest, CachedFile, Operations
 from hfpeer.errors import BrokenCache
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, Revision
-from hfpeer.node.operations.selection import select
+from hfpeer.node.operations.selection import selection_of
 from hfpeer.transfer.events import FileProgress, Finished, OnEvent, Progressed
 
 _HUGGINGFACE = "/".join(METADATA)
@@ -67,7 +67,7 @@ async def selected_files(node: Operations, request: AddRequest, finished: Finish
             for file in cached.listing
         ),
     )
-    return [listing[file.path] for file in select(manifest, request)]
+    return [listing[file.path] for file in selection_of(request).files_of(manifest)]
 
 
 def fill_folder(
