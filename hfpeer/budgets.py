@@ -157,6 +157,8 @@ MAX_SMALL_BODY_BYTES = 64 * KIB
 closed."""
 MAX_MISSING_PATHS = 20_000
 """Paths missing from a hub's listing that are asked for one by one. A listing that lacks more is refused."""
+MAX_FILES_ASKED_FOR = 2_000
+"""Files of one commit that a hub without a list of digests is asked for one by one. A commit with more is refused."""
 MAX_ODD_POINTERS = 256
 """LFS pointers of one commit that are not in canonical form and have to be fetched. A commit with more is refused."""
 MAX_REDIRECTS = 10

@@ -54,7 +54,8 @@ class Timeouts:
 @dataclass(frozen=True)
 class ApiRequest:
     """One request about a repo. With a `body` it is a POST, which is not repeated at another origin after a
-    redirect."""
+    redirect. `is_head`: a HEAD; its response is the first, redirect or not, that tells etag and size of a linked file.
+    """
 
     url: httpx.URL
     repo: RepoId
@@ -62,6 +63,7 @@ class ApiRequest:
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes | None = None
     max_bytes: int = MAX_ANSWER_BYTES
+    is_head: bool = False
 
 
 class Api:
@@ -137,6 +139,8 @@ class Api:
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 response = await self._send(client, request, access, url)
+                if request.is_head and {"x-linked-etag", "x-linked-size"} <= response.headers.keys():
+                    break
                 target = redirect_target(response)
                 if target is None:
                     break
@@ -144,7 +148,7 @@ class Api:
                 url = target
             else:
                 raise outage(self.name, f"redirects more than {MAX_REDIRECTS} times")
-            if response.status_code >= 300 and is_small(response.headers):
+            if response.status_code >= 300 and not request.is_head and is_small(response.headers):
                 await drain(response)
             self._raise_for_status(response, request)
             yield response
@@ -164,11 +168,14 @@ class Api:
         if self._client is not None:
             await self._client.aclose()
 
-    async def get_document(self, request: ApiRequest, access: Access) -> tuple[Any, httpx.Response]:
-        """The JSON document of a response, and the response."""
+    async def get_document(
+        self, request: ApiRequest, access: Access, *, keeps_siblings: bool = False
+    ) -> tuple[Any, httpx.Response]:
+        """The JSON document of a response, and the response. Without `keeps_siblings` the files in a repo's info are
+        dropped: they may be many, and few callers need them."""
         response = await self.get(request, access)
         try:
-            return await asyncio.to_thread(_parsed, response.content), response
+            return await asyncio.to_thread(_parsed, response.content, keeps_siblings), response
         except (ValueError, RecursionError) as error:
             not_a_hub(self.name, f"{response.url.path} is no JSON", error)
 
@@ -199,7 +206,7 @@ class Api:
         if request.body is not None and origin_of(url) != origin_of(request.url):
             raise BadRedirect("redirects a POST to another origin")
         allowed = await asyncio.to_thread(access.headers_for, url)
-        method = "GET" if request.body is None else "POST"
+        method = "HEAD" if request.is_head else "GET" if request.body is None else "POST"
         built = client.build_request(
             method,
             url,
@@ -230,7 +237,7 @@ class Api:
             raise TransientFault(f"answers {status}{wait}", pause_seconds)
         if status >= 400:
             raise refusal(self.name, status, response.headers, request.repo, request.revision)
-        if status >= 300:
+        if status >= 300 and not request.is_head:
             not_a_hub(self.name, f"it answers {status}")
 
     async def _read_once(self, request: ApiRequest, access: Access) -> httpx.Response:
@@ -254,16 +261,15 @@ class Api:
         await response.aclose()
 
 
-def _parsed(raw: bytes) -> Any:
+def _parsed(raw: bytes, keeps_siblings: bool) -> Any:
     """The document. Raises ValueError, also for a large one that would take many times its size in memory."""
     if len(raw) > LARGE_MESSAGE_BYTES and has_too_many_items(raw):
         raise ValueError("it has too many values for its size")
-    return json.loads(raw, object_hook=_without_siblings)
+    return json.loads(raw, object_hook=None if keeps_siblings else _without_sibling)
 
 
-def _without_siblings(get_document: dict[str, Any]) -> dict[str, Any] | None:
-    """Drops the files in a repo's info: `get_pages` lists them."""
-    return None if "rfilename" in get_document else get_document
+def _without_sibling(found: dict[str, Any]) -> dict[str, Any] | None:
+    return None if "rfilename" in found else found
 
 
 class TransientFault(Exception):

@@ -44,6 +44,42 @@ def read_listing(entries: Iterable[Any]) -> dict[str, TreeEntry]:
     return {file.path: file for file in (_listed(entry) for entry in entries) if file is not None}
 
 
+def read_siblings(siblings: Iterable[Any]) -> dict[str, TreeEntry]:
+    """The files among the siblings of a revision that come with size and digest (`blobs=true`), by path. Raises
+    ValueError for one that the Hub would not send."""
+    return {
+        file.path: file
+        for file in (
+            _listed({**one, "type": "file", "path": one["rfilename"], "oid": one["blobId"], "lfs": _lfs_of(one)})
+            for one in siblings
+            if isinstance(one, Mapping) and {"rfilename", "blobId", "size"} <= one.keys()
+        )
+        if file is not None
+    }
+
+
+def read_headers(path: str, headers: Mapping[str, str]) -> TreeEntry:
+    """A file by the headers of its response. Source: huggingface_hub `get_hf_file_metadata`: the etag is the git blob
+    id of a plain file and the sha256 of an LFS file. Raises ValueError where they do not tell size and digest."""
+    etag = (headers.get("x-linked-etag") or headers.get("etag", "")).removeprefix("W/").strip('"')
+    size = headers.get("x-linked-size") or headers.get("content-length", "")
+    try:
+        if len(etag) == 64:
+            digest, size_bytes = Digest.parse(f"sha256:{etag}"), _size(int(size))
+            blob_id = object_id("blob", pointer_text(digest.hex, size_bytes))
+            return TreeEntry(path, blob_id, size_bytes, digest)
+        digest = Digest.parse(f"git-sha1:{etag}")
+        return TreeEntry(path, digest.hex, _size(int(size)), digest)
+    except (TypeError, ValueError, InvalidName) as error:
+        raise ValueError(f"it tells no size and digest of {path!r}") from error
+
+
+def _lfs_of(sibling: Mapping[str, Any]) -> Any:
+    """The `lfs` of a sibling as the tree API has it."""
+    lfs = sibling.get("lfs")
+    return {"oid": lfs["sha256"], "size": lfs["size"]} if isinstance(lfs, Mapping) and "sha256" in lfs else lfs
+
+
 def _listed(entry: Any) -> TreeEntry | None:
     try:
         if entry["type"] != "file":

@@ -92,4 +92,4 @@ def _until_reset(rate_limit: str) -> float | None:
 
 def is_transient(status: int) -> bool:
     """Whether the same request may succeed a moment later."""
-    return status in (408, 429) or status >= 500
+    return status in (408, 429) or (status >= 500 and status != 501)

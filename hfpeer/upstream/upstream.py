@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
-from hfpeer.budgets import MAX_MISSING_PATHS, MAX_ODD_POINTERS
+from hfpeer.budgets import MAX_ODD_POINTERS
 from hfpeer.errors import AccessDenied, GatedRepo, InvalidName, NotFound, RepoNotFound, RevisionNotFound
 from hfpeer.git import lfs
 from hfpeer.git import proof as gitproof
@@ -29,6 +29,7 @@ from hfpeer.upstream import git, listing
 from hfpeer.upstream.access import Access, Token
 from hfpeer.upstream.api import Api, ApiRequest, Timeouts
 from hfpeer.upstream.connection.clients import Connections
+from hfpeer.upstream.file_lists import MAX_CONCURRENT_REQUESTS, FileLister
 from hfpeer.upstream.range_client import RangeClient, RedirectCache, WantedRange, file_url
 from hfpeer.upstream.reach import Reach
 from hfpeer.upstream.refusals import not_a_hub, outage
@@ -36,8 +37,6 @@ from hfpeer.upstream.refusals import not_a_hub, outage
 log = logging.getLogger(__name__)
 
 UpstreamKind: TypeAlias = Literal["mirror", "origin"]
-PATHS_PER_REQUEST = 500
-MAX_CONCURRENT_REQUESTS = 8
 
 
 def stored_token() -> str | None:
@@ -138,15 +137,20 @@ class Upstream:
 
         Raises ForgedManifest if its listing contradicts its git, and the errors of `resolve`.
         """
+        lister = FileLister(self.name, self._api, self._access, repo, commit)
         proving = asyncio.ensure_future(self._git_snapshot(repo, commit))
         try:
-            listed = await self._list_repo_tree(repo, commit)
+            listed = await lister.list_files()
             snapshot = await proving
         finally:
             await end_tasks([proving])
         if snapshot is None:
+            named = await lister.list_names()
+            listed = await lister.completed(listed, named)
+            if not listed.keys() >= set(named):
+                not_a_hub(self.name, f"its lists of the files of {repo} at {commit.short} differ")
             return listing.attested_manifest(repo, commit, listed)
-        listed = await self._with_paths_info(repo, commit, listed, snapshot)
+        listed = await lister.completed(listed, listing.missing_from(listed, snapshot))
         pointers = await self._raw_pointers(repo, commit, listing.odd_pointers(listed, snapshot))
         return await in_thread(_prove, repo, commit, listed, snapshot, pointers)
 
@@ -242,41 +246,12 @@ class Upstream:
             not_a_hub(self.name, "its info about a repo is no JSON object")
         return info
 
-    async def _list_repo_tree(self, repo: RepoId, commit: Commit) -> dict[str, listing.TreeEntry]:
-        url = self._access.url(f"/api/{repo.api_path}/tree/{commit}?recursive=true&expand=false")
-        return self._read(await self._api.get_pages(ApiRequest(url, repo, commit), self._access))
-
-    def _read(self, entries: list[Any]) -> dict[str, listing.TreeEntry]:
-        try:
-            return listing.read_listing(entries)
-        except ValueError as error:
-            not_a_hub(self.name, str(error), error)
-
     async def _git_snapshot(self, repo: RepoId, commit: Commit) -> git.GitSnapshot | None:
         try:
             return await git.fetch_snapshot(self._api, self._access, repo, commit, self._timeouts.git_seconds)
         except git.NoGit as error:
             log.info("%s gives no proof of %s at %s: %s", self.name, repo, commit.short, error)
             return None
-
-    async def _with_paths_info(
-        self, repo: RepoId, commit: Commit, listed: dict[str, listing.TreeEntry], snapshot: git.GitSnapshot
-    ) -> dict[str, listing.TreeEntry]:
-        """The listing with missing paths added from the paths-info API. The proof refuses it if some are still
-        missing."""
-        missing = listing.missing_from(listed, snapshot)
-        if not missing or len(missing) > MAX_MISSING_PATHS:
-            return listed
-        url = self._access.url(f"/api/{repo.api_path}/paths-info/{commit}")
-        completed = dict(listed)
-        for first in range(0, len(missing), PATHS_PER_REQUEST):
-            paths = missing[first : first + PATHS_PER_REQUEST]
-            form = "&".join([*(f"paths={quote(path, safe='')}" for path in paths), "expand=false"])
-            headers = {"Content-Type": "application/x-www-form-urlencoded"}
-            request = ApiRequest(url, repo, commit, headers, body=form.encode())
-            entries = await self._api.get_json(request, self._access)
-            completed.update(self._read(entries if isinstance(entries, list) else []))
-        return completed
 
     async def _raw_pointers(self, repo: RepoId, commit: Commit, files: list[listing.TreeEntry]) -> dict[str, bytes]:
         """Path -> text of each pointer that cannot be rebuilt."""

@@ -30,6 +30,7 @@ from hfpeer.cache.store import Store
 from hfpeer.errors import BadArchive, EntryNotFound
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest, FilePath
+from hfpeer.node.operations.selection import Selection
 from hfpeer.ranges import PIECE_SIZE_BYTES
 
 WEIGHTS = next(file for file in proved_manifest_of(FILES, MODEL).files if file.path == "weights.bin")
@@ -125,8 +126,8 @@ def test_only_selected_files_are_packed(here: Store, opened: Opener, tmp_path: P
 
 
 def test_a_revision_of_which_no_file_is_selected_is_named(here: Store) -> None:
-    with pytest.raises(EntryNotFound, match=r"No file of datasets/acme/rows at .* is selected"):
-        plan_export(here, revisions(here), select=ending_with(".json"))
+    with pytest.raises(EntryNotFound, match=r"No file of datasets/acme/rows at .* matches '\*\.json'"):
+        plan_export(here, revisions(here), select=Selection(include=("*.json",)).files_of)
 
 
 def ending_with(suffix: str) -> Callable[[Manifest], list[ManifestFile]]:

@@ -21,7 +21,7 @@ from hfpeer.errors import ForgedManifest, HubUnreachable
 from hfpeer.git import pack_reader as pack
 from hfpeer.git import trees
 from hfpeer.names import Commit, RepoId, Revision
-from hfpeer.upstream import api, git
+from hfpeer.upstream import api, file_lists, git
 from hfpeer.upstream import upstream as hub_module
 from hfpeer.upstream.access import Access
 from hfpeer.upstream.api import Api, ApiRequest, Timeouts
@@ -111,10 +111,10 @@ async def test_so_many_paths_are_asked_for_one_by_one_and_no_more(
 ) -> None:
     commit = put(hub, 8)
     hub.inject(faults.truncated_listing(5), path="*/tree/*")
-    assert vars(hub_module)["MAX_MISSING_PATHS"] == budgets.MAX_MISSING_PATHS
-    monkeypatch.setattr(hub_module, "MAX_MISSING_PATHS", 3)
+    assert vars(file_lists)["MAX_MISSING_PATHS"] == budgets.MAX_MISSING_PATHS
+    monkeypatch.setattr(file_lists, "MAX_MISSING_PATHS", 3)
     assert len((await upstream.manifest(ZOO, commit)).files) == 8
-    monkeypatch.setattr(hub_module, "MAX_MISSING_PATHS", 2)
+    monkeypatch.setattr(file_lists, "MAX_MISSING_PATHS", 2)
     asked = len(hub.requests_for("*/paths-info/*"))
     with pytest.raises(ForgedManifest, match="lacks"):
         await upstream.manifest(ZOO, commit)
