@@ -223,9 +223,11 @@ def test_a_site_that_fails_costs_no_byte_and_the_hubs_give_the_rest(world: World
 
 
 def test_an_address_that_has_expired_is_resolved_anew(world: World) -> None:
+    for hub in (world.mirror, world.origin):
+        hub.inject(faults.throttle(20_000, is_shared=True), listener="cdn")
     world.site.inject(faults.expired_signature(), listener="cdn", times=1)
     finished = world.add(files=(), include=("0.*",))
-    assert finished.bytes_by_kind["modelscope"] + finished.bytes_by_kind.get("mirror", 0) == SIZE
+    assert finished.bytes_by_kind["modelscope"] > SIZE / 2 and sum(finished.bytes_by_kind.values()) >= SIZE
 
 
 @pytest.mark.parametrize("fault", [faults.status(500), faults.substituted(b"<html>"), site_faults.no_files()])
