@@ -1,7 +1,8 @@
 """Commits at ModelScope: all changes of a push in as few as fit, each made once.
 
 A commit whose answer is lost may have been made. So the listing is asked before a commit is sent again, and changes
-that are there by now are not sent. The site limits the rate of commits: there is a pause between two.
+that are there by now are not sent. The site limits the rate of commits: there is a pause between two. A commit that is
+too large for the site, or for a proxy in between, is made in halves.
 Source: modelscope_hub `create_commit`, and reports of its users on the limits.
 """
 
@@ -14,13 +15,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hfpeer.errors import BrokenCache
+from hfpeer.errors import BrokenCache, PushRefused
 from hfpeer.modelscope.answers import Transient
 from hfpeer.modelscope.api import MAX_TRIES, SiteApi, SiteRequest, Waits
 from hfpeer.modelscope.listing import list_files
 from hfpeer.modelscope.names import SiteRepo
 from hfpeer.modelscope.plan import Change, batches
 
+TOO_LARGE = (413, 422)
+"""Statuses of a commit with too many bytes or too many changes."""
 PAUSE_SECONDS = 3.0
 """Seconds between two commits of one push."""
 
@@ -34,6 +37,8 @@ class Committer:
         self._branch = branch
         self._source = source
         self._last_at: float | None = None
+        self._updated: frozenset[str] | None = None
+        """Paths that are updated and not created, where the site tells the two apart."""
 
     async def commit(self, changes: Sequence[Change], message: str) -> list[str]:
         """Makes all changes; the ids of the commits, "" for one whose id the site did not tell.
@@ -44,8 +49,23 @@ class Committer:
         made = []
         for number, group in enumerate(groups, 1):
             text = message if len(groups) == 1 else f"{message} ({number}/{len(groups)})"
-            made.append(await self._commit_one(group, text))
+            made += await self._commit_parts(group, text)
         return made
+
+    async def _commit_parts(self, changes: Sequence[Change], message: str) -> list[str]:
+        """One commit, or two of half its size each if it is too large."""
+        try:
+            return [await self._commit_one(changes, message)]
+        except PushRefused as error:
+            if error.facts.get("status") not in TOO_LARGE:
+                raise
+            if len(changes) == 1:
+                raise PushRefused(f"{changes[0].path}: {error.message}", hint=error.hint, **error.facts) from error
+        half = len(changes) // 2
+        return [
+            *await self._commit_parts(changes[:half], message),
+            *await self._commit_parts(changes[half:], message),
+        ]
 
     async def _commit_one(self, changes: Sequence[Change], message: str) -> str:
         waits = Waits(self._api, MAX_TRIES)
@@ -57,6 +77,11 @@ class Committer:
             except Transient as fault:
                 await waits.after(fault)
                 left = await self._not_there(left)
+            except PushRefused as error:
+                # A weak report of users; else every change of a file is "create".
+                if self._updated is not None or "already exist" not in error.message.lower():
+                    raise
+                self._updated = frozenset(await list_files(self._api, self._repo, self._branch))
         return ""
 
     async def _pause(self) -> None:
@@ -93,6 +118,8 @@ class Committer:
         action = {"action": "create", "path": change.path, "type": "normal", "size": 0, "sha256": "", "content": ""}
         if file is None:
             return {**action, "action": "delete", "encoding": ""}
+        if change.path in (self._updated or ()):
+            action["action"] = "update"
         if not file.is_plain_there:
             return {**action, "type": "lfs", "size": file.size_bytes, "sha256": file.sha256, "encoding": ""}
         content = base64.b64encode(self._read(change.path)).decode()

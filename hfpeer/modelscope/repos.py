@@ -1,6 +1,6 @@
 """Repos at ModelScope as such: whether one exists, who may see it, and how to create one.
 
-A repo is created only on purpose. A name that was taken meanwhile counts as created if the repo can be seen.
+A repo is created only on purpose.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ async def find_visibility(api: SiteApi, repo: SiteRepo) -> SiteVisibility | None
     return _VISIBILITIES.get(visibility, "unknown") if isinstance(visibility, int) else "unknown"
 
 
-async def create_repo(api: SiteApi, repo: SiteRepo, *, is_private: bool, license: str) -> None:
+async def create_repo(api: SiteApi, repo: SiteRepo, *, is_private: bool, license: str) -> bool:
     """Creates a repo. `license` is an id of the Hub; a site that refuses it gets `other`.
+
+    Returns false if another program has created it meanwhile: its visibility is then another's choice.
 
     Raises NameTaken if the name belongs to a repo that this token may not see, AccessDenied, PushRefused.
     Source: modelscope_hub `create_repo`: JSON for a model, a form for a dataset.
@@ -68,6 +70,8 @@ async def create_repo(api: SiteApi, repo: SiteRepo, *, is_private: bool, license
                 hint="Choose another name with --to, or use a token of its owner.",
                 **error.facts,
             ) from error
+        return False
+    return True
 
 
 async def _appeared(api: SiteApi, repo: SiteRepo) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -520,12 +521,50 @@ def test_the_rests_of_one_request_have_a_largest_sum(bench: Bench, monkeypatch: 
 def test_a_repo_that_appears_meanwhile_is_used_and_one_that_is_hidden_is_told(bench: Bench) -> None:
     appear = faults.before(lambda: bench.site.storage.create("model", "team/tiny"))
     with bench.site.inject(appear, path="/api/v1/models", method="POST", times=1):
-        assert bench.push().state == "pushed"
+        report = bench.push()
+    assert (report.state, report.is_created, report.visibility) == ("pushed", False, "public")
     bench.site.put_repo("model", "bob/tiny", {"a.txt": b""}, visibility=PRIVATE)
     taken = faults.refused(400, "该名称已被注册使用，请重新命名", 10010101001)
     hidden = bench.site.inject(taken, path="/api/v1/models", method="POST")
     with hidden, pytest.raises(NameTaken, match="already, and this token may not see it"):
         bench.push("bob/tiny")
+
+
+def test_a_public_repo_that_appears_meanwhile_gets_nothing_that_is_to_be_private(bench: Bench) -> None:
+    appear = faults.before(lambda: bench.site.storage.create("model", "team/tiny"))
+    appearing = bench.site.inject(appear, path="/api/v1/models", method="POST", times=1)
+    with appearing, pytest.raises(AccessDenied, match="is public, and --private was said"):
+        bench.push(wish="private")
+    assert bench.site.files("team/tiny") == {} and not bench.site.uploads.all
+
+
+def test_a_commit_that_is_too_large_for_the_site_is_made_in_parts(bench: Bench) -> None:
+    bench.site.behaviour.max_actions = 3
+    report = bench.push()
+    assert len(report.commits) == 3 and bench.site.files("team/tiny") == sha256s(FILES)
+    too_large = bench.site.inject(faults.html(413), path=COMMIT)
+    with too_large, pytest.raises(PushRefused, match=r"\.gitattributes: .* takes no message of this size"):
+        bench.push("team/small")
+
+
+def test_files_are_updated_where_the_site_tells_that_from_creating(bench: Bench) -> None:
+    bench.site.put_repo("model", "team/tiny", {"config.json": b"old"})
+
+    def fault(request: Any, answer: Any) -> Any:
+        actions = json.loads(request.body)["actions"]
+        if any(each["path"] == "config.json" and each["action"] == "create" for each in actions):
+            return faults.refused(400, "A file with this name already exists")(request, answer)
+        return answer(request)
+
+    with bench.site.inject(fault, path=COMMIT):
+        bench.push()
+    assert bench.site.files("team/tiny") == sha256s(FILES)
+
+
+def test_a_file_whose_sha256_the_site_does_not_tell_is_named_and_no_failure(bench: Bench) -> None:
+    with bench.site.inject(faults.entry_with("config.json", Sha256=None), path=LIST):
+        report = bench.push()
+    assert [note for note in report.notes if "no sha256 of 1 files" in note and "config.json" in note]
 
 
 def test_a_licence_that_the_site_does_not_take_becomes_other(bench: Bench) -> None:

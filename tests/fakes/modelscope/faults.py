@@ -87,7 +87,7 @@ def entry_with(path: str, **fields: Any) -> Fault:
     """A listing in which the entry of a path has other values: Sha256=None, IsLFS=True…"""
 
     def alter(document: dict[str, Any]) -> None:
-        for entry in document["Data"]["Files"] or ():
+        for entry in (document["Data"] or {}).get("Files") or ():
             if entry["Path"] == path:
                 entry.update(fields)
 
@@ -96,7 +96,7 @@ def entry_with(path: str, **fields: Any) -> Fault:
 
 def no_files() -> Fault:
     """A listing whose `Files` is null."""
-    return altered(lambda document: document["Data"].update(Files=None))
+    return altered(lambda document: (document["Data"] or {}).update(Files=None))
 
 
 def object_error(message: str = "object is locked") -> Fault:

@@ -17,7 +17,7 @@ from hfpeer.modelscope.api import SiteApi
 from hfpeer.modelscope.commits import Committer
 from hfpeer.modelscope.files import SourceFile
 from hfpeer.modelscope.listing import list_files
-from hfpeer.modelscope.names import DEFAULT_BRANCH
+from hfpeer.modelscope.names import DEFAULT_BRANCH, SiteVisibility
 from hfpeer.modelscope.plan import Change, Comparison, compare
 from hfpeer.modelscope.repos import OTHER_LICENSE, create_repo, find_visibility
 from hfpeer.modelscope.uploads import SiteBlob, Upload, Uploader, ask_wanted
@@ -106,10 +106,7 @@ class _Push:
     async def run(self) -> PushReport:
         listed = self._source.listed
         is_private = is_private_there(self._request, listed.visibility)
-        there = await find_visibility(self._api, self._target)
-        error = check_target(self._request, self._api.site, there, listed.visibility, is_private=is_private)
-        if error is not None:
-            raise error
+        there = await self._find_target(is_private=is_private)
         if there is None and not self._request.creates:
             raise RepoNotFound(
                 f"{self._api.site} has no repo {self._target} that this token may see, and --no-create was said.",
@@ -125,24 +122,33 @@ class _Push:
             )
         files = await self._source.files()
         if is_absent and not is_dry_run:
-            await create_repo(self._api, self._target, is_private=is_private, license=await self._license(files))
-            self._is_created = True
-        comparison = await self._compare(files, is_absent=is_absent and is_dry_run)
+            license = await self._license(files)
+            self._is_created = await create_repo(self._api, self._target, is_private=is_private, license=license)
+            if not self._is_created:
+                there = await self._find_target(is_private=is_private)
+        has_listing = not (is_absent and is_dry_run)
+        files_there = await list_files(self._api, self._target, self._request.branch) if has_listing else {}
+        comparison = compare(files, files_there, [*listed_paths(listed)])
         report = self._begun(files, comparison)
         shown = ("private" if is_private else "public") if there is None else there
         report = replace(report, visibility=shown, notes=self._notes(shown))
         wanted = await self._ask_wanted(comparison, is_absent=is_absent)
         report = _with_blobs(report, comparison, wanted)
-        report = replace(report, is_stored_known=not (is_absent and is_dry_run))
+        report = replace(report, is_stored_known=has_listing)
         pruned = comparison.prunable if self._request.prunes else ()
         report = replace(report, pruned=pruned, extra=tuple(path for path in report.extra if path not in pruned))
         if is_dry_run:
             return replace(report, is_dry_run=True, fetched_bytes=self._source.fetched_bytes)
         return await self._send(report, files, comparison, wanted)
 
-    async def _compare(self, files: Sequence[SourceFile], *, is_absent: bool) -> Comparison:
-        there = {} if is_absent else await list_files(self._api, self._target, self._request.branch)
-        return compare(files, there, [*listed_paths(self._source.listed)])
+    async def _find_target(self, *, is_private: bool) -> SiteVisibility | None:
+        """Who may see the target; None if it does not exist. Raises AccessDenied if it would show too much."""
+        there = await find_visibility(self._api, self._target)
+        visibility = self._source.listed.visibility
+        error = check_target(self._request, self._api.site, there, visibility, is_private=is_private)
+        if error is not None:
+            raise error
+        return there
 
     async def _ask_wanted(self, comparison: Comparison, *, is_absent: bool) -> dict[SiteBlob, SourceFile]:
         """The blobs that the site has not stored, each with one of its files."""
@@ -179,7 +185,7 @@ class _Push:
         if changes:
             committer = Committer(self._api, self._target, self._request.branch, self._source.path)
             commits = await committer.commit(changes, self._message())
-            await self._check(files)
+            report = replace(report, notes=(*report.notes, *await self._check(files)))
         stored = {upload.blob for upload in sent}
         return replace(
             report,
@@ -192,17 +198,30 @@ class _Push:
             commits=tuple(commits),
         )
 
-    async def _check(self, files: Sequence[SourceFile]) -> None:
-        """Compares again. Raises PushRefused if the site lists other files than those that were committed."""
-        comparison = await self._compare(files, is_absent=False)
-        if comparison.changed:
-            names = ", ".join(_paths(comparison.changed)[:3])
+    async def _check(self, files: Sequence[SourceFile]) -> tuple[str, ...]:
+        """Compares again. Returns a note on files whose sha256 the site does not tell.
+
+        Raises PushRefused if it lists other files than those that were committed.
+        """
+        there = await list_files(self._api, self._target, self._request.branch)
+        comparison = compare(files, there, [*listed_paths(self._source.listed)])
+        untold = {
+            file.path
+            for file in comparison.different
+            if (there[file.path].sha256, there[file.path].size_bytes) == (None, file.size_bytes)
+        }
+        wrong = [path for path in _paths(comparison.changed) if path not in untold]
+        if wrong:
             raise PushRefused(
-                f"After the commit {self._api.site} still lists other bytes of {len(comparison.changed)} files of "
-                f"{self._target}: {names}.",
+                f"After the commit {self._api.site} still lists other bytes of {len(wrong)} files of {self._target}: "
+                f"{', '.join(wrong[:3])}.",
                 hint="Another program may have committed meanwhile. Run the same command again.",
                 repo=str(self._target),
             )
+        if not untold:
+            return ()
+        names = ", ".join(sorted(untold)[:3])
+        return (f"{self._api.site} tells no sha256 of {len(untold)} files, so only sizes were compared: {names}.",)
 
     def _begun(self, files: Sequence[SourceFile], comparison: Comparison) -> PushReport:
         listed = self._source.listed
