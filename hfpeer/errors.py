@@ -69,6 +69,12 @@ class BuildFailed(HfpeerError):
     code = "build_failed"
 
 
+class ConversionFailed(HfpeerError):
+    """A file of a dataset cannot be read as what its name says, or its rows do not fit the shape."""
+
+    code = "conversion_failed"
+
+
 class InvalidName(HfpeerError):
     """A repo, revision, path, address, port or setting is malformed."""
 

@@ -7,32 +7,26 @@ client keeps beside them. An argument that cannot take effect raises InvalidName
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 import logging
 import os
-from collections.abc import Coroutine, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from hfpeer.config.keys import UpstreamSetting
-from hfpeer.config.settings import Settings, over_cache, read_settings
+from hfpeer.config.settings import Settings
 from hfpeer.control.operations import AddRequest, Operations
-from hfpeer.errors import AccessDenied, InvalidName
+from hfpeer.errors import InvalidName
 from hfpeer.names import MAIN, FilePath, RepoId, RepoType, Revision
+from hfpeer.node.calls import is_offline, run, settings_of, token_of
 from hfpeer.node.session import open_session
 from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.events import Event, Finished, Planned, Progressed
-from hfpeer.upstream.auth import environment_token
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
-_TRUE = ("1", "ON", "YES", "TRUE")
 
 
 def snapshot_download(
@@ -71,11 +65,11 @@ def snapshot_download(
         revision=Revision.parse(revision) if revision else MAIN,
         include=_patterns("allow_patterns", allow_patterns),
         exclude=_patterns("ignore_patterns", ignore_patterns),
-        is_local_only=local_files_only or _is_offline(os.environ),
-        token=_token(token),
+        is_local_only=local_files_only or is_offline(os.environ),
+        token=token_of(token),
     )
-    settings = _settings(cache_dir, endpoint)
-    return str(_run(_bring(settings, request, _folder(local_dir), tqdm_class)))
+    settings = settings_of(cache_dir, endpoint)
+    return str(run(_bring(settings, request, _folder(local_dir), tqdm_class)))
 
 
 def hf_hub_download(
@@ -110,11 +104,11 @@ def hf_hub_download(
         repo=_repo(repo_id, repo_type),
         revision=Revision.parse(revision) if revision else MAIN,
         files=(path,),
-        is_local_only=local_files_only or _is_offline(os.environ),
-        token=_token(token),
+        is_local_only=local_files_only or is_offline(os.environ),
+        token=token_of(token),
     )
-    settings = _settings(cache_dir, endpoint)
-    return str(_run(_bring(settings, request, _folder(local_dir), tqdm_class)) / path)
+    settings = settings_of(cache_dir, endpoint)
+    return str(run(_bring(settings, request, _folder(local_dir), tqdm_class)) / path)
 
 
 async def _bring(settings: Settings, request: AddRequest, local_dir: Path | None, tqdm_class: type[Any] | None) -> Path:
@@ -173,80 +167,6 @@ def _patterns(name: str, patterns: Sequence[str] | str | None) -> tuple[str, ...
     if name == "allow_patterns" and patterns is not None and not patterns:
         raise InvalidName("allow_patterns is empty, so nothing would match.", hint="Leave it out to take all files.")
     return (patterns,) if isinstance(patterns, str) else tuple(patterns or ())
-
-
-def _is_offline(environ: Mapping[str, str]) -> bool:
-    """Whether the environment forbids requests, as huggingface_hub reads it."""
-    return any(environ.get(name, "").upper() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
-
-
-def _token(token: bool | str | None) -> str | None:
-    """The token of a request. None: the node uses the one that the user stored. Empty: the request is anonymous."""
-    if isinstance(token, str):
-        return token
-    if token is False:
-        return ""
-    found = environment_token(os.environ)
-    if token is True and not found and not _has_stored_token():
-        raise AccessDenied("token=True, but you are not logged in.", hint="`hfpeer auth login` asks for a token.")
-    return found
-
-
-def _has_stored_token() -> bool:
-    from hfpeer.upstream.upstream import stored_token
-
-    return stored_token() is not None
-
-
-def _settings(cache_dir: str | Path | None, endpoint: str | None) -> Settings:
-    """The settings in force, with the cache and the endpoint of a call.
-
-    Another cache or endpoint makes another node: it gets a home of its own below the first one, because a catalog
-    describes one cache. No daemon has that home.
-    """
-    settings = read_settings(os.environ)
-    cache = settings.cache if cache_dir is None else Path(cache_dir).expanduser().resolve()
-    upstreams = settings.upstreams if endpoint is None else (UpstreamSetting("origin", endpoint.rstrip("/")),)
-    if (cache.resolve(), upstreams) == (settings.cache.resolve(), settings.upstreams):
-        return settings
-    return over_cache(settings, cache, endpoint)
-
-
-# Running
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Runs `work` to its end, in a thread of its own where this one already runs an event loop."""
-    return _run_in_thread(work) if _is_loop_running() else asyncio.run(work)
-
-
-def _is_loop_running() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
-    started: concurrent.futures.Future[tuple[asyncio.AbstractEventLoop, asyncio.Task[T]]] = concurrent.futures.Future()
-
-    async def supervised() -> T:
-        task = asyncio.ensure_future(work)
-        started.set_result((asyncio.get_running_loop(), task))
-        return await task
-
-    with concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="hfpeer-download") as pool:
-        outcome = pool.submit(asyncio.run, supervised())
-        try:
-            return outcome.result()
-        except BaseException:
-            # Ctrl-C comes to this thread, not to the pool's: cancel the work there, because the pool waits for it.
-            if not outcome.done():
-                loop, task = started.result()
-                with suppress(RuntimeError):
-                    loop.call_soon_threadsafe(task.cancel)
-            raise
 
 
 class _Bar:

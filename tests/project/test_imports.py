@@ -48,6 +48,11 @@ BREACHES = {
         "import hfpeer.node.operations.modelscope.pushing",
     ),
     "inside the peers too": ("hfpeer/peers/range_client.py", "import hfpeer.peers.client"),
+    "inside the conversions too": ("hfpeer/conversion/plan.py", "import hfpeer.conversion.part"),
+    "inside the operation of a conversion too": (
+        "hfpeer/node/operations/conversion/requests.py",
+        "import hfpeer.node.operations.conversion.planning",
+    ),
     "inside the resolver too": ("hfpeer/resolver/copies.py", "import hfpeer.resolver.commits"),
     "inside the node too": ("hfpeer/node/identity.py", "import hfpeer.node.session"),
     "inside the operations too": ("hfpeer/node/operations/selection.py", "import hfpeer.node.operations.adding"),
@@ -66,6 +71,7 @@ BREACHES = {
     "huggingface_hub only where tokens are": ("hfpeer/node/download.py", "import huggingface_hub"),
     "dulwich only where git is spoken": ("hfpeer/manifest.py", "import dulwich"),
     "pyarrow only where Arrow files are read": ("hfpeer/prepared/listing.py", "import pyarrow"),
+    "orjson only in conversions": ("hfpeer/prepared/listing.py", "import orjson"),
     "datasets only in the program that the user's Python runs": ("hfpeer/prepared/arrow/shards.py", "import datasets"),
     "httpx only where somebody is asked": ("hfpeer/config/settings.py", "import httpx"),
 }

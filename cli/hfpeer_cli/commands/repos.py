@@ -12,6 +12,7 @@ import click
 from hfpeer.control.operations import AddRequest
 from hfpeer.names import MAIN, FilePath, RepoId, RepoType, Revision
 from hfpeer.transfer.events import Finished
+from hfpeer_cli.commands.convert import convert
 from hfpeer_cli.commands.local_dir import add_and_list, fill, filled_lines
 from hfpeer_cli.commands.prepared import add_prepared
 from hfpeer_cli.grammar import FILE, FOLDER, REVISION, Noun, RepoWord, Word, pass_invocation
@@ -45,6 +46,7 @@ def make_noun(type: RepoType) -> Noun:
         define(noun, type, f"hfpeer {type.value}", example)
     if type is RepoType.DATASET:
         add_prepared(noun, f"hfpeer {type.value}", example)
+        noun.add_command(convert)
     return noun
 
 

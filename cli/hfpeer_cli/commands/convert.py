@@ -1,0 +1,220 @@
+"""`hfpeer dataset convert`: a dataset as files that trainers read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hfpeer.errors import InvalidName
+from hfpeer.names import MAIN, RepoId, RepoType, Revision
+from hfpeer_cli.grammar import FOLDER, REVISION, RepoWord, Verb, Word, pass_invocation
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.progress import watching
+
+if TYPE_CHECKING:
+    from hfpeer.conversion.results import ConversionReport
+    from hfpeer.node.operations.conversion.planning import Planned
+    from hfpeer.node.operations.conversion.requests import ConversionRequest
+
+MAX_MISSES = 10
+"""At most this many missing pictures are printed; JSON has more."""
+EXIT_MISSING = 4
+
+
+def _share(text: str) -> tuple[int, int]:
+    """`0/4` as (0, 4). Raises InvalidName."""
+    number, slash, of = text.partition("/")
+    if not slash or not number.isdigit() or not of.isdigit() or int(number) >= int(of):
+        raise InvalidName(f"{text!r} is no share of the parts.", hint="Write K/N, from 0/N to N-1/N.", value=text)
+    return int(number), int(of)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """`question=query` as a pair. Raises InvalidName."""
+    old, equals, new = text.partition("=")
+    if not equals or not old or not new:
+        raise InvalidName(f"{text!r} renames no column.", hint="Write OLD=NEW.", value=text)
+    return old, new
+
+
+@click.command(
+    "convert",
+    cls=Verb,
+    examples=[
+        "hfpeer dataset convert -r rajpurkar/squad -o data/squad",
+        "hfpeer dataset convert -r rajpurkar/squad -s 'train[:1000]' -s validation -o data/squad --single",
+        "hfpeer dataset convert -r lmms-lab/MMBench_EN -s dev --max-samples 200 --seed 0 -o data/mmbench",
+        "hfpeer dataset convert -r rajpurkar/squad -o data/squad --part 0/8",
+    ],
+)
+@click.option("-r", "--repo", type=RepoWord(RepoType.DATASET), required=True, metavar="REPO", help="NAME or ORG/NAME.")
+@click.option("-v", "--revision", type=REVISION, metavar="REV", help="A branch, a tag, refs/pr/N or a commit id.")
+@click.option("-c", "--config", default="", metavar="NAME", help="The config of the dataset.")
+@click.option(
+    "-s", "--split", "splits", multiple=True, metavar="SPLIT", help="train, 'train[:1000]', 'dev=train[90%:]', a+b."
+)
+@click.option("-o", "--output", type=FOLDER, required=True, metavar="DIR", help="The folder to write.")
+@click.option("--format", "--to", "to", metavar="FORMAT", help="jsonl (the default) or parquet.")
+@click.option("--single", is_flag=True, help="One file for each split, instead of one for each source file.")
+@click.option("--max-samples", type=click.IntRange(0), metavar="N", help="At most N rows of each split: the first.")
+@click.option("--seed", type=int, metavar="N", help="Draw the --max-samples rows at random, always the same ones.")
+@click.option("--columns", type=Word("names", _names), default="", metavar="A,B", help="Only these columns.")
+@click.option(
+    "--rename", "renamed", type=Word("names", _pair), multiple=True, metavar="OLD=NEW", help="Rename a column."
+)
+@click.option("--labels", type=click.Choice(["names", "keep"]), default="names", help="keep: numbers of labels stay.")
+@click.option(
+    "--images",
+    type=click.Choice(["save", "ref", "base64", "embed", "drop"]),
+    help="Pictures and sounds: as files, as addresses in the commit, as text, in the Parquet, or not at all.",
+)
+@click.option(
+    "--image-root",
+    "image_roots",
+    multiple=True,
+    metavar="DIR",
+    help="Where pictures lie that rows only name: a folder, a zip, or repo:PATH in the commit.",
+)
+@click.option("--image-column", "image_columns", multiple=True, metavar="NAME", help="A column of names of pictures.")
+@click.option(
+    "--missing", type=click.Choice(["fail", "keep", "drop"]), default="fail", help="What a missing picture does."
+)
+@click.option("--name", default="", metavar="NAME", help="The beginning of the names of files; else that of the repo.")
+@click.option("--jobs", type=click.IntRange(1, 256), default=1, metavar="N", help="Convert in N processes.")
+@click.option("--part", "share", type=Word("share", _share), metavar="K/N", help="Only each Nth part, from K on.")
+@click.option("--plan", "plan_only", is_flag=True, help="Print the parts and what has to come. Make nothing.")
+@click.option("--restart", is_flag=True, help="Remove what another conversion left in DIR, and begin anew.")
+@click.option("--python", metavar="PROGRAM", help="The Python whose `datasets` says which files a config is made of.")
+@click.option("--local-only", is_flag=True, help="Use only the cache; ask no peer and no hub.")
+@click.option("--no-peers", is_flag=True, help="Ask only mirrors and the origin.")
+@click.option("--trust-peers", is_flag=True, help="Take a manifest without proof from a peer.")
+@click.pass_context
+@pass_invocation
+def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId, **words: Any) -> None:
+    """Convert a dataset to files that trainers read.
+
+    Brings the files of the commit that are needed, one after the other, and converts what has come. Memory stays small
+    whatever the dataset. The same commit and options give the same bytes on every machine. Run it again after an
+    interruption: what is done stays. Prints the folder.
+    """
+    request = _request(invocation, repo, words)
+    invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
+    output = invocation.output
+    with watching(output, names_revision=words["revision"] is not None) as on_event:
+        if words["plan_only"]:
+            planned = invocation.run_in_loop(lambda node: _plan(node, invocation, request, on_event))
+        else:
+            report = invocation.run_in_loop(lambda node: _convert(node, invocation, request, on_event))
+    if words["plan_only"]:
+        _print_plan(invocation, planned)
+        return
+    output.result(report.folder, report)
+    _note_report(invocation, report)
+    if report.missing and request.options.missing == "fail":
+        ctx.exit(EXIT_MISSING)
+
+
+async def _convert(node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any) -> ConversionReport:
+    from hfpeer.node.operations.conversion.converting import convert
+    from hfpeer.node.operations.prepared.places import SetPlaces
+
+    return await convert(node, SetPlaces(invocation.settings), request, on_event)
+
+
+async def _plan(node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any) -> Planned:
+    from hfpeer.node.operations.conversion.planning import plan_conversion
+    from hfpeer.node.operations.conversion.progress import ConversionProgress
+    from hfpeer.node.operations.prepared.places import SetPlaces
+
+    return await plan_conversion(node, SetPlaces(invocation.settings), request, ConversionProgress(on_event))
+
+
+def _request(invocation: Invocation, repo: RepoId, words: dict[str, Any]) -> ConversionRequest:
+    from hfpeer.conversion.options import ConversionOptions
+    from hfpeer.node.operations.conversion.requests import Access, ConversionRequest
+    from hfpeer.upstream.auth import environment_token
+
+    if words["local_only"] and words["no_peers"]:
+        raise click.UsageError("--local-only already asks no peers; give one of the two.")
+    options = ConversionOptions(
+        words["name"] or repo.name,
+        words["config"],
+        words["splits"],
+        words["to"] or "jsonl",
+        is_single=words["single"],
+        max_samples=words["max_samples"],
+        seed=words["seed"],
+        images=words["images"] or "",
+        image_columns=words["image_columns"],
+        missing=words["missing"],
+        labels=words["labels"],
+        columns=words["columns"] or (),
+        renamed=words["renamed"],
+    )
+    revision: Revision | None = words["revision"]
+    folder: Path = words["output"]
+    return ConversionRequest(
+        repo,
+        folder,
+        options,
+        revision or MAIN,
+        words["image_roots"],
+        access=Access(
+            words["local_only"] or _is_offline(invocation),
+            not words["no_peers"],
+            words["trust_peers"],
+            environment_token(invocation.environ),
+        ),
+        jobs=words["jobs"],
+        share=words["share"],
+        restarts=words["restart"],
+        python=words["python"],
+    )
+
+
+def _is_offline(invocation: Invocation) -> bool:
+    from hfpeer.node.calls import is_offline
+
+    return is_offline(invocation.environ)
+
+
+def _print_plan(invocation: Invocation, planned: Planned) -> None:
+    from hfpeer.node.operations.conversion.planning import missing_sources
+
+    plan, missing = planned.plan, list(missing_sources(planned))
+    sizes = {"size_bytes": sum(file.size_bytes for file in plan.sources)}
+    sizes["missing_bytes"] = sum(file.size_bytes for file in missing)
+    lines = [
+        f"{plan.file_of(part)}  {part.files[0].path}  {human_size(part.size_bytes)}"
+        + ("" if part.take is None else f"  {counted(part.take, 'row')}")
+        for part in plan.parts
+    ]
+    invocation.output.result(lines, {**plan.to_json(), **sizes})
+    invocation.output.note(
+        f"{counted(len(plan.parts), 'part')} of {counted(len(plan.sources), 'file')}, "
+        f"{human_size(sizes['size_bytes'])}; to fetch: {human_size(sizes['missing_bytes'])}."
+    )
+
+
+def _note_report(invocation: Invocation, report: ConversionReport) -> None:
+    output = invocation.output
+    pictures = f", {counted(report.pictures, 'picture')}" if report.pictures else ""
+    output.note(
+        f"{counted(report.rows, 'row')} of {report.repo} at {report.commit[:12]} in "
+        f"{counted(len(report.files) or report.parts, 'file')}{pictures}, {human_size(report.size_bytes)}; "
+        f"{report.parts:,} of {counted(report.parts_total, 'part')} done"
+        + (f", {report.kept_parts:,} from before" if report.kept_parts else "")
+        + f"; {human_size(report.fetched_bytes)} fetched."
+    )
+    output.note(f"{count:,} times {what}." for what, count in report.replaced.items())
+    for miss in report.misses[:MAX_MISSES]:
+        output.note(f"missing: {miss.name} ({miss.source}, row {miss.row:,}, column {miss.column})")
+    if report.missing:
+        output.note(f"{counted(report.missing, 'picture')} not found: name their folders with --image-root.")

@@ -1,0 +1,75 @@
+"""Joins the files of the parts of a split to one file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hfpeer.conversion.writers.hashed import HashedFile
+from hfpeer.errors import ConversionFailed
+from hfpeer.system.cancellation import check_stop
+
+BLOCK_BYTES = 1024 * 1024
+
+
+def joined(format: str, parts: Sequence[Path], target: Path) -> tuple[int, str]:
+    """Writes the parts, in order, as one file. Returns its size and SHA-256. Raises ConversionFailed for parts whose
+    columns do not go together."""
+    with HashedFile(target) as file:
+        if format == "parquet":
+            _join_parquet(parts, file)
+        else:
+            _join_lines(parts, file, has_heading=format == "tsv")
+    return file.size_bytes, file.sha256
+
+
+def _join_lines(parts: Sequence[Path], file: HashedFile, *, has_heading: bool) -> None:
+    heading: bytes | None = None
+    for part in parts:
+        with part.open("rb") as source:
+            if has_heading:
+                first = source.readline()
+                if first and heading is None:
+                    heading = first
+                    file.write(first)
+                elif first and first != heading:
+                    raise ConversionFailed(
+                        "The parts of a split have different columns, so they make no one table.",
+                        hint="Choose columns that all rows have with --columns.",
+                    )
+            while block := source.read(BLOCK_BYTES):
+                check_stop()
+                file.write(block)
+
+
+def _join_parquet(parts: Sequence[Path], file: HashedFile) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schemas = [pq.read_schema(part) for part in parts]
+    with_columns = [schema for schema in schemas if schema.names] or schemas[:1]
+    try:
+        schema = pa.unify_schemas(with_columns, promote_options="permissive")
+    except pa.ArrowException as error:
+        raise ConversionFailed(
+            f"The parts of a split have different types: {error}", hint="Leave --single out, or choose --columns."
+        ) from error
+    with pq.ParquetWriter(file, schema, compression="snappy") as writer:
+        for part in parts:
+            with pq.ParquetFile(part, pre_buffer=False) as source:
+                for index in range(source.num_row_groups):
+                    check_stop()
+                    writer.write_table(_with_schema(source.read_row_group(index), schema))
+
+
+def _with_schema(table: Any, schema: Any) -> Any:
+    import pyarrow as pa
+
+    columns = [
+        table.column(field.name).cast(field.type)
+        if field.name in table.column_names
+        else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
+    return pa.table(columns, schema=schema)

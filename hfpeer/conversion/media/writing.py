@@ -1,0 +1,132 @@
+"""Writes the pictures of one part, byte by byte as they are: as files named by hash, as references, or as base64.
+
+Equal pictures are one file. A file is written in the folder of the part and renamed, so that one with its final name is
+whole; after a power cut a shorter one is written again.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+
+from hfpeer.conversion.media.kinds import media_name, suffix_of
+from hfpeer.conversion.media.roots import Found, ImageRoots, is_address
+from hfpeer.conversion.results import MAX_NAMED, Miss
+
+MAX_KNOWN = 200_000
+"""At most this many names of written pictures are kept, to spare a look at the disk."""
+
+
+class RowDropped:
+    """In the place of a picture that is missing: its row is to be left out."""
+
+
+ROW_DROPPED = RowDropped()
+
+
+class MediaWriter:
+    """The pictures of one part. `reference` is the address of the commit, `folder` where `images/` is, `scratch` the
+    folder for unfinished files."""
+
+    def __init__(
+        self,
+        way: str,
+        when_missing: str,
+        roots: ImageRoots,
+        folder: Path,
+        scratch: Path,
+        reference: str,
+    ) -> None:
+        self._way = way
+        self._when_missing = when_missing
+        self._roots = roots
+        self._folder = folder
+        self._scratch = scratch
+        self._reference = reference
+        self._known: dict[bytes, str] = {}
+        self._made: set[str] = set()
+        self.pictures = 0
+        self.missing = 0
+        self.misses: list[Miss] = []
+
+    def value(
+        self, content: bytes | memoryview | None, path: str | None, source: str, row: int, column: str
+    ) -> str | RowDropped | None:
+        """What a row has in the place of a picture; None for none."""
+        if content is None and not path:
+            return None
+        if content is None:
+            assert path is not None
+            if is_address(path):
+                return path
+            found = self._roots.find(path, source)
+            if found is None:
+                return self._missed(path, source, row, column)
+            self.pictures += 1
+            return self._written_found(found, path)
+        self.pictures += 1
+        if self._way == "ref":
+            return f"{self._reference}/{source}#{column}[{row}]"
+        return self._written(content, path)
+
+    def found_bytes(self, path: str, source: str, row: int, column: str) -> bytes | RowDropped | None:
+        """The bytes of a picture that a row names, for a format that has them in it."""
+        found = self._roots.find(path, source)
+        if found is None:
+            missed = self._missed(path, source, row, column)
+            return missed if isinstance(missed, RowDropped) else None
+        return found.content
+
+    def _written_found(self, found: Found, path: str) -> str:
+        if self._way != "ref":
+            return self._written(found.content, path)
+        if not found.place:
+            return path
+        place = f"{self._reference}/{found.place}"
+        return f"zip://{found.inside}::{place}" if found.inside else place
+
+    def _written(self, content: bytes | memoryview, path: str | None) -> str:
+        if self._way == "base64":
+            return base64.b64encode(content).decode("ascii")
+        return self.saved(content, path)
+
+    def saved(self, content: bytes | memoryview, path: str | None) -> str:
+        """Writes a picture as a file, unless it is there. Returns its path below the folder."""
+        hashed = hashlib.sha256(content)
+        known = self._known.get(hashed.digest())
+        if known is not None:
+            return known
+        name = media_name(hashed.hexdigest(), suffix_of(content, path))
+        target = self._folder / name
+        if not _has_size(target, len(content)):
+            self._put(target, content)
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[hashed.digest()] = name
+        return name
+
+    def _put(self, target: Path, content: bytes | memoryview) -> None:
+        parent = str(target.parent)
+        if parent not in self._made:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._made.add(parent)
+        fresh = self._scratch / f"{target.name}.partial"
+        with fresh.open("wb") as file:
+            file.write(content)
+        fresh.replace(target)
+
+    def _missed(self, path: str, source: str, row: int, column: str) -> str | RowDropped | None:
+        self.missing += 1
+        if len(self.misses) < MAX_NAMED:
+            self.misses.append(Miss(source, row, column, path[:500]))
+        if self._when_missing == "drop":
+            return ROW_DROPPED
+        return path if self._when_missing == "keep" else None
+
+
+def _has_size(path: Path, size_bytes: int) -> bool:
+    try:
+        return path.stat().st_size == size_bytes
+    except FileNotFoundError:
+        return False

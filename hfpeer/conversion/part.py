@@ -1,0 +1,254 @@
+"""Converts one part: from files of the commit to one file of the output. A function of the plan and of these files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from hfpeer.conversion.extra import need_libraries
+from hfpeer.conversion.media.roots import ImageRoots, is_address, places_in_commit
+from hfpeer.conversion.media.writing import MediaWriter
+from hfpeer.conversion.output import OutputFolder, PartWork
+from hfpeer.conversion.plan import ConversionPlan, Part
+from hfpeer.conversion.results import PartReport
+from hfpeer.conversion.making import RowMaking, check_columns
+from hfpeer.conversion.rows.media_columns import media_names, path_leaves
+from hfpeer.conversion.selection import Selection
+from hfpeer.conversion.shapes.shape import Shape, shape_of
+from hfpeer.conversion.sources.batches import Batch, LocalFile
+from hfpeer.conversion.sources.kinds import source_of
+from hfpeer.conversion.sources.parquet import schema_of
+from hfpeer.conversion.writers.hashed import HashedFile
+from hfpeer.conversion.writers.parquet import ParquetWriter, RowParquetWriter
+from hfpeer.conversion.writers.text import JsonLinesWriter, TableWriter
+from hfpeer.errors import EntryNotFound
+from hfpeer.system.cancellation import check_stop
+
+OnRows = Callable[[int, float], None]
+"""Called with the rows that a part has now, and with the share of its files that has been read."""
+
+
+def convert_part(
+    plan: ConversionPlan,
+    part: Part,
+    snapshot: Path,
+    output: OutputFolder,
+    roots: Sequence[str] = (),
+    on_rows: OnRows = lambda rows, done: None,
+) -> PartReport:
+    """Makes one part, unless it is made. Its files have to be in the snapshot.
+
+    Raises ConversionFailed, EntryNotFound for a column that is not there, InvalidName, Locked, and the errors of a
+    disk.
+    """
+    need_libraries()
+    with output.part_work(part) as work:
+        known = output.done(part)
+        if known is not None:
+            return known
+        report = _Conversion(plan, part, snapshot, output, roots, work).run(on_rows)
+        fails = plan.options.missing == "fail" and report.missing > 0
+        return report if fails else work.finish(report)
+
+
+class _Conversion:
+    """The conversion of one part."""
+
+    def __init__(
+        self,
+        plan: ConversionPlan,
+        part: Part,
+        snapshot: Path,
+        output: OutputFolder,
+        roots: Sequence[str],
+        work: PartWork,
+    ) -> None:
+        self._plan = plan
+        self._part = part
+        self._work = work
+        self._snapshot = snapshot
+        self._replaced: Counter[str] = Counter()
+        self._roots = roots
+        self._media_folder = output.media_folder(part)
+        self._files = local_files(part, snapshot)
+
+    def run(self, on_rows: OnRows) -> PartReport:
+        plan, part, options = self._plan, self._part, self._plan.options
+        selection = Selection.of(part, options.seed)
+        reference = f"hf://datasets/{plan.repo.full_name}@{plan.commit}"
+        with ImageRoots(self._snapshot, self._roots) as roots:
+            media = MediaWriter(
+                options.way_of_images, options.missing, roots, self._media_folder, self._work.scratch, reference
+            )
+            making = RowMaking(plan, media, self._replaced)
+            source = source_of(plan, self._replaced, self._columns())
+            with HashedFile(self._work.partial) as file:
+                sink = self._sink(file, making)
+                for batch in source.batches(self._files, selection):
+                    check_stop()
+                    sink.add(batch, selection.chosen(batch.first, batch.count))
+                    on_rows(sink.rows, batch.done)
+                sink.end()
+        return PartReport(
+            part.number,
+            self._work.name,
+            part.output,
+            sink.rows,
+            file.size_bytes,
+            file.sha256,
+            media.pictures,
+            media.missing,
+            tuple(media.misses),
+            dict(sorted(self._replaced.items())),
+        )
+
+    def _columns(self) -> tuple[str, ...]:
+        """The columns to read of Parquet. Raises EntryNotFound for one that is not there."""
+        options = self._plan.options
+        if self._plan.builder != "parquet":
+            return ()
+        schema = schema_of(self._files[0])
+        check_columns(options, schema.names)
+        if options.way_of_images != "drop":
+            return options.columns
+        dropped = media_names(schema, self._plan.features, options.image_columns)
+        return tuple(name for name in options.columns or schema.names if name not in dropped)
+
+    def _sink(self, file: HashedFile, making: RowMaking) -> _Sink:
+        options, replaced = self._plan.options, self._replaced
+        if options.to == "parquet":
+            return _ParquetSink(file, making, self._work.scratch / "rows.jsonl", replaced)
+        writer = TableWriter(file, replaced) if options.to == "tsv" else JsonLinesWriter(file, replaced)
+        return _RowSink(writer, making, shape_of(options, self._part.output, making.media_columns))
+
+
+def local_files(part: Part, snapshot: Path) -> list[LocalFile]:
+    """The files of a part, as they lie in the snapshot. Raises EntryNotFound if one is not there."""
+    files = [LocalFile(file.path, snapshot / file.path) for file in part.files]
+    missing = next((file for file in files if not file.place.is_file()), None)
+    if missing is not None:
+        raise EntryNotFound(
+            f"{missing.path} is not in the cache.", hint="Run the conversion without --local-only.", path=missing.path
+        )
+    return files
+
+
+def named_files(plan: ConversionPlan, part: Part, snapshot: Path, paths: set[str]) -> set[str]:
+    """The files of the commit that rows of a part name as pictures. `paths` are all files of the commit."""
+    options = plan.options
+    if plan.builder == "parquet" and options.way_of_images != "drop":
+        return _named_in_parquet(plan, part, snapshot, paths)
+    if plan.builder != "json" or not options.image_columns or options.way_of_images == "drop":
+        return set()
+    found: set[str] = set()
+    selection = Selection.of(part, options.seed)
+    for batch in source_of(plan, Counter()).batches(local_files(part, snapshot), selection):
+        check_stop()
+        for place in selection.chosen(batch.first, batch.count):
+            for column in options.image_columns:
+                _add_named(found, batch.rows[place].get(column), batch.file, paths)
+    return found
+
+
+def _named_in_parquet(plan: ConversionPlan, part: Part, snapshot: Path, paths: set[str]) -> set[str]:
+    files = local_files(part, snapshot)
+    schema = schema_of(files[0])
+    names = media_names(schema, plan.features, plan.options.image_columns)
+    chosen = [name for name in names if not plan.options.columns or name in plan.options.columns]
+    leaves = path_leaves(schema, chosen)
+    found: set[str] = set()
+    if not leaves:
+        return found
+    selection = Selection.of(part, plan.options.seed)
+    for batch in source_of(plan, Counter(), tuple(leaves)).batches(files, selection):
+        check_stop()
+        assert batch.arrow is not None
+        for column in batch.arrow.columns:
+            for value in column.to_pylist():
+                _add_named(found, value, batch.file, paths)
+    return found
+
+
+def _add_named(found: set[str], value: Any, source: str, paths: set[str]) -> None:
+    """Adds the files of the commit that a value names, at any depth."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for inner in value:
+            _add_named(found, inner, source, paths)
+    elif isinstance(value, str) and value and not is_address(value):
+        name = value.rpartition("::")[2].rpartition("/snapshots/")[2]
+        found.update([place for place in places_in_commit(name, source) if place in paths][:1])
+
+
+class _Sink(Protocol):
+    """Takes the batches of a part."""
+
+    rows: int
+
+    def add(self, batch: Batch, places: Sequence[int]) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _Writer(Protocol):
+    def write(self, rows: Sequence[dict[str, Any]]) -> None: ...
+
+    def end(self) -> None: ...
+
+
+class _RowSink:
+    """Writes rows as text, in a shape."""
+
+    def __init__(self, writer: _Writer, making: RowMaking, shape: Shape) -> None:
+        self._writer = writer
+        self._making = making
+        self._shape = shape
+        self.rows = 0
+
+    def add(self, batch: Batch, places: Sequence[int]) -> None:
+        if not places:
+            return
+        if batch.arrow is not None:
+            rows = self._making.rows_of(self._making.arrow(batch, places))
+        else:
+            rows = self._making.rows(batch, places)
+        shaped = self._shape(rows, self.rows)
+        self._writer.write(shaped)
+        self.rows += len(shaped)
+
+    def end(self) -> None:
+        self._writer.end()
+
+
+class _ParquetSink:
+    """Writes Parquet, of Arrow or of rows."""
+
+    def __init__(self, file: HashedFile, making: RowMaking, spool: Path, replaced: Counter[str]) -> None:
+        self._file = file
+        self._making = making
+        self._spool = spool
+        self._replaced = replaced
+        self._arrow: ParquetWriter | None = None
+        self._plain: RowParquetWriter | None = None
+        self.rows = 0
+
+    def add(self, batch: Batch, places: Sequence[int]) -> None:
+        if batch.arrow is not None:
+            self._arrow = self._arrow or ParquetWriter(self._file)
+            made = self._making.arrow(batch, places)
+            self._arrow.write(made, self._making.media_columns)
+            self.rows += made.num_rows
+            return
+        self._plain = self._plain or RowParquetWriter(self._file, self._spool, self._replaced)
+        rows = [self._making.plain_row(row) for row in self._making.rows(batch, places)]
+        self._plain.write(rows)
+        self.rows += len(rows)
+
+    def end(self) -> None:
+        if self._plain is not None:
+            self._plain.end(self._making.media_columns)
+        else:
+            (self._arrow or ParquetWriter(self._file)).end()

@@ -1,0 +1,1 @@
+"""The shapes in which trainers and benchmarks read rows."""

@@ -1,0 +1,53 @@
+"""Lines of JSON, and tables of texts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from hfpeer.conversion.rows.json_text import JsonText
+from hfpeer.conversion.writers.hashed import HashedFile
+
+
+class JsonLinesWriter:
+    """An object a line, UTF-8."""
+
+    def __init__(self, file: HashedFile, replaced: Counter[str]) -> None:
+        self._file = file
+        self._json = JsonText(replaced)
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        line = self._json.line
+        self._file.write(b"".join([line(row) for row in rows]))
+
+    def end(self) -> None:
+        """Nothing is left to write."""
+
+
+class TableWriter:
+    """Texts between tabs, quoted as pandas reads them. The first row of a part decides its columns, and it begins with
+    a line of their names. Null is an empty text; lists and objects are JSON."""
+
+    def __init__(self, file: HashedFile, replaced: Counter[str]) -> None:
+        self._file = file
+        self._json = JsonText(replaced)
+        self._names: list[str] | None = None
+
+    def write(self, rows: Sequence[dict[str, Any]]) -> None:
+        made = io.StringIO(newline="")
+        writer = csv.writer(made, delimiter="\t", lineterminator="\n")
+        for row in rows:
+            if self._names is None:
+                self._names = list(row)
+                writer.writerow(self._names)
+            writer.writerow([self._text(row.get(name)) for name in self._names])
+        self._file.write(made.getvalue().encode())
+
+    def end(self) -> None:
+        """Nothing is left to write."""
+
+    def _text(self, value: Any) -> Any:
+        return self._json.text(value) if isinstance(value, (list, dict)) else value

@@ -1,0 +1,244 @@
+"""`hfpeer dataset convert`, as users type it, and the same from Python."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import hfpeer
+from fakes.conversion import contents, needs_libraries, rows_in
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.main import main
+
+Run = Callable[..., Any]
+needs_datasets = pytest.mark.skipif(
+    importlib.util.find_spec("datasets") is None, reason="needs the extra `datasets` (the library)"
+)
+pytestmark = needs_libraries
+ROWS = 60
+"""Rows of each of the three files of the dataset."""
+
+
+@pytest.fixture(scope="module")
+def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A machine without hubs and without a daemon, on which a dataset is published."""
+    folder = tmp_path_factory.mktemp("machine")
+    environ = {"HFPEER_HOME": str(folder / "home"), "HF_HOME": str(folder / "hf"), "HFPEER_UPSTREAMS": ""}
+    for number in range(3):
+        write_lines(folder / "rows" / "data" / f"train-{number:05}-of-00003.jsonl", number * ROWS, ROWS)
+    write_lines(folder / "rows" / "data" / "test-00000-of-00001.jsonl", 0, 5)
+    card = "---\nconfigs:\n- config_name: en\n  data_files: en.jsonl\n- config_name: zh\n  data_files: zh.jsonl\n---\n"
+    for name in ("en", "zh"):
+        write_lines(folder / "two" / f"{name}.jsonl", 0, 3)
+    (folder / "two" / "README.md").write_text(card)
+    (folder / "script").mkdir()
+    (folder / "script" / "script.py").write_text("raise SystemExit(3)")
+    for name in ("rows", "two", "script"):
+        words = ["dataset", "publish", str(folder / name), "--as", f"acme/{name}"]
+        ran = hfpeer_process(environ, *words)
+        assert ran.returncode == 0, ran.stderr
+    return environ
+
+
+def write_lines(path: Path, first: int, rows: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps({"id": row, "text": f"row {row}"}) for row in range(first, first + rows)]
+    path.write_text("\n".join(lines))
+
+
+def hfpeer_process(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from hfpeer_cli.main import main; main()", *words],
+        env={**os.environ, **environ},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+
+
+@pytest.fixture
+def real(machine: dict[str, str], capsys: pytest.CaptureFixture[str]) -> Run:
+    """`real("-r", "acme/rows")`: runs `hfpeer dataset convert` in this process; exit code, stdout, stderr."""
+
+    def run(*words: str) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as end:
+            main(["dataset", "convert", *words], Invocation(environ={**os.environ, **machine}))
+        out, err = capsys.readouterr()
+        assert isinstance(end.value.code, int)
+        return end.value.code, out, err
+
+    return run
+
+
+@pytest.fixture
+def in_python(machine: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The same machine for calls from Python."""
+    for name, value in machine.items():
+        monkeypatch.setenv(name, value)
+    yield
+
+
+def ids(file: Path) -> list[int]:
+    return [row["id"] for row in rows_in(file)]
+
+
+# Without `datasets`
+
+
+def test_without_the_libraries_a_sentence_says_how_to_get_them(
+    real: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hfpeer.conversion.extra.has", lambda name: False)
+    code, _, err = real("-r", "acme/rows", "-o", str(tmp_path))
+    assert code == 2 and "needs pyarrow and orjson" in err and "pip install 'hfpeer[datasets]'" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-s", "train["), "names no split"),
+        (("--part", "2/2"), "no share of the parts"),
+        (("--rename", "a"), "renames no column"),
+        (("--format", "xml"), "Use one of: jsonl, parquet"),
+        (("--seed", "1"), "--max-samples too"),
+        (("--images", "embed"), "Only Parquet"),
+    ],
+)
+def test_a_mistake_is_a_sentence_before_anything_is_asked(
+    real: Run, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    code, _, err = real("-r", "acme/rows", "-o", str(tmp_path / "out"), *words)
+    assert code == 2 and said in err and not (tmp_path / "out").exists()
+
+
+def test_a_dataset_of_a_script_is_refused_and_nothing_of_it_runs(real: Run, tmp_path: Path) -> None:
+    code, _, err = real("-r", "acme/script", "-o", str(tmp_path / "out"))
+    assert code == 2 and "made by a script, script.py" in err and "refs/convert/parquet" in err
+
+
+# With `datasets`
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_a_dataset_becomes_lines_once_and_again_changes_nothing(real: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    code, out, err = real("-r", "acme/rows", "-o", str(folder), "--rename", "text=query")
+    assert code == 0, err
+    assert out == f"{folder}\n" and "185 rows of acme/rows" in err
+    names = [f"rows_train-{number:05}-of-00003.jsonl" for number in range(3)]
+    assert sorted(contents(folder)) == sorted(["conversion.json", "rows_test.jsonl", *names])
+    assert [row for name in names for row in rows_in(folder / name)] == [
+        {"id": row, "query": f"row {row}"} for row in range(3 * ROWS)
+    ]
+    before = {path: path.stat().st_ino for path in folder.iterdir()}
+    code, out, _ = real("-r", "acme/rows", "-o", str(folder), "--rename", "text=query", "--json")
+    document = json.loads(out)
+    assert (document["rows"], document["kept_parts"], document["is_complete"]) == (185, 4, True)
+    assert {path: path.stat().st_ino for path in folder.iterdir()} == before
+    code, _, err = real("-r", "acme/rows", "-o", str(folder))
+    assert code == 2 and "has another conversion" in err and "--restart" in err
+    (folder / names[0]).write_text("spoiled")
+    assert real("-r", "acme/rows", "-o", str(folder), "--rename", "text=query")[0] == 0
+    assert ids(folder / names[0]) == list(range(ROWS))
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_slices_samples_and_draws(real: Run, tmp_path: Path) -> None:
+    def convert(name: str, *words: str) -> Path:
+        code, _, err = real("-r", "acme/rows", "-o", str(tmp_path / name), "--single", *words)
+        assert code == 0, err
+        return tmp_path / name
+
+    folder = convert("slices", "-s", "train[50:70]", "-s", "end=train[-10%:]", "-s", "test+train[:2]")
+    assert ids(folder / "rows_train.jsonl") == list(range(50, 70))
+    assert ids(folder / "rows_end.jsonl") == list(range(162, 180))
+    assert ids(folder / "rows_test+train.jsonl") == [0, 1, 2, 3, 4, 0, 1]
+    folder = convert("first", "-s", "train", "--max-samples", "70")
+    assert ids(folder / "rows_train.jsonl") == list(range(70))
+    drawn = ids(convert("drawn", "-s", "train", "--max-samples", "9", "--seed", "1") / "rows_train.jsonl")
+    assert len(drawn) == 9 and drawn == sorted(drawn) and drawn != list(range(9))
+    for share in ("0/2", "1/2"):
+        code, _, err = real(
+            *("-r", "acme/rows", "-o", str(tmp_path / "parts"), "--single", "-s", "train"),
+            *("--max-samples", "9", "--seed", "1", "--part", share),
+        )
+        assert code == 0, err
+    assert contents(tmp_path / "parts") == contents(tmp_path / "drawn")
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_configs_and_splits_that_there_are_are_named(real: Run, tmp_path: Path) -> None:
+    code, _, err = real("-r", "acme/two", "-o", str(tmp_path))
+    assert code == 2 and "2 configs and no default" in err and "en, zh" in err
+    code, _, err = real("-r", "acme/rows", "-s", "dev", "-o", str(tmp_path))
+    assert code == 4 and "no split 'dev'" in err and "Its splits are: " in err and "train" in err
+    code, _, err = real("-r", "acme/two", "-c", "zh", "-o", str(tmp_path / "zh"), "--local-only")
+    assert code == 0 and ids(tmp_path / "zh" / "two_train.jsonl") == [0, 1, 2]
+    code, out, _ = real("-r", "acme/rows", "-s", "train[:70]", "-o", str(tmp_path / "none"), "--plan", "--json")
+    document = json.loads(out)
+    assert [(part["skip"], part["take"]) for part in document["parts"]] == [(0, 60), (0, 10)]
+    assert document["missing_bytes"] == 0 and not (tmp_path / "none").exists()
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_python_gives_the_same_bytes_part_by_part_and_in_processes(tmp_path: Path, in_python: None) -> None:
+    report = hfpeer.convert_dataset("acme/rows", tmp_path / "whole", columns=["id"])
+    assert (report.rows, report.parts, report.is_complete) == (185, 4, True)
+    plan = hfpeer.plan_conversion("acme/rows", tmp_path / "parts", columns=["id"])
+    for number in reversed(range(plan.parts)):
+        hfpeer.convert_part(plan, number)
+    hfpeer.convert_dataset("acme/rows", tmp_path / "jobs", columns=["id"], jobs=2, local_files_only=True)
+    assert contents(tmp_path / "whole") == contents(tmp_path / "parts") == contents(tmp_path / "jobs")
+
+
+@pytest.mark.slow
+@needs_datasets
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_killed_at_any_part_it_goes_on_and_gives_the_same_bytes(
+    machine: dict[str, str], tmp_path: Path, jobs: str
+) -> None:
+    words = ["dataset", "convert", "-r", "acme/rows", "--jobs", jobs, "-o"]
+    ran = hfpeer_process(machine, *words, str(tmp_path / "whole"))
+    assert ran.returncode == 0, ran.stderr
+    killed = tmp_path / "killed"
+    for _ in range(2):
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED_AFTER_A_PART, *words, str(killed)],
+            env={**os.environ, **machine},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        assert process.wait(200) == -signal.SIGKILL
+        assert not (killed / "conversion.json").exists()
+    ran = hfpeer_process(machine, *words, str(killed), "--json")
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["kept_parts"] >= 2
+    assert contents(killed) == contents(tmp_path / "whole")
+
+
+KILLED_AFTER_A_PART = """
+import os, signal, sys
+from hfpeer.node.operations.conversion.progress import ConversionProgress
+from hfpeer_cli.main import main
+
+def killed(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+ConversionProgress.part_done = killed
+main(sys.argv[1:])
+"""
+"""The command line, killed when it has made a part."""
