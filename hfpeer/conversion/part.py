@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hfpeer.conversion.extra import need_libraries
+from hfpeer.conversion.making import RowMaking, check_columns
 from hfpeer.conversion.media.roots import ImageRoots, is_address, places_in_commit
 from hfpeer.conversion.media.writing import MediaWriter
 from hfpeer.conversion.output import OutputFolder, PartWork
 from hfpeer.conversion.plan import ConversionPlan, Part
 from hfpeer.conversion.results import PartReport
-from hfpeer.conversion.making import RowMaking, check_columns
 from hfpeer.conversion.rows.media_columns import media_names, path_leaves
 from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.shapes.shape import Shape, shape_of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -16,6 +17,9 @@ import pytest
 
 import hfpeer
 from fakes.conversion import contents, needs_libraries, rows_in
+from hfpeer.manifest import Manifest
+from hfpeer.node.operations.conversion import planning
+from hfpeer.node.operations.prepared import building
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.main import main
 
@@ -44,8 +48,9 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "script" / "script.py").write_text("raise SystemExit(3)")
     for name in ("rows", "two", "script"):
         words = ["dataset", "publish", str(folder / name), "--as", f"acme/{name}"]
-        ran = hfpeer_process(environ, *words)
-        assert ran.returncode == 0, ran.stderr
+        with pytest.raises(SystemExit) as end:
+            main(words, Invocation(environ={**os.environ, **environ}))
+        assert end.value.code == 0
     return environ
 
 
@@ -55,15 +60,22 @@ def write_lines(path: Path, first: int, rows: int) -> None:
     path.write_text("\n".join(lines))
 
 
-def hfpeer_process(environ: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", "from hfpeer_cli.main import main; main()", *words],
-        env={**os.environ, **environ},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=200,
-    )
+@pytest.fixture(scope="module", autouse=True)
+def planned_once() -> Iterator[None]:
+    """Asks `datasets` once for the files of a config: its start takes seconds. Processes of their own still ask it."""
+    answers: dict[object, Any] = {}
+
+    def asked(python: Any, manifest: Manifest, snapshot: Path, hub_cache: Path, config: str, scratch: Path) -> Any:
+        key = (manifest.repo, manifest.commit, config)
+        if key not in answers:
+            answers[key] = building.plan(python, manifest, snapshot, hub_cache, config, scratch)
+        return answers[key]
+
+    found = functools.lru_cache(1)(lambda: building.find_python(os.environ))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "plan", asked)
+        patch.setattr(planning, "find_python", lambda environ, chosen: found())
+        yield
 
 
 @pytest.fixture
@@ -207,15 +219,13 @@ def test_python_gives_the_same_bytes_part_by_part_and_in_processes(tmp_path: Pat
 
 @pytest.mark.slow
 @needs_datasets
-@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_killed_at_any_part_it_goes_on_and_gives_the_same_bytes(
-    machine: dict[str, str], tmp_path: Path, jobs: str
+    machine: dict[str, str], real: Run, tmp_path: Path
 ) -> None:
-    words = ["dataset", "convert", "-r", "acme/rows", "--jobs", jobs, "-o"]
-    ran = hfpeer_process(machine, *words, str(tmp_path / "whole"))
-    assert ran.returncode == 0, ran.stderr
+    assert real("-r", "acme/rows", "-o", str(tmp_path / "whole"))[0] == 0
     killed = tmp_path / "killed"
-    for _ in range(2):
+    for jobs in ("1", "2"):
+        words = ["dataset", "convert", "-r", "acme/rows", "--jobs", jobs, "-o"]
         process = subprocess.Popen(
             [sys.executable, "-c", KILLED_AFTER_A_PART, *words, str(killed)],
             env={**os.environ, **machine},
@@ -224,9 +234,9 @@ def test_killed_at_any_part_it_goes_on_and_gives_the_same_bytes(
         )
         assert process.wait(200) == -signal.SIGKILL
         assert not (killed / "conversion.json").exists()
-    ran = hfpeer_process(machine, *words, str(killed), "--json")
-    assert ran.returncode == 0, ran.stderr
-    assert json.loads(ran.stdout)["kept_parts"] >= 2
+    code, out, err = real("-r", "acme/rows", "-o", str(killed), "--json")
+    assert code == 0, err
+    assert json.loads(out)["kept_parts"] >= 2
     assert contents(killed) == contents(tmp_path / "whole")
 
 
