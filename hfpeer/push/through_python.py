@@ -18,7 +18,7 @@ from hfpeer.push.ssh import Ssh
 
 LOADER = (
     "import sys, zlib; size = int(sys.stdin.buffer.readline()); "
-    'exec(compile(zlib.decompress(sys.stdin.buffer.read(size)), "hfpeer-receiver", "exec"))'
+    'exec(compile(zlib.decompress(sys.stdin.buffer.read(size)), "<hfpeer-receiver>", "exec"))'
 )
 """What Python runs: it reads the receiver from its stdin, and runs it."""
 

@@ -44,7 +44,7 @@ class _Modules(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module):
         name = module.__spec__.name
-        exec(compile(SOURCES[name], name, "exec", dont_inherit=True), module.__dict__)
+        exec(compile(SOURCES[name], "<" + name + ">", "exec", dont_inherit=True), module.__dict__)
 
 
 sys.meta_path.insert(0, _Modules())
