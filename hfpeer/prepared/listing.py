@@ -31,6 +31,8 @@ from hfpeer.prepared.layout import (
 )
 from hfpeer.prepared.records import SetRecord, read_record
 
+BLOCK_BYTES = 512
+"""The unit of `st_blocks`."""
 PACKAGED_BUILDERS = frozenset({"parquet", "json", "csv", "text", "arrow", "imagefolder", "audiofolder", "webdataset"})
 PROBLEMS: dict[str, str] = {
     "no_info": "it has no dataset_info.json, so loads of this config fail offline",
@@ -73,7 +75,8 @@ class FoundSet:
     """A set on the disk. `repo` is None if no folder of the Hub cache has a name that becomes this one in snake case.
 
     `size_bytes` counts the shards and `dataset_info.json`, `other_bytes` what lies beside them in the folder: results
-    of `map`, and leftovers. `changed_at` is the mtime of the folder, by which `datasets` chooses.
+    of `map`, and leftovers. `disk_bytes` is the space that all of it takes. `changed_at` is the mtime of the folder, by
+    which `datasets` chooses.
     """
 
     place: SetPlace
@@ -85,6 +88,7 @@ class FoundSet:
     """The split and the name of each shard."""
     size_bytes: int
     other_bytes: int
+    disk_bytes: int
     changed_at: float
     problems: tuple[Problem, ...] = ()
 
@@ -187,7 +191,8 @@ def _read(cache: Path, place: SetPlace, repo: RepoId | None) -> FoundSet:
     folder = place.folder(cache)
     problems: list[Problem] = []
     record, info = _record(folder, place, problems), _info(folder, place, problems)
-    sizes = _sizes(folder)
+    files = _files(folder)
+    sizes = {name: facts.st_size for name, facts in files.items()}
     shards: list[tuple[str, str]] = []
     if info is not None:
         try:
@@ -220,6 +225,7 @@ def _read(cache: Path, place: SetPlace, repo: RepoId | None) -> FoundSet:
         tuple(shards),
         sum(size for name, size in sizes.items() if name in own),
         sum(size for name, size in sizes.items() if name not in own),
+        sum(facts.st_blocks for facts in files.values()) * BLOCK_BYTES,
         folder.stat().st_mtime,
         tuple(problems),
     )
@@ -256,14 +262,14 @@ def read_info(folder: Path) -> bytes:
     return text
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """The regular files in a folder, with their sizes."""
-    sizes = {}
+def _files(folder: Path) -> dict[str, os.stat_result]:
+    """The regular files in a folder, with their facts."""
+    files = {}
     with contextlib.suppress(OSError), os.scandir(folder) as children:
         for child in children:
             if child.is_file(follow_symlinks=False):
-                sizes[child.name] = child.stat(follow_symlinks=False).st_size
-    return dict(sorted(sizes.items()))
+                files[child.name] = child.stat(follow_symlinks=False)
+    return dict(sorted(files.items()))
 
 
 def folder_bytes(folder: Path) -> int:
@@ -328,7 +334,7 @@ def main_of(hub_cache: Path, repo: RepoId) -> str | None:
 
 def other_files(found: FoundSet) -> list[Path]:
     """The files in the folder of a set that are results of `map`, `filter` and the like."""
-    return [found.folder / name for name in _sizes(found.folder) if is_derived(name)]
+    return [found.folder / name for name in _files(found.folder) if is_derived(name)]
 
 
 def source_folder(hub_cache: Path, found: FoundSet) -> Path | None:

@@ -20,7 +20,7 @@ class SetProblem:
 class ListedSet:
     """A prepared set of the datasets cache. `commit` is empty where its folder does not tell it; `needs` says which
     versions of `datasets` read it; `level` and `level_by` are of `levels`. `other_bytes` are results of `map` and
-    leftovers in its folder."""
+    leftovers in its folder, `disk_bytes` the space that all of it takes."""
 
     repo: str
     config_name: str
@@ -31,6 +31,7 @@ class ListedSet:
     files: int
     size_bytes: int
     other_bytes: int
+    disk_bytes: int
     changed_at: float
     folder: str
     builder: str

@@ -38,7 +38,11 @@ Run = Callable[..., Ran]
 @pytest.fixture
 def environ(tmp_path: Path) -> dict[str, str]:
     """An environment in which everything hfpeer owns lies in a temporary folder."""
-    return {"HFPEER_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(tmp_path / "hub")}
+    return {
+        "HFPEER_HOME": str(tmp_path / "home"),
+        "HF_HUB_CACHE": str(tmp_path / "hub"),
+        "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
+    }
 
 
 @pytest.fixture

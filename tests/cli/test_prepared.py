@@ -14,6 +14,7 @@ import pytest
 
 from fakes.prepared import COMMIT, OLDER, REPO, needs_datasets, place_of, write_set
 from hfpeer.config.paths import datasets_cache
+from hfpeer.names import RepoId
 from hfpeer.prepared.layout import OWN
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.main import main
@@ -112,6 +113,31 @@ def test_rm_takes_leftovers_or_the_set(real: Run, environ: dict[str, str]) -> No
     assert code == 0 and out.startswith("Removed 1 prepared set of datasets/acme/PlainText") and not folder.exists()
     code, _, err = real("dataset", "rm", "--prepared", "-r", "acme/PlainText")
     assert code == 4 and "hfpeer dataset prepare -r acme/PlainText" in err
+
+
+def test_cache_shows_sets_and_a_removal_names_those_that_stay(
+    real: Run, environ: dict[str, str], tmp_path: Path
+) -> None:
+    commit = published(real, tmp_path, "lines", {"train.jsonl": lines("a")})
+    repo = RepoId.parse("acme/lines", "dataset")
+    folder = write_set(datasets_cache(environ), place_of(repo, commit), {"train": [3000]})
+    (folder.parent / f"{OLDER}.incomplete").mkdir()
+    rm = "`hfpeer dataset rm --prepared -r acme/lines` removes it."
+    code, out, err = real("cache", "ls")
+    assert code == 0 and f"datasets/acme/lines default at {commit[:12]}  3." in out and "does not load" in out
+    assert "1 prepared set in " in err and "1 unfinished folder, 0 B" in err
+    document = json.loads(real("cache", "ls", "--json")[1])
+    assert [one["repo"] for one in document["prepared"]["sets"]] == ["acme/lines"] and document["revisions"]
+    code, out, err = real("cache", "du")
+    assert "\nPREPARED SET" in out and f"datasets/acme/lines default at {commit[:12]}  1" in out
+    (shown,) = json.loads(real("cache", "du", "--json")[1])["prepared"]["sets"]
+    assert shown["disk_bytes"] == sum(path.stat().st_blocks * 512 for path in folder.iterdir())
+    code, _, err = real("cache", "rm", f"datasets/acme/lines@{OLDER}", "datasets/acme/lines", "--dry-run")
+    assert "1 prepared set of datasets/acme/lines, 3." in err and f"stays: {rm}" in err
+    document = json.loads(real("dataset", "rm", "-r", "acme/lines", "--json")[1])
+    assert [one["folder"] for one in document["prepared"]] == [str(folder)] and folder.is_dir()
+    code, _, err = real("cache", "rm", "datasets/acme/lines")
+    assert code == 4 and "Not in the cache: datasets/acme/lines." in err and rm in err
 
 
 def test_quick_verify_opens_no_arrow_file(real: Run, environ: dict[str, str]) -> None:

@@ -257,7 +257,7 @@ def test_a_set_that_is_not_there_is_a_sentence_with_those_that_are(
     cache: Path, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from hfpeer.config.settings import read_settings
-    from hfpeer.node.operations.prepared.overview import remove_prepared
+    from hfpeer.node.operations.prepared.removing import remove_prepared
 
     settings = read_settings(
         {"HFPEER_HOME": str(tmp_path / "home"), "HF_HUB_CACHE": str(hub), "HF_DATASETS_CACHE": str(cache)}

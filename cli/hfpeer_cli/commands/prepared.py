@@ -314,7 +314,7 @@ def remove_prepared(
 ) -> None:
     """Takes prepared sets of a repo, or the leftovers of one or of all repos, out of the datasets cache. Asks at a
     terminal."""
-    from hfpeer.node.operations.prepared.overview import remove_all_leftovers, remove_prepared
+    from hfpeer.node.operations.prepared.removing import remove_all_leftovers, remove_prepared
 
     if repo is None:
         if configs or revision:
@@ -366,6 +366,11 @@ def _notes(invocation: Invocation, sets: Sequence[ListedSet], leftovers: Sequenc
             yield f"  repair: {problem.repair}"
     if len(problems) > MAX_PROBLEMS:
         yield f"And {len(problems) - MAX_PROBLEMS:,} more; --json has all."
+    yield from leftover_note(leftovers)
+
+
+def leftover_note(leftovers: Sequence[Leftover]) -> Iterator[str]:
+    """What killed builds left, with the command that removes it; nothing if they left nothing."""
     if leftovers:
         size = human_size(sum(one.size_bytes for one in leftovers))
         yield f"{counted(len(leftovers), 'unfinished folder')}, {size}: `hfpeer dataset rm --prepared --leftovers`."

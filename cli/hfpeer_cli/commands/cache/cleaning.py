@@ -11,16 +11,18 @@ import click
 
 from hfpeer.cache.cleaning.facts import PruneRules
 from hfpeer.cache.cleaning.requests import CleanRequest, parse_target
-from hfpeer.errors import InvalidName
+from hfpeer.errors import InvalidName, NotFound
 from hfpeer.names import RepoType
 from hfpeer_cli.amounts import time_seconds
 from hfpeer_cli.commands.cache.leftovers import NOUNS
+from hfpeer_cli.commands.cache.sets import sets_beside, stay_notes
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CleanReport, Kept, Step
+    from hfpeer.prepared.results import ListedSet
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -79,7 +81,8 @@ def rm(
     """Remove repos, revisions, files, or half-fetched blobs.
 
     WHAT is REPO, REPO@REV, hf://REPO/FILE, or the first digits of a commit or of a half-fetched blob. Bytes that
-    another revision needs stay. Asks at a terminal. The last copy on the LAN stays without --force.
+    another revision needs stay. Asks at a terminal. The last copy on the LAN stays without --force. Prepared sets stay
+    too; the output names the command that removes them.
     """
     targets = tuple(parse_target(word, type_) for word in words)
     report = clean(invocation, CleanRequest(targets, is_dry_run=dry_run, is_forced=force), yes=yes)
@@ -142,15 +145,21 @@ def clean(invocation: Invocation, request: CleanRequest, *, yes: bool) -> CleanR
     if asks:
         planned = invocation.run(lambda node: node.clean(replace(request, is_dry_run=True)))
         if not planned.steps:
-            show(invocation, planned)
+            show(invocation, planned, sets_beside(invocation, request.targets, planned))
             return planned
         output.note(_lines(planned))
         if not click.confirm(f"Remove this, {human_size(planned.freed_bytes)}?", err=True):
             output.note("Nothing was removed.")
             return replace(planned, steps=(), kept=())
         request = replace(request, only=tuple(step.id for step in planned.steps))
-    report = invocation.run(lambda node: node.clean(request))
-    show(invocation, report)
+    try:
+        report = invocation.run(lambda node: node.clean(request))
+    except NotFound as error:
+        beside = list(stay_notes(sets_beside(invocation, request.targets, None)))
+        raise (
+            NotFound(" ".join([error.message, *beside]), hint=error.hint, **error.facts) if beside else error
+        ) from None
+    show(invocation, report, sets_beside(invocation, request.targets, report))
     return report
 
 
@@ -162,11 +171,11 @@ def exit_code(report: CleanReport) -> int:
     return EXIT_LOCKED if reasons else EXIT_NOT_FOUND if report.missing else 0
 
 
-def show(invocation: Invocation, report: CleanReport) -> None:
-    """Prints what went, or would go, and what stays."""
+def show(invocation: Invocation, report: CleanReport, sets: Sequence[ListedSet]) -> None:
+    """Prints what went, or would go, and what stays; `sets` are prepared sets of it."""
     output = invocation.output
     if output.is_json:
-        output.result("", asdict(report))
+        output.result("", {**asdict(report), "prepared": sets})
         return
     if report.is_dry_run and report.steps:
         output.result(list(_lines(report)), None)
@@ -177,7 +186,7 @@ def show(invocation: Invocation, report: CleanReport) -> None:
         output.note(f"{amount} would be free again. Nothing was removed.")
     else:
         output.result([*_summary(report.steps), f"{amount} are free again."], None)
-    output.note(_kept_lines(report))
+    output.note([*_kept_lines(report), *stay_notes(sets)])
 
 
 def _lines(report: CleanReport) -> Iterator[str]:

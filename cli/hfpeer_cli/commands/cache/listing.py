@@ -16,10 +16,11 @@ from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId
 from hfpeer_cli.amounts import size_bytes, time_seconds
 from hfpeer_cli.commands.cache.leftovers import NOUNS, describe, several
+from hfpeer_cli.commands.cache.sets import HEADINGS, prepared_in, set_notes, set_rows
 from hfpeer_cli.commands.repos import sharing
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import counted, human_size, human_time
+from hfpeer_cli.output import Output, counted, human_size, human_time
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CacheReport, Leftover, StoredRevision
@@ -117,20 +118,24 @@ def ls(invocation: Invocation, revisions: bool, sort: str, filters: tuple[Keep, 
     """List all that lies in the cache.
 
     Repos of all types, then what belongs to no revision: half-fetched blobs, downloads that other tools did not end,
-    blobs that no revision uses. OWN is what removing that revision alone frees.
+    blobs that no revision uses; and the prepared sets beside the cache. OWN is what removing that revision alone frees.
     """
     report = invocation.run(lambda node: node.cache_report())
     kept = tuple(sorted((one for one in report.revisions if all(keep(one) for keep in filters)), key=SORTS[sort]))
-    output = invocation.output
+    output, (sets, leftovers) = invocation.output, prepared_in(invocation)
     if output.is_json:
-        output.result("", replace(report, revisions=kept))
+        prepared = {"sets": sets, "leftovers": leftovers}
+        output.result("", {**vars(replace(report, revisions=kept)), "prepared": prepared})
         return
     sizes = {one.repo: one.size_bytes for one in report.repos}
     headings, rows = _tables(kept, sizes, sort, with_revisions=revisions)
     output.table(headings, rows, report)
     if not filters:
-        _print_leftovers(invocation, report)
+        _print_below(output, ("BELONGS TO NO REVISION", "TAKES", "UNTOUCHED"), list(_leftover_rows(report.leftovers)))
+        _print_below(output, HEADINGS, list(set_rows(sets)))
     output.note(_summary(report, kept))
+    if not filters:
+        output.note(set_notes(invocation, sets, leftovers))
     for folder in invocation.settings.read_caches:
         output.note(f"{folder} is only read, and not counted: `hfpeer model ls` shows what is there.")
 
@@ -190,11 +195,11 @@ def _since(at: float) -> str:
     return human_time(max(0.0, time.time() - at))
 
 
-def _print_leftovers(invocation: Invocation, report: CacheReport) -> None:
-    rows = list(_leftover_rows(report.leftovers))
-    if rows and not invocation.output.is_json:
+def _print_below(output: Output, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Prints a further table, if it has rows."""
+    if rows:
         click.echo()
-        invocation.output.table(("BELONGS TO NO REVISION", "TAKES", "UNTOUCHED"), rows, ())
+        output.table(headings, rows, ())
 
 
 def _leftover_rows(found: Sequence[Leftover]) -> Iterator[Sequence[str]]:

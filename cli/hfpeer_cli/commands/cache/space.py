@@ -7,15 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hfpeer_cli.commands.cache.sets import prepared_in, set_name
+from hfpeer_cli.commands.prepared import leftover_note
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.output import Output, counted, human_size
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CacheReport, Place
 
 MAX_REPOS = 10
-"""At most this many repos are printed without --repos; JSON has all."""
+"""At most this many repos, and prepared sets, are printed without --repos; JSON has all."""
 SPACE: dict[str, str] = {
     "models": "models",
     "datasets": "datasets",
@@ -44,7 +46,7 @@ PLACES = {
 
 
 @click.command("du", cls=Verb, examples=["hfpeer cache du", "hfpeer cache du --repos", "hfpeer cache du --json"])
-@click.option("--repos", "all_repos", is_flag=True, help="The space of every repo, not only of the largest.")
+@click.option("--repos", "all_repos", is_flag=True, help="The space of every repo and prepared set.")
 @pass_invocation
 def du(invocation: Invocation, all_repos: bool) -> None:
     """Say what takes the space, by kind and by repo.
@@ -53,20 +55,29 @@ def du(invocation: Invocation, all_repos: bool) -> None:
     tools keep beside the cache.
     """
     report = invocation.run(lambda node: node.cache_report())
-    output = invocation.output
+    output, (sets, leftovers) = invocation.output, prepared_in(invocation)
     if output.is_json:
-        output.result("", {key: value for key, value in vars(report).items() if key not in ("revisions", "leftovers")})
+        told = {key: value for key, value in vars(report).items() if key not in ("revisions", "leftovers")}
+        output.result("", {**told, "prepared": {"sets": sets, "leftovers": leftovers}})
         return
     output.table(("WHAT", "FILES", "SIZE"), _usage_rows(report), ())
-    largest = sorted(report.repos, key=lambda one: -one.disk_bytes)
-    shown = largest if all_repos else largest[:MAX_REPOS]
+    repos = [(one.repo, one.files, one.disk_bytes) for one in report.repos]
+    _print_largest(output, "repo", repos, all_repos)
+    _print_largest(output, "prepared set", [(set_name(one), one.files, one.disk_bytes) for one in sets], all_repos)
+    output.note(leftover_note(leftovers))
+    output.note(f"{human_size(report.free_bytes)} of {human_size(report.volume_bytes)} are free on this volume.")
+
+
+def _print_largest(output: Output, noun: str, found: Sequence[tuple[str, int, int]], shows_all: bool) -> None:
+    """Prints names with their files and bytes, the largest first."""
+    largest = sorted(found, key=lambda one: -one[2])
+    shown = largest if shows_all else largest[:MAX_REPOS]
     if shown:
         click.echo()
-        rows = [(one.repo, f"{one.files:,}", human_size(one.disk_bytes)) for one in shown]
-        output.table(("REPO", "FILES", "SIZE"), rows, ())
+        rows = [(name, f"{files:,}", human_size(disk_bytes)) for name, files, disk_bytes in shown]
+        output.table((noun.upper(), "FILES", "SIZE"), rows, ())
     if len(largest) > len(shown):
-        output.note(f"And {counted(len(largest) - len(shown), 'smaller repo')}: --repos shows all.")
-    output.note(f"{human_size(report.free_bytes)} of {human_size(report.volume_bytes)} are free on this volume.")
+        output.note(f"And {counted(len(largest) - len(shown), f'smaller {noun}')}: --repos shows all.")
 
 
 def _usage_rows(report: CacheReport) -> Iterator[Sequence[str]]:

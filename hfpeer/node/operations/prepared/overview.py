@@ -1,21 +1,16 @@
-"""Lists and removes the prepared sets of the datasets cache."""
+"""Lists the prepared sets of the datasets cache, with the repair of each problem. Light: `cache ls` needs it too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Sequence
 
 from hfpeer.config.settings import Settings
-from hfpeer.errors import Locked, NotFound
+from hfpeer.errors import NotFound
 from hfpeer.names import RepoId
-from hfpeer.node.operations.prepared.places import SetPlaces
-from hfpeer.node.operations.prepared.sharing import unshare
 from hfpeer.prepared.info import reader_of
-from hfpeer.prepared.installation import remove_leftover, remove_leftovers, remove_set, remove_strange_files
 from hfpeer.prepared.listing import FoundSet, Leftover, Problem, list_sets
 from hfpeer.prepared.records import Finding, Levels, finding_of
-from hfpeer.prepared.results import ListedSet, RemovedSets, SetProblem
+from hfpeer.prepared.results import ListedSet, SetProblem
 
 
 def prepared_sets(settings: Settings, repo: RepoId | None = None) -> tuple[list[ListedSet], list[Leftover]]:
@@ -39,6 +34,7 @@ def listed(found: FoundSet, finding: Finding) -> ListedSet:
         len(found.shards),
         found.size_bytes,
         found.other_bytes,
+        found.disk_bytes,
         found.changed_at,
         str(found.folder),
         info.builder if info else "",
@@ -71,70 +67,6 @@ def repair_of(problem: Problem, found: FoundSet) -> str:
         "bad_record": mend,
     }
     return repairs.get(problem.kind, f"{remove}, then {mend}")
-
-
-def remove_prepared(
-    settings: Settings,
-    repo: RepoId,
-    configs: Sequence[str] = (),
-    commit: str = "",
-    *,
-    leftovers_only: bool = False,
-    is_dry_run: bool = False,
-) -> RemovedSets:
-    """Removes the sets of a repo: all, or those of some configs, or of the commit that begins so. With `leftovers_only`
-    only what killed builds left.
-
-    Raises NotFound, Locked while a build runs, BrokenCache.
-    """
-    chosen = select_sets(settings, repo, configs, commit)
-    cache = settings.datasets_cache
-    if is_dry_run:
-        freed_bytes = sum(leftover_bytes(one) if leftovers_only else one.size_bytes + one.other_bytes for one in chosen)
-    else:
-        freed_bytes = sum(remove_leftovers(cache, one) if leftovers_only else remove_set(cache, one) for one in chosen)
-        for one in chosen:
-            if one.record is not None and not leftovers_only:
-                unshare(SetPlaces(settings), one.record.manifest)
-    folders = () if leftovers_only else tuple(str(one.folder) for one in chosen)
-    return RemovedSets(repo.full_name, folders, freed_bytes)
-
-
-def leftover_bytes(found: FoundSet) -> int:
-    """The bytes that killed builds left in the folder of a set and beside it."""
-    return found.bytes_of("strange_file", "unfinished")
-
-
-def remove_all_leftovers(settings: Settings, *, is_dry_run: bool = False) -> RemovedSets:
-    """Removes what killed builds and killed commands left for all repos. What a running build uses is kept, and named.
-
-    Raises BrokenCache.
-    """
-    cache = settings.datasets_cache
-    listing = list_sets(cache, settings.cache)
-    strange = {one.folder: size_bytes for one in listing.sets if (size_bytes := one.bytes_of("strange_file"))}
-    if is_dry_run:
-        freed_bytes = sum(strange.values()) + sum(one.size_bytes for one in listing.leftovers)
-        return RemovedSets("", (*map(str, strange), *(str(one.path) for one in listing.leftovers)), freed_bytes)
-    gone, kept, freed_bytes = list[str](), list[str](), 0
-    for one in listing.sets:
-        if one.folder in strange:
-            with _kept_if_locked(kept, one.folder):
-                freed_bytes += remove_strange_files(cache, one)
-                gone.append(str(one.folder))
-    for left in listing.leftovers:
-        with _kept_if_locked(kept, left.path):
-            freed_bytes += remove_leftover(cache, left)
-            gone.append(str(left.path))
-    return RemovedSets("", tuple(gone), freed_bytes, tuple(kept))
-
-
-@contextmanager
-def _kept_if_locked(kept: list[str], path: Path) -> Iterator[None]:
-    try:
-        yield
-    except Locked:
-        kept.append(str(path))
 
 
 def select_sets(settings: Settings, repo: RepoId, configs: Sequence[str] = (), commit: str = "") -> list[FoundSet]:
