@@ -63,14 +63,15 @@ def __getattr__(name: str) -> Any:
 class AddRequest:
     """Add files of a repo at a revision to the cache.
 
-    Empty `files` and `include` mean the whole repo. Globs are fnmatch patterns over paths in which `*` crosses
-    `/`, and a trailing `/` means all below, as in huggingface_hub. `is_local_only` uses the cache alone; without
-    `uses_peers` only upstreams are asked. `trusts_peers` takes a manifest without a proof from a peer, and what most
-    peers say of a revision. `token` replaces the node's own; an empty one makes the request anonymous.
+    Empty `files`, `optional` and `include` mean the whole repo. Globs are fnmatch patterns over paths in which `*`
+    crosses `/`, and a trailing `/` means all below, as in huggingface_hub. `is_local_only` uses the cache alone;
+    without `uses_peers` only upstreams are asked. `trusts_peers` takes a manifest without a proof from a peer, and what
+    most peers say of a revision. `token` replaces the node's own; an empty one makes the request anonymous.
 
     `from_peers` are addresses of peers, known or not, that are asked before all other sources; with `only_from_peers`
     no other source is asked. `modelscope` is a repo at ModelScope, OWNER/NAME, that may have the same files: for this
-    request it is a source, whatever the settings say.
+    request it is a source, whatever the settings say. `optional` files are added if the commit has them; they alone may
+    be no file at all.
     """
 
     repo: RepoId
@@ -85,6 +86,7 @@ class AddRequest:
     from_peers: tuple[str, ...] = ()
     only_from_peers: bool = False
     modelscope: str = ""
+    optional: tuple[FilePath, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -48,3 +48,9 @@ def test_a_glob_that_matches_nothing_beside_another_is_told() -> None:
 
 def test_a_commit_without_files_is_no_error() -> None:
     assert Selection(include=("*.json",)).files_of(EMPTY) == []
+
+
+def test_an_optional_file_need_not_be_there() -> None:
+    assert [file.path for file in Selection(optional=("README.md", ".none")).files_of(MANIFEST)] == ["README.md"]
+    assert Selection(optional=(".none",)).files_of(MANIFEST) == []
+    assert not Selection(optional=(".none",)).unmatched(MANIFEST)

@@ -19,28 +19,37 @@ MAX_COMPARED_NAMES = 2_000
 
 
 class Selection:
-    """The paths that globs and names select. Without `include` and `named` all are, but those that `exclude` names."""
+    """The paths that globs and names select. Without `include`, `named` and `optional` all are, but those that
+    `exclude` names. What is `optional` need not be there."""
 
-    def __init__(self, include: Sequence[str] = (), exclude: Sequence[str] = (), named: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        named: Collection[str] = (),
+        optional: Collection[str] = (),
+    ) -> None:
         self._include = dict(zip(include, _globs(include), strict=True))
         self._exclude = _globs(exclude)
         self._named = tuple(named)
+        self._optional = tuple(optional)
 
     def has(self, path: str) -> bool:
         """Whether a path is selected."""
-        is_narrowed = bool(self._named or self._include)
-        if is_narrowed and path not in self._named and not _matches(path, self._include.values()):
+        is_narrowed = bool(self._named or self._optional or self._include)
+        is_named = path in self._named or path in self._optional
+        if is_narrowed and not is_named and not _matches(path, self._include.values()):
             return False
         return not _matches(path, self._exclude)
 
     def files_of(self, manifest: Manifest) -> list[ManifestFile]:
         """The selected files of a manifest. Raises EntryNotFound for a named file that it does not have, and where it
-        has files and none of them is selected."""
+        has files and none of them is selected, unless what is selected is optional."""
         for path in self._named:
             if path not in manifest.by_path:
                 raise _not_there(manifest, path)
         found = [file for file in manifest.files if self.has(file.path)]
-        if not found and manifest.files and not self.unusable_of(manifest):
+        if not found and not self._optional and manifest.files and not self.unusable_of(manifest):
             raise _nothing_selected(manifest, tuple(self._include), is_excluding=bool(self._exclude))
         return found
 
@@ -56,7 +65,7 @@ class Selection:
 
 def selection_of(request: AddRequest) -> Selection:
     """What a request selects."""
-    return Selection(request.include, request.exclude, request.files)
+    return Selection(request.include, request.exclude, request.files, request.optional)
 
 
 def _globs(patterns: Sequence[str]) -> list[FileGlob]:

@@ -66,7 +66,8 @@ async def commit_here(
 ) -> tuple[Manifest, Path]:
     """The list of the files of the commit, and its snapshot, with the card of the repo in it. Raises NotFound, and the
     errors of an add."""
-    finished = await node.add(request.access.files(request.repo, request.revision, include=CARD_FILES), progress.of_add)
+    card = request.access.files(request.repo, request.revision, optional=CARD_FILES)
+    finished = await node.add(card, progress.of_add)
     commit = Commit(finished.commit)
     manifest = places.manifest(request.repo, commit)
     if manifest is None:

@@ -22,14 +22,14 @@ class Access:
     token: str | None = None
 
     def files(
-        self, repo: RepoId, revision: Revision, paths: tuple[FilePath, ...] = (), include: tuple[str, ...] = ()
+        self, repo: RepoId, revision: Revision, paths: tuple[FilePath, ...] = (), optional: tuple[FilePath, ...] = ()
     ) -> AddRequest:
         """The request for files of a commit."""
         return AddRequest(
             repo=repo,
             revision=revision,
             files=paths,
-            include=include,
+            optional=optional,
             is_local_only=self.is_local_only,
             uses_peers=self.uses_peers,
             trusts_peers=self.trusts_peers,

@@ -39,7 +39,7 @@ _VERSIONS = (
     "import importlib.metadata as m, json, sys; print(json.dumps([sys.executable, m.version('datasets'), "
     "m.version('pyarrow'), m.version('huggingface_hub')]))"
 )
-CARD_FILES = ("README.md", "dataset_infos.json", ".huggingface.yaml")
+CARD_FILES = (FilePath("README.md"), FilePath("dataset_infos.json"), FilePath(".huggingface.yaml"))
 """The files from which `datasets` reads the configs of a repo. Source: datasets `load`, `config`."""
 
 OnBytes = Callable[[int], None]
@@ -128,11 +128,6 @@ def refuse_scripts(manifest: Manifest) -> None:
             repo=str(manifest.repo),
             script=script,
         )
-
-
-def card_files(manifest: Manifest) -> tuple[FilePath, ...]:
-    """The small files that a plan needs."""
-    return tuple(FilePath(name) for name in CARD_FILES if name in manifest.by_path)
 
 
 def plan(python: Python, manifest: Manifest, snapshot: Path, hub_cache: Path, config: str, scratch: Path) -> BuildPlan:

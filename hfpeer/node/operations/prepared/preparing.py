@@ -61,13 +61,13 @@ class PrepareRequest:
     trusts_peers: bool = False
     token: str | None = None
 
-    def files(self, paths: Sequence[FilePath] = (), include: tuple[str, ...] = ()) -> AddRequest:
+    def files(self, paths: Sequence[FilePath] = (), optional: tuple[FilePath, ...] = ()) -> AddRequest:
         """The request for files of the commit."""
         return AddRequest(
             repo=self.repo,
             revision=self.revision,
             files=tuple(paths),
-            include=include,
+            optional=optional,
             is_local_only=self.is_local_only,
             uses_peers=self.uses_peers,
             trusts_peers=self.trusts_peers,
@@ -80,7 +80,7 @@ def prepare(place: Workplace, request: PrepareRequest) -> list[PreparedSet]:
     EntryNotFound that name the configs, and the errors of an add."""
     need_arrow()
     python = find_python(place.environ, request.python)
-    finished = place.add(request.files(include=CARD_FILES))
+    finished = place.add(request.files(optional=CARD_FILES))
     commit = Commit(finished.commit)
     manifest = place.manifest(request.repo, commit)
     if manifest is None:
