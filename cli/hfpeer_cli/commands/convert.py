@@ -49,8 +49,8 @@ def _pair(text: str) -> tuple[str, str]:
     cls=Verb,
     examples=[
         "hfpeer dataset convert -r rajpurkar/squad -o data/squad",
-        "hfpeer dataset convert -r rajpurkar/squad -s 'train[:1000]' -s validation -o data/squad --single",
-        "hfpeer dataset convert -r lmms-lab/MMBench_EN -s dev --max-samples 200 --seed 0 -o data/mmbench",
+        "hfpeer dataset convert -r rajpurkar/squad -s 'train[:1000]' -o squad --single",
+        "hfpeer dataset convert -r lmms-lab/MMBench_EN -s dev --max-samples 200 -o data",
         "hfpeer dataset convert -r rajpurkar/squad -o data/squad --part 0/8",
     ],
 )
