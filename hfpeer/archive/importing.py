@@ -96,12 +96,13 @@ class Import:
                 digests=[str(digest) for digest in omitted],
             )
         self._check_prefixes(missing)
+        if not self._options.is_dry_run:
+            files = {(file.path, file.size_bytes) for revision in self._source.revisions for file in revision.files}
+            refuse_unfit(self._target.cache, sorted(files))
         if self._options.takes_space:
             self._check_space(missing)
         if self._options.is_dry_run:
             return self._report(missing)
-        files = {(file.path, file.size_bytes) for revision in self._source.revisions for file in revision.files}
-        refuse_unfit(self._target.cache, sorted(files))
         self._total_bytes = sum(self._files[digest].size_bytes for digest in missing)
         try:
             for blob in self._source.walk():
