@@ -66,6 +66,8 @@ Select = Callable[[Manifest], Iterable[ManifestFile]]
 """Chooses the files of a manifest that are packed."""
 OnProgress = Callable[[str, int, int], None]
 """Called with the path that is read, the bytes done and the bytes of all."""
+Send = Callable[[int, int, int], int]
+"""Sends bytes of an open file: its descriptor, their offset, their number. Returns how many there were."""
 
 
 class _Sink(Protocol):
@@ -251,17 +253,24 @@ def _wrong_bytes(blob: BlobFile, reason: str) -> CorruptData:
 
 
 def write_archive(
-    plan: Plan, target: Path | Writer, part_bytes: int | None = None, on_progress: OnProgress = lambda *facts: None
+    plan: Plan,
+    target: Path | Writer,
+    part_bytes: int | None = None,
+    on_progress: OnProgress = lambda *facts: None,
+    send: Send | None = None,
 ) -> ExportReport:
     """Writes the archive to a file, to parts of `part_bytes`, or to a pipe. Continues an earlier export to that file.
     Without `part_bytes` it writes parts only where the volume holds no file of that size, and the report says so.
+
+    `send` writes to the same pipe as `target`. With it the blobs whose verdict holds are not hashed again here: the
+    reader of the pipe hashes them.
 
     Raises CorruptData for a blob with wrong bytes, InvalidName if the file is another archive, NotThisVolume, NoSpace,
     BrokenCache.
     """
     began = time.monotonic()
     if not isinstance(target, Path):
-        return _write(plan, StreamSink(target), on_progress, began)
+        return _write(plan, StreamSink(target), on_progress, began, send)
     if part_bytes is not None:
         refuse_large_parts(target, part_bytes)
         return _write_files(plan, target, part_bytes, on_progress, began)
@@ -297,7 +306,7 @@ def _write_files(plan: Plan, path: Path, part_bytes: int | None, on_progress: On
     return _write(plan, FileSink(path, _total_bytes(plan), part_bytes), on_progress, began)
 
 
-def _write(plan: Plan, sink: _Sink, on_progress: OnProgress, began: float) -> ExportReport:
+def _write(plan: Plan, sink: _Sink, on_progress: OnProgress, began: float, send: Send | None = None) -> ExportReport:
     everything = plan.members()
     total_bytes = everything[-1].stop + len(END)
     try:
@@ -308,7 +317,11 @@ def _write(plan: Plan, sink: _Sink, on_progress: OnProgress, began: float) -> Ex
                 continue
             sink.write(member.offset, member.head)
             if member.digest is not None:
-                _write_blob(member, plan.files[member.digest], sink, on_progress, total_bytes)
+                blob = plan.files[member.digest]
+                if send is not None and blob.is_verified:
+                    _send_blob(member, blob, sink, send, on_progress, total_bytes)
+                else:
+                    _write_blob(member, blob, sink, on_progress, total_bytes)
         sink.write(everything[-1].stop, END)
     finally:
         sink.close()
@@ -424,6 +437,31 @@ def _write_blob(member: Member, blob: BlobFile, sink: _Sink, on_progress: OnProg
     finally:
         os.close(fd)
     sink.write(offset - len(last), last + b"\0" * padding_bytes(member.size_bytes))
+
+
+def _send_blob(
+    member: Member, blob: BlobFile, sink: _Sink, send: Send, on_progress: OnProgress, total_bytes: int
+) -> None:
+    """Copies a blob whose verdict holds, without reading its bytes here."""
+    try:
+        fd = blob.open()
+    except OSError as error:
+        raise _wrong_bytes(blob, "it was removed or changed during the export") from error
+    offset, stop = member.skipped_bytes, member.skipped_bytes + member.size_bytes
+    try:
+        while offset < stop:
+            check_stop()
+            count = send(fd, offset, min(CHUNK_BYTES, stop - offset))
+            if count == 0:
+                raise _wrong_bytes(blob, "it became shorter during the export")
+            offset += count
+            sink.written_bytes += count
+            on_progress(member.path, member.start + offset - member.skipped_bytes, total_bytes)
+    except OSError as error:
+        raise _wrong_bytes(blob, str(error.strerror or error)) from error
+    finally:
+        os.close(fd)
+    sink.write(member.stop - padding_bytes(member.size_bytes), b"\0" * padding_bytes(member.size_bytes))
 
 
 def read_have(path: Path) -> Have:

@@ -13,7 +13,7 @@ from hfpeer.archive.contents import packed
 from hfpeer.archive.export import Plan, Select, plan_export
 from hfpeer.archive.have import Have
 from hfpeer.cache.store import Store
-from hfpeer.errors import Locked, NoSpace
+from hfpeer.errors import CorruptData, Locked, NoSpace
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.push.probe import Host
@@ -89,6 +89,20 @@ class Job:
         files = [file for manifest in manifests if manifest for file in self.select(manifest)]
         absent = {file.digest for file in self.store.inventory.missing(files)}
         return {file.digest: file.size_bytes for file in files if file.digest not in absent}
+
+    def check_here(self) -> None:
+        """Hashes the blobs of this push again, after the far end has refused some. Raises CorruptData if they are wrong
+        here: a disk can change bytes without a trace in the times of the file."""
+        inventory = self.store.inventory
+        blobs = filter(None, map(inventory.best, inventory.places(self.wanted_of_revisions()).values()))
+        wrong = inventory.verify_all(blobs)
+        if wrong:
+            more = f", and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+            raise CorruptData(
+                f"Blobs of this machine have wrong bytes, and the far end refused them: {wrong[0].path}{more}.",
+                hint="`hfpeer verify --repair` gets the right ones. Then push again: it goes on.",
+                digests=[str(blob.digest) for blob in wrong],
+            )
 
 
 def when_unlocked(work: Callable[[], Result]) -> Result:

@@ -65,7 +65,7 @@ class Host:
     """The far end. Empty paths stand for programs that are not there; `free_bytes` is None where nothing tells it.
 
     `node_cache` is the cache of the hfpeer there, which may be another than `cache`, that of this push. `have` is what
-    that hfpeer says of the blobs to push.
+    that hfpeer says of the blobs to push. `summer` is the program that hashes many files.
     """
 
     name: str
@@ -79,6 +79,7 @@ class Host:
     python: str = ""
     tar: str = ""
     summer: str = ""
+    openssl: str = ""
     have: Have | None = None
     notes: tuple[str, ...] = ()
 
@@ -154,6 +155,7 @@ def _host(name: str, facts: dict[str, str], pythons: Sequence[str], is_named: bo
         next(filter(None, map(_python, pythons)), ""),
         facts["tar"],
         next((facts[program] for program in ("sha256sum", "shasum", "openssl") if facts[program]), ""),
+        facts["openssl"],
         have if is_own else None,
         tuple(notes),
     )

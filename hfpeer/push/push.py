@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from enum import Enum
 
-from hfpeer.errors import SshFailed
+from hfpeer.errors import CorruptData, SshFailed
 from hfpeer.push.job import Job, Outcome
 from hfpeer.push.probe import Host, probe
 from hfpeer.push.results import PushReport
@@ -37,7 +37,11 @@ def push(
     with Ssh(host, ssh_command) as ssh:
         found = probe(ssh, cache, job.wanted())
         chosen = way or _best_way(found)
-        outcome = _bring(ssh, found, job, chosen, is_dry_run=is_dry_run)
+        try:
+            outcome = _bring(ssh, found, job, chosen, is_dry_run=is_dry_run)
+        except CorruptData:
+            job.check_here()
+            raise
     total_bytes = sum(job.wanted().values())
     return PushReport(
         host,

@@ -8,6 +8,8 @@ parses it, and no process list shows it.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import os
 import re
 import select
@@ -37,6 +39,12 @@ LEASH = """exec 3<&0; "$@" </dev/null 3<&- & p=$!; (cat <&3; kill $p) >/dev/null
 SSH_FAILED = 255
 """The exit code of ssh for its own errors. Source: ssh(1)."""
 POLL_SECONDS = 0.05
+PIPE_BYTES = 1024 * 1024
+"""The pipe to ssh takes so many bytes at a time, where the system allows it: fewer turns of both processes."""
+SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+"""Python knows the name since 3.10. Source: fcntl(2), Linux."""
+NO_SENDFILE = (errno.EINVAL, errno.ENOTSOCK, errno.ENOSYS, errno.ENOTSUP)
+"""What `sendfile` says where it does not write into a pipe, or does not read from that file system."""
 END_SECONDS = 5.0
 """Seconds that a process gets to end before it is killed."""
 MAX_LINE_BYTES = 16 * 1024 * 1024
@@ -174,6 +182,11 @@ class Session:
         self._process.write(chunk)
         return len(chunk)
 
+    def send(self, fd: int, offset: int, count: int) -> int:
+        """Writes bytes of a file to the script's stdin, without a copy in this process. Returns how many there were;
+        `count` if the script has ended, as for `write`."""
+        return self._process.send(fd, offset, count)
+
     def flush(self) -> None:
         """Does nothing: `write` keeps nothing back."""
 
@@ -212,6 +225,8 @@ class _Running:
         assert self._process.stdin is not None
         assert self._process.stdout is not None and self._process.stderr is not None
         os.set_blocking(self._process.stdin.fileno(), False)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._process.stdin.fileno(), SET_PIPE_SIZE, PIPE_BYTES)
         readers = [(self._process.stdout, on_line or self._note), (self._process.stderr, self._note)]
         self._readers = [threading.Thread(target=_read_lines, args=reader, daemon=True) for reader in readers]
         for reader in self._readers:
@@ -238,18 +253,39 @@ class _Running:
         return True
 
     def write(self, chunk: bytes | memoryview) -> None:
-        stdin, rest = self._process.stdin, memoryview(chunk)
-        while rest and self.is_reading and stdin is not None:
+        view = memoryview(chunk)
+        self._fill(len(view), lambda pipe, done: os.write(pipe, view[done:]))
+
+    def send(self, fd: int, offset: int, count: int) -> int:
+        def move(pipe: int, done: int) -> int:
+            try:
+                return os.sendfile(pipe, fd, offset + done, count - done)
+            except OSError as error:
+                if error.errno not in NO_SENDFILE:
+                    raise
+                return os.write(pipe, os.pread(fd, min(count - done, PIPE_BYTES), offset + done))
+
+        return self._fill(count, move)
+
+    def _fill(self, count: int, move: Callable[[int, int], int]) -> int:
+        """Moves `count` bytes into stdin by calls of `move`, which takes the pipe and the number of those that are
+        moved. Returns `count`, or fewer where `move` has no more."""
+        stdin, done = self._process.stdin, 0
+        while done < count and self.is_reading and stdin is not None:
             check_stop()
             try:
                 if select.select([], [stdin], [], POLL_SECONDS)[1]:
-                    rest = rest[os.write(stdin.fileno(), rest) :]
+                    moved = move(stdin.fileno(), done)
+                    if moved == 0:
+                        return done
+                    done += moved
                 elif self._process.poll() is not None:
                     self.is_reading = False
             except BlockingIOError:
                 continue
             except BrokenPipeError:
                 self.is_reading = False
+        return count
 
     def close_input(self) -> None:
         if self._process.stdin is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Sequence
-from functools import partial
 from shlex import quote
 from typing import Any
 
@@ -100,7 +99,10 @@ class ThroughHfpeer:
     def _import(self, plan: Plan) -> Any:
         """Sends an archive into `hfpeer import`. Returns its report."""
         words = ["import", "-", "--trust-archive"]
-        send = partial(write_archive, plan)
+
+        def send(session: Session) -> None:
+            write_archive(plan, session, send=session.send)
+
         (report,) = when_unlocked(lambda: self._call(words, send, self._job.on_event))
         return report
 

@@ -48,6 +48,6 @@ class ThroughPython:
             if is_dry_run:
                 session.finish()
                 return Outcome(planned(plan), sent_blobs, sent_bytes, True, self._job.checks_present)
-            write_archive(plan, session)
+            write_archive(plan, session, send=session.send)
             report = answers.result(session, "The receiver")
         return Outcome(of_import(report), sent_blobs, sent_bytes, True, self._job.checks_present)

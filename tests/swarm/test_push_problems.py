@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -170,6 +171,28 @@ def test_wrong_bytes_here_are_not_sent(machines: Machines, far: FarHost) -> None
     blob.write_bytes(b"\1" * len(FILES["weights.bin"]))
     ran = push(machine, far.ssh, "acme/tiny", "far:wrong")
     assert ran.code == 7 and "wrong bytes" in ran.problem["message"] and not (far.home / "wrong").exists()
+
+
+@pytest.mark.parametrize("kind", ["hfpeer", "python", "tar"])
+def test_bytes_that_a_disk_changed_here_are_refused_there_and_named(
+    machines: Machines, far: FarHost, kind: str
+) -> None:
+    """The times of the file say that nothing has changed, so they are not hashed again before they are sent."""
+    machine = machines.make(f"rot-{kind}")
+    store = Store(machine.cache, machine.home)
+    manifest = fill(store, MODEL, FILES)
+    digest = next(file.digest for file in manifest.files if file.path == "weights.bin")
+    blob = layout.blob_path(machine.cache, MODEL, digest)
+    blob.write_bytes(b"\1" * len(FILES["weights.bin"]))
+    store.inventory.remember([store.inventory.seen(blob, digest, is_verified=True)])
+    store.close()
+    far.set_programs("tar", "sha256sum", python=sys.executable, hfpeer=True)
+    try:
+        ran = push(machine, far.ssh, "acme/tiny", f"far:rot-{kind}", "--way", kind)
+    finally:
+        far.set_programs("tar", "sha256sum")
+    assert ran.code == 7 and str(blob) in ran.problem["message"] and "verify --repair" in ran.problem["hint"]
+    assert not layout.blob_path(far.home / f"rot-{kind}", MODEL, digest).exists()
 
 
 def test_a_connection_of_the_user_is_used_and_left_open(here: Machine, far: FarHost, tmp_path: Path) -> None:
