@@ -1,10 +1,16 @@
-"""How fast a cache is verified: full against `sha256sum` on as many processes as cores, and quick over many files.
+"""How fast a cache is verified: full against `sha256sum` on as many processes as cores, and quick over many files; and
+what a repair moves.
 
     python -m bench.verify
     python -m bench.verify --gib 8 --rounds 5
+    python -m bench.verify --only repair --repair-mib 256
 
 The two ways take turns over the same files, which are read into the page cache before each turn, so that hashing is
 compared and not the disk. Aims: full at least 0.9 of `sha256sum`; quick over 20,000 files less than a second.
+
+The repairs are of one file of 2 GiB, in memory (/dev/shm) where there is such a folder, with a peer on loopback that
+has it and no hub. The reference is an add of the whole file from the same peer. Aims: a flipped byte moves one piece, a
+half file its missing half, and with a right copy elsewhere on this disk nothing moves.
 """
 
 from __future__ import annotations
@@ -12,6 +18,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +27,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
+from bench.transfer import _make_model
 from fakes.hub_cache import REPO, download, proved_manifest_of
+from fakes.machine import Machine, Machines
 from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.partial.hashing import HASH_CHUNK_BYTES
 from hfpeer.cache.proofs import write_proof
@@ -31,7 +40,9 @@ HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
 GIB = 1 << 30
 FILES = 9
 """Large files, of different sizes."""
+OTHER = RepoId.parse("acme/other")
 SMALL = RepoId.parse("acme/many")
+PARTS = ("full", "quick", "repair")
 
 
 def main() -> None:
@@ -39,10 +50,21 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=4.0, help="GiB of large files (4)")
     parser.add_argument("--small", type=int, default=20_000, help="small files (20,000)")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each way (3)")
+    parser.add_argument("--repair-mib", type=int, default=2048, help="MiB of the file that is repaired (2,048)")
+    parser.add_argument("--only", choices=PARTS, help="one of the three")
     options = parser.parse_args()
+    wanted = [options.only] if options.only else PARTS
     with tempfile.TemporaryDirectory(prefix="hfpeer-bench-verify-") as folder:
-        compare_full(Path(folder, "large"), int(options.gib * GIB), options.rounds)
-        measure_quick(Path(folder, "small"), options.small, options.rounds)
+        if "full" in wanted:
+            compare_full(Path(folder, "large"), int(options.gib * GIB), options.rounds)
+        if "quick" in wanted:
+            measure_quick(Path(folder, "small"), options.small, options.rounds)
+    if "repair" in wanted:
+        memory = Path("/dev/shm")
+        with tempfile.TemporaryDirectory(
+            prefix="hfpeer-bench-verify-", dir=memory if memory.is_dir() else None
+        ) as name:
+            measure_repairs(Path(name), options.repair_mib << 20, options.rounds)
 
 
 def compare_full(cache: Path, size_bytes: int, rounds: int) -> None:
@@ -122,6 +144,83 @@ def measure_quick(cache: Path, files: int, rounds: int) -> None:
         began = time.perf_counter()
         subprocess.run(command, check=True, capture_output=True)
         print(f"quick, {files:,} files: {alone:.2f} s; as a command {time.perf_counter() - began:.2f} s", flush=True)
+
+
+def measure_repairs(place: Path, size_bytes: int, rounds: int) -> None:
+    """Prints the bytes over the wire and the seconds of each repair, beside those of the whole file."""
+    folder = place / "model"
+    _make_model(folder, 1, size_bytes)
+    with Machines(place) as machines:
+        peer = machines.make("peer")
+        commit = peer.do("model", "publish", str(folder), "--as", str(REPO))["commit"]
+        peer.start()
+        shutil.rmtree(folder)
+        repairs = Repairs(machines.make("here", peers=[peer.address]), peer.address, commit, size_bytes)
+        ways = {
+            "whole file, by an add": repairs.add_whole,
+            "a flipped byte": repairs.flip,
+            "half of the file gone": repairs.cut,
+            "… a right copy on this disk": repairs.flip_beside_a_copy,
+        }
+        moved: dict[str, list[tuple[int, float]]] = {}
+        for _ in range(rounds):
+            for name, way in ways.items():
+                moved.setdefault(name, []).append(way())
+    whole = median(seconds for _, seconds in moved["whole file, by an add"])
+    print(f"repair, one file of {size_bytes:,} bytes, medians of {rounds} rounds")
+    for name, found in moved.items():
+        seconds = median(seconds for _, seconds in found)
+        print(
+            f"  {name:<28}{max(size for size, _ in found):>15,} B over the wire{seconds:7.1f} s{seconds / whole:6.2f}x"
+        )
+
+
+class Repairs:
+    """Damages the blob of a cache, and repairs it. Each method returns the bytes over the wire, and the seconds."""
+
+    def __init__(self, here: Machine, peer: str, commit: str, size_bytes: int) -> None:
+        self._here = here
+        self._peer = peer
+        self._commit = commit
+        self._size_bytes = size_bytes
+
+    def add_whole(self) -> tuple[int, float]:
+        shutil.rmtree(self._here.cache, ignore_errors=True)
+        return self._run("model", "add", "-r", str(REPO), "-v", self._commit, "--from", self._peer)
+
+    def flip(self) -> tuple[int, float]:
+        with self._blob().open("r+b") as file:
+            file.seek(self._size_bytes // 3)
+            byte = file.read(1)[0]
+            file.seek(-1, os.SEEK_CUR)
+            file.write(bytes([byte ^ 1]))
+        return self._repair()
+
+    def cut(self) -> tuple[int, float]:
+        os.truncate(self._blob(), self._size_bytes // 2)
+        return self._repair()
+
+    def flip_beside_a_copy(self) -> tuple[int, float]:
+        other = self._here.cache / OTHER.folder
+        shutil.copytree(self._here.cache / REPO.folder, other, symlinks=True)
+        try:
+            return self.flip()
+        finally:
+            shutil.rmtree(other)
+
+    def _blob(self) -> Path:
+        (blob,) = (self._here.cache / REPO.folder / "blobs").iterdir()
+        return blob
+
+    def _repair(self) -> tuple[int, float]:
+        return self._run("verify", "--repair", "--no-wan", str(REPO))
+
+    def _run(self, *words: str) -> tuple[int, float]:
+        began = time.perf_counter()
+        report = self._here.do(*words)
+        seconds = time.perf_counter() - began
+        assert self._blob().stat().st_size == self._size_bytes
+        return sum(report["bytes_by_kind"].values()), seconds
 
 
 if __name__ == "__main__":
