@@ -140,6 +140,18 @@ def test_cache_shows_sets_and_a_removal_names_those_that_stay(
     assert code == 4 and "Not in the cache: datasets/acme/lines." in err and rm in err
 
 
+def test_hfpeer_verify_prepared_is_the_same_command(real: Run, environ: dict[str, str]) -> None:
+    folder = write_set(datasets_cache(environ), place_of(), {"train": [3]})
+    assert real("verify", "--prepared", "--quick") == real("dataset", "verify", "--prepared", "--quick")
+    (folder / "plain_text-train.arrow").unlink()
+    whole = real("dataset", "verify", "--prepared", "--quick", "-r", "acme/PlainText")
+    assert whole[0] == 8
+    for word in ("acme/PlainText", "datasets/acme/PlainText"):
+        assert real("verify", "--prepared", "--quick", word) == whole
+    code, _, err = real("verify", "--prepared", "--repair")
+    assert code == 2 and "hfpeer dataset prepare" in err
+
+
 def test_quick_verify_opens_no_arrow_file(real: Run, environ: dict[str, str]) -> None:
     folder = write_set(datasets_cache(environ), place_of(), {"train": [3]})
     code, out, _ = real("dataset", "verify", "--prepared", "--quick")

@@ -40,6 +40,7 @@ GRADES = {
         "hfpeer verify --quick --cache /media/stick/hub",
         "hfpeer verify --repair --dry-run",
         "hfpeer verify --repair --no-wan --cache /media/stick/hub",
+        "hfpeer verify --prepared",
     ],
 )
 @click.argument("repos", nargs=-1, metavar="[REPO]...")
@@ -68,6 +69,7 @@ GRADES = {
     metavar="NAME=COMMIT",
     help="With --repair: write this ref of the REPO.",
 )
+@click.option("--prepared", is_flag=True, help="The prepared sets instead, as `hfpeer dataset verify --prepared`.")
 @type_option
 @click.pass_context
 @pass_invocation
@@ -83,6 +85,7 @@ def verify(
     no_wan: bool,
     yes: bool,
     refs: tuple[ToldRef, ...],
+    prepared: bool,
     type_: str,
 ) -> None:
     """Say what is wrong in the cache: all of it, or these repos. With --repair also make it right.
@@ -90,6 +93,16 @@ def verify(
     Names every link, ref, list and byte that is not as its commit says. Without --repair it needs no network and
     changes nothing. Exit code 7: wrong bytes. 8: right bytes that a tool may not find. 6: no source of them answered.
     """
+    if prepared:
+        if again or cache or repairs or dry_run or no_wan or yes or refs:
+            raise InvalidName(
+                "`--prepared` goes with REPO and `--quick`.",
+                hint="`hfpeer dataset prepare -r REPO` repairs a prepared set.",
+            )
+        from hfpeer_cli.commands.prepared import verify_prepared
+
+        of_datasets = tuple(_repo(word, RepoType.DATASET.value) for word in repos)
+        ctx.exit(verify_prepared(invocation, of_datasets, quick=quick))
     wanted = tuple(_repo(word, type_) for word in repos)
     folder = None if cache is None or _is_same(cache, invocation.settings.cache) else cache
     if repairs:
