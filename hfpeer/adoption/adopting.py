@@ -33,11 +33,13 @@ from hfpeer.cache.index.schema import AdoptedRow
 from hfpeer.cache.store import Store
 from hfpeer.errors import CorruptData, InvalidName, NoSpace, NotFound
 from hfpeer.manifest import Manifest
-from hfpeer.names import RepoId
+from hfpeer.names import Digest, RepoId
 from hfpeer.system.cancellation import check_stop
 
 MAX_ELSEWHERE = 64
 """Places that the settings in one place name elsewhere. The others are not looked at."""
+SHARED_MIN_BYTES = 1024 * 1024
+"""A file of fewer bytes does not come to share blocks with a blob: that would free too little for two opened files."""
 MAX_LISTED = 100_000
 """Files that a listing has. The others are only counted."""
 
@@ -270,9 +272,25 @@ class Adoption:
         self._troubles += hasher.troubles
         self._pointers = keeper.pointers
         serving = [file for file in self._files if file.path in held or file.path in keeper.kept]
+        shared_bytes = self._share([*serving, *(file for file in self._files if file.path in here)])
         self._here += [file for file in self._files if file.path in here]
         hashed_bytes = sum(by_path[path].candidate.size_bytes for path in keeper.kept)
-        return self._report(began, serving, len(keeper.kept), hashed_bytes)
+        report = self._report(began, serving, len(keeper.kept), hashed_bytes)
+        return replace(report, shared_bytes=shared_bytes)
+
+    def _share(self, files: Sequence[PlacedFile]) -> int:
+        """Lets blobs of the cache share the blocks of files with the same bytes. Returns the bytes that this frees."""
+        large = [file for file in files if file.candidate.size_bytes >= SHARED_MIN_BYTES and self._clones_from(file)]
+        known = self._known(large)
+        total_bytes, done_bytes, shared_bytes = _size(large), 0, 0
+        for number, file in enumerate(large):
+            check_stop()
+            self._on_progress(file.path, done_bytes, total_bytes, number, len(large))
+            done_bytes += file.candidate.size_bytes
+            hint = file.candidate.hint.digest if file.candidate.hint is not None else None
+            digests = {Digest.parse(row.digest) for row in known.get(file.path, ())} or {hint} - {None}
+            shared_bytes += sum(self._store.adopted.share(Path(file.path), digest) for digest in digests if digest)
+        return shared_bytes
 
     def _known(self, files: Sequence[PlacedFile]) -> dict[str, list[AdoptedRow]]:
         """The rows of files that were hashed before."""

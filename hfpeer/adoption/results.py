@@ -75,8 +75,9 @@ class AdoptReport:
     """The result of an adoption.
 
     `files` can serve: their digests are known now; `hashed_files` of them were hashed in this call. `here_files` are
-    those whose bytes the cache has. `repo_bytes` has the bytes of each repo that a place names. `twice_bytes` lie twice
-    in clones, as LFS objects and in the work tree. `listed` has the files only if they were asked for.
+    those whose bytes the cache has; `shared_bytes` came to share blocks with it in this call. `repo_bytes` has the
+    bytes of each repo that a place names. `twice_bytes` lie twice in clones, as LFS objects and in the work tree.
+    `listed` has the files only if they were asked for.
     """
 
     places: tuple[AdoptedPlace, ...]
@@ -93,6 +94,7 @@ class AdoptReport:
     listed: tuple[AdoptableFile, ...] = field(default_factory=tuple)
     pointers: int = 0
     twice_bytes: int = 0
+    shared_bytes: int = 0
     seconds: float = 0.0
     is_dry_run: bool = False
     wanted: WantedRevision | None = None

@@ -16,7 +16,7 @@ from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 
-from hfpeer.cache.disk.linking import HardLinks, OnChunk, Way
+from hfpeer.cache.disk.linking import HardLinks, OnChunk, Way, share_blocks
 from hfpeer.cache.index.adopted import NO_INODE, AdoptedTable, holds, stamp_of
 from hfpeer.cache.index.history import History
 from hfpeer.cache.index.inventory import Inventory
@@ -88,6 +88,19 @@ class AdoptedFiles:
                 self.note([(file, row)])
                 return way
         return None
+
+    def share(self, path: Path, digest: Digest) -> int:
+        """Makes the blob of a digest share the blocks of a file with the same bytes, where the file system can. Returns
+        the bytes that take no space of their own from now on. The kernel compares them; neither file is written to."""
+        blob = self._inventory.find(digest)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            if blob is not None:
+                old = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                opened.callback(os.close, old)
+                new = blob.open()
+                opened.callback(os.close, new)
+                return share_blocks(old, new)
+        return 0
 
     def _take(self, row: AdoptedRow, digest: Digest, repo: RepoId, on_chunk: OnChunk) -> Way | None:
         path = Path(row.path)

@@ -37,6 +37,7 @@ REPORT = AdoptReport(
     ),
     pointers=1,
     twice_bytes=11_000_000,
+    shared_bytes=7_000_000,
     seconds=2.0,
 )
 
@@ -64,6 +65,7 @@ def test_it_says_what_can_serve_what_was_installed_and_what_to_do_next(hfpeer: R
         "HF cache: /d/hub: 1 file, 5 B\n"
         "Installed acme/tiny at abababababab (main): proved, 3 of 4 files, 12.0 MB\n"
         "4 files, 30.0 MB can serve (hashed 30.0 MB in 2.0 s); 7.0 MB are in the cache already.\n"
+        "7.0 MB lay twice, here and in the cache, and share their blocks now.\n"
         "12.0 MB belong to repos, as their places say: acme/tiny 12.0 MB, datasets/acme/rows 5 B.\n"
     )
     assert ran.err == (

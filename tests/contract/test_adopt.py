@@ -542,6 +542,43 @@ def test_where_files_share_blocks_an_adoption_takes_no_space(hub: HubSimulator, 
         assert len(machine.contents(repo)["model.bin"]) == 20_000_000
 
 
+@pytest.mark.skipif(NO_COW is not None, reason=str(NO_COW))
+def test_what_lies_in_the_cache_too_comes_to_share_its_blocks(hub: HubSimulator, tmp_path: Path) -> None:
+    with contextlib.ExitStack() as mounted:
+        try:
+            volume = mounted.enter_context(cow.cow_volume(tmp_path))
+        except cow.NoVolume as error:
+            pytest.skip(str(error))
+        machine = Machine(hub, volume / "machine")
+        machine.folder.mkdir()
+        repo, body = RepoId.parse("acme/large"), noise(8_000_000, "twice")
+        hub.put_repo("model", repo.full_name, {"model.bin": Lfs(body)})
+        machine.add(repo)
+        other = put(machine.folder / "other/model.bin", body)
+        wrong = put(machine.folder / "other/wrong.bin", b"X" + body[1:])
+        other.chmod(0o444)
+        blob = next((machine.cache / repo.folder / "blobs").iterdir())
+        os.sync()
+        before, stamps = os.statvfs(volume).f_bavail, [path.stat() for path in (other, wrong, blob)]
+        report = machine.adopt(machine.folder / "other")
+        assert report.shared_bytes == len(body)
+        os.sync()
+        freed = (os.statvfs(volume).f_bavail - before) * os.statvfs(volume).f_frsize
+        assert freed > 6_000_000
+        for path, facts in zip((other, wrong, blob), stamps, strict=True):
+            now = path.stat()
+            assert (now.st_mtime_ns, now.st_ctime_ns, now.st_ino, now.st_mode) == (
+                facts.st_mtime_ns,
+                facts.st_ctime_ns,
+                facts.st_ino,
+                facts.st_mode,
+            )
+        assert machine.adopt(machine.folder / "other").shared_bytes == 0
+        other.chmod(0o644)
+        other.write_bytes(b"edited afterwards")
+        assert blob.read_bytes() == body
+
+
 # Commands
 
 

@@ -165,6 +165,8 @@ def _summary(report: AdoptReport) -> Iterator[str]:
     hashed = f"hashed {human_size(report.hashed_bytes)} in {human_time(report.seconds)}"
     here = f"; {human_size(report.here_bytes)} are in the cache already" if report.here_files else ""
     yield f"{amount} can serve ({hashed}){here}."
+    if report.shared_bytes:
+        yield f"{human_size(report.shared_bytes)} lay twice, here and in the cache, and share their blocks now."
     if report.repo_bytes:
         repos = list(report.repo_bytes.items())
         named = ", ".join(f"{repo} {human_size(size_bytes)}" for repo, size_bytes in repos[:MAX_ALIKE])
