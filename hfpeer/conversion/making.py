@@ -10,6 +10,7 @@ from hfpeer.conversion.features import Feature, of_metadata
 from hfpeer.conversion.media.writing import MediaWriter
 from hfpeer.conversion.options import ConversionOptions
 from hfpeer.conversion.plan import ConversionPlan
+from hfpeer.conversion.rows.json_columns import json_lines
 from hfpeer.conversion.rows.labels import label_name, with_label_names
 from hfpeer.conversion.rows.media_columns import (
     MediaColumns,
@@ -77,22 +78,30 @@ class RowMaking:
             self._media.dropped.clear()
         return result
 
+    def lines_of(self, batch: pa.RecordBatch) -> memoryview | None:
+        """A batch as lines of JSON; None if it has values that have to be written row by row."""
+        if any(has_map(column.type) for column in batch.columns):
+            return None
+        return json_lines(self._plain_batch(batch))
+
     def rows_of(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         """A batch as rows of values that JSON has."""
-        import pyarrow as pa
-
-        columns, names = [], []
-        objects: dict[str, list[Any]] = {}
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if has_map(column.type):
-                objects[name] = self._plain.objects(column)
-            columns.append(pa.nulls(len(column)) if name in objects else self._plain.column(column))
-            names.append(name)
-        rows: list[dict[str, Any]] = pa.RecordBatch.from_arrays(columns, names=names).to_pylist()
+        maps = [field.name for field in batch.schema if has_map(field.type)]
+        objects = {name: self._plain.objects(batch.column(batch.schema.get_field_index(name))) for name in maps}
+        rows: list[dict[str, Any]] = self._plain_batch(batch).to_pylist()
         for name, values in objects.items():
             for row, value in zip(rows, values, strict=True):
                 row[name] = value
         return rows
+
+    def _plain_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with values that JSON has; null in the place of maps."""
+        import pyarrow as pa
+
+        columns = [
+            pa.nulls(len(column)) if has_map(column.type) else self._plain.column(column) for column in batch.columns
+        ]
+        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
     # Rows that are no Arrow
 
@@ -104,7 +113,7 @@ class RowMaking:
         for place in places:
             row = self._row(batch.rows[place], batch.file, batch.first + place)
             if row is not None:
-                made.append(row)
+                made.append(row if batch.is_plain else self.plain_row(row))
         return made
 
     def _row(self, row: dict[str, Any], file: str, number: int) -> dict[str, Any] | None:

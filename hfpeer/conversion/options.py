@@ -94,7 +94,7 @@ class ConversionOptions:
     @property
     def joins(self) -> bool:
         """Whether the parts of a split end in one file."""
-        return self.is_single or self.to in ("imagefolder", "tsv")
+        return self.is_single or self.to in ("imagefolder", "tsv") or self.shape != "rows"
 
     def to_json(self) -> dict[str, Any]:
         return {**asdict(self), "images": self.way_of_images}

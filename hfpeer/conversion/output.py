@@ -156,7 +156,7 @@ class OutputFolder:
                 return False
             with translated("finish a conversion", self.folder):
                 files = self._joined(made) if self._plan.options.joins else self._files(made)
-                files += self._side_files(files)
+                files += self._side_files(files, has_pictures=any(report.pictures for report in made))
                 self._write_record(files, made)
         shutil.rmtree(self._work, ignore_errors=True)
         return True
@@ -225,10 +225,10 @@ class OutputFolder:
             files.append(ConvertedFile(name, output, rows, size_bytes, sha256))
         return files
 
-    def _side_files(self, files: list[ConvertedFile]) -> list[ConvertedFile]:
+    def _side_files(self, files: list[ConvertedFile], *, has_pictures: bool) -> list[ConvertedFile]:
         """The files that a shape needs beside its rows."""
-        made = []
-        for name, content in side_files(self._plan.options, {file.split: file.path for file in files}).items():
+        made, paths = [], {file.split: file.path for file in files}
+        for name, content in side_files(self._plan.options, paths, has_pictures=has_pictures).items():
             fresh = self._work / f"{name}.partial"
             fresh.write_bytes(content)
             sha256 = hash_file(fresh, "sha256", len(content))

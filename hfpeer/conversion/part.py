@@ -14,7 +14,7 @@ from hfpeer.conversion.media.writing import MediaWriter
 from hfpeer.conversion.output import OutputFolder, PartWork
 from hfpeer.conversion.plan import ConversionPlan, Part
 from hfpeer.conversion.results import PartReport
-from hfpeer.conversion.rows.media_columns import media_names, path_leaves
+from hfpeer.conversion.rows.media_columns import Picture, media_names, path_leaves
 from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.shapes.shape import Shape, shape_of
 from hfpeer.conversion.sources.batches import Batch, LocalFile
@@ -120,8 +120,12 @@ class _Conversion:
         options, replaced = self._plan.options, self._replaced
         if options.to == "parquet":
             return _ParquetSink(file, making, self._work.scratch / "rows.jsonl", replaced)
-        writer = TableWriter(file, replaced) if options.to == "tsv" else JsonLinesWriter(file, replaced)
-        return _RowSink(writer, making, shape_of(options, self._part.output, making.media_columns))
+        shape = shape_of(options, self._part.output, making.media_columns)
+        if options.to == "tsv":
+            return _RowSink(TableWriter(file, replaced), making, shape, self._part.row + self._part.skip)
+        if shape is None:
+            return _LineSink(JsonLinesWriter(file, replaced), making)
+        return _RowSink(JsonLinesWriter(file, replaced), making, shape)
 
 
 def local_files(part: Part, snapshot: Path) -> list[LocalFile]:
@@ -140,15 +144,18 @@ def named_files(plan: ConversionPlan, part: Part, snapshot: Path, paths: set[str
     options = plan.options
     if plan.builder == "parquet" and options.way_of_images != "drop":
         return _named_in_parquet(plan, part, snapshot, paths)
-    if plan.builder != "json" or not options.image_columns or options.way_of_images == "drop":
+    names_files = options.image_columns or plan.is_listed
+    if not names_files or options.way_of_images == "drop":
         return set()
     found: set[str] = set()
     selection = Selection.of(part, options.seed)
     for batch in source_of(plan, Counter()).batches(local_files(part, snapshot), selection):
         check_stop()
+        rows = batch.rows if batch.arrow is None else batch.arrow.to_pylist()
         for place in selection.chosen(batch.first, batch.count):
-            for column in options.image_columns:
-                _add_named(found, batch.rows[place].get(column), batch.file, paths)
+            for column, value in rows[place].items():
+                if column in options.image_columns or plan.is_listed:
+                    _add_named(found, value, batch.file, paths, is_named=column in options.image_columns)
     return found
 
 
@@ -171,14 +178,16 @@ def _named_in_parquet(plan: ConversionPlan, part: Part, snapshot: Path, paths: s
     return found
 
 
-def _add_named(found: set[str], value: Any, source: str, paths: set[str]) -> None:
-    """Adds the files of the commit that a value names, at any depth."""
+def _add_named(found: set[str], value: Any, source: str, paths: set[str], *, is_named: bool = True) -> None:
+    """Adds the files of the commit that a value names, at any depth. Texts count only with `is_named`."""
+    if isinstance(value, Picture):
+        value, is_named = value.path if value.content is None else None, True
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list):
         for inner in value:
-            _add_named(found, inner, source, paths)
-    elif isinstance(value, str) and value and not is_address(value):
+            _add_named(found, inner, source, paths, is_named=is_named)
+    elif isinstance(value, str) and value and is_named and not is_address(value):
         name = value.rpartition("::")[2].rpartition("/snapshots/")[2]
         found.update([place for place in places_in_commit(name, source) if place in paths][:1])
 
@@ -202,10 +211,11 @@ class _Writer(Protocol):
 class _RowSink:
     """Writes rows as text, in a shape."""
 
-    def __init__(self, writer: _Writer, making: RowMaking, shape: Shape) -> None:
+    def __init__(self, writer: _Writer, making: RowMaking, shape: Shape | None, first: int = 0) -> None:
         self._writer = writer
         self._making = making
         self._shape = shape
+        self._first = first
         self.rows = 0
 
     def add(self, batch: Batch, places: Sequence[int]) -> None:
@@ -215,9 +225,37 @@ class _RowSink:
             rows = self._making.rows_of(self._making.arrow(batch, places))
         else:
             rows = self._making.rows(batch, places)
-        shaped = self._shape(rows, self.rows)
+        shaped = rows if self._shape is None else self._shape(rows, self._first + self.rows)
         self._writer.write(shaped)
         self.rows += len(shaped)
+
+    def end(self) -> None:
+        self._writer.end()
+
+
+class _LineSink:
+    """Writes rows as lines of JSON: whole columns where that is possible."""
+
+    def __init__(self, writer: JsonLinesWriter, making: RowMaking) -> None:
+        self._writer = writer
+        self._making = making
+        self.rows = 0
+
+    def add(self, batch: Batch, places: Sequence[int]) -> None:
+        if not places:
+            return
+        if batch.arrow is None:
+            rows = self._making.rows(batch, places)
+        else:
+            made = self._making.arrow(batch, places)
+            lines = self._making.lines_of(made)
+            if lines is not None:
+                self._writer.write_lines(lines)
+                self.rows += made.num_rows
+                return
+            rows = self._making.rows_of(made)
+        self._writer.write(rows)
+        self.rows += len(rows)
 
     def end(self) -> None:
         self._writer.end()

@@ -55,8 +55,8 @@ class Part:
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """What is converted, and into which parts. `shared` are files that every part needs, such as the list of labels of
-    a folder of pictures. `reading` are the options of the builder that change how files are read."""
+    """What is converted, and into which parts. `reading` are the options of the builder that change how files are
+    read."""
 
     repo: RepoId
     commit: Commit
@@ -64,7 +64,6 @@ class ConversionPlan:
     builder: str
     options: ConversionOptions
     parts: tuple[Part, ...]
-    shared: tuple[SourceFile, ...] = ()
     reading: Mapping[str, Any] | None = None
     features: Feature | None = None
 
@@ -80,8 +79,12 @@ class ConversionPlan:
     @property
     def sources(self) -> tuple[SourceFile, ...]:
         """The files of the commit that the parts need, each once."""
-        files = [*self.shared, *(file for part in self.parts for file in part.files)]
-        return tuple({file.path: file for file in files}.values())
+        return tuple({file.path: file for part in self.parts for file in part.files}.values())
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether the parts are lists of pictures, whose rows name files of the commit."""
+        return bool((self.reading or {}).get("lists"))
 
     def parts_of(self, output: str) -> tuple[Part, ...]:
         return tuple(part for part in self.parts if part.output == output)
@@ -116,7 +119,6 @@ class ConversionPlan:
             "reading": dict(self.reading or {}),
             "features": feature_to_json(self.features),
             "options": self.options.to_json(),
-            "shared": [asdict(file) for file in self.shared],
             "parts": [asdict(part) for part in self.parts],
         }
 
@@ -126,7 +128,7 @@ class ConversionPlan:
         try:
             if document["format"] != FORMAT:
                 raise ValueError(f"its format is {document['format']!r:.20}")
-            for file in (*document["shared"], *(file for part in document["parts"] for file in part["files"])):
+            for file in (file for part in document["parts"] for file in part["files"]):
                 FilePath.parse(file["path"])
             plan = cls(
                 RepoId.parse(document["repo"], "dataset"),
@@ -138,7 +140,6 @@ class ConversionPlan:
                     Part(**{**part, "files": tuple(SourceFile(**file) for file in part["files"])})
                     for part in document["parts"]
                 ),
-                tuple(SourceFile(**file) for file in document["shared"]),
                 dict(document["reading"]),
                 feature_from_json(document["features"]),
             )

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 import hfpeer
-from fakes.conversion import contents, needs_libraries, rows_in
+from fakes.conversion import JPEG, contents, needs_libraries, rows_in
+from fakes.hub import HubSimulator, Lfs
 from hfpeer.manifest import Manifest
 from hfpeer.node.operations.conversion import planning
 from hfpeer.node.operations.prepared import building
@@ -47,11 +49,14 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     (folder / "script").mkdir()
     (folder / "script" / "script.py").write_text("raise SystemExit(3)")
     for name in ("rows", "two", "script"):
-        words = ["dataset", "publish", str(folder / name), "--as", f"acme/{name}"]
-        with pytest.raises(SystemExit) as end:
-            main(words, Invocation(environ={**os.environ, **environ}))
-        assert end.value.code == 0
+        publish(environ, folder / name, name)
     return environ
+
+
+def publish(environ: dict[str, str], folder: Path, name: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["dataset", "publish", str(folder), "--as", f"acme/{name}"], Invocation(environ={**os.environ, **environ}))
+    assert end.value.code == 0
 
 
 def write_lines(path: Path, first: int, rows: int) -> None:
@@ -238,6 +243,60 @@ def test_killed_at_any_part_it_goes_on_and_gives_the_same_bytes(
     assert code == 0, err
     assert json.loads(out)["kept_parts"] >= 2
     assert contents(killed) == contents(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_folders_of_pictures_and_tars_as_datasets_finds_them(
+    real: Run, machine: dict[str, str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "pictures"
+    for label in ("cat", "dog"):
+        for number in range(3):
+            (folder / "train" / label).mkdir(parents=True, exist_ok=True)
+            (folder / "train" / label / f"{number}.jpg").write_bytes(JPEG + f"{label}{number}".encode())
+    publish(machine, folder, "pictures")
+    code, out, err = real("-r", "acme/pictures", "-s", "train[2:4]", "-o", str(tmp_path / "some"))
+    assert code == 0, err
+    rows = rows_in(tmp_path / "some" / "pictures_train.jsonl")
+    made = [(row["label"], (tmp_path / "some" / row["image"]).read_bytes()[4:]) for row in rows]
+    assert made == [("cat", b"cat2"), ("dog", b"dog0")]
+    (tmp_path / "tars").mkdir()
+    with tarfile.open(tmp_path / "tars" / "train-000.tar", "w") as tar:
+        for name in ("1.jpg", "1.txt", "2.jpg", "2.txt"):
+            (tmp_path / name).write_bytes(JPEG + name.encode() if name.endswith("jpg") else b"text")
+            tar.add(tmp_path / name, name)
+    publish(machine, tmp_path / "tars", "tars")
+    code, out, err = real("-r", "acme/tars", "-o", str(tmp_path / "of tars"), "--format", "imagefolder", "--json")
+    assert code == 0 and json.loads(out[out.index("{") :])["pictures"] == 2, err
+    rows = rows_in(tmp_path / "of tars" / "train" / "metadata.jsonl")
+    assert (tmp_path / "of tars" / "train" / rows[1]["jpg_file_name"]).read_bytes() == JPEG + b"2.jpg"
+
+
+# From a hub
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_only_the_files_that_are_needed_come_and_then_no_hub_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"data/train-{number:05}-of-00003.jsonl" for number in range(3)]
+    lines = "".join(json.dumps({"id": row}) + "\n" for row in range(ROWS)).encode()
+    with HubSimulator() as hub:
+        files = {name: Lfs(lines + f'{{"id": {number}}}\n'.encode()) for number, name in enumerate(names)}
+        commit = hub.put_repo("dataset", "acme/remote", files)
+        monkeypatch.setenv("HFPEER_HOME", str(tmp_path / "home"))
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+        monkeypatch.setenv("HFPEER_UPSTREAMS", f"origin={hub.endpoint}")
+        report = hfpeer.convert_dataset("acme/remote", tmp_path / "ten", max_samples=10)
+        assert (report.rows, report.commit) == (10, commit)
+        asked = [name for name in names if any(f"/{name}" in record.path for record in hub.requests)]
+        assert asked == names[:1]
+        hfpeer.convert_dataset("acme/remote", tmp_path / "all")
+    again = hfpeer.convert_dataset("acme/remote", tmp_path / "again", local_files_only=True)
+    assert again.rows == 3 * (ROWS + 1) and again.fetched_bytes == 0
+    assert contents(tmp_path / "all") == contents(tmp_path / "again")
 
 
 KILLED_AFTER_A_PART = """

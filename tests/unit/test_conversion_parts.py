@@ -6,6 +6,7 @@ import datetime
 import decimal
 import hashlib
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,34 @@ def test_every_value_is_strict_json_by_the_rules(tmp_path: Path) -> None:
         "word": "x",
     }
     assert set(empty.values()) == {None} and report.replaced == {"NaN or infinity became null": 4}
+
+
+def test_whole_columns_give_the_bytes_that_rows_give() -> None:
+    import pyarrow as pa
+
+    from hfpeer.conversion.rows.json_columns import json_lines
+    from hfpeer.conversion.rows.json_text import JsonText
+
+    every = "".join(map(chr, range(0x20, 0x90))) + "é\u2028😀"
+    item = pa.struct([("role", pa.string()), ('"key\\', pa.list_(pa.float32()))])
+    message = {"role": "a\n", '"key\\': [0.5, None]}
+    table = pa.table(
+        {
+            "text": ["plain", every, None, "", *map(chr, range(32)), '\\n"', "\n\\"],
+            "float": [0.1, 1.0, -0.0, 1e16, 1e-7, 1e300, 123456789.125, None] * 4 + [5e-324] * 6,
+            "small": pa.array([0.1, 1.0, None, 3e38, 1e-40, 16777216.0, 2.5] * 5 + [0.0] * 3, pa.float32()),
+            "int": [2**63 - 1, -(2**63), 0, None] * 9 + [7] * 2,
+            "unsigned": pa.array([2**64 - 1, None] * 19, pa.uint64()),
+            "bool": [True, False, None] * 12 + [True] * 2,
+            "nothing": pa.nulls(38),
+            "list": pa.array([[1, None], [], None, [2]] * 9 + [[3]] * 2, pa.large_list(pa.int16())),
+            "nested": pa.array([[message, None], [], None] * 12 + [[]] * 2, pa.list_(item)),
+        }
+    )
+    whole = table.combine_chunks().to_batches()[0]
+    for batch in (whole, whole.slice(3, 20), whole.slice(37), whole.slice(0, 0)):
+        by_row = b"".join(JsonText(Counter()).line(row) for row in batch.to_pylist())
+        assert bytes(json_lines(batch) or b"") == by_row
 
 
 def test_labels_are_names_also_in_lists_and_unknown_ones_are_null(tmp_path: Path) -> None:

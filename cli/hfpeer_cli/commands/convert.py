@@ -61,7 +61,8 @@ def _pair(text: str) -> tuple[str, str]:
     "-s", "--split", "splits", multiple=True, metavar="SPLIT", help="train, 'train[:1000]', 'dev=train[90%:]', a+b."
 )
 @click.option("-o", "--output", type=FOLDER, required=True, metavar="DIR", help="The folder to write.")
-@click.option("--format", "--to", "to", metavar="FORMAT", help="jsonl (the default) or parquet.")
+@click.option("--format", "--to", "to", metavar="FORMAT", help="jsonl, parquet, imagefolder or tsv.")
+@click.option("--shape", default="rows", metavar="SHAPE", help="rows, llamafactory, swift, qwen-vl or vlmeval.")
 @click.option("--single", is_flag=True, help="One file for each split, instead of one for each source file.")
 @click.option("--max-samples", type=click.IntRange(0), metavar="N", help="At most N rows of each split: the first.")
 @click.option("--seed", type=int, metavar="N", help="Draw the --max-samples rows at random, always the same ones.")
@@ -147,7 +148,8 @@ def _request(invocation: Invocation, repo: RepoId, words: dict[str, Any]) -> Con
         words["name"] or repo.name,
         words["config"],
         words["splits"],
-        words["to"] or "jsonl",
+        words["to"] or ("tsv" if words["shape"] == "vlmeval" else "jsonl"),
+        words["shape"],
         is_single=words["single"],
         max_samples=words["max_samples"],
         seed=words["seed"],

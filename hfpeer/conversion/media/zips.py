@@ -28,6 +28,12 @@ class ZipIndex:
         last = self._by_last.get(name.rpartition("/")[2], "")
         return last if last == name or last.endswith(f"/{name}") else ""
 
+    def __enter__(self) -> ZipIndex:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
     def close(self) -> None:
         self._zip.close()
 

@@ -59,11 +59,19 @@ def _changed_list(array: Any, known: Any, rows: Sequence[int], change: Change, i
 
 def list_of(array: Any, values: Any) -> Any:
     """A list array with the lengths and nulls of `array` and other items."""
-    import numpy as np
+    import pyarrow as pa
+
+    mask = array.is_null() if array.null_count else None
+    return pa.LargeListArray.from_arrays(offsets_of(array), values, mask=mask)
+
+
+def offsets_of(array: Any) -> Any:
+    """Where each list begins among the items of all, and where the last ends; a null is an empty list."""
     import pyarrow as pa
     import pyarrow.compute as pc
+    from pyarrow import types
 
-    lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
-    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int64())
-    mask = array.is_null() if array.null_count else None
-    return pa.LargeListArray.from_arrays(offsets, values, mask=mask)
+    if not array.null_count and not types.is_fixed_size_list(array.type):
+        return pc.subtract(array.offsets, array.offsets[0]).cast(pa.int64())
+    lengths = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
+    return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])

@@ -28,8 +28,9 @@ class LocalFile:
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one file of a part, or of several: `file` is the first of them. `first` is the place of the first row in
-    the part; `done` is the share of the part that has been read, 0 where that is not known."""
+    """Rows of one file of a part; `file` is empty where the rows name their files from the root of the commit. `first`
+    is the place of the first row in the part; `done` is the share of the part that has been read, 0 where that is not
+    known. `is_plain`: the rows have values of JSON only."""
 
     file: str
     first: int
@@ -37,6 +38,7 @@ class Batch:
     arrow: pa.RecordBatch | None = None
     rows: Sequence[dict[str, Any]] = ()
     done: float = 0.0
+    is_plain: bool = False
 
 
 class Source(Protocol):

@@ -50,10 +50,12 @@ class JsonSource:
             rows.append(value)
             taken_bytes += value_bytes
             if len(rows) >= ROWS or taken_bytes > TARGET_BYTES:
-                yield Batch(file.path, first, len(rows), rows=rows, done=min(1.0, read_bytes / size_bytes))
+                yield Batch(
+                    file.path, first, len(rows), rows=rows, done=min(1.0, read_bytes / size_bytes), is_plain=True
+                )
                 rows, taken_bytes = [], 0
         if rows:
-            yield Batch(file.path, first, len(rows), rows=rows, done=1.0)
+            yield Batch(file.path, first, len(rows), rows=rows, done=1.0, is_plain=True)
 
     def _selected(self, file: LocalFile, selection: Selection) -> Iterator[tuple[Any, int]]:
         """The values of a file, and the bytes of each; None for a line that is not selected, which is not parsed."""

@@ -33,7 +33,9 @@ class ParquetSource:
                 if selection.wants_any(row, row + group.num_rows):
                     size = batch_rows(group.num_rows, group.total_byte_size)
                     here = row
-                    for batch in opened.iter_batches(batch_size=size, row_groups=[index], columns=self._columns):
+                    for batch in opened.iter_batches(
+                        batch_size=size, row_groups=[index], columns=self._columns, use_threads=False
+                    ):
                         here += batch.num_rows
                         start = here - batch.num_rows
                         yield Batch(file.path, start, batch.num_rows, batch, done=here / total)

@@ -32,7 +32,7 @@ class HashedFile:
     def sha256(self) -> str:
         return self._hash.hexdigest()
 
-    def write(self, content: bytes) -> int:
+    def write(self, content: bytes | memoryview) -> int:
         self._hash.update(content)
         self.size_bytes += len(content)
         self._file.write(content)

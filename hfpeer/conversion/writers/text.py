@@ -10,6 +10,7 @@ from typing import Any
 
 from hfpeer.conversion.rows.json_text import JsonText
 from hfpeer.conversion.writers.hashed import HashedFile
+from hfpeer.errors import ConversionFailed
 
 
 class JsonLinesWriter:
@@ -22,6 +23,10 @@ class JsonLinesWriter:
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         line = self._json.line
         self._file.write(b"".join([line(row) for row in rows]))
+
+    def write_lines(self, lines: memoryview) -> None:
+        """Adds rows that are lines already."""
+        self._file.write(lines)
 
     def end(self) -> None:
         """Nothing is left to write."""
@@ -43,6 +48,11 @@ class TableWriter:
             if self._names is None:
                 self._names = list(row)
                 writer.writerow(self._names)
+            elif not row.keys() <= set(self._names):
+                raise ConversionFailed(
+                    "The rows have different columns, so they make no one table.",
+                    hint="Choose columns that all rows have with --columns.",
+                )
             writer.writerow([self._text(row.get(name)) for name in self._names])
         self._file.write(made.getvalue().encode())
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from hfpeer.control.operations import Operations
+from hfpeer.conversion.media.roots import files_of_root
 from hfpeer.conversion.output import RECORD, OutputFolder, with_totals
 from hfpeer.conversion.part import convert_part, named_files
 from hfpeer.conversion.plan import Part, SourceFile
@@ -122,13 +123,13 @@ async def bring_part(
     part: Part,
     progress: ConversionProgress,
 ) -> None:
-    """Adds the files that a part needs: its own, those of all parts, and pictures that its rows name."""
+    """Adds the files that a part needs: its own, and pictures that its rows name."""
     plan, manifest, snapshot = planned.plan, planned.manifest, planned.snapshot
-    wanted = [*part.files, *plan.shared]
-    missing = [file for file in wanted if not (snapshot / file.path).is_file()]
+    missing = [file for file in part.files if not (snapshot / file.path).is_file()]
     if missing:
         await add_files(node, request, plan, missing, progress)
     named = await in_thread(named_files, plan, part, snapshot, set(manifest.by_path))
+    named.update(filter(None, (files_of_root(root, manifest.by_path) for root in request.image_roots)))
     absent = sorted(name for name in named if not (snapshot / name).is_file())
     if absent:
         listed = [manifest.by_path[name] for name in absent]  # type: ignore[index] # a FilePath is a str

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hfpeer.control.operations import Operations
 from hfpeer.conversion.card import card_features
@@ -18,7 +19,8 @@ from hfpeer.conversion.extra import need_libraries
 from hfpeer.conversion.output import kept_plan
 from hfpeer.conversion.part import local_files
 from hfpeer.conversion.plan import ConversionPlan, Part, SourceFile
-from hfpeer.conversion.sources.kinds import OWN_READERS, source_of
+from hfpeer.conversion.sources.folder import COLUMNS, PART_FILES, has_labels, is_list, is_zip, media_of
+from hfpeer.conversion.sources.kinds import OWN_READERS, source_of, why_not_read
 from hfpeer.conversion.splits import SplitChoice, Term, highest_rank, parse_splits
 from hfpeer.errors import ConversionFailed, EntryNotFound, InvalidName, NotFound
 from hfpeer.manifest import Manifest
@@ -99,9 +101,10 @@ class _Planning:
     async def run(self, hub_cache: Path) -> ConversionPlan:
         """Makes the plan."""
         built = await in_thread(self._files_of_config, hub_cache)
-        if built.builder not in OWN_READERS:
+        reason = why_not_read(built.builder, built.reading)
+        if reason:
             raise ConversionFailed(
-                f"The files of {self._manifest.repo} are of the kind {built.builder!r}, which is not read here.",
+                f"The files of {self._manifest.repo} {reason}, and are not read here.",
                 hint=f"Files that can be converted: {', '.join(sorted(OWN_READERS))}.",
                 builder=built.builder,
             )
@@ -113,7 +116,7 @@ class _Planning:
             built.builder,
             self._request.options,
             (),
-            reading=built.reading,
+            reading={**built.reading, **_reading_of_folders(built)},
             features=features,
         )
         choices = self._choices(built.splits)
@@ -152,10 +155,11 @@ class _Planning:
         """The parts of one output, numbered from 0."""
         options = self._request.options
         draws = options.seed is not None
+        counts = draws or options.shape == "vlmeval"  # its rows are numbered
         left = None if draws else options.max_samples
         parts: list[Part] = []
         for term in choice.terms:
-            found = await self._parts_of_term(empty, choice.name, term, splits[term.split], left, counts_all=draws)
+            found = await self._parts_of_term(empty, choice.name, term, splits[term.split], left, counts_all=counts)
             parts += found
             if left is not None:
                 left -= sum(part.take or 0 for part in found)
@@ -164,7 +168,7 @@ class _Planning:
             rank = await in_thread(highest_rank, options.seed, ranges, options.max_samples)
             parts = [replace(part, highest_rank=rank) for part in parts] if rank else []
         if not parts:  # an empty output is an output too
-            first = splits[choice.terms[0].split][:1]
+            first = _groups(splits[choice.terms[0].split], empty.builder in COLUMNS, empty.is_listed)[0]
             parts = [Part(0, choice.name, 0, 1, choice.terms[0].split, self._sources(first), take=0)]
         return [replace(part, index=index, of=len(parts)) for index, part in enumerate(parts)]
 
@@ -178,7 +182,10 @@ class _Planning:
         *,
         counts_all: bool,
     ) -> list[Part]:
-        groups = [Part(0, output, 0, 0, term.split, self._sources([file])) for file in files]
+        groups = [
+            Part(0, output, 0, 0, term.split, self._sources(group))
+            for group in _groups(files, is_folder=empty.builder in COLUMNS, is_listed=empty.is_listed)
+        ]
         if term.is_whole and left is None and not counts_all:
             return groups
         first, last = 0, None
@@ -210,6 +217,8 @@ class _Planning:
     async def _count(self, empty: ConversionPlan, part: Part) -> int:
         """The rows of the files of a part, which are added for that."""
         name = part.files[0].path
+        if name not in self._rows and empty.builder in COLUMNS and not empty.is_listed and not is_zip(name):
+            self._rows[name] = len(part.files)  # a picture is a row, and need not come to be counted
         if name not in self._rows:
             await add_files(self._node, self._request, empty, part.files, self._progress)
             files = local_files(part, self._snapshot)
@@ -219,6 +228,27 @@ class _Planning:
     def _sources(self, files: Sequence[FilePath]) -> tuple[SourceFile, ...]:
         listed = [self._manifest.by_path[file] for file in files]
         return tuple(SourceFile(file.path, str(file.digest), file.size_bytes) for file in listed)
+
+
+def _groups(files: Sequence[FilePath], is_folder: bool, is_listed: bool) -> list[list[FilePath]]:
+    """The files of each part: one, or some pictures of a folder."""
+    if not is_folder:
+        return [[file] for file in files]
+    if is_listed:
+        return [[file] for file in files if is_list(file)]
+    pictures = [FilePath(path) for path in media_of(files)]
+    several = [pictures[start : start + PART_FILES] for start in range(0, len(pictures), PART_FILES)]
+    return [*several, *([file] for file in files if is_zip(file))]
+
+
+def _reading_of_folders(built: BuildPlan) -> dict[str, Any]:
+    """How folders of pictures are read: by lists, or with labels."""
+    if built.builder not in COLUMNS:
+        return {}
+    lists = [file for file in built.files if is_list(file)]
+    if lists:
+        return {"lists": lists[0].rpartition(".")[2]}
+    return {"labels": has_labels(media_of(built.files)) or any(map(is_zip, built.files))}
 
 
 async def add_files(

@@ -1,0 +1,103 @@
+"""CSV by pandas, as `datasets` reads it, and lines of text.
+
+pandas guesses types from what it has read; here a first pass finds for each column the type of all its values, so that
+a column does not change its type in the middle of a file. Source: datasets `packaged_modules/csv`, `text`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hfpeer.conversion.selection import Selection
+from hfpeer.conversion.sources.batches import ROWS, Batch, LocalFile
+from hfpeer.conversion.sources.json_lines import opened
+from hfpeer.errors import ConversionFailed
+
+CHUNK_ROWS = 10_000
+"""Rows that pandas reads at a time."""
+_KINDS = {"i": "Int64", "u": "Int64", "f": "float64", "b": "boolean"}
+
+
+class CsvSource:
+    """Tables of text. `reading` are the options of pandas that the config sets."""
+
+    def __init__(self, reading: Mapping[str, Any]) -> None:
+        self._reading = {key: value for key, value in reading.items() if value is not None}
+
+    def count(self, files: Sequence[LocalFile]) -> int:
+        return sum(len(part) for part in self._parts(files[0], {"dtype": "str"}))
+
+    def batches(self, files: Sequence[LocalFile], selection: Selection) -> Iterator[Batch]:
+        import pyarrow as pa
+
+        file, row = files[0], 0
+        types = self._types(file)
+        for part in self._parts(file, {"dtype": types}):
+            for start in range(0, len(part), ROWS):
+                rows = part.iloc[start : start + ROWS]
+                if selection.wants_any(row, row + len(rows)):
+                    table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata()
+                    yield Batch(file.path, row, len(rows), table.combine_chunks().to_batches()[0])
+                row += len(rows)
+            if selection.ends_before(row):
+                return
+
+    def _types(self, file: LocalFile) -> dict[Any, str]:
+        """The type of each column: that of all its values."""
+        kinds: dict[Any, set[str]] = {}
+        for part in self._parts(file, {"dtype_backend": "numpy_nullable"}):
+            for name, column in part.items():
+                known = kinds.setdefault(name, set())
+                if column.notna().any():
+                    known.add(_KINDS.get(column.dtype.kind, "string"))
+        return {name: _one_of(known) for name, known in kinds.items()}
+
+    def _parts(self, file: LocalFile, options: Mapping[str, Any]) -> Iterator[Any]:
+        import pandas as pd
+
+        try:
+            with opened(file.place) as raw, pd.read_csv(raw, chunksize=CHUNK_ROWS, **self._reading, **options) as parts:
+                yield from parts
+        except pd.errors.EmptyDataError:
+            return
+        except (ValueError, UnicodeError) as error:
+            raise ConversionFailed(f"{file.path} cannot be read as a table: {str(error)[:300]}") from error
+
+
+def _one_of(kinds: set[str]) -> str:
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    return "float64" if kinds == {"Int64", "float64"} else "string"
+
+
+class TextSource:
+    """Lines of text, each a row."""
+
+    def count(self, files: Sequence[LocalFile]) -> int:
+        return sum(1 for _ in self._lines(files[0]))
+
+    def batches(self, files: Sequence[LocalFile], selection: Selection) -> Iterator[Batch]:
+        file = files[0]
+        rows: list[dict[str, Any]] = []
+        first = 0
+        for row, line in enumerate(self._lines(file)):
+            if selection.ends_before(row):
+                break
+            if not selection.wants_any(row, row + 1):
+                continue
+            first = first if rows else row
+            rows.append({"text": line})
+            if len(rows) >= ROWS:
+                yield Batch(file.path, first, len(rows), rows=rows, is_plain=True)
+                rows = []
+        if rows:
+            yield Batch(file.path, first, len(rows), rows=rows, is_plain=True, done=1.0)
+
+    def _lines(self, file: LocalFile) -> Iterator[str]:
+        try:
+            with opened(file.place) as raw:
+                for line in raw:
+                    yield line.decode("utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise ConversionFailed(f"{file.path} is no UTF-8: {error}", path=file.path) from error

@@ -1,0 +1,144 @@
+"""Tars, folders of pictures, zips, CSV and text as sources of conversions."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fakes.conversion import JPEG, PNG, convert_here, needs_libraries, plan_of, rows_in
+from hfpeer.conversion.part import named_files
+from hfpeer.conversion.sources.folder import has_labels
+from hfpeer.errors import ConversionFailed
+
+pytestmark = needs_libraries
+
+
+def write_tar(path: Path, files: list[tuple[str, bytes]], mode: str = "w") -> None:
+    with tarfile.open(path, mode) as tar:  # type: ignore[call-overload] # a mode that is not known before
+        for name, content in files:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return rows_in(folder / "rows_train.jsonl")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_the_files_of_a_tar_with_one_name_are_a_row_also_when_their_order_changes(tmp_path: Path, mode: str) -> None:
+    files = [
+        ("a/1.jpg", JPEG + b"1"),
+        ("a/1.json", b'{"caption": "one", "nan": NaN}'),
+        ("a/1.cls", b"7"),
+        ("a/2.txt", "zwei ü".encode()),
+        ("a/2.jpg", JPEG + b"2"),
+        ("a/._2.jpg", b"of a Mac"),
+        ("a/2.bin", b"\0"),
+        ("a/3.seg.png", PNG),
+    ]
+    write_tar(tmp_path / "a.tar", files, mode)
+    convert_here(plan_of(tmp_path, ["a.tar"], "webdataset"), tmp_path, tmp_path / "out")
+    first, second, third = lines_of(tmp_path / "out")
+    assert (tmp_path / "out" / first.pop("jpg")).read_bytes() == JPEG + b"1"
+    assert first == {"json": {"caption": "one", "nan": None}, "cls": 7, "__key__": "a/1", "__url__": "a.tar"}
+    assert (tmp_path / "out" / second["jpg"]).read_bytes() == JPEG + b"2"
+    assert (second["txt"], second["bin"]) == ("zwei ü", "AA==") and third["seg.png"].endswith(".png")
+    plan = plan_of(tmp_path, ["a.tar"], "webdataset", selected={"skip": 1, "take": 1})
+    convert_here(plan, tmp_path, tmp_path / "slice")
+    assert [row["__key__"] for row in lines_of(tmp_path / "slice")] == ["a/2"]
+
+
+def test_a_tar_becomes_parquet_with_its_pictures_in_it(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    write_tar(tmp_path / "a.tar", [("1.jpg", JPEG), ("1.txt", b"one"), ("2.jpg", PNG), ("2.txt", b"two")])
+    convert_here(plan_of(tmp_path, ["a.tar"], "webdataset", to="parquet"), tmp_path, tmp_path / "out")
+    table = pq.read_table(tmp_path / "out" / "rows_train.parquet")
+    assert table.column("jpg").to_pylist() == [{"bytes": JPEG, "path": "1.jpg"}, {"bytes": PNG, "path": "2.jpg"}]
+    assert b'"jpg": {"_type": "Image"}' in table.schema.metadata[b"huggingface"]
+
+
+def test_a_broken_tar_is_one_sentence(tmp_path: Path) -> None:
+    write_tar(tmp_path / "a.tar", [("1.txt", b"x" * 5000)])
+    (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:3000])
+    with pytest.raises(ConversionFailed, match=r"a\.tar cannot be read as a tar"):
+        convert_here(plan_of(tmp_path, ["a.tar"], "webdataset"), tmp_path, tmp_path / "out")
+
+
+def test_a_folder_of_pictures_has_the_names_of_folders_as_labels(tmp_path: Path) -> None:
+    paths = [f"train/{label}/{number}.jpg" for label in ("cat", "dog") for number in range(2)]
+    for path in paths:
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes(JPEG + path.encode())
+    assert has_labels(paths) and not has_labels(["train/1.jpg", "train/2.jpg"])
+    plan = plan_of(tmp_path, [paths], "imagefolder", reading={"labels": True})
+    convert_here(plan, tmp_path, tmp_path / "out")
+    rows = lines_of(tmp_path / "out")
+    assert [row["label"] for row in rows] == ["cat", "cat", "dog", "dog"]
+    assert [(tmp_path / "out" / row["image"]).read_bytes()[4:].decode() for row in rows] == paths
+    plan = plan_of(tmp_path, [paths], "imagefolder", images="ref")
+    convert_here(plan, tmp_path, tmp_path / "refs")
+    assert lines_of(tmp_path / "refs")[0] == {"image": f"hf://datasets/acme/rows@{'c' * 40}/train/cat/0.jpg"}
+
+
+def test_a_zip_of_folders_of_pictures_keeps_their_labels(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as packed:
+        packed.writestr("dog/1.png", PNG + b"dog")
+        packed.writestr("cat/1.png", PNG + b"cat")
+        packed.writestr("__MACOSX/cat/._1.png", b"of a Mac")
+        packed.writestr("README.md", b"not a picture")
+    plan = plan_of(tmp_path, ["a.zip"], "imagefolder", reading={"labels": True})
+    convert_here(plan, tmp_path, tmp_path / "out")
+    rows = lines_of(tmp_path / "out")
+    assert [(row["label"], (tmp_path / "out" / row["image"]).read_bytes()[8:]) for row in rows] == [
+        ("cat", b"cat"),
+        ("dog", b"dog"),
+    ]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv"])
+def test_a_list_of_pictures_gives_the_rows(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / "train").mkdir()
+    for name in ("1.png", "2.png", "unlisted.png"):
+        (tmp_path / "train" / name).write_bytes(PNG + name.encode())
+    texts = {
+        "jsonl": '{"file_name": "2.png", "text": "two"}\n{"file_name": "1.png", "text": "one"}\n',
+        "csv": "file_name,text\n2.png,two\n1.png,one\n",
+    }
+    (tmp_path / "train" / f"metadata.{suffix}").write_text(texts[suffix])
+    path = f"train/metadata.{suffix}"
+    plan = plan_of(tmp_path, [path], "imagefolder", reading={"lists": suffix})
+    commit = {path, "train/1.png", "train/2.png", "train/unlisted.png"}
+    assert named_files(plan, plan.parts[0], tmp_path, commit) == {"train/1.png", "train/2.png"}
+    convert_here(plan, tmp_path, tmp_path / "out")
+    rows = lines_of(tmp_path / "out")
+    assert [row["text"] for row in rows] == ["two", "one"]
+    assert [(tmp_path / "out" / row["image"]).read_bytes()[8:] for row in rows] == [b"2.png", b"1.png"]
+
+
+def test_a_column_of_csv_has_one_type_in_the_whole_file(tmp_path: Path) -> None:
+    head = "n,f,t,flag,empty\n"
+    numbers = "".join(f"{n},{n},{n},true,\n" for n in range(12_000))
+    (tmp_path / "a.csv").write_text(head + numbers + ',1.5,"a, ""b""",false,\n')
+    convert_here(plan_of(tmp_path, ["a.csv"], "csv"), tmp_path, tmp_path / "out")
+    rows = lines_of(tmp_path / "out")
+    assert rows[3] == {"n": 3, "f": 3.0, "t": "3", "flag": True, "empty": None}
+    assert rows[-1] == {"n": None, "f": 1.5, "t": 'a, "b"', "flag": False, "empty": None}
+    plan = plan_of(tmp_path, ["a.csv"], "csv", selected={"skip": 11_999, "take": 1})
+    assert convert_here(plan, tmp_path, tmp_path / "slice").rows == 1
+    (tmp_path / "b.csv").write_text("a;b\n001;x\n")
+    plan = plan_of(tmp_path, ["b.csv"], "csv", reading={"sep": ";"})
+    convert_here(plan, tmp_path, tmp_path / "semicolons")
+    assert lines_of(tmp_path / "semicolons") == [{"a": 1, "b": "x"}]
+
+
+def test_lines_of_text_are_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("one\r\n\nthree ü".encode())
+    convert_here(plan_of(tmp_path, ["a.txt"], "text"), tmp_path, tmp_path / "out")
+    assert [row["text"] for row in lines_of(tmp_path / "out")] == ["one", "", "three ü"]
