@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakes.hub import Content, Fault, HubSimulator, Lfs, RecordedRequest, faults
+from fakes.hub import Content, Fault, HubSimulator, Lfs, faults
 from fakes.hub.zoo import noise
 from fakes.modelscope import ModelScopeSimulator
 from fakes.modelscope import faults as site_faults
 from fakes.modelscope.storage import PRIVATE
-from fakes.waiting import wait_until
 from hfpeer.config.settings import read_settings
-from hfpeer.control.operations import AddRequest, Provenance
+from hfpeer.control.operations import AddRequest
 from hfpeer.names import RepoId
 from hfpeer.node.session import open_node
 from hfpeer.transfer.events import Event, Finished, SourceFailed
@@ -53,13 +51,6 @@ class World:
 
         return asyncio.run(run())
 
-    def why(self) -> list[Provenance]:
-        async def run() -> list[Provenance]:
-            async with open_node(read_settings(self.environ)) as node:
-                return await node.why(REPO)
-
-        return asyncio.run(run())
-
     @property
     def failures(self) -> list[SourceFailed]:
         return [event for event in self.events if isinstance(event, SourceFailed)]
@@ -87,61 +78,6 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
             "HFPEER_MODELSCOPE_ORDER": "before-mirrors",
         }
         yield World(origin, mirror, site, environ)
-
-
-def cut_and_look(hub: HubSimulator, records: Sequence[RecordedRequest]) -> bool:
-    """Cuts the connections of a hub. Whether these requests are over."""
-    hub.cut_connections()
-    return all(record.is_finished for record in records)
-
-
-@pytest.mark.slow
-def test_origin_dead_mirror_slow_modelscope_with_most_files_and_a_wrong_one(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """8 of 10 files have their sha256 there, one has another, and one has the right sha256 and wrong bytes."""
-    world.environ["HFPEER_MODELSCOPE_ORDER"] = "after-mirrors"
-    monkeypatch.setenv("MODELSCOPE_API_TOKEN", world.site.token)
-    monkeypatch.setenv("HF_TOKEN", HubSimulator.valid_token)
-    repo = world.site.storage.repos["model", "acme/big"]
-    world.site.storage.put_files(repo, {"8.safetensors": noise(SIZE, "another")}, lfs=["8.safetensors"])
-    lied = hashlib.sha256(bodies()["9.safetensors"]).hexdigest()
-    world.site.inject(faults.corrupted(700_000), path=f"*/{lied[4:]}")
-    world.add(modelscope="", files=(), include=("README.md",))  # the origin says that the repo is public
-    world.origin.go_down()
-    throttled = world.mirror.inject(faults.throttle(20_000, is_shared=True), listener="cdn")
-
-    def hasten() -> None:
-        """The mirror becomes fast when ModelScope has given nearly all that it has."""
-        world.site.log.wait_until(lambda: world.site.body_bytes_sent(listener="cdn") > 7 * SIZE, 60)
-        throttled.remove()
-        slow = world.mirror.requests_for(listener="cdn")
-        wait_until(lambda: cut_and_look(world.mirror, slow))
-
-    with ThreadPoolExecutor(1) as pool:
-        hastened = pool.submit(hasten)
-        finished = world.add(token=None)
-        hastened.result()
-    world.right()
-    given = finished.bytes_by_kind
-    assert given["modelscope"] > 7 * SIZE, given
-    assert given["mirror"] > SIZE, "what ModelScope has not, or wrong, came from the mirror"
-    (liar,) = {event.source for event in world.failures if event.was_lying}
-    assert liar == world.site.site.endpoint.removeprefix("http://")
-    shares: dict[str, int] = {}
-    for file in world.why():
-        for part in file.fetch.contributions if file.fetch else ():
-            shares[part.kind] = shares.get(part.kind, 0) + part.size_bytes
-            if part.kind == "modelscope":
-                assert part.address == f"{world.site.endpoint}/models/acme/big"
-    assert shares["modelscope"] > 7 * SIZE and shares["mirror"] > SIZE
-    for record in world.site.requests:
-        assert HubSimulator.valid_token not in f"{record.request.target} {record.request.headers}"
-    for hub in (world.origin, world.mirror):
-        for hub_record in hub.requests:
-            assert world.site.token not in f"{hub_record.request.target} {hub_record.request.headers}"
-    assert not [record for record in world.site.requests_for(listener="cdn") if record.authorization]
-    assert [record for record in world.site.requests_for(listener="api") if record.authorization]
 
 
 @pytest.mark.parametrize(
