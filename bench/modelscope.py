@@ -1,13 +1,15 @@
 """A push to ModelScope beside ModelScope's own `upload_folder`, in one run: bytes, seconds, memory; and after a kill.
 
-    python -m bench.modelscope                    1 GiB in 8 files, 3 rounds
+    python -m bench.modelscope                    1 GiB in 7 files, 3 rounds
     python -m bench.modelscope --mib 256 --rounds 1
 
 Needs the `modelscope` extra. Everything lies below --dir, by default in memory (/dev/shm), and is removed at the end.
-Both ways send to a new, empty ModelScope simulator, a process of its own, and take turns; quoted are medians. The clock
-runs from the start of the program to its end. Both ends share this machine's cores. Aims: at most 0.8 of the seconds.
+All ways send to a new, empty ModelScope simulator, a process of its own, and take turns; quoted are medians, ratios of
+each round's pair, and the CPU and memory of the program alone. The clock runs from the start of the program to its end.
+Both ends share this machine's cores. Aim: at most 0.8 of the seconds.
 
-    hfpeer          `hfpeer modelscope push` of a commit whose files the cache has just verified
+    hfpeer          `hfpeer modelscope push` of a commit whose files the cache has just verified, with a daemon
+    without daemon  the same, with the node in the process of the command
     modelscope-hub  `HubApi.upload_folder` of the same files in a plain folder, without its cache of hashes
 """
 
@@ -25,17 +27,18 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import fakes
 from fakes.modelscope import ModelScopeSimulator
 from hfpeer_cli.commands.demo import COMMAND, Machine
 
 REPO = "bench/model"
 TARGET = "alice/model"
 MIB = 1 << 20
-FILES = 8
+FILES = 7
 CLIENT = """
 import sys
 from modelscope_hub import HubApi
@@ -47,12 +50,14 @@ api.upload_folder(sys.argv[1], "model", sys.argv[2], use_cache=False, disable_tq
 
 @dataclass(frozen=True)
 class Turn:
-    """One program from its start to its end: seconds, its largest memory, and the bytes of blobs that it sent."""
+    """One program from its start to its end: seconds, those of CPU, and its largest memory. `sent_bytes` are those of
+    the blobs that came to the site."""
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
-    sent_bytes: int
-    output: str = ""
+    output: str
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def new_site(place: Path) -> Iterator[Site]:
     folder.mkdir()
     process = subprocess.Popen(
         [sys.executable, "-m", "fakes.modelscope"],
-        env={**os.environ, "TMPDIR": str(folder)},
+        env={**os.environ, "TMPDIR": str(folder), "PYTHONPATH": str(Path(fakes.__file__).parents[1])},
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -96,8 +101,8 @@ def site_environ(endpoint: str, token: str, place: Path) -> dict[str, str]:
     return {**own, "MODELSCOPE_HOME": str(place / "modelscope"), "MODELSCOPE_CACHE": str(place / "modelscope-cache")}
 
 
-def run(command: list[str], environ: Mapping[str, str]) -> tuple[float, int, str]:
-    """Seconds, peak memory and output of a program. Raises CalledProcessError."""
+def run(command: list[str], environ: Mapping[str, str]) -> Turn:
+    """Runs a program to its end. Raises CalledProcessError."""
     began_at = time.monotonic()
     process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -108,11 +113,11 @@ def run(command: list[str], environ: Mapping[str, str]) -> tuple[float, int, str
     process.stdout.close()
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, output)
-    return seconds, usage.ru_maxrss * 1024, output
+    return Turn(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024, output)
 
 
 class Ways:
-    """The two ways to have the same files at ModelScope. The node has them in its cache, the client in a folder."""
+    """The ways to have the same files at ModelScope. The node has them in its cache, the client in a folder."""
 
     def __init__(self, place: Path, size_bytes: int) -> None:
         self._place = place
@@ -124,14 +129,21 @@ class Ways:
 
     def hfpeer(self) -> Turn:
         with new_site(self._place) as site:
-            seconds, peak_bytes, output = run(*self.push(site.endpoint, site.token))
-            return Turn(seconds, peak_bytes, site.end(), output)
+            turn = run(*self.push(site.endpoint, site.token))
+            return replace(turn, sent_bytes=site.end())
+
+    def hfpeer_with_daemon(self) -> Turn:
+        self._node.do("daemon", "start")
+        try:
+            return self.hfpeer()
+        finally:
+            self._node.do("daemon", "stop")
 
     def modelscope_hub(self) -> Turn:
         with new_site(self._place) as site:
             environ = {**os.environ, **site_environ(site.endpoint, site.token, self._place)}
-            seconds, peak_bytes, output = run([sys.executable, "-c", CLIENT, TARGET, str(self._folder)], environ)
-            return Turn(seconds, peak_bytes, site.end(), output)
+            turn = run([sys.executable, "-c", CLIENT, TARGET, str(self._folder)], environ)
+            return replace(turn, sent_bytes=site.end())
 
     def push(self, endpoint: str, token: str) -> tuple[list[str], dict[str, str]]:
         """The command of a push, and its environment."""
@@ -155,21 +167,26 @@ def make_model(folder: Path, size_bytes: int) -> None:
 
 
 def compare(ways: Ways, rounds: int) -> None:
-    turns: dict[str, list[Turn]] = {"hfpeer": [], "modelscope-hub": []}
+    runs = {"hfpeer": ways.hfpeer_with_daemon, "without daemon": ways.hfpeer, "modelscope-hub": ways.modelscope_hub}
+    turns: dict[str, list[Turn]] = {name: [] for name in runs}
     for _ in range(rounds):
-        turns["hfpeer"].append(ways.hfpeer())
-        turns["modelscope-hub"].append(ways.modelscope_hub())
+        for name, one in runs.items():
+            turns[name].append(one())
     print(f"{ways.lfs_bytes / MIB:.0f} MiB in {FILES} files, medians of {rounds} rounds")
-    print(f"{'':16}{'s':>7}{'min':>7}{'max':>7}{'peak MB':>9}{'sent of LFS bytes':>19}")
+    print(
+        f"{'':16}{'s':>7}{'min':>7}{'max':>7}{'CPU s':>7}{'peak MB':>9}{'sent of LFS bytes':>19}{'of its seconds':>16}"
+    )
     for name, found in turns.items():
         seconds = [turn.seconds for turn in found]
+        cpu = statistics.median(turn.cpu_seconds for turn in found)
         peak = statistics.median(turn.peak_bytes for turn in found) / 1e6
+        pairs = zip(found, turns["modelscope-hub"], strict=True)
+        ratio = statistics.median(turn.seconds / its.seconds for turn, its in pairs)
         sent = statistics.median(turn.sent_bytes for turn in found) / ways.lfs_bytes
         print(
-            f"{name:16}{statistics.median(seconds):7.2f}{min(seconds):7.2f}{max(seconds):7.2f}{peak:9.0f}{sent:19.4f}"
+            f"{name:16}{statistics.median(seconds):7.2f}{min(seconds):7.2f}{max(seconds):7.2f}"
+            f"{cpu:7.2f}{peak:9.0f}{sent:19.4f}{ratio:16.2f}"
         )
-    pairs = zip(turns["hfpeer"], turns["modelscope-hub"], strict=True)
-    print(f"seconds of hfpeer: {statistics.median(ours.seconds / its.seconds for ours, its in pairs):.2f} of its own")
 
 
 def again(ways: Ways) -> None:
@@ -185,8 +202,7 @@ def again(ways: Ways) -> None:
         share = twice_bytes / ways.file_bytes
         print(f"killed at 50 %, then again: {twice_bytes / MIB:.1f} MiB sent twice, {share:.2f} of the largest file")
         site.uploads.clear()
-        _, _, output = run(command, environ)
-        report: dict[str, Any] = json.loads(output)
+        report: dict[str, Any] = json.loads(run(command, environ).output)
         print(f"a second push: {site.uploads.received_bytes} bytes sent, {len(report['commits'])} commits")
 
 

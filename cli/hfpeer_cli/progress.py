@@ -21,6 +21,7 @@ from hfpeer.transfer.events import (
     Progressed,
     Resolved,
     SourceFailed,
+    WaitBegan,
 )
 from hfpeer_cli.output import Output, counted, human_size, human_time, on_screen
 
@@ -87,6 +88,8 @@ class _Reporter:
             self._say(resolved_sentence(event, names_revision=self._names_revision))
         elif isinstance(event, NamedPeerSilent):
             self._say(f"{event.reason} Going on without it.")
+        elif isinstance(event, WaitBegan):
+            self._say(event.reason)
         elif isinstance(event, SourceFailed) and (self._draw or event.was_lying):
             self._say(failed_sentence(event))
         elif isinstance(event, CheckBegan) and self._draw:

@@ -118,6 +118,14 @@ class NamedPeerSilent(Event):
 
 
 @dataclass(frozen=True)
+class WaitBegan(Event):
+    """A site asked for a rest, or failed for a moment; the work goes on after it. `reason` is a sentence."""
+
+    kind: ClassVar[str] = "wait_began"
+    reason: str
+
+
+@dataclass(frozen=True)
 class FileFinished(Event):
     """A file is verified and visible in the cache."""
 
@@ -163,7 +171,7 @@ KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         *(Asking, Resolved, CheckBegan, Planned),
-        *(Progressed, SourceFailed, NamedPeerSilent, FileFinished, Finished),
+        *(Progressed, SourceFailed, NamedPeerSilent, WaitBegan, FileFinished, Finished),
     )
 }
 

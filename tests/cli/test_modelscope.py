@@ -355,6 +355,16 @@ def test_a_listing_that_is_cut_is_asked_for_by_folder_and_one_that_cannot_be_is_
     assert ran.code == 1 and "the folder 'all' has 20 entries or more" in ran.err and "more folders" in ran.err
 
 
+def test_waits_and_progress_are_events_with_json_lines(hfpeer: Run, site: ModelScopeSimulator) -> None:
+    site.inject(faults.refused(429, "slow down", retry_after="30"), path=COMMIT, times=1)
+    ran = hfpeer("--json-lines", *PUSH)
+    lines = [json.loads(line) for line in ran.out.splitlines()]
+    assert next(line["reason"] for line in lines if line.get("event") == "wait_began").endswith("going on in 30 s.")
+    progress = [line for line in lines if line.get("event") == "progressed"][-1]
+    assert progress["present_bytes"] == progress["size_bytes"] == 400_000
+    assert lines[-1]["result"]["state"] == "pushed"
+
+
 def test_a_problem_is_json_when_json_is_asked_for(hfpeer: Run, site: ModelScopeSimulator) -> None:
     site.inject(faults.html(413), path=PUT)
     ran = hfpeer("--json", *PUSH)

@@ -15,7 +15,7 @@ from hfpeer_cli.commands.modelscope import site
 from hfpeer_cli.commands.modelscope.report import copy_lines, document_of, print_outcomes, report_lines
 from hfpeer_cli.grammar import FILE, REVISION, SIZE, Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.progress import watching_check
+from hfpeer_cli.progress import watching
 
 if TYPE_CHECKING:
     from hfpeer.node.operations.modelscope.requests import PushRequest
@@ -151,8 +151,10 @@ def push(invocation: Invocation, ctx: click.Context, /, **words: Any) -> None:
     output = invocation.output
     from hfpeer.node.operations.modelscope.pushing import push as push_one
 
-    with watching_check(output) as on_event:
-        report = site.with_site(invocation, lambda parts: push_one(parts, _with_token(invocation, request), on_event))
+    with watching(output, names_revision=True) as on_event:
+        report = site.with_site(
+            invocation, lambda parts: push_one(parts, _with_token(invocation, request), on_event), on_event
+        )
     output.result(list(report_lines(report)), document_of(report))
 
 
@@ -176,10 +178,11 @@ def verify(invocation: Invocation, ctx: click.Context, /, **words: Any) -> None:
     output = invocation.output
     from hfpeer.node.operations.modelscope.pushing import compare_copy
 
-    with watching_check(output) as on_event:
+    with watching(output, names_revision=True) as on_event:
         report = site.with_site(
             invocation,
             lambda parts: compare_copy(parts, _with_token(invocation, request), on_event),
+            on_event,
             needs_token=False,
         )
     output.result(list(copy_lines(report)), {**asdict(report), "exit_code": report.exit_code})
@@ -263,8 +266,8 @@ def _push_list(invocation: Invocation, words: dict[str, Any]) -> list[PushOutcom
     limits = PushLimits(
         words["min_size"], words["max_size"], words["skip_existing"], words["keep_going"], words["jobs"] or 1
     )
-    with watching_check(invocation.output) as on_event:
-        return site.with_site(invocation, lambda parts: push_list(parts, requests, limits, on_event))
+    with watching(invocation.output, names_revision=True) as on_event:
+        return site.with_site(invocation, lambda parts: push_list(parts, requests, limits, on_event), on_event)
 
 
 def _read_lines(place: str) -> Sequence[str]:

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from hfpeer.errors import AccessDenied
+from hfpeer.transfer.events import OnEvent, WaitBegan
 from hfpeer_cli.invocation import Invocation
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def whoami(invocation: Invocation, token: str) -> SiteUser:
     from hfpeer.modelscope.repos import whoami as ask_who
 
     async def ask() -> SiteUser:
-        api = _api(invocation, token)
+        api = _api(invocation, token, invocation.output.note)
         try:
             return await ask_who(api)
         finally:
@@ -56,8 +57,11 @@ def whoami(invocation: Invocation, token: str) -> SiteUser:
     return asyncio.run(ask())
 
 
-def with_site(invocation: Invocation, work: Callable[[PushParts], Awaitable[T]], *, needs_token: bool = True) -> T:
-    """Runs `work` with a node and the site, after the token was checked. Without `needs_token` there may be none."""
+def with_site(
+    invocation: Invocation, work: Callable[[PushParts], Awaitable[T]], on_event: OnEvent, *, needs_token: bool = True
+) -> T:
+    """Runs `work` with a node and the site, after the token was checked. Without `needs_token` there may be none. Waits
+    that the site asks for are events."""
     from hfpeer.modelscope.repos import whoami as ask_who
     from hfpeer.net.limiter import make_limiter
     from hfpeer.node.operations.modelscope.pushing import PushParts
@@ -66,7 +70,7 @@ def with_site(invocation: Invocation, work: Callable[[PushParts], Awaitable[T]],
     limiter = make_limiter(invocation.settings.wan_up_limit)
 
     async def with_node(node: Operations) -> T:
-        api = _api(invocation, token)
+        api = _api(invocation, token, lambda sentence: on_event(WaitBegan(sentence)))
         try:
             if token is not None:
                 await ask_who(api)
@@ -77,7 +81,7 @@ def with_site(invocation: Invocation, work: Callable[[PushParts], Awaitable[T]],
     return invocation.run_in_loop(with_node)
 
 
-def _api(invocation: Invocation, token: str | None) -> SiteApi:
+def _api(invocation: Invocation, token: str | None, on_wait: Callable[[str], None]) -> SiteApi:
     from hfpeer.modelscope.access import SiteAccess
     from hfpeer.modelscope.api import SiteApi
     from hfpeer.upstream.connection.clients import Connections
@@ -85,4 +89,4 @@ def _api(invocation: Invocation, token: str | None) -> SiteApi:
     settings = invocation.settings
     connections = Connections(invocation.environ, proxy=settings.proxy, ca=settings.ca)
     access = SiteAccess(endpoint(invocation), token)
-    return SiteApi(access, on_wait=invocation.output.note, connections=connections)
+    return SiteApi(access, on_wait=on_wait, connections=connections)
