@@ -18,9 +18,12 @@ from fakes.modelscope import faults as site_faults
 from fakes.modelscope.storage import PRIVATE
 from hfpeer.config.settings import read_settings
 from hfpeer.control.operations import AddRequest
-from hfpeer.names import RepoId
+from hfpeer.modelscope.names import SiteRepo
+from hfpeer.modelscope.source import SiteCopies, SiteCopy
+from hfpeer.names import Digest, RepoId
 from hfpeer.node.session import open_node
 from hfpeer.transfer.events import Event, Finished, SourceFailed
+from hfpeer.upstream.connection.clients import Connections
 
 REPO = RepoId.parse("acme/big")
 SIZE = 1_500_000
@@ -159,11 +162,30 @@ def test_a_site_that_fails_costs_no_byte_and_the_hubs_give_the_rest(world: World
 
 
 def test_an_address_that_has_expired_is_resolved_anew(world: World) -> None:
-    for hub in (world.mirror, world.origin):
-        hub.inject(faults.throttle(20_000, is_shared=True), listener="cdn")
-    world.site.inject(faults.expired_signature(), listener="cdn", times=1)
-    finished = world.add(files=(), include=("0.*",))
-    assert finished.bytes_by_kind["modelscope"] > SIZE / 2 and sum(finished.bytes_by_kind.values()) >= SIZE
+    data = bodies()["0.safetensors"]
+    digest = Digest("sha256", hashlib.sha256(data).hexdigest())
+
+    def read(copy: SiteCopy, start: int) -> bytes:
+        body, buffer = copy.open_range(digest, SIZE, start, start + 1000), bytearray(1000)
+        got = 0
+        while got < len(buffer):
+            got += body.readinto(memoryview(buffer)[got:])
+        body.close()
+        return bytes(buffer)
+
+    async def run() -> None:
+        copies = SiteCopies(world.site.endpoint, lambda: None, {}, None, Connections())
+        try:
+            copy = await copies.find(SiteRepo.parse("acme/big"))
+            assert copy is not None and await asyncio.to_thread(read, copy, 0) == data[:1000]
+            resolved = len(world.site.requests_for("*/repo"))
+            with world.site.inject(faults.expired_signature(), listener="cdn", times=1) as expired:
+                assert await asyncio.to_thread(read, copy, 1000) == data[1000:2000]
+            assert expired.hits == 1 and len(world.site.requests_for("*/repo")) == resolved + 1
+        finally:
+            await copies.stop()
+
+    asyncio.run(run())
 
 
 @pytest.mark.parametrize("fault", [faults.status(500), faults.substituted(b"<html>"), site_faults.no_files()])
