@@ -88,6 +88,15 @@ class ConversionReport:
         return sum(file.size_bytes for file in self.files)
 
 
+@dataclass(frozen=True)
+class RecipeReport:
+    """The result of a recipe: by name the report of each dataset, and the merged files below the folder."""
+
+    folder: str
+    datasets: dict[str, ConversionReport]
+    merged: tuple[ConvertedFile, ...]
+
+
 def total_replaced(parts: Iterable[PartReport]) -> dict[str, int]:
     """The replaced values of several parts, by what they became."""
     totals: dict[str, int] = {}

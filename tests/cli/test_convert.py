@@ -273,6 +273,39 @@ def test_folders_of_pictures_and_tars_as_datasets_finds_them(
     assert (tmp_path / "of tars" / "train" / rows[1]["jpg_file_name"]).read_bytes() == JPEG + b"2.jpg"
 
 
+RECIPE = """
+output: OUTPUT
+modes: {fast_dev: {max_samples: 7}, paper: {}}
+defaults: {single: true}
+datasets:
+  rows: {repo: acme/rows, splits: [train, test]}
+  chinese: {repo: "${OUR_TWO:-acme/two}", config: zh}
+merge:
+  both/both_train: [rows/train, chinese/train]
+"""
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_a_recipe_makes_all_in_one_go_in_the_mode_that_is_asked(real: Run, tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text(RECIPE.replace("OUTPUT", str(tmp_path / "data")))
+    code, out, err = real("--recipe", str(file), "--mode", "fast_dev", "--json")
+    assert code == 0, err
+    document = json.loads(out)
+    assert {name: one["rows"] for name, one in document["datasets"].items()} == {"rows": 12, "chinese": 3}
+    assert ids(tmp_path / "data" / "rows" / "rows_train.jsonl") == list(range(7))
+    assert ids(tmp_path / "data" / "both" / "both_train.jsonl") == [*range(7), *range(3)]
+    code, out, err = real("--recipe", str(file), "--mode", "paper", "-o", str(tmp_path / "paper"))
+    assert code == 0 and f"merged both/both_train.jsonl: {3 * ROWS + 3} rows." in err
+    code, _, err = real("--recipe", str(file), "--mode", "slow")
+    assert code == 2 and "Its modes are: fast_dev, paper" in err
+    code, _, err = real("--recipe", str(file), "--seed", "1")
+    assert code == 2 and "--seed is said by the recipe" in err
+    assert real("--mode", "paper", "-r", "acme/two", "-o", str(tmp_path))[0] == 2
+    assert real("-r", "acme/two")[0] == 2
+
+
 # From a hub
 
 

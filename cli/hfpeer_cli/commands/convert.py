@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from hfpeer.errors import InvalidName
 from hfpeer.names import MAIN, RepoId, RepoType, Revision
@@ -15,13 +16,16 @@ from hfpeer_cli.output import counted, human_size
 from hfpeer_cli.progress import watching
 
 if TYPE_CHECKING:
-    from hfpeer.conversion.results import ConversionReport
+    from hfpeer.conversion.recipe import Recipe
+    from hfpeer.conversion.results import ConversionReport, RecipeReport
     from hfpeer.node.operations.conversion.planning import Planned
     from hfpeer.node.operations.conversion.requests import ConversionRequest
 
 MAX_MISSES = 10
 """At most this many missing pictures are printed; JSON has more."""
 EXIT_MISSING = 4
+ROOTS_VARIABLE = "HFPEER_IMAGE_ROOTS"
+"""Image roots, between colons, for commands without --image-root."""
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -52,15 +56,23 @@ def _pair(text: str) -> tuple[str, str]:
         "hfpeer dataset convert -r rajpurkar/squad -s 'train[:1000]' -o squad --single",
         "hfpeer dataset convert -r lmms-lab/MMBench_EN -s dev --max-samples 200 -o data",
         "hfpeer dataset convert -r rajpurkar/squad -o data/squad --part 0/8",
+        "hfpeer dataset convert --recipe recipe.yaml --mode fast_dev",
     ],
 )
-@click.option("-r", "--repo", type=RepoWord(RepoType.DATASET), required=True, metavar="REPO", help="NAME or ORG/NAME.")
+@click.option("-r", "--repo", type=RepoWord(RepoType.DATASET), metavar="REPO", help="NAME or ORG/NAME.")
 @click.option("-v", "--revision", type=REVISION, metavar="REV", help="A branch, a tag, refs/pr/N or a commit id.")
 @click.option("-c", "--config", default="", metavar="NAME", help="The config of the dataset.")
 @click.option(
     "-s", "--split", "splits", multiple=True, metavar="SPLIT", help="train, 'train[:1000]', 'dev=train[90%:]', a+b."
 )
-@click.option("-o", "--output", type=FOLDER, required=True, metavar="DIR", help="The folder to write.")
+@click.option("-o", "--output", type=FOLDER, metavar="DIR", help="The folder to write.")
+@click.option(
+    "--recipe",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Make all that a recipe says (docs/datasets.md): several datasets, in one go.",
+)
+@click.option("--mode", metavar="NAME", help="The mode of the recipe.")
 @click.option("--format", "--to", "to", metavar="FORMAT", help="jsonl, parquet, imagefolder or tsv.")
 @click.option("--shape", default="rows", metavar="SHAPE", help="rows, llamafactory, swift, qwen-vl or vlmeval.")
 @click.option("--single", is_flag=True, help="One file for each split, instead of one for each source file.")
@@ -98,13 +110,19 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option("--trust-peers", is_flag=True, help="Take a manifest without proof from a peer.")
 @click.pass_context
 @pass_invocation
-def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId, **words: Any) -> None:
+def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, **words: Any) -> None:
     """Convert a dataset to files that trainers read.
 
     Brings the files of the commit that are needed, one after the other, and converts what has come. Memory stays small
     whatever the dataset. The same commit and options give the same bytes on every machine. Run it again after an
     interruption: what is done stays. Prints the folder.
     """
+    if words["recipe"] is not None:
+        ctx.exit(_by_recipe(invocation, ctx, repo, words))
+    if repo is None or words["output"] is None:
+        raise click.UsageError("Give -r and -o: which dataset, and into which folder? Or a --recipe.")
+    if words["mode"]:
+        raise click.UsageError("--mode is one of a --recipe.")
     request = _request(invocation, repo, words)
     invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
     output = invocation.output
@@ -120,6 +138,42 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId, **words
     _note_report(invocation, report)
     if report.missing and request.options.missing == "fail":
         ctx.exit(EXIT_MISSING)
+
+
+def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, words: dict[str, Any]) -> int:
+    """Makes all that a recipe says, prints it, and returns the exit code."""
+    from hfpeer.conversion.recipe import read_recipe
+
+    taken = {"recipe", "mode", "output", "jobs", "share", "restart", "image_roots", "python"}
+    taken |= {"local_only", "no_peers", "trust_peers"}
+    given = [name for name in words if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    strange = [name for name in given if name not in taken] + (["repo"] if repo is not None else [])
+    if strange:
+        raise click.UsageError(f"--{strange[0].replace('_', '-')} is said by the recipe.")
+    recipe = read_recipe(words["recipe"], words["mode"] or "", invocation.environ)
+    folder: Path = words["output"] or recipe.output.absolute()
+    first = recipe.datasets[0]
+    like = _request(invocation, first.repo, {**words, "output": folder, "revision": first.revision})
+    invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
+    output = invocation.output
+    with watching(output, names_revision=True) as on_event:
+        report = invocation.run_in_loop(lambda node: _convert_recipe(node, invocation, recipe, folder, like, on_event))
+    output.result(report.folder, report)
+    for name, one in report.datasets.items():
+        output.note(f"{name}:")
+        _note_report(invocation, one)
+    output.note(f"merged {file.path}: {counted(file.rows, 'row')}." for file in report.merged)
+    fails = [one for one in recipe.datasets if one.options.missing == "fail" and report.datasets[one.name].missing]
+    return EXIT_MISSING if fails else 0
+
+
+async def _convert_recipe(
+    node: Any, invocation: Invocation, recipe: Recipe, folder: Path, like: ConversionRequest, on_event: Any
+) -> RecipeReport:
+    from hfpeer.node.operations.conversion.recipes import convert_recipe
+    from hfpeer.node.operations.prepared.places import SetPlaces
+
+    return await convert_recipe(node, SetPlaces(invocation.settings), recipe, folder, like, on_event)
 
 
 async def _convert(node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any) -> ConversionReport:
@@ -167,7 +221,7 @@ def _request(invocation: Invocation, repo: RepoId, words: dict[str, Any]) -> Con
         folder,
         options,
         revision or MAIN,
-        words["image_roots"],
+        words["image_roots"] or tuple(filter(None, invocation.environ.get(ROOTS_VARIABLE, "").split(":"))),
         access=Access(
             words["local_only"] or _is_offline(invocation),
             not words["no_peers"],

@@ -1,0 +1,41 @@
+"""Makes all that a recipe says: converts its datasets, one after the other, and merges their splits."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from hfpeer.control.operations import Operations
+from hfpeer.conversion.merging import merge
+from hfpeer.conversion.recipe import Recipe
+from hfpeer.conversion.results import ConversionReport, RecipeReport
+from hfpeer.node.operations.conversion.converting import convert
+from hfpeer.node.operations.conversion.requests import ConversionRequest
+from hfpeer.node.operations.prepared.places import SetPlaces
+from hfpeer.system.cancellation import in_thread
+from hfpeer.transfer.events import OnEvent
+
+
+async def convert_recipe(
+    node: Operations, places: SetPlaces, recipe: Recipe, output: Path, like: ConversionRequest, on_event: OnEvent
+) -> RecipeReport:
+    """Converts the datasets of a recipe into folders of their names below `output`. What an earlier run made is kept.
+
+    `like` says how: jobs, share of the parts, access. Files are merged when all parts of all datasets are made. Raises
+    what `convert` raises.
+    """
+    reports: dict[str, ConversionReport] = {}
+    for dataset in recipe.datasets:
+        request = replace(
+            like,
+            repo=dataset.repo,
+            revision=dataset.revision,
+            options=dataset.options,
+            image_roots=(*dataset.image_roots, *like.image_roots),
+            folder=output / dataset.name,
+        )
+        reports[dataset.name] = await convert(node, places, request, on_event)
+    merged = []
+    if all(report.is_complete for report in reports.values()):
+        merged = [await in_thread(merge, one, output, reports) for one in recipe.merges]
+    return RecipeReport(str(output), reports, tuple(merged))
