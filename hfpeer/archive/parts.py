@@ -270,10 +270,32 @@ class FileSink:
             number, inside = divmod(offset, self._part_bytes)
             count = min(len(view), self._size(number) - inside)
             skipped = max(0, min(count, self._begun[number] - inside))
+            if skipped and not self._has_bytes(number, inside, view[:skipped]):
+                self._shorten(number, inside)
+                skipped = 0
             if skipped < count:
                 self._write_part(number, inside + skipped, view[skipped:count])
             view = view[count:]
             offset += count
+
+    def _has_bytes(self, number: int, inside: int, view: memoryview) -> bool:
+        """Whether a part has these bytes. An export that was interrupted may have left bytes of a blob that was wrong:
+        the hash tells that only at its end."""
+        name = self._names[number]
+        with translated("read the archive", name):
+            path = name if name.is_file() else _incomplete(name)
+            with path.open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), len(view), inside) == view
+
+    def _shorten(self, number: int, size_bytes: int) -> None:
+        """Removes what a part has from an offset on. It is no whole part then."""
+        self.close()
+        name = self._names[number]
+        with contextlib.suppress(FileNotFoundError):
+            name.rename(_incomplete(name))
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(_incomplete(name), size_bytes)
+        self._begun[number] = min(self._begun[number], size_bytes)
 
     def _write_part(self, number: int, inside: int, view: memoryview) -> None:
         name = self._names[number]
@@ -312,13 +334,8 @@ class FileSink:
     def cut(self, offset: int) -> None:
         """Removes the bytes from an offset to the last that was written, also in parts that are whole, so that a
         resumed export makes them again."""
-        self.close()
         for number in range(offset // self._part_bytes, self._last + 1):
-            name = self._names[number]
-            with contextlib.suppress(FileNotFoundError):
-                name.rename(_incomplete(name))
-            with contextlib.suppress(FileNotFoundError):
-                os.truncate(_incomplete(name), max(0, offset - number * self._part_bytes))
+            self._shorten(number, max(0, offset - number * self._part_bytes))
 
     def close(self) -> None:
         """Syncs and closes the part that is being written."""

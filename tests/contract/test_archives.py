@@ -556,3 +556,19 @@ def test_a_blob_with_wrong_bytes_in_several_parts_is_made_again(here: Store, tmp
     export(here, tmp_path / "parts.tar", 1_000_000)
     whole = export(here, tmp_path / "whole.tar").read_bytes()
     assert b"".join(path.read_bytes() for path in sorted(tmp_path.glob("parts.tar.*"))) == whole
+
+
+def test_what_an_interrupted_export_has_of_a_wrong_blob_is_made_again(here: Store, tmp_path: Path) -> None:
+    blob = layout.blob_path(here.cache, MODEL, Digest.parse(_digest(FILES["weights.bin"])))
+    blob.write_bytes(b"X" + FILES["weights.bin"][1:])
+
+    def interrupt(path: str, done: int, total: int) -> None:
+        if (tmp_path / "parts.tar.002").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_archive(plan_export(here, revisions(here)), tmp_path / "parts.tar", 1_000_000, interrupt)
+    blob.write_bytes(FILES["weights.bin"])
+    export(here, tmp_path / "parts.tar", 1_000_000)
+    whole = export(here, tmp_path / "whole.tar").read_bytes()
+    assert b"".join(path.read_bytes() for path in sorted(tmp_path.glob("parts.tar.*"))) == whole
