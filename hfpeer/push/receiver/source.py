@@ -112,6 +112,8 @@ def _is_module(name: str) -> bool:
 
 def for_old_python(source: str) -> str:
     """The source without parentheses around the items of `with`, which Python 3.8 does not parse."""
+    if "with (" not in source:
+        return source
     lines = source.splitlines(keepends=True)
     starts = [0]
     for line in lines:

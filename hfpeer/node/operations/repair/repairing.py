@@ -76,13 +76,15 @@ class _Repair:
         began = time.monotonic()
         if not self._request.verifies_others:
             return await self._repair(began)
-        others = await in_thread(self._verify_others)
-        wanted = await in_thread(self._store.not_elsewhere, self._request.repos)
-        if self._request.repos and not wanted:
+        asked = self._request.repos
+        wanted = await in_thread(self._store.not_elsewhere, asked)
+        if asked and not wanted:
             after = VerifyReport(str(self._cache), self._request.is_quick, (), ())
-            return RepairReport(str(self._cache), self._request.is_dry_run, (), after, others=others)
-        self._request = replace(self._request, repos=tuple(wanted))
-        return replace(await self._repair(began), others=others)
+            report = RepairReport(str(self._cache), self._request.is_dry_run, (), after)
+        else:
+            self._request = replace(self._request, repos=tuple(wanted))
+            report = await self._repair(began)
+        return replace(report, others=await in_thread(self._verify_others, asked))
 
     async def _repair(self, began: float) -> RepairReport:
         examined = await self._examine(self._request.repos, trusts_verdicts=not self._request.is_again)
@@ -113,10 +115,10 @@ class _Repair:
 
         return await in_thread(work)
 
-    def _verify_others(self) -> tuple[CheckedFolder, ...]:
+    def _verify_others(self, repos: Sequence[RepoId]) -> tuple[CheckedFolder, ...]:
         """Blocking: the verdicts on the cache folders that are only read."""
         reports = self._store.verify_others(
-            self._request.repos,
+            repos,
             is_quick=self._request.is_quick,
             trusts_verdicts=not self._request.is_again,
             on_progress=self._on_check,
