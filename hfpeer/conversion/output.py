@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -350,8 +350,3 @@ def _remove(folder: Path, document: dict[str, Any]) -> None:
         for place in [folder, *(folder / output for output in outputs)]:
             shutil.rmtree(place / "images", ignore_errors=True)
     (folder / RECORD).unlink(missing_ok=True)
-
-
-def with_totals(report: ConversionReport, fetched_bytes: int, seconds: float) -> ConversionReport:
-    """A report with what the run took."""
-    return replace(report, fetched_bytes=fetched_bytes, seconds=round(seconds, 3))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 MAX_NAMED = 100
@@ -104,3 +104,8 @@ def total_replaced(parts: Iterable[PartReport]) -> dict[str, int]:
         for kind, count in part.replaced.items():
             totals[kind] = totals.get(kind, 0) + count
     return dict(sorted(totals.items()))
+
+
+def with_totals(report: ConversionReport, fetched_bytes: int, seconds: float) -> ConversionReport:
+    """A report with what the run took."""
+    return replace(report, fetched_bytes=fetched_bytes, seconds=round(seconds, 3))

@@ -71,6 +71,7 @@ BREACHES = {
     "huggingface_hub only where tokens are": ("hfpeer/node/download.py", "import huggingface_hub"),
     "dulwich only where git is spoken": ("hfpeer/manifest.py", "import dulwich"),
     "pyarrow only where Arrow files are read": ("hfpeer/prepared/listing.py", "import pyarrow"),
+    "Dask only where its cluster converts": ("hfpeer/node/session.py", "import distributed"),
     "orjson only in conversions": ("hfpeer/prepared/listing.py", "import orjson"),
     "datasets only in the program that the user's Python runs": ("hfpeer/prepared/arrow/shards.py", "import datasets"),
     "httpx only where somebody is asked": ("hfpeer/config/settings.py", "import httpx"),

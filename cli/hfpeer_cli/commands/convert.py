@@ -102,6 +102,7 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option("--name", default="", metavar="NAME", help="The beginning of the names of files; else that of the repo.")
 @click.option("--jobs", type=click.IntRange(1, 256), default=1, metavar="N", help="Convert in N processes.")
 @click.option("--part", "share", type=Word("share", _share), metavar="K/N", help="Only each Nth part, from K on.")
+@click.option("--dask", "scheduler", metavar="ADDRESS", help="Convert on the workers of this Dask scheduler.")
 @click.option("--plan", "plan_only", is_flag=True, help="Print the parts and what has to come. Make nothing.")
 @click.option("--restart", is_flag=True, help="Remove what another conversion left in DIR, and begin anew.")
 @click.option("--python", metavar="PROGRAM", help="The Python whose `datasets` says which files a config is made of.")
@@ -123,6 +124,8 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, 
         raise click.UsageError("Give -r and -o: which dataset, and into which folder? Or a --recipe.")
     if words["mode"]:
         raise click.UsageError("--mode is one of a --recipe.")
+    if words["scheduler"] and (words["share"] or words["jobs"] > 1):
+        raise click.UsageError("--dask gives all parts to its workers: leave --part and --jobs out.")
     request = _request(invocation, repo, words)
     invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
     output = invocation.output
@@ -130,7 +133,8 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, 
         if words["plan_only"]:
             planned = invocation.run_in_loop(lambda node: _plan(node, invocation, request, on_event))
         else:
-            report = invocation.run_in_loop(lambda node: _convert(node, invocation, request, on_event))
+            scheduler = words["scheduler"]
+            report = invocation.run_in_loop(lambda node: _convert(node, invocation, request, on_event, scheduler))
     if words["plan_only"]:
         _print_plan(invocation, planned)
         return
@@ -176,9 +180,16 @@ async def _convert_recipe(
     return await convert_recipe(node, SetPlaces(invocation.settings), recipe, folder, like, on_event)
 
 
-async def _convert(node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any) -> ConversionReport:
+async def _convert(
+    node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any, scheduler: str | None
+) -> ConversionReport:
     from hfpeer.node.operations.conversion.converting import convert
     from hfpeer.node.operations.prepared.places import SetPlaces
+
+    if scheduler:
+        from hfpeer.node.cluster import convert_on_cluster
+
+        return await convert_on_cluster(node, SetPlaces(invocation.settings), request, scheduler, on_event)
 
     return await convert(node, SetPlaces(invocation.settings), request, on_event)
 
