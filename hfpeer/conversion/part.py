@@ -18,7 +18,7 @@ from hfpeer.conversion.rows.media_columns import Picture, media_names, path_leav
 from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.shapes.shape import Shape, shape_of
 from hfpeer.conversion.sources.batches import Batch, LocalFile
-from hfpeer.conversion.sources.kinds import source_of
+from hfpeer.conversion.sources.kinds import is_read_here, source_of
 from hfpeer.conversion.sources.parquet import schema_of
 from hfpeer.conversion.writers.hashed import HashedFile
 from hfpeer.conversion.writers.parquet import ParquetWriter, RowParquetWriter
@@ -107,7 +107,7 @@ class _Conversion:
     def _columns(self) -> tuple[str, ...]:
         """The columns to read of Parquet. Raises EntryNotFound for one that is not there."""
         options = self._plan.options
-        if self._plan.builder != "parquet":
+        if self._plan.builder != "parquet" or not is_read_here("parquet", self._plan.reading or {}):
             return ()
         schema = schema_of(self._files[0])
         check_columns(options, schema.names)

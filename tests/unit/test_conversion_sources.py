@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import tarfile
 import zipfile
@@ -136,6 +137,27 @@ def test_a_column_of_csv_has_one_type_in_the_whole_file(tmp_path: Path) -> None:
     plan = plan_of(tmp_path, ["b.csv"], "csv", reading={"sep": ";"})
     convert_here(plan, tmp_path, tmp_path / "semicolons")
     assert lines_of(tmp_path / "semicolons") == [{"a": 1, "b": "x"}]
+
+
+needs_datasets = pytest.mark.skipif(
+    importlib.util.find_spec("datasets") is None, reason="needs the extra `datasets` (the library)"
+)
+
+
+@needs_datasets
+def test_other_files_are_read_by_datasets_in_a_process_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one\ntwo\n\nthree\n\nfour\n")
+    plan = plan_of(tmp_path, ["a.txt"], "text", reading={"sample_by": "paragraph"}, selected={"take": 2})
+    convert_here(plan, tmp_path, tmp_path / "out")
+    assert [row["text"] for row in lines_of(tmp_path / "out")] == ["one\ntwo", "three"]
+
+
+@needs_datasets
+def test_what_datasets_says_of_a_file_that_it_cannot_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe")
+    plan = plan_of(tmp_path, ["a.txt"], "text", reading={"sample_by": "paragraph"})
+    with pytest.raises(ConversionFailed, match=r"datasets cannot read a\.txt: Unicode"):
+        convert_here(plan, tmp_path, tmp_path / "out")
 
 
 def test_lines_of_text_are_rows(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from hfpeer.conversion.output import kept_plan
 from hfpeer.conversion.part import local_files
 from hfpeer.conversion.plan import ConversionPlan, Part, SourceFile
 from hfpeer.conversion.sources.folder import COLUMNS, PART_FILES, has_labels, is_list, is_zip, media_of
-from hfpeer.conversion.sources.kinds import OWN_READERS, source_of, why_not_read
+from hfpeer.conversion.sources.kinds import OWN_READERS, can_read, source_of
+from hfpeer.conversion.sources.through_datasets import BUILDERS
 from hfpeer.conversion.splits import SplitChoice, Term, highest_rank, parse_splits
 from hfpeer.errors import ConversionFailed, EntryNotFound, InvalidName, NotFound
 from hfpeer.manifest import Manifest
@@ -101,11 +102,10 @@ class _Planning:
     async def run(self, hub_cache: Path) -> ConversionPlan:
         """Makes the plan."""
         built = await in_thread(self._files_of_config, hub_cache)
-        reason = why_not_read(built.builder, built.reading)
-        if reason:
+        if not can_read(built.builder, built.reading):
             raise ConversionFailed(
-                f"The files of {self._manifest.repo} {reason}, and are not read here.",
-                hint=f"Files that can be converted: {', '.join(sorted(OWN_READERS))}.",
+                f"The files of {self._manifest.repo} are of the kind {built.builder!r}, and are not read here.",
+                hint=f"Files that can be converted: {', '.join(sorted(OWN_READERS | BUILDERS))}.",
                 builder=built.builder,
             )
         features = await in_thread(card_features, self._snapshot, built.config_name)
