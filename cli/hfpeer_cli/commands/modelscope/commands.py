@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-GOES_ON = "Interrupted. What was sent stays there: the same command goes on, and sends no blob twice."
+GOES_ON = "Interrupted. What was sent stays there: the same command goes on, and sends again what was under way."
 TYPES = [RepoType.MODEL.value, RepoType.DATASET.value]
 
 
