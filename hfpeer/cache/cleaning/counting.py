@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hfpeer.cache.cleaning.facts import Place, Usage
@@ -20,7 +21,7 @@ class Counter:
     def __init__(self, name: str, folder: Path) -> None:
         self._name = name
         self._folder = folder
-        self._kinds: dict[str, list[int]] = {}
+        self._kinds: dict[str, list[int]] = defaultdict(lambda: [0, 0])
         self._seen: set[tuple[int, int]] = set()
         self.unreadable: list[str] = []
         self.files = 0
@@ -41,7 +42,7 @@ class Counter:
 
     def add(self, kind: str, facts: os.stat_result) -> int:
         """Counts one file, link or folder. Returns the bytes that it takes, 0 for a further name of a counted file."""
-        count = self._kinds.setdefault(kind, [0, 0])
+        count = self._kinds[kind]
         if facts.st_nlink > 1 and not stat.S_ISDIR(facts.st_mode):
             inode = (facts.st_dev, facts.st_ino)
             if inode in self._seen:
@@ -60,10 +61,7 @@ class Counter:
         stack = [("", folder)]
         while stack:
             prefix, place = stack.pop()
-            for entry in self.entries(place, kind):
-                facts = facts_of(entry)
-                if facts is None:
-                    continue
+            for entry, facts in with_facts(self.entries(place, kind)):
                 if stat.S_ISDIR(facts.st_mode):
                     stack.append((f"{prefix}{entry.name}/", entry.path))
                 else:
@@ -78,6 +76,16 @@ class Counter:
         """All that was counted."""
         kinds = tuple(Usage(kind, *count) for kind, count in sorted(self._kinds.items()) if count[0])
         return Place(self._name, str(self._folder), self.files, self.disk_bytes, kinds)
+
+
+def with_facts(entries: Iterable[os.DirEntry[str]]) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+    """Entries with their facts, without those that are gone."""
+    for entry in entries:
+        try:
+            facts = entry.stat(follow_symlinks=False)
+        except OSError:
+            continue
+        yield entry, facts
 
 
 def facts_of(entry: os.DirEntry[str]) -> os.stat_result | None:

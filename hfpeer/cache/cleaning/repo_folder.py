@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hfpeer.cache.cleaning.counting import BLOCK_BYTES, Counter, facts_of
+from hfpeer.cache.cleaning.counting import BLOCK_BYTES, Counter, with_facts
 from hfpeer.cache.cleaning.facts import (
     DANGLING_REF,
     EMPTY,
@@ -40,13 +39,18 @@ _SHARED_LINK = re.compile(r"\..+\.[0-9a-f]{8}\.shared")
 """The name of a link that the Hub client makes before it renames it. Source: huggingface_hub `_shared_blobs`."""
 
 
+Users = frozenset[RevisionKey]
+"""The revisions that use the same bytes. Most blobs of a repo have the same users, so those share one set."""
+NOBODY: Users = frozenset()
+
+
 @dataclass(slots=True)
 class FoundBlob:
     """A file with bytes, and the revisions that use it."""
 
     path: str
     facts: os.stat_result
-    users: set[RevisionKey] = field(default_factory=set)
+    users: Users = NOBODY
 
 
 @dataclass
@@ -60,7 +64,7 @@ class RepoOnDisk:
     """By name: the target of each link in `blobs/`, without `..` in it."""
     link_facts: dict[str, os.stat_result] = field(default_factory=dict)
     """By name: the facts of these links themselves."""
-    users: dict[str, set[RevisionKey]] = field(default_factory=lambda: defaultdict(set))
+    users: dict[str, Users] = field(default_factory=dict)
     """By name of a blob: the revisions with a link to it."""
     copies: list[FoundBlob] = field(default_factory=list)
     """Regular files in snapshots, each with its revision."""
@@ -96,10 +100,7 @@ class _Reader:
             ".no_exist": self._read_absences,
         }
         known = {}
-        for entry in self._counter.entries(self._root, LISTS):
-            facts = facts_of(entry)
-            if facts is None:
-                continue
+        for entry, facts in with_facts(self._counter.entries(self._root, LISTS)):
             is_folder = stat.S_ISDIR(facts.st_mode)
             if is_folder and entry.name in readers:
                 known[entry.name] = entry.path
@@ -115,13 +116,7 @@ class _Reader:
         return self._found
 
     def _read_blobs(self, folder: str) -> None:
-        entries = self._counter.entries(folder, LISTS)
-        if not entries:
-            self._leave_empty(folder)
-        for entry in entries:
-            facts = facts_of(entry)
-            if facts is None:
-                continue
+        for entry, facts in self._entries_or_empty(folder):
             if stat.S_ISLNK(facts.st_mode):
                 self._read_blob_link(entry, facts)
             elif stat.S_ISREG(facts.st_mode) and entry.name.endswith(UNFINISHED_SUFFIXES):
@@ -133,6 +128,13 @@ class _Reader:
             else:
                 self._counter.add(FOREIGN, facts)
 
+    def _entries_or_empty(self, folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
+        """The entries of a folder with their facts. An empty folder is a leftover."""
+        entries = self._counter.entries(folder, LISTS)
+        if not entries:
+            self._leave_empty(folder)
+        return with_facts(entries)
+
     def _read_blob_link(self, entry: os.DirEntry[str], facts: os.stat_result) -> None:
         if _SHARED_LINK.fullmatch(entry.name):
             self._leave(TEMPORARY, entry.path, facts)
@@ -143,13 +145,7 @@ class _Reader:
         self._found.links[entry.name] = os.path.normpath(target)
 
     def _read_snapshots(self, folder: str) -> None:
-        entries = self._counter.entries(folder, LISTS)
-        if not entries:
-            self._leave_empty(folder)
-        for entry in entries:
-            facts = facts_of(entry)
-            if facts is None:
-                continue
+        for entry, facts in self._entries_or_empty(folder):
             if not stat.S_ISDIR(facts.st_mode):
                 self._counter.add(FOREIGN, facts)
             elif _COMMIT.fullmatch(entry.name):
@@ -159,18 +155,20 @@ class _Reader:
 
     def _read_snapshot(self, snapshot: os.DirEntry[str]) -> None:
         key = (self._found.repo.folder, snapshot.name)
-        is_empty = True
+        joined: dict[Users, Users] = {}
+        users, is_empty = self._found.users, True
         for _, entry, facts in self._counter.files_below(snapshot.path, LISTS):
             if stat.S_ISLNK(facts.st_mode):
                 self._counter.add(LISTS, facts)
                 name = os.readlink(entry.path).rpartition("/")[2]  # noqa: PTH115 - thousands of these
-                self._found.users[name].add(key)
+                others = users.get(name, NOBODY)
+                users[name] = joined.get(others) or joined.setdefault(others, others | {key})
                 is_empty = False
             elif stat.S_ISREG(facts.st_mode) and entry.name.endswith(UNFINISHED_SUFFIXES):
                 self._leave(UNFINISHED, entry.path, facts)
             elif stat.S_ISREG(facts.st_mode):
                 self._counter.add(self._kind, facts)
-                self._found.copies.append(FoundBlob(entry.path, facts, {key}))
+                self._found.copies.append(FoundBlob(entry.path, facts, frozenset({key})))
                 is_empty = False
             else:
                 self._counter.add(FOREIGN, facts)

@@ -15,7 +15,7 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hfpeer.cache.cleaning.counting import Counter, facts_of
+from hfpeer.cache.cleaning.counting import Counter, with_facts
 from hfpeer.cache.cleaning.repo_folder import FOREIGN, LISTS, FoundBlob
 from hfpeer.cache.disk.directories import open_file, opened
 from hfpeer.cache.disk.locks import take_flock
@@ -53,10 +53,7 @@ def is_shared_store(folder: str) -> bool:
 def read_shared_store(folder: str, counter: Counter) -> SharedStore:
     """The entries of a store. `counter` counts the rest of it: whether an entry is used shows later."""
     found = SharedStore()
-    for prefix in counter.entries(folder, LISTS):
-        facts = facts_of(prefix)
-        if facts is None:
-            continue
+    for prefix, facts in with_facts(counter.entries(folder, LISTS)):
         if not stat.S_ISDIR(facts.st_mode):
             counter.add(LISTS if prefix.name == MARKER else FOREIGN, facts)
         elif _PREFIX.fullmatch(prefix.name):
@@ -67,10 +64,7 @@ def read_shared_store(folder: str, counter: Counter) -> SharedStore:
 
 
 def _read_prefix(prefix: os.DirEntry[str], counter: Counter, found: SharedStore) -> None:
-    for entry in counter.entries(prefix.path, LISTS):
-        facts = facts_of(entry)
-        if facts is None:
-            continue
+    for entry, facts in with_facts(counter.entries(prefix.path, LISTS)):
         is_file = stat.S_ISREG(facts.st_mode)
         if is_file and _ENTRY.fullmatch(entry.name) and entry.name.startswith(prefix.name):
             found.blobs[entry.path] = FoundBlob(entry.path, facts)

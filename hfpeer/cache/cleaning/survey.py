@@ -10,12 +10,13 @@ import contextlib
 import os
 import re
 import stat
+from collections import Counter as Tally
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from hfpeer.cache.cleaning.counting import BLOCK_BYTES, Counter, facts_of
+from hfpeer.cache.cleaning.counting import BLOCK_BYTES, Counter, facts_of, with_facts
 from hfpeer.cache.cleaning.facts import (
     DANGLING_REF,
     EMPTY,
@@ -36,8 +37,10 @@ from hfpeer.cache.cleaning.known_lists import KnownLists
 from hfpeer.cache.cleaning.repo_folder import (
     FOREIGN,
     LISTS,
+    NOBODY,
     FoundBlob,
     RepoOnDisk,
+    Users,
     etag_of,
     foreign_owner,
     leftover,
@@ -87,8 +90,9 @@ class _Surveyor:
         self._counter = Counter("cache", cache)
         self._outside = Counter(BEHIND_LINKS, cache)
         self._found = Survey()
-        self._inodes: dict[tuple[int, int], tuple[FoundBlob, str, list[str]]] = {}
-        """By device and inode: the bytes that revisions use, their digest, and their names."""
+        self._several: dict[tuple[int, int], _Named] = {}
+        """By device and inode: the bytes that revisions use and that have several names, or may have."""
+        self._read_at: dict[Users, float] = {}
         self._repos: dict[str, RepoUsage] = {}
         self._shared = SharedStore()
         self._etags: dict[str, set[str]] = defaultdict(set)
@@ -96,10 +100,7 @@ class _Surveyor:
 
     def run(self) -> Survey:
         later = []
-        for entry in self._counter.entries(str(self._cache), LISTS):
-            facts = facts_of(entry)
-            if facts is None:
-                continue
+        for entry, facts in with_facts(self._counter.entries(str(self._cache), LISTS)):
             is_folder = stat.S_ISDIR(facts.st_mode)
             repo = _repo(entry.name)
             if is_folder and entry.name == layout.LOCKS:
@@ -134,7 +135,7 @@ class _Surveyor:
         kind = found.repo.type.plural
         orphans = {}
         for name, blob in found.blobs.items():
-            blob.users |= found.users.get(name, set())
+            blob.users = found.users.get(name, NOBODY)
             if blob.users:
                 counter.add(kind, blob.facts)
                 self._use(blob, _digest(name))
@@ -143,10 +144,10 @@ class _Surveyor:
         for copy in found.copies:
             self._use(copy, self._digests.get(os.path.relpath(copy.path, self._cache), ""))
         for name, target in found.links.items():
-            entry, users = self._shared.blobs.get(target), found.users.get(name, set())
+            entry, users = self._shared.blobs.get(target), found.users.get(name, NOBODY)
             if entry is not None and users:
                 entry.users |= users
-                self._use(entry, _digest(name))
+                self._use(entry, _digest(name), is_shared=True)
             elif not users:
                 path = layout.blobs_folder(self._cache, found.repo) / name
                 orphans[name] = FoundBlob(str(path), found.link_facts[name])
@@ -176,15 +177,17 @@ class _Surveyor:
             if one.kind not in kept:
                 self._found.leftovers.append(one)
 
-    def _use(self, blob: FoundBlob, digest: str) -> None:
-        """Notes bytes that revisions use, once for all their names."""
-        inode = (blob.facts.st_dev, blob.facts.st_ino)
-        known = self._inodes.setdefault(inode, (blob, digest, []))
-        known[0].users.update(blob.users)
-        if blob.path not in known[2]:
-            known[2].append(blob.path)
-        for user in blob.users:
-            self._found.read_at[user] = max(self._found.read_at.get(user, 0.0), blob.facts.st_atime)
+    def _use(self, blob: FoundBlob, digest: str, *, is_shared: bool = False) -> None:
+        """Notes bytes that revisions use, once for all their names. `is_shared`: several repos link to them."""
+        facts = blob.facts
+        self._read_at[blob.users] = max(self._read_at.get(blob.users, 0.0), facts.st_atime)
+        if facts.st_nlink == 1 and not is_shared:
+            disk_bytes = facts.st_blocks * BLOCK_BYTES
+            self._found.blobs.append(StoredBlob(digest, facts.st_size, disk_bytes, blob.users))
+            return
+        known = self._several.setdefault((facts.st_dev, facts.st_ino), _Named(facts, digest))
+        known.users |= blob.users
+        known.names.add(blob.path)
 
     def _judge_shared(self) -> None:
         """An entry that is linked, but used by no revision, goes with the orphan that is its link."""
@@ -200,10 +203,7 @@ class _Surveyor:
     # Locks and partials
 
     def _read_locks(self, folder: str) -> None:
-        for entry in self._counter.entries(folder, LISTS):
-            facts = facts_of(entry)
-            if facts is None:
-                continue
+        for entry, facts in with_facts(self._counter.entries(folder, LISTS)):
             if not stat.S_ISDIR(facts.st_mode):
                 self._counter.add(LISTS, facts)
             elif entry.name == layout.PARTIALS:
@@ -270,29 +270,41 @@ class _Surveyor:
     # The whole
 
     def _sum_up(self) -> None:
-        copies: dict[str, list[int]] = defaultdict(list)
-        sizes: dict[str, int] = defaultdict(int)
-        for blob, digest, names in self._inodes.values():
-            facts = blob.facts
-            self._found.blobs.append(
-                StoredBlob(
-                    digest,
-                    facts.st_size,
-                    facts.st_blocks * BLOCK_BYTES,
-                    frozenset(blob.users),
-                    facts.st_nlink > len(names),
-                )
-            )
-            for folder in {folder for folder, _ in blob.users}:
-                sizes[folder] += facts.st_size
-            if digest:
-                copies[digest].append(facts.st_size)
-        self._found.repos = [replace(one, size_bytes=sizes[folder]) for folder, one in self._repos.items()]
-        further = [alike[1:] for alike in copies.values() if len(alike) > 1]
-        self._found.duplicates = sum(map(len, further))
-        self._found.duplicate_bytes = sum(map(sum, further))
+        self._found.blobs += [one.stored() for one in self._several.values()]
+        sizes: Tally[Users] = Tally()
+        digests: set[str] = set()
+        for blob in self._found.blobs:
+            sizes[blob.users] += blob.size_bytes
+            if blob.digest in digests:
+                self._found.duplicates += 1
+                self._found.duplicate_bytes += blob.size_bytes
+            elif blob.digest:
+                digests.add(blob.digest)
+        of_repos: Tally[str] = Tally()
+        for users, size_bytes in sizes.items():
+            for folder in {folder for folder, _ in users}:
+                of_repos[folder] += size_bytes
+        for users, read_at in self._read_at.items():
+            for user in users:
+                self._found.read_at[user] = max(self._found.read_at.get(user, 0.0), read_at)
+        self._found.repos = [replace(one, size_bytes=of_repos[folder]) for folder, one in self._repos.items()]
         self._found.places = [self._counter.place(), *([self._outside.place()] if self._outside.files else [])]
         self._found.unreadable = [*self._counter.unreadable, *self._outside.unreadable]
+
+
+@dataclass(slots=True)
+class _Named:
+    """Bytes with several names: their facts, digest, users, and those of their names that were seen."""
+
+    facts: os.stat_result
+    digest: str
+    users: Users = NOBODY
+    names: set[str] = field(default_factory=set)
+
+    def stored(self) -> StoredBlob:
+        disk_bytes = self.facts.st_blocks * BLOCK_BYTES
+        has_other_names = self.facts.st_nlink > len(self.names)
+        return StoredBlob(self.digest, self.facts.st_size, disk_bytes, self.users, has_other_names)
 
 
 def _repo(folder: str) -> RepoId | None:
@@ -318,6 +330,6 @@ def _is_open(folder: Path) -> bool:
 
 def _digest(etag: str) -> str:
     """The digest in the name of a blob; empty for another name."""
-    if not _ETAG.fullmatch(etag):
+    if _ETAG.fullmatch(etag) is None:
         return ""
     return f"sha256:{etag}" if len(etag) == 64 else f"git-sha1:{etag}"

@@ -101,6 +101,14 @@ class Catalog:
         with self.database.reading() as connection:
             return [BlobRow(*row) for row in connection.execute(query)]
 
+    def stamps_of_repo(self, repo: str, cache: str) -> list[tuple[str, tuple[int, int, int, int]]]:
+        """The path and the `BlobRow.stamp` of each blob of a repo in one cache folder. Cheaper than the rows."""
+        columns = (BLOBS.c.path, BLOBS.c.size_bytes, BLOBS.c.mtime_ns, BLOBS.c.inode, BLOBS.c.ctime_ns)
+        query = sa.select(*columns).where(BLOBS.c.repo == repo, BLOBS.c.cache == cache)
+        with self.database.reading() as connection:
+            rows = connection.execute(query).all()
+        return [(path, (size, mtime, inode, ctime)) for path, size, mtime, inode, ctime in rows]
+
     def digests_elsewhere(self) -> set[str]:
         """The digests of all blobs in other cache folders than the first that are not known to be corrupt."""
         is_elsewhere = sa.and_(BLOBS.c.cache != self._first, self._is_here(BLOBS), ~BLOBS.c.is_corrupt)

@@ -376,13 +376,13 @@ class Scanner:
 
     def _has_changed_blob(self, repo: RepoId) -> bool:
         """Whether a blob is another file than the one that the catalog knows, by its stamp."""
-        for row in self._catalog.blobs_of_repo(repo.folder, self._key):
+        for path, stamp in self._catalog.stamps_of_repo(repo.folder, self._key):
             check_stop()
             try:
-                facts = os.stat(row.path)  # noqa: PTH116  a Path for each of many blobs takes longer
+                facts = os.stat(path)  # noqa: PTH116  a Path for each of many blobs takes longer
             except (OSError, ValueError):
                 return True
-            if not stat.S_ISREG(facts.st_mode) or stamp_of(facts) != row.stamp:
+            if not stat.S_ISREG(facts.st_mode) or stamp_of(facts) != stamp:
                 return True
         return False
 
