@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from hfpeer import json_fields
 from hfpeer.budgets import MAX_ARCHIVE_INDEX_BYTES, MAX_LISTING_BYTES
 from hfpeer.errors import BadArchive, InvalidName
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility, keeping_ref
@@ -101,7 +102,7 @@ class ArchiveIndex:
             if document["version"] != VERSION:
                 raise ValueError(f"it has version {document['version']!r:.20}, and this hfpeer reads {VERSION}")
             index = cls(
-                _number(document["made_at"], MAX_TIME),
+                json_fields.number(document["made_at"], MAX_TIME),
                 tuple(_revision_from_json(one) for one in document["revisions"]),
                 tuple(_blob_from_json(*one) for one in document["blobs"]),
                 tuple(Digest.parse(one) for one in document["omitted"]),
@@ -169,10 +170,10 @@ def _revision_from_json(document: dict[str, Any]) -> ArchivedRevision:
         commit,
         refs,
         Visibility(document["visibility"]),
-        _text(document["said_by"]),
-        _number(document["asked_at"], MAX_TIME),
+        json_fields.text(document["said_by"]),
+        json_fields.number(document["asked_at"], MAX_TIME),
         is_proved,
-        _number(size_bytes, MAX_LISTING_BYTES),
+        json_fields.number(size_bytes, MAX_LISTING_BYTES),
         Digest.parse(f"sha256:{sha256}").hex,
         tuple(FilePath.parse(path) for path in document["absent"]),
     )
@@ -182,7 +183,7 @@ def _ref_from_json(name: str, answered_by: str, answered_at: int) -> ArchivedRef
     revision = Revision.parse(name)
     if revision.is_commit:
         raise ValueError("a full commit id is the name of a ref")
-    return ArchivedRef(revision, _text(answered_by), _number(answered_at, MAX_TIME))
+    return ArchivedRef(revision, json_fields.text(answered_by), json_fields.number(answered_at, MAX_TIME))
 
 
 def _blob_to_json(blob: ArchivedBlob) -> list[str | int]:
@@ -193,18 +194,6 @@ def _blob_to_json(blob: ArchivedBlob) -> list[str | int]:
 def _blob_from_json(digest: str, size_bytes: int, sha256: str, offset: int, skipped_bytes: int = 0) -> ArchivedBlob:
     largest = (1 << 63) - 1
     known = Digest.parse(f"sha256:{sha256}").hex
-    size_bytes = _number(size_bytes, largest)
-    skipped_bytes = _number(skipped_bytes, size_bytes)
-    return ArchivedBlob(Digest.parse(digest), size_bytes, known, _number(offset, largest), skipped_bytes)
-
-
-def _number(value: Any, largest: int) -> int:
-    if type(value) is not int or not 0 <= value <= largest:
-        raise ValueError(f"{value!r:.80} is not a number from 0 to {largest}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 255 or not value.isprintable():
-        raise ValueError(f"{value!r:.80} is not a name")
-    return value
+    size_bytes = json_fields.number(size_bytes, largest)
+    skipped_bytes = json_fields.number(skipped_bytes, size_bytes)
+    return ArchivedBlob(Digest.parse(digest), size_bytes, known, json_fields.number(offset, largest), skipped_bytes)

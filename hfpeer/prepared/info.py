@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hfpeer import json_fields
 from hfpeer.budgets import MAX_SET_INFO_BYTES
 from hfpeer.errors import CorruptData, InvalidName
 from hfpeer.names import Commit, RepoId
@@ -84,8 +85,8 @@ def parse_info(text: bytes) -> SetInfo:
         types = set(_types(document.get("features") or {}))
         era = ERA_LIST if "List" in types else ERA_SEQUENCE if "Sequence" in types else ERA_FLAT
         return SetInfo(
-            _text(document.get("builder_name") or ""),
-            _text(document.get("config_name") or "default"),
+            json_fields.text(document.get("builder_name") or ""),
+            json_fields.text(document.get("config_name") or "default"),
             splits,
             era,
             max((FEATURES_SINCE.get(type_, (0, 0)) for type_ in types), default=(0, 0)),
@@ -127,7 +128,9 @@ def _split(document: dict[str, Any]) -> SplitInfo:
     lengths = document.get("shard_lengths")
     if lengths is not None and (not isinstance(lengths, list) or len(lengths) > MAX_SHARDS):
         raise ValueError("the lengths of the shards are no list")
-    return SplitInfo(_text(document["name"]), _number(document["num_examples"]), max(1, len(lengths or ())))
+    return SplitInfo(
+        json_fields.text(document["name"]), json_fields.number(document["num_examples"]), max(1, len(lengths or ()))
+    )
 
 
 def _types(features: Any) -> Iterator[str]:
@@ -147,15 +150,3 @@ def _sources(checksums: Any) -> tuple[str, ...]:
     if not isinstance(checksums, dict):
         return ()
     return tuple(key for key in checksums if isinstance(key, str) and source_of(key) is not None)
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 255:
-        raise ValueError(f"{value!r:.80} is not a name")
-    return value
-
-
-def _number(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{value!r:.80} is not a number of rows")
-    return value

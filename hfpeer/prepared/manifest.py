@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from hfpeer import json_fields
 from hfpeer.budgets import MAX_SET_INFO_BYTES, MAX_SET_MANIFEST_BYTES
 from hfpeer.errors import BadArchive, InvalidName
 from hfpeer.names import Commit, Digest, FilePath, RepoId
@@ -23,7 +24,6 @@ FORMAT = 1
 NO_MEDIA, OF_SNAPSHOT = "none", "snapshot"
 """Whether the Arrow files name files by path, and then files of the commit in the form
 `hf://datasets/…@COMMIT/PATH`."""
-_LARGEST = (1 << 63) - 1
 _VERSION_TEXT = re.compile(r"[0-9A-Za-z.+!_-]{1,40}")
 
 
@@ -151,15 +151,17 @@ class SetManifest:
             return cls(
                 repo,
                 place.commit,
-                _text(document["config_name"]),
+                json_fields.text(document["config_name"]),
                 place,
                 _splits(place, document["splits"]),
-                SetFile(INFO, _number(document["info"]["size"], MAX_SET_INFO_BYTES), _sha256(document["info"])),
+                SetFile(
+                    INFO, json_fields.number(document["info"]["size"], MAX_SET_INFO_BYTES), _sha256(document["info"])
+                ),
                 tuple((FilePath.parse(one["path"]), Digest.parse(one["digest"])) for one in document["sources"]),
-                _text(document["builder"]),
+                json_fields.text(document["builder"]),
                 _built_with(document["built_with"]),
-                _one_of(document["era"], ("list", "sequence", "flat")),
-                _one_of(document["media_paths"], (NO_MEDIA, OF_SNAPSHOT)),
+                json_fields.one_of(document["era"], ("list", "sequence", "flat")),
+                json_fields.one_of(document["media_paths"], (NO_MEDIA, OF_SNAPSHOT)),
             )
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError, InvalidName) as error:
             raise bad_manifest(str(error)) from error
@@ -185,11 +187,12 @@ def _splits(place: SetPlace, documents: Any) -> tuple[SetSplit, ...]:
     splits = []
     for document in documents:
         shards = tuple(
-            SetFile(_text(one["path"]), _number(one["size"], _LARGEST), _sha256(one)) for one in document["shards"]
+            SetFile(json_fields.text(one["path"]), json_fields.number(one["size"]), _sha256(one))
+            for one in document["shards"]
         )
         if tuple(shard.path for shard in shards) != shard_names(place.name, document["name"], len(shards)):
             raise ValueError(f"the shards of {document['name']!r:.80} have other names than datasets gives them")
-        splits.append(SetSplit(document["name"], _number(document["rows"], _LARGEST), shards))
+        splits.append(SetSplit(document["name"], json_fields.number(document["rows"]), shards))
     if not splits or len({split.name for split in splits}) != len(splits):
         raise ValueError("it names no split, or one twice")
     return tuple(splits)
@@ -203,27 +206,9 @@ def _built_with(document: Any) -> BuiltWith | None:
             raise ValueError(f"{document[key]!r:.80} is not a version")
     num_proc = document["num_proc"]
     return BuiltWith(
-        document["datasets"], document["pyarrow"], None if num_proc is None else _number(num_proc, 1_000_000)
+        document["datasets"], document["pyarrow"], None if num_proc is None else json_fields.number(num_proc, 1_000_000)
     )
 
 
 def _sha256(document: Any) -> str:
     return Digest.parse(f"sha256:{document['sha256']}").hex
-
-
-def _number(value: Any, largest: int) -> int:
-    if type(value) is not int or not 0 <= value <= largest:
-        raise ValueError(f"{value!r:.80} is not a number from 0 to {largest}")
-    return value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > 255 or not value.isprintable():
-        raise ValueError(f"{value!r:.80} is not a name")
-    return value
-
-
-def _one_of(value: Any, words: tuple[str, ...]) -> str:
-    if value not in words:
-        raise ValueError(f"{value!r:.80} is none of {', '.join(words)}")
-    return str(value)

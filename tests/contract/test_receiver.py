@@ -92,6 +92,10 @@ def test_each_of_its_modules_is_python_of_the_oldest_version() -> None:
         ast.parse(for_old_python(source_of(name)), name, feature_version=OLDEST_PYTHON)
 
 
+def test_it_is_ascii_because_python_fails_on_some_long_lines_that_are_not() -> None:
+    assert receiver_file().isascii()
+
+
 def test_a_push_that_was_cut_goes_on_inside_a_blob(here: Store, there: Store, receiver: Receiver) -> None:
     code, lines, _ = receiver.take(here, cut=3_000_000)
     assert code == 7 and "was cut short" in lines[-1]["problem"]["message"] and contents(there, MODEL) == {}

@@ -18,7 +18,6 @@ from huggingface_hub import scan_cache_dir
 
 from fakes.exfat import exfat_volume
 from fakes.exfat import why_not as why_no_exfat
-from fakes.hub import HubSimulator
 from fakes.repairs import (
     FILES,
     LARGE,
@@ -27,36 +26,15 @@ from fakes.repairs import (
     WEIGHTS,
     Scene,
     check_right,
-    download,
     is_whole,
     outcomes,
     peer_of,
-    scene_of,
 )
 from hfpeer.cache.repair.results import FAILED, LEFT, REPAIRED, RepairReport
 from hfpeer.control.operations import RepairRequest, ToldRef
 from hfpeer.git.lfs import pointer_text
 from hfpeer.names import MAIN, Commit
 from hfpeer.node.node import Node
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[HubSimulator]:
-    with HubSimulator() as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def downloaded(hub: HubSimulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache as the Hub client left it. Not to be changed."""
-    cache = tmp_path_factory.mktemp("downloaded") / "hub"
-    download(hub, cache)
-    return cache
-
-
-@pytest.fixture
-def scene(hub: HubSimulator, downloaded: Path, tmp_path: Path) -> Scene:
-    return scene_of(hub, downloaded, tmp_path)
 
 
 def test_nothing_is_done_where_nothing_is_wrong(scene: Scene) -> None:

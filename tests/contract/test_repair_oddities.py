@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,6 @@ from fakes.repairs import (
     is_whole,
     outcomes,
     peer_of,
-    scene_of,
 )
 from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.repair import structure
@@ -33,25 +31,6 @@ from hfpeer.cache.verify.verification import examine
 from hfpeer.names import RepoId
 
 NO_OTHER_USER = why_not()
-
-
-@pytest.fixture(scope="module")
-def hub() -> Iterator[HubSimulator]:
-    with HubSimulator() as hub:
-        yield hub
-
-
-@pytest.fixture(scope="module")
-def downloaded(hub: HubSimulator, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The cache as the Hub client left it. Not to be changed."""
-    cache = tmp_path_factory.mktemp("downloaded") / "hub"
-    download(hub, cache)
-    return cache
-
-
-@pytest.fixture
-def scene(hub: HubSimulator, downloaded: Path, tmp_path: Path) -> Scene:
-    return scene_of(hub, downloaded, tmp_path)
 
 
 def kinds(scene: Scene) -> list[str]:
@@ -238,9 +217,9 @@ def test_what_belongs_to_nothing_is_named_and_left(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("repo", [RepoId.parse("acme/data", "dataset"), RepoId.parse("acme/demo", "space")], ids=str)
-def test_datasets_and_spaces(hub: HubSimulator, tmp_path: Path, repo: RepoId) -> None:
-    download(hub, tmp_path / "hub", repo)
-    scene = Scene(hub, tmp_path / "hub", repo)
+def test_datasets_and_spaces(repair_hub: HubSimulator, tmp_path: Path, repo: RepoId) -> None:
+    download(repair_hub, tmp_path / "hub", repo)
+    scene = Scene(repair_hub, tmp_path / "hub", repo)
     os.truncate(scene.blob(), 700_000)
     (scene.folder / "refs" / "main").write_text(f"{scene.commit}\n")
     (scene.snapshot / "onnx/model.onnx").unlink()
@@ -248,10 +227,10 @@ def test_datasets_and_spaces(hub: HubSimulator, tmp_path: Path, repo: RepoId) ->
 
 
 @pytest.mark.skipif(NO_OTHER_USER is not None, reason=NO_OTHER_USER or "")
-def test_own_files_without_a_right_to_read_are_opened_and_those_of_others_are_not(downloaded: Path) -> None:
+def test_own_files_without_a_right_to_read_are_opened_and_those_of_others_are_not(downloaded_repo: Path) -> None:
     with common_folder() as common:
         cache = common / "hub"
-        shutil.copytree(downloaded, cache, symlinks=True)
+        shutil.copytree(downloaded_repo, cache, symlinks=True)
         blob = next(path for path in (cache / REPO.folder / "blobs").iterdir() if path.stat().st_size == len(WEIGHTS))
         blob.chmod(0o000)
         for path in (cache, *cache.rglob("*")):

@@ -1,8 +1,6 @@
-"""Reads single fields of a message. Raises ValueError for a value of another type or size."""
+"""What messages of peers have beside the fields of `json_fields`: pieces, and the error for a message."""
 
 from __future__ import annotations
-
-import math
 
 from hfpeer.errors import CorruptData, InvalidName
 from hfpeer.net.http1 import whole_number
@@ -24,26 +22,8 @@ class reading:
             ) from error
 
 
-def whole(value: object) -> int:
-    if type(value) is not int or not 0 <= value < 1 << 63:
-        raise ValueError(f"{value!r:.80} is not a count")
-    return value
-
-
 def piece(text: object) -> int:
     number = whole_number(text) if isinstance(text, str) else None
     if number is None:
         raise ValueError(f"{text!r:.80} is not the number of a piece")
     return number
-
-
-def moment(value: object) -> float:
-    if not isinstance(value, (int, float)) or not 0 <= value < math.inf:
-        raise ValueError(f"{value!r:.80} is not a time")
-    return float(value)
-
-
-def text(value: object, limit: int) -> str:
-    if not isinstance(value, str) or len(value) > limit or not value.isprintable():
-        raise ValueError(f"{value!r:.80} is not a short text")
-    return value

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any, TypeVar
 
+from hfpeer import json_fields
 from hfpeer.budgets import MAX_GOSSIPED_PEERS, MAX_REVISION_REFS
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.peers.protocol import fields
@@ -36,12 +37,12 @@ class NodeMessage:
     def from_json(cls, document: Mapping[str, Any]) -> NodeMessage:
         with fields.reading("node message"):
             return cls(
-                node_id=fields.text(document["node_id"], 64),
-                name=fields.text(document["name"], 255),
-                version=fields.text(document["version"], 64),
-                protocol_version=fields.whole(document["protocol_version"]),
-                catalog_generation=fields.whole(document["catalog_generation"]),
-                run_id=fields.text(document["run_id"], 64),
+                node_id=json_fields.text(document["node_id"], 64),
+                name=json_fields.text(document["name"], 255),
+                version=json_fields.text(document["version"], 64),
+                protocol_version=json_fields.number(document["protocol_version"]),
+                catalog_generation=json_fields.number(document["catalog_generation"]),
+                run_id=json_fields.text(document["run_id"], 64),
             )
 
 
@@ -76,8 +77,8 @@ class RevisionMessage:
                 repo=RepoId.from_api_path(document["repo"]),
                 commit=Commit.parse(document["commit"]),
                 is_complete=document["is_complete"] is True,
-                files=fields.whole(document["files"]),
-                size_bytes=fields.whole(document["size_bytes"]),
+                files=json_fields.number(document["files"]),
+                size_bytes=json_fields.number(document["size_bytes"]),
                 refs=_refs(document["refs"]),
                 is_published=document["is_published"] is True,
             )
@@ -109,11 +110,11 @@ def parse_catalog(document: Mapping[str, Any], kind: type[Kind]) -> tuple[int, l
         revisions = document["revisions"]
         if not isinstance(revisions, list) or not all(isinstance(revision, kind) for revision in revisions):
             raise ValueError("its revisions are not valid")
-        return fields.whole(document["generation"]), revisions
+        return json_fields.number(document["generation"]), revisions
 
 
 def _refs(value: Mapping[str, Any]) -> dict[str, float]:
-    return {Revision.parse(name): fields.moment(when) for name, when in islice(value.items(), MAX_REVISION_REFS)}
+    return {Revision.parse(name): json_fields.moment(when) for name, when in islice(value.items(), MAX_REVISION_REFS)}
 
 
 @dataclass(frozen=True)
@@ -138,8 +139,8 @@ class RefMessage:
         with fields.reading("ref"):
             return cls(
                 Commit.parse(document["commit"]),
-                fields.moment(document["resolved_at"]),
-                fields.text(document["answered_by"], 255),
+                json_fields.moment(document["resolved_at"]),
+                json_fields.text(document["answered_by"], 255),
                 None if document["published_commit"] is None else Commit.parse(document["published_commit"]),
             )
 
@@ -156,4 +157,6 @@ class PeersMessage:
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> PeersMessage:
         with fields.reading("list of peers"):
-            return cls(tuple(fields.text(address, 255) for address in list(document["addresses"])[:MAX_GOSSIPED_PEERS]))
+            return cls(
+                tuple(json_fields.text(address, 255) for address in list(document["addresses"])[:MAX_GOSSIPED_PEERS])
+            )

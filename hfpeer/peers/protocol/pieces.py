@@ -10,6 +10,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+from hfpeer import json_fields
 from hfpeer.budgets import MAX_GOSSIPED_MEMBERS
 from hfpeer.peers.protocol import fields
 
@@ -47,9 +48,9 @@ class PieceMap:
         with fields.reading("piece map"):
             bitfield = document["bitfield"]
             return cls(
-                fields.whole(document["size_bytes"]),
-                max(1, fields.whole(document["piece_size_bytes"])),
-                fields.whole(document["version"]),
+                json_fields.number(document["size_bytes"]),
+                max(1, json_fields.number(document["piece_size_bytes"])),
+                json_fields.number(document["version"]),
                 None if bitfield is None else base64.b64decode(bitfield, validate=True),
             )
 
@@ -101,9 +102,9 @@ class PieceNews:
     def from_json(cls, document: Mapping[str, Any]) -> PieceNews:
         with fields.reading("piece news"):
             return cls(
-                tuple(map(fields.whole, document["added"])),
-                tuple(map(fields.whole, document["claimed"])),
-                {fields.piece(piece): fields.text(digest, 64) for piece, digest in document["firsthand"].items()},
+                tuple(map(json_fields.number, document["added"])),
+                tuple(map(json_fields.number, document["claimed"])),
+                {fields.piece(piece): json_fields.text(digest, 64) for piece, digest in document["firsthand"].items()},
                 _members(document["members"]) if "members" in document else {},
             )
 
@@ -117,7 +118,7 @@ def _line(document: Mapping[str, Any]) -> bytes:
 
 def _members(value: Mapping[str, Any]) -> dict[str, int]:
     members = islice(value.items(), MAX_GOSSIPED_MEMBERS)
-    return {fields.text(node_id, 64): fields.whole(beat) for node_id, beat in members}
+    return {json_fields.text(node_id, 64): json_fields.number(beat) for node_id, beat in members}
 
 
 PIECE_DIGEST_BYTES = 16

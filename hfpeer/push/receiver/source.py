@@ -59,9 +59,10 @@ _HEADER_END = re.compile(r"\s*,?\s*\)?\s*:")
 
 @functools.cache
 def receiver_file() -> str:
-    """The text of the file."""
+    """The text of the file: ASCII alone, because CPython reads a long line wrongly where another character lies across
+    the end of its buffer."""
     sources = {name: for_old_python(source_of(name)) for name in module_names()}
-    return f"{_OPENING}SOURCES = {sources!r}\n{_CLOSING}"
+    return f"{_OPENING}SOURCES = {sources!a}\n{_CLOSING}"
 
 
 def module_names() -> list[str]:
