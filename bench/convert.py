@@ -128,12 +128,13 @@ def by_duckdb(source: Path, names: list[str], target: Path) -> None:
     import duckdb
 
     for name in names:
-        relation = duckdb.sql(f"SELECT * FROM '{source / name}'")
-        if "image" not in relation.columns:
-            duckdb.sql(f"COPY (SELECT * FROM '{source / name}') TO '{target / name}.jsonl' (FORMAT json)")
+        query = f"SELECT * FROM '{source / name}'"
+        if "image" not in duckdb.sql(query).columns:
+            duckdb.sql(f"COPY ({query}) TO '{target / name}.jsonl' (FORMAT json)")
             continue
+        cursor = duckdb.connect().execute(query)
         with (target / f"{name}.jsonl").open("w") as lines:
-            while rows := relation.fetchmany(100):
+            while rows := cursor.fetchmany(100):
                 for row in rows:
                     lines.write(json.dumps({"id": row[0], "image": saved(target, row[1]["bytes"])}) + "\n")
 

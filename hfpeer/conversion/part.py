@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -139,7 +139,7 @@ def local_files(part: Part, snapshot: Path) -> list[LocalFile]:
     return files
 
 
-def named_files(plan: ConversionPlan, part: Part, snapshot: Path, paths: set[str]) -> set[str]:
+def named_files(plan: ConversionPlan, part: Part, snapshot: Path, paths: Container[str]) -> set[str]:
     """The files of the commit that rows of a part name as pictures. `paths` are all files of the commit."""
     options = plan.options
     if plan.builder == "parquet" and options.way_of_images != "drop":
@@ -159,7 +159,7 @@ def named_files(plan: ConversionPlan, part: Part, snapshot: Path, paths: set[str
     return found
 
 
-def _named_in_parquet(plan: ConversionPlan, part: Part, snapshot: Path, paths: set[str]) -> set[str]:
+def _named_in_parquet(plan: ConversionPlan, part: Part, snapshot: Path, paths: Container[str]) -> set[str]:
     files = local_files(part, snapshot)
     schema = schema_of(files[0])
     names = media_names(schema, plan.features, plan.options.image_columns)
@@ -178,7 +178,7 @@ def _named_in_parquet(plan: ConversionPlan, part: Part, snapshot: Path, paths: s
     return found
 
 
-def _add_named(found: set[str], value: Any, source: str, paths: set[str], *, is_named: bool = True) -> None:
+def _add_named(found: set[str], value: Any, source: str, paths: Container[str], *, is_named: bool = True) -> None:
     """Adds the files of the commit that a value names, at any depth. Texts count only with `is_named`."""
     if isinstance(value, Picture):
         value, is_named = value.path if value.content is None else None, True

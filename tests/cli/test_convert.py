@@ -301,7 +301,7 @@ def test_a_recipe_makes_all_in_one_go_in_the_mode_that_is_asked(real: Run, tmp_p
     code, _, err = real("--recipe", str(file), "--mode", "slow")
     assert code == 2 and "Its modes are: fast_dev, paper" in err
     code, _, err = real("--recipe", str(file), "--seed", "1")
-    assert code == 2 and "--seed is said by the recipe" in err
+    assert code == 2 and "--seed does not go with --recipe" in err
     assert real("--mode", "paper", "-r", "acme/two", "-o", str(tmp_path))[0] == 2
     assert real("-r", "acme/two")[0] == 2
 

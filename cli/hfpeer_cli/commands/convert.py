@@ -153,7 +153,8 @@ def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, 
     given = [name for name in words if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     strange = [name for name in given if name not in taken] + (["repo"] if repo is not None else [])
     if strange:
-        raise click.UsageError(f"--{strange[0].replace('_', '-')} is said by the recipe.")
+        options = {parameter.name: parameter.opts[-1] for parameter in ctx.command.params}
+        raise click.UsageError(f"{options[strange[0]]} does not go with --recipe, which says all of that.")
     recipe = read_recipe(words["recipe"], words["mode"] or "", invocation.environ)
     folder: Path = words["output"] or recipe.output.absolute()
     first = recipe.datasets[0]

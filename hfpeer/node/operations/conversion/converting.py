@@ -128,7 +128,7 @@ async def bring_part(
     missing = [file for file in part.files if not (snapshot / file.path).is_file()]
     if missing:
         await add_files(node, request, plan, missing, progress)
-    named = await in_thread(named_files, plan, part, snapshot, set(manifest.by_path))
+    named = await in_thread(named_files, plan, part, snapshot, manifest.by_path)
     named.update(filter(None, (files_of_root(root, manifest.by_path) for root in request.image_roots)))
     absent = sorted(name for name in named if not (snapshot / name).is_file())
     if absent:
