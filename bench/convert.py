@@ -84,12 +84,14 @@ def make(kind: str, folder: Path, size_mb: int) -> list[str]:
 
 
 def by_hfpeer(source: Path, names: list[str], target: Path) -> None:
+    from hfpeer.conversion.extra import spare_memory
     from hfpeer.conversion.options import ConversionOptions
     from hfpeer.conversion.output import OutputFolder
     from hfpeer.conversion.part import convert_part
     from hfpeer.conversion.plan import ConversionPlan, Part, SourceFile
     from hfpeer.names import Commit, RepoId
 
+    spare_memory()  # as the command does
     parts = tuple(
         Part(
             number,

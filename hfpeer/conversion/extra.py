@@ -20,6 +20,15 @@ def need_libraries(names: tuple[str, ...] = LIBRARIES) -> None:
         )
 
 
+def spare_memory() -> None:
+    """Lets Arrow give memory back at once, which takes a third less. It changes the whole process, so only programs of
+    hfpeer call it. Raises MissingExtra."""
+    need_libraries()
+    import pyarrow as pa
+
+    pa.set_memory_pool(pa.system_memory_pool())
+
+
 def has(name: str) -> bool:
     """Whether a library is installed beside hfpeer."""
     return importlib.util.find_spec(name) is not None

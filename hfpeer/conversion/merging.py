@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from hfpeer.cache.disk.os_errors import translated
+from hfpeer.conversion.output import ELSEWHERE
 from hfpeer.conversion.recipe import Merge
 from hfpeer.conversion.results import ConversionReport, ConvertedFile
 from hfpeer.conversion.rows.json_text import JsonText
@@ -24,6 +26,11 @@ def merge(one: Merge, output: Path, reports: Mapping[str, ConversionReport]) -> 
     """Writes a merged file below `output`. The paths of pictures lead from its folder to those of the datasets. Raises
     EntryNotFound for a split that was not converted."""
     target = output / f"{one.name}.jsonl"
+    with translated("merge files", target, elsewhere=ELSEWHERE):
+        return _merged(one, target, reports)
+
+
+def _merged(one: Merge, target: Path, reports: Mapping[str, ConversionReport]) -> ConvertedFile:
     target.parent.mkdir(parents=True, exist_ok=True)
     fresh = target.with_name(f"{target.name}.partial")
     rows, json_text = 0, JsonText(Counter())

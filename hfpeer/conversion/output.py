@@ -38,6 +38,8 @@ RECORD = "conversion.json"
 WORK = ".conversion"
 PLAN = "plan.json"
 FORMAT = 1
+ELSEWHERE = "give another folder with -o"
+"""The way out of a volume that is full or cannot be written."""
 LOCK_SECONDS, POLL_SECONDS = 5.0, 0.1
 """Seconds for which a lock is waited for, and between two tries."""
 
@@ -54,7 +56,7 @@ class PartWork:
 
     def finish(self, report: PartReport) -> PartReport:
         """Makes the part visible. Its record comes first: a file without one is not believed."""
-        with translated("write a part of a conversion", self.target):
+        with translated("write a part of a conversion", self.target, elsewhere=ELSEWHERE):
             fresh = self.scratch / "record.json"
             fresh.write_text(json.dumps(report.to_json(), ensure_ascii=False), encoding="utf-8")
             fresh.replace(self.record)
@@ -70,7 +72,7 @@ class OutputFolder:
         self.folder = folder
         self._plan = plan
         self._work = folder / WORK
-        with translated("make the folder of a conversion", folder):
+        with translated("make the folder of a conversion", folder, elsewhere=ELSEWHERE):
             refuse_another(folder, plan.key, restarts=restarts)
             if self.finished() is None:
                 (self._work / "parts").mkdir(parents=True, exist_ok=True)
@@ -94,7 +96,7 @@ class OutputFolder:
             return
         with self._locked(f"parts/{part.number:06}.lock"):
             paths = self._paths(part)
-            with translated("prepare a part of a conversion", paths.scratch):
+            with translated("prepare a part of a conversion", paths.scratch, elsewhere=ELSEWHERE):
                 shutil.rmtree(paths.scratch, ignore_errors=True)
                 paths.scratch.mkdir(parents=True)
             yield paths
@@ -154,7 +156,7 @@ class OutputFolder:
             made = [report for report in reports if report is not None]
             if len(made) < len(reports):
                 return False
-            with translated("finish a conversion", self.folder):
+            with translated("finish a conversion", self.folder, elsewhere=ELSEWHERE):
                 files = self._joined(made) if self._plan.options.joins else self._files(made)
                 files += self._side_files(files, has_pictures=any(report.pictures for report in made))
                 self._write_record(files, made)
@@ -263,7 +265,7 @@ class OutputFolder:
     def _locked(self, name: str) -> Iterator[None]:
         """Holds a lock of this folder, against other processes. Raises Locked. Where locks do not work, goes on."""
         place = self._work / name
-        with translated("lock a part of a conversion", place):
+        with translated("lock a part of a conversion", place, elsewhere=ELSEWHERE):
             fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             if not _is_taken(fd):

@@ -7,11 +7,12 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from hfpeer.cache.disk.os_errors import translated
 from hfpeer.conversion.extra import need_libraries
 from hfpeer.conversion.making import RowMaking, check_columns
 from hfpeer.conversion.media.roots import ImageRoots, is_address, places_in_commit
 from hfpeer.conversion.media.writing import MediaWriter
-from hfpeer.conversion.output import OutputFolder, PartWork
+from hfpeer.conversion.output import ELSEWHERE, OutputFolder, PartWork
 from hfpeer.conversion.plan import ConversionPlan, Part
 from hfpeer.conversion.results import PartReport
 from hfpeer.conversion.rows.media_columns import Picture, media_names, path_leaves
@@ -48,7 +49,8 @@ def convert_part(
         known = output.done(part)
         if known is not None:
             return known
-        report = _Conversion(plan, part, snapshot, output, roots, work).run(on_rows)
+        with translated("convert a part", work.target, elsewhere=ELSEWHERE):
+            report = _Conversion(plan, part, snapshot, output, roots, work).run(on_rows)
         fails = plan.options.missing == "fail" and report.missing > 0
         return report if fails else work.finish(report)
 

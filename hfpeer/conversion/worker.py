@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from hfpeer.conversion.extra import spare_memory
 from hfpeer.conversion.output import PLAN, WORK, OutputFolder
 from hfpeer.conversion.part import convert_part
 from hfpeer.conversion.plan import ConversionPlan
@@ -23,6 +24,7 @@ TELL_SECONDS = 0.2
 
 def main() -> None:
     """Makes parts until the input ends."""
+    spare_memory()
     order = json.loads(sys.argv[1])
     folder = Path(order["folder"])
     plan = ConversionPlan.from_json(json.loads((folder / WORK / PLAN).read_text(encoding="utf-8")))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from hfpeer_cli.main import main
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
@@ -27,6 +31,16 @@ def anchors(text: str) -> set[str]:
     """The anchors of the headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def command_lines(document: str) -> Iterator[str]:
+    """What the shell blocks of a document tell to type after `hfpeer`; variables of the shell are numbers."""
+    for block in re.findall(r"^```sh\n(.*?)^```", text_of(document), re.DOTALL | re.MULTILINE):
+        for line in block.splitlines():
+            for command in line.split(" #")[0].split(" && "):
+                before, program, words = command.strip().rpartition("hfpeer ")
+                if program and (not before or before.endswith("/bin/")):
+                    yield re.sub(r"\$\w+", "0", words)
 
 
 def recipes() -> set[str]:
@@ -67,6 +81,19 @@ def test_named_places_modules_and_recipes_exist(document: str) -> None:
         gone += [] if path.with_suffix(".py").is_file() or (path / "__main__.py").is_file() else [module]
     gone += [recipe for recipe in RECIPE.findall(text) if recipe not in recipes()]
     assert gone == []
+
+
+@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name.startswith("docs/")])
+def test_commands_parse(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # All words are parsed and converted; only the work itself is left out.
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(click.Command, "invoke", lambda command, ctx: None)
+    for words in command_lines(document):
+        for file in re.findall(r"(?:^| )([\w-]+\.\w+)", words):
+            (tmp_path / file).touch()
+        with pytest.raises(SystemExit) as end:
+            main(shlex.split(words))
+        assert end.value.code == 0, f"hfpeer {words}"
 
 
 def test_every_recipe_is_in_the_contributors_table() -> None:

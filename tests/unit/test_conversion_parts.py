@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import errno
 import hashlib
 import json
 from collections import Counter
@@ -26,7 +27,7 @@ from hfpeer.conversion.features import of_card
 from hfpeer.conversion.output import OutputFolder
 from hfpeer.conversion.part import convert_part, named_files
 from hfpeer.conversion.plan import ConversionPlan
-from hfpeer.errors import ConversionFailed, EntryNotFound, InvalidName
+from hfpeer.errors import ConversionFailed, EntryNotFound, InvalidName, NoSpace
 
 pytestmark = needs_libraries
 
@@ -368,6 +369,22 @@ def test_another_conversion_is_not_mixed_in_and_restart_removes_only_what_it_mad
     OutputFolder(folder, other, restarts=True)
     convert_here(other, tmp_path, folder)
     assert sorted(contents(folder)) == ["conversion.json", "mine.txt", "rows_train.jsonl"]
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_half_made_is_visible(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_of(tmp_path, three_files(tmp_path), "parquet")
+
+    def full(file: object, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(NoSpace):
+        patch.setattr("hfpeer.conversion.writers.hashed.HashedFile.write", full)
+        convert_here(plan, tmp_path, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.jsonl"))
+    convert_here(plan, tmp_path, tmp_path / "out")
+    assert len(list((tmp_path / "out").glob("*.jsonl"))) == 3
 
 
 def test_a_split_without_rows_is_an_empty_file(tmp_path: Path) -> None:

@@ -175,18 +175,22 @@ def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, 
 async def _convert_recipe(
     node: Any, invocation: Invocation, recipe: Recipe, folder: Path, like: ConversionRequest, on_event: Any
 ) -> RecipeReport:
+    from hfpeer.conversion.extra import spare_memory
     from hfpeer.node.operations.conversion.recipes import convert_recipe
     from hfpeer.node.operations.prepared.places import SetPlaces
 
+    spare_memory()
     return await convert_recipe(node, SetPlaces(invocation.settings), recipe, folder, like, on_event)
 
 
 async def _convert(
     node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any, scheduler: str | None
 ) -> ConversionReport:
+    from hfpeer.conversion.extra import spare_memory
     from hfpeer.node.operations.conversion.converting import convert
     from hfpeer.node.operations.prepared.places import SetPlaces
 
+    spare_memory()
     if scheduler:
         from hfpeer.node.cluster import convert_on_cluster
 

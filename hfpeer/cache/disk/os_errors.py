@@ -137,10 +137,11 @@ def free_of(facts: os.statvfs_result) -> int | None:
 class translated:
     """Raises NoSpace or BrokenCache for an OSError that leaves the block; parameters as of `storage_error`."""
 
-    __slots__ = ("_doing", "_needed_bytes", "_path")
+    __slots__ = ("_doing", "_elsewhere", "_needed_bytes", "_path")
 
-    def __init__(self, doing: str, path: Path, needed_bytes: int = 0) -> None:
+    def __init__(self, doing: str, path: Path, needed_bytes: int = 0, *, elsewhere: str = MOVES_CACHE) -> None:
         self._doing = doing
+        self._elsewhere = elsewhere
         self._path = path
         self._needed_bytes = needed_bytes
 
@@ -149,4 +150,5 @@ class translated:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         if isinstance(error, OSError):
-            raise storage_error(error, self._doing, self._path, self._needed_bytes) from error
+            found = storage_error(error, self._doing, self._path, self._needed_bytes, elsewhere=self._elsewhere)
+            raise found from error

@@ -35,6 +35,8 @@ class WorkerProcess:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             limit=LINE_BYTES,
+            # Ctrl-C is for the command, which ends this process.
+            start_new_session=True,
         )
         return cls(process)
 
