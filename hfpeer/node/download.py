@@ -124,7 +124,7 @@ async def _bring(settings: Settings, request: AddRequest, local_dir: Path | None
 
 async def _fill(local_dir: Path, node: Operations, request: AddRequest, finished: Finished) -> None:
     """Fills `local_dir`. As in huggingface_hub, files that were changed there are replaced; the log names them."""
-    from hfpeer.node.operations.local_dir import fill_folder, selected_files
+    from hfpeer.node.operations.moving.local_dir import fill_folder, selected_files
 
     files = await selected_files(node, request, finished)
     everything = {file.path for file in files}

@@ -42,7 +42,7 @@ from hfpeer.net.address import Address
 from hfpeer.net.limiter import Limiter, make_limiter
 from hfpeer.node.identity import Identity
 from hfpeer.node.operations.adding import Adder, AddParts
-from hfpeer.node.operations.cached import CacheOperations
+from hfpeer.node.operations.cache.cached import CacheOperations
 from hfpeer.node.operations.peers import PeerOperations
 from hfpeer.node.provider import NodeProvider
 from hfpeer.node.upkeep import Upkeep
@@ -66,7 +66,7 @@ from hfpeer.upstream.upstreams import Upstreams
 from hfpeer.version import __version__
 
 if TYPE_CHECKING:
-    from hfpeer.node.operations.cleaning import CleaningOperations
+    from hfpeer.node.operations.cache.cleaning import CleaningOperations
     from hfpeer.peers.discovery import Discovery
 
 
@@ -258,7 +258,7 @@ class Node:
         return await self._cleaning().clean(request)
 
     def _cleaning(self) -> CleaningOperations:
-        from hfpeer.node.operations.cleaning import CleaningOperations, CleaningParts  # an add does not need it
+        from hfpeer.node.operations.cache.cleaning import CleaningOperations, CleaningParts  # an add does not need it
 
         parts = CleaningParts(
             self._settings,

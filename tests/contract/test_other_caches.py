@@ -24,7 +24,7 @@ from hfpeer.errors import NotFound, StorageError
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.node.node import Node
-from hfpeer.node.operations.cleaning import CleaningOperations, CleaningParts
+from hfpeer.node.operations.cache.cleaning import CleaningOperations, CleaningParts
 from hfpeer.peers.copies import CopyQuestions
 from hfpeer.peers.notices import Notices
 from hfpeer.resolver.resolver import Resolver

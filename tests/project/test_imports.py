@@ -47,6 +47,10 @@ BREACHES = {
         "hfpeer/node/operations/modelscope/results.py",
         "import hfpeer.node.operations.modelscope.pushing",
     ),
+    "inside the moves too": (
+        "hfpeer/node/operations/moving/local_dir.py",
+        "import hfpeer.node.operations.moving.pushing",
+    ),
     "inside the peers too": ("hfpeer/peers/range_client.py", "import hfpeer.peers.client"),
     "inside the conversions too": ("hfpeer/conversion/plan.py", "import hfpeer.conversion.part"),
     "inside the operation of a conversion too": (

@@ -27,8 +27,8 @@ from hfpeer.cache.disk.linking import LINK_MIN_BYTES
 from hfpeer.control.operations import CachedFile
 from hfpeer.errors import BrokenCache, Locked, NoSpace, NotThisVolume
 from hfpeer.names import Commit
-from hfpeer.node.operations import local_dir
-from hfpeer.node.operations.local_dir import FilledFolder, fill_folder
+from hfpeer.node.operations.moving import local_dir
+from hfpeer.node.operations.moving.local_dir import FilledFolder, fill_folder
 from hfpeer.transfer.events import Event, Progressed
 
 BODIES = {"config.json": b"{}", "onnx/a.json": b"[1]", "onnx/deep/w.bin": os.urandom(300_000)}
@@ -333,7 +333,7 @@ KILLED = """
 import os, sys, time
 from pathlib import Path
 from hfpeer.control.operations import CachedFile
-from hfpeer.node.operations.local_dir import fill_folder
+from hfpeer.node.operations.moving.local_dir import fill_folder
 kernel, folder, snapshot = os.copy_file_range, Path(sys.argv[1]), Path(sys.argv[2])
 def slowly(old, new, size, *offsets):
     time.sleep(0.05)

@@ -18,7 +18,7 @@ from hfpeer.cache.disk.directories import make_folders
 from hfpeer.cache.disk.mounts import mount_of
 from hfpeer.cache.disk.volume import refuse_unfit, try_volume
 from hfpeer.errors import BrokenCache, NotThisVolume
-from hfpeer.node.operations.cache_folders import choose_first
+from hfpeer.node.operations.cache.folders import choose_first
 
 NO_EXFAT = exfat.why_not()
 NO_OTHER_USER = other_user.why_not()

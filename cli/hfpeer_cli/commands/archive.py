@@ -159,8 +159,8 @@ def _to_archive(
     """Writes revisions to one archive. `options` are those of an ExportRequest."""
     import asyncio
 
-    from hfpeer.node.operations.archiving import ExportRequest
-    from hfpeer.node.operations.archiving import export as export_now
+    from hfpeer.node.operations.moving.archiving import ExportRequest
+    from hfpeer.node.operations.moving.archiving import export as export_now
 
     if not wanted and not options["all_revisions"]:
         raise InvalidName("Nothing to export is named.", hint="Name repos as REPO or REPO@REV, or give `--all`.")
@@ -251,7 +251,7 @@ def have(invocation: Invocation, target: Path | None, only: TextIO | None) -> No
 
     from hfpeer.cache.disk.os_errors import free_bytes
     from hfpeer.cache.snapshots import write_file
-    from hfpeer.node.operations.archiving import have as have_now
+    from hfpeer.node.operations.moving.archiving import have as have_now
 
     wanted = None if only is None else [Digest.parse(line.strip()) for line in only if line.strip()]
     found = asyncio.run(have_now(invocation.settings))
@@ -311,7 +311,7 @@ def import_(
     import asyncio
 
     from hfpeer.archive.importing import ImportOptions, damage_error
-    from hfpeer.node.operations.archiving import import_all
+    from hfpeer.node.operations.moving.archiving import import_all
 
     settings = invocation.settings
     hubs = tuple(upstream.url for upstream in settings.upstreams)

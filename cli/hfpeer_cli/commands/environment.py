@@ -95,7 +95,7 @@ def _cache_variables(invocation: Invocation, cache: Path | None) -> dict[str, st
     """The variable that makes tools keep their files in a folder, after it was checked and made."""
     if cache is None:
         return {}
-    from hfpeer.node.operations.cache_folders import choose_first
+    from hfpeer.node.operations.cache.folders import choose_first
 
     chosen = choose_first(cache, [invocation.settings.cache, *invocation.settings.read_caches])
     for sentence in chosen.consequences:

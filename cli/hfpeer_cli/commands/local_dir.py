@@ -12,7 +12,7 @@ from hfpeer_cli.progress import watching_check
 
 if TYPE_CHECKING:
     from hfpeer.control.operations import AddRequest, CachedFile, Operations
-    from hfpeer.node.operations.local_dir import FilledFolder
+    from hfpeer.node.operations.moving.local_dir import FilledFolder
     from hfpeer.transfer.events import Finished, OnEvent
 
 MAX_PATHS = 20
@@ -26,7 +26,7 @@ async def add_and_list(
     finished = await node.add(request, on_event)
     if not lists:
         return finished, []
-    from hfpeer.node.operations.local_dir import selected_files
+    from hfpeer.node.operations.moving.local_dir import selected_files
 
     return finished, await selected_files(node, request, finished)
 
@@ -41,7 +41,7 @@ def fill(
     links: bool,
 ) -> FilledFolder:
     """Fills a folder in this process: a daemon may not see the same volumes."""
-    from hfpeer.node.operations.local_dir import fill_folder
+    from hfpeer.node.operations.moving.local_dir import fill_folder
 
     folder = Path(os.path.realpath(local_dir.expanduser()))
     with watching_check(output) as on_event:

@@ -19,7 +19,7 @@ def into(invocation: Invocation, cache: Path, request: AddRequest) -> tuple[Invo
     """The run over a node of its own that keeps its files in `cache`, and the request with the daemon and its peers as
     peers. What lies in the usual cache folders is copied. Raises the errors of `choose_first`."""
     from hfpeer.config.settings import over_cache
-    from hfpeer.node.operations.cache_folders import choose_first
+    from hfpeer.node.operations.cache.folders import choose_first
 
     settings = invocation.settings
     if cache.resolve() == settings.cache.resolve():

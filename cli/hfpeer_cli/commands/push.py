@@ -63,7 +63,7 @@ def push(
     """
     import asyncio
 
-    from hfpeer.node.operations.pushing import PushRequest, push_revisions
+    from hfpeer.node.operations.moving.pushing import PushRequest, push_revisions
     from hfpeer.push.push import Way
 
     if len(words) < 2:

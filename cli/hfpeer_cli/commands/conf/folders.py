@@ -20,7 +20,7 @@ from hfpeer_cli.progress import watching_check
 
 if TYPE_CHECKING:
     from hfpeer.config.settings import Settings
-    from hfpeer.node.operations.cache_folders import ChosenFolder
+    from hfpeer.node.operations.cache.folders import ChosenFolder
 
 
 @click.group(
@@ -44,7 +44,7 @@ def get_cache(invocation: Invocation) -> None:
 @pass_invocation
 def list_folders(invocation: Invocation) -> None:
     """List the cache folders, the one that is written first."""
-    from hfpeer.node.operations.cache_folders import describe
+    from hfpeer.node.operations.cache.folders import describe
 
     settings = invocation.settings
     facts = [
@@ -92,8 +92,8 @@ def move_cache(invocation: Invocation, folder: Path) -> None:
     """
     import asyncio
 
-    from hfpeer.node.operations.cache_folders import choose_first
-    from hfpeer.node.operations.cache_moving import copy_cache
+    from hfpeer.node.operations.cache.folders import choose_first
+    from hfpeer.node.operations.cache.relocation import copy_cache
 
     settings = invocation.settings
     old = settings.cache
@@ -129,7 +129,7 @@ def add_cache(invocation: Invocation, folder: Path) -> None:
     Nothing is ever written there. An add of what lies there takes no byte from outside: it puts the files into the
     folder that is written, where tools look. A folder that is unplugged is passed over until it is back.
     """
-    from hfpeer.node.operations.cache_folders import choose_other
+    from hfpeer.node.operations.cache.folders import choose_other
 
     settings = invocation.settings
     chosen = choose_other(folder, settings.cache, settings.read_caches)
@@ -162,7 +162,7 @@ def reset_cache(invocation: Invocation) -> None:
 
 def keep_cache_in(invocation: Invocation, folder: Path) -> None:
     """Checks a folder, makes it if it is missing, and writes it into the file."""
-    from hfpeer.node.operations.cache_folders import choose_first
+    from hfpeer.node.operations.cache.folders import choose_first
 
     settings = invocation.settings
     chosen = choose_first(folder, [settings.cache, *settings.read_caches])

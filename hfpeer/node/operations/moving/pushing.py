@@ -21,7 +21,7 @@ from hfpeer.cache.store import Store
 from hfpeer.config.settings import Settings
 from hfpeer.errors import CorruptData, DaemonError
 from hfpeer.names import Commit, RepoId, Revision
-from hfpeer.node.operations.archiving import exported_set, opened, sets_of
+from hfpeer.node.operations.moving.archiving import exported_set, opened, sets_of
 from hfpeer.node.operations.selection import Selection
 from hfpeer.push.job import Job
 from hfpeer.push.push import Way, push
