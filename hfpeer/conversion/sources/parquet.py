@@ -1,4 +1,8 @@
-"""Parquet and Arrow files, read page by page: memory does not depend on the size of a row group."""
+"""Parquet and Arrow files, read page by page: memory does not depend on the size of a row group.
+
+Files are mapped, so that a page that is not compressed, as those of pictures, is not copied before its rows are made.
+Files of a cache are never changed, only replaced.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from hfpeer.conversion.selection import Selection
-from hfpeer.conversion.sources.batches import ROWS, TARGET_BYTES, Batch, LocalFile
+from hfpeer.conversion.sources.batches import ROWS, Batch, LocalFile
 from hfpeer.errors import ConversionFailed
 
-BUFFER_BYTES = 1024 * 1024
-"""Bytes read ahead of each column. Without this bound a whole row group would be in memory."""
+BATCH_BYTES = 2 * 1024 * 1024
+"""Bytes that the rows of one batch take, about. Arrow needs a multiple of it while it makes a batch."""
 
 
 class ParquetSource:
@@ -76,7 +80,7 @@ class ArrowSource:
 
 def batch_rows(rows: int, size_bytes: int) -> int:
     """How many rows are read at a time, so that a batch has a bounded size."""
-    return max(1, min(ROWS, TARGET_BYTES * rows // max(size_bytes, 1)))
+    return max(1, min(ROWS, BATCH_BYTES * rows // max(size_bytes, 1)))
 
 
 def schema_of(file: LocalFile) -> Any:
@@ -91,7 +95,7 @@ def _opened(file: LocalFile) -> Iterator[Any]:
 
     with (
         _failing(file),
-        pq.ParquetFile(str(file.place), pre_buffer=False, buffer_size=BUFFER_BYTES) as opened,
+        pq.ParquetFile(str(file.place), memory_map=True, pre_buffer=False) as opened,
     ):
         yield opened
 
