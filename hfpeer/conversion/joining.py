@@ -43,18 +43,44 @@ def _join_lines(parts: Sequence[Path], file: HashedFile, *, has_heading: bool) -
                 file.write(block)
 
 
+def with_one_schema(parts: Sequence[Path], folder: Path) -> dict[Path, tuple[Path, int, str]]:
+    """Writes those Parquet files anew, into `folder`, whose schema is not the one that all rows have together. By part:
+    the new file, its size and its SHA-256. Raises ConversionFailed for types that do not go together."""
+    import pyarrow.parquet as pq
+
+    schema = _one_schema(parts)
+    made = {}
+    for number, part in enumerate(parts):
+        if not pq.read_schema(part).equals(schema, check_metadata=False):
+            fresh = folder / f"{number:06}.one-schema.partial"
+            with HashedFile(fresh) as file:
+                _write_parquet([part], file, schema)
+            made[part] = (fresh, file.size_bytes, file.sha256)
+    return made
+
+
 def _join_parquet(parts: Sequence[Path], file: HashedFile) -> None:
+    _write_parquet(parts, file, _one_schema(parts))
+
+
+def _one_schema(parts: Sequence[Path]) -> Any:
+    """The schema that the rows of all parts have together."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schemas = [pq.read_schema(part) for part in parts]
     with_columns = [schema for schema in schemas if schema.names] or schemas[:1]
     try:
-        schema = pa.unify_schemas(with_columns, promote_options="permissive")
+        return pa.unify_schemas(with_columns, promote_options="permissive")
     except pa.ArrowException as error:
         raise ConversionFailed(
-            f"The parts of a split have different types: {error}", hint="Leave --single out, or choose --columns."
+            f"The files of a split have columns of different types: {error}", hint="Choose columns with --columns."
         ) from error
+
+
+def _write_parquet(parts: Sequence[Path], file: HashedFile, schema: Any) -> None:
+    import pyarrow.parquet as pq
+
     with pq.ParquetWriter(file, schema, compression="snappy") as writer:
         for part in parts:
             with pq.ParquetFile(part, pre_buffer=False) as source:

@@ -13,14 +13,14 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hfpeer.cache.disk.locks import NO_FLOCK, take_flock
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.partial.hashing import hash_file
-from hfpeer.conversion.joining import joined
+from hfpeer.conversion.joining import joined, with_one_schema
 from hfpeer.conversion.options import RULES
 from hfpeer.conversion.plan import ConversionPlan, Part
 from hfpeer.conversion.results import (
@@ -57,7 +57,7 @@ class PartWork:
     def finish(self, report: PartReport) -> PartReport:
         """Makes the part visible. Its record comes first: a file without one is not believed."""
         with translated("write a part of a conversion", self.target, elsewhere=ELSEWHERE):
-            fresh = self.scratch / "record.json"
+            fresh = self.record.with_suffix(".json.partial")
             fresh.write_text(json.dumps(report.to_json(), ensure_ascii=False), encoding="utf-8")
             fresh.replace(self.record)
             self.target.parent.mkdir(parents=True, exist_ok=True)
@@ -157,6 +157,8 @@ class OutputFolder:
             if len(made) < len(reports):
                 return False
             with translated("finish a conversion", self.folder, elsewhere=ELSEWHERE):
+                if self._plan.options.to == "parquet" and not self._plan.options.joins:
+                    made = self._with_one_schema(made)
                 files = self._joined(made) if self._plan.options.joins else self._files(made)
                 files += self._side_files(files, has_pictures=any(report.pictures for report in made))
                 self._write_record(files, made)
@@ -193,11 +195,12 @@ class OutputFolder:
 
     # Inside
 
-    def _paths(self, part: Part) -> PartWork:
+    def _paths(self, part: Part, partial: Path | None = None) -> PartWork:
         scratch = self._work / "parts" / f"{part.number:06}.work"
         target = self.file_of(part)
         name = self._plan.joined_file(part.output) if self._plan.options.joins else self._plan.file_of(part)
-        return PartWork(name, scratch / f"{target.name}.partial", target, scratch, self._record(part))
+        partial = partial or scratch / f"{target.name}.partial"
+        return PartWork(name, partial, target, scratch, self._record(part))
 
     def _record(self, part: Part) -> Path:
         return self._work / "parts" / f"{part.number:06}.json"
@@ -211,6 +214,17 @@ class OutputFolder:
 
     def _files(self, made: list[PartReport]) -> list[ConvertedFile]:
         return [ConvertedFile(one.file, one.output, one.rows, one.size_bytes, one.sha256) for one in made]
+
+    def _with_one_schema(self, made: list[PartReport]) -> list[PartReport]:
+        """Gives all parts of a split the columns and types of all of its rows: those of JSON are known only now."""
+        reports = {report.part: report for report in made}
+        for output in self._plan.outputs:
+            parts = {self.file_of(part): part for part in self._plan.parts_of(output)}
+            for file, (fresh, size_bytes, sha256) in with_one_schema(list(parts), self._work).items():
+                part = parts[file]
+                report = replace(reports[part.number], size_bytes=size_bytes, sha256=sha256)
+                reports[part.number] = self._paths(part, partial=fresh).finish(report)
+        return list(reports.values())
 
     def _joined(self, made: list[PartReport]) -> list[ConvertedFile]:
         files = []

@@ -19,6 +19,7 @@ import pytest
 import hfpeer
 from fakes.conversion import JPEG, contents, needs_libraries, rows_in
 from fakes.hub import HubSimulator, Lfs
+from hfpeer.errors import AccessDenied
 from hfpeer.manifest import Manifest
 from hfpeer.node.operations.conversion import planning
 from hfpeer.node.operations.prepared import building
@@ -327,6 +328,10 @@ def test_only_the_files_that_are_needed_come_and_then_no_hub_is_asked(
         asked = [name for name in names if any(f"/{name}" in record.path for record in hub.requests)]
         assert asked == names[:1]
         hfpeer.convert_dataset("acme/remote", tmp_path / "all")
+        hub.put_repo("dataset", "acme/gated", {"train.jsonl": Lfs(lines)}, visibility="gated")
+        with pytest.raises(AccessDenied):
+            hfpeer.convert_dataset("acme/gated", tmp_path / "gated")
+        assert not (tmp_path / "gated").exists() or not list((tmp_path / "gated").glob("*.jsonl"))
     again = hfpeer.convert_dataset("acme/remote", tmp_path / "again", local_files_only=True)
     assert again.rows == 3 * (ROWS + 1) and again.fetched_bytes == 0
     assert contents(tmp_path / "all") == contents(tmp_path / "again")

@@ -267,6 +267,28 @@ def test_rows_of_json_become_parquet_with_the_types_of_all_rows(tmp_path: Path) 
     ]
 
 
+def test_all_files_of_a_split_have_one_schema(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    texts = ['{"a": 1}', '{"a": 2.5, "b": {"x": [1]}}', '{"b": {"y": "t"}, "a": null}']
+    for number, text in enumerate(texts):
+        (tmp_path / f"{number}.jsonl").write_text(text)
+    plan = plan_of(tmp_path, [f"{number}.jsonl" for number in range(3)], "json", to="parquet")
+    report = convert_here(plan, tmp_path, tmp_path / "out")
+    files = [tmp_path / "out" / file.path for file in report.files]
+    assert len(files) == 3 and len({str(pq.read_schema(file)) for file in files}) == 1
+    nothing = {"x": None, "y": None}
+    assert [pq.read_table(file).to_pylist() for file in files] == [
+        [{"a": 1.0, "b": None}],
+        [{"a": 2.5, "b": {**nothing, "x": [1]}}],
+        [{"a": None, "b": {**nothing, "y": "t"}}],
+    ]
+    assert [hashlib.sha256(file.read_bytes()).hexdigest() for file in files] == [one.sha256 for one in report.files]
+    (tmp_path / "1.jsonl").write_text('{"a": "text"}')
+    with pytest.raises(ConversionFailed, match="different types"):
+        convert_here(plan, tmp_path, tmp_path / "no type")
+
+
 def name_table() -> Any:
     import pyarrow as pa
 
