@@ -93,9 +93,18 @@ def _with_schema(table: Any, schema: Any) -> Any:
     import pyarrow as pa
 
     columns = [
-        table.column(field.name).cast(field.type)
+        _cast(table.column(field.name), field.type)
         if field.name in table.column_names
         else pa.nulls(table.num_rows, field.type)
         for field in schema
     ]
     return pa.table(columns, schema=schema)
+
+
+def _cast(column: Any, type_: Any) -> Any:
+    import pyarrow as pa
+
+    try:
+        return column.cast(type_)
+    except pa.ArrowException:  # older versions give no struct a new field
+        return pa.chunked_array([pa.array(column.to_pylist(), type_)], type_)

@@ -6,6 +6,7 @@ shared folder, which also remembers what is done: a worker that dies costs its p
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -75,7 +76,7 @@ def _make(scheduler: str, job: PlannedConversion, parts: Sequence[Part], progres
                 check_stop()
                 try:
                     done, left = wait(pending, timeout=WAIT_SECONDS, return_when="FIRST_COMPLETED")
-                except TimeoutError:
+                except asyncio.TimeoutError:
                     continue
                 pending = list(left)
                 for task in done:
@@ -90,7 +91,7 @@ def _client(scheduler: str) -> Iterator[Any]:
 
     try:
         client = Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, asyncio.TimeoutError) as error:
         raise Unreachable(
             f"The Dask scheduler {scheduler} does not answer: {str(error)[:200]}.",
             hint="Write its address as tcp://HOST:8786.",
