@@ -21,6 +21,7 @@ from hfpeer.cache.disk.locks import NO_FLOCK, take_flock
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.conversion.joining import joined, with_one_schema
+from hfpeer.conversion.media.kinds import is_media_name
 from hfpeer.conversion.options import RULES
 from hfpeer.conversion.plan import ConversionPlan, Part
 from hfpeer.conversion.results import (
@@ -104,8 +105,11 @@ class OutputFolder:
 
     def done(self, part: Part) -> PartReport | None:
         """The report of a part that is made; None for one that is not, or whose file is not what it was."""
-        if self.finished() is not None:
-            return PartReport(part.number, self._plan.file_of(part), part.output, 0, 0, "")
+        finished = self.finished()
+        if finished is not None:
+            path = self._plan.joined_file(part.output) if self._plan.options.joins else self._plan.file_of(part)
+            made = next(ConvertedFile(**one) for one in finished["files"] if one["path"] == path)
+            return PartReport(part.number, path, part.output, made.rows, made.size_bytes, made.sha256)
         report = self.recorded(part)
         if report is None or (report.missing and self._plan.options.missing != "fail"):
             return None
@@ -352,6 +356,16 @@ def refuse_another(folder: Path, key: str, *, restarts: bool) -> None:
         )
 
 
+def _remove_pictures(folder: Path) -> None:
+    """Removes pictures that are named by their hash, and the folders that are empty then."""
+    for picture in folder.glob("??/*"):
+        if is_media_name(picture.name):
+            picture.unlink(missing_ok=True)
+    for place in (*folder.glob("??"), folder):
+        with contextlib.suppress(OSError):
+            place.rmdir()
+
+
 def _remove(folder: Path, document: dict[str, Any]) -> None:
     """Removes the files that a conversion made, begun or finished, and nothing else."""
     names = [str(file["path"]) for file in document.get("files", [])]
@@ -364,5 +378,5 @@ def _remove(folder: Path, document: dict[str, Any]) -> None:
         (folder / name).unlink(missing_ok=True)
     if options.get("images") == "save":
         for place in [folder, *(folder / output for output in outputs)]:
-            shutil.rmtree(place / "images", ignore_errors=True)
+            _remove_pictures(place / "images")
     (folder / RECORD).unlink(missing_ok=True)

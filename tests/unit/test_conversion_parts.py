@@ -381,16 +381,22 @@ def test_a_part_whose_file_has_changed_is_made_again(tmp_path: Path) -> None:
 
 
 def test_another_conversion_is_not_mixed_in_and_restart_removes_only_what_it_made(tmp_path: Path) -> None:
-    plan = plan_of(tmp_path, three_files(tmp_path), "parquet")
+    three_files(tmp_path)
+    write_parquet(tmp_path / "pictures.parquet", picture_table(3))
+    plan = plan_of(tmp_path, ["pictures.parquet", "1.parquet"], "parquet")
     other = plan_of(tmp_path, ["0.parquet"], "parquet", columns=("id",))
     folder = tmp_path / "out"
     convert_here(plan, tmp_path, folder)
+    report = convert_part(plan, plan.parts[1], tmp_path, OutputFolder(folder, plan))
+    assert report.rows == 10 and report.sha256
     (folder / "mine.txt").write_text("mine")
+    (folder / "images" / "mine.png").write_bytes(PNG)
     with pytest.raises(InvalidName, match="has another conversion: acme/rows at cccccccccccc"):
         OutputFolder(folder, other)
     OutputFolder(folder, other, restarts=True)
     convert_here(other, tmp_path, folder)
-    assert sorted(contents(folder)) == ["conversion.json", "mine.txt", "rows_train.jsonl"]
+    assert sorted(contents(folder)) == ["conversion.json", "images/mine.png", "mine.txt", "rows_train.jsonl"]
+    assert list((folder / "images").iterdir()) == [folder / "images" / "mine.png"]
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_half_made_is_visible(

@@ -26,6 +26,7 @@ _STARTS = (
 )
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"M4A ": "m4a"}
 _RIFF = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
+_NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,8})$")
 
 
@@ -41,6 +42,11 @@ def suffix_of(content: bytes | memoryview, path: str | None) -> str:
             return suffix
     found = _SUFFIX.search(path or "")
     return found[1].lower() if found else "bin"
+
+
+def is_media_name(name: str) -> bool:
+    """Whether a file has a name that `media_name` gives."""
+    return _NAME.fullmatch(name) is not None
 
 
 def media_name(sha256: str, suffix: str) -> str:
