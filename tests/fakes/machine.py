@@ -44,7 +44,9 @@ for file in "$0"/*/home/daemon.pid; do
 done 2>/dev/null
 """
 """Waits until its parent is gone, then kills the daemons of the homes below a folder, and no other process."""
-OWN_VARIABLES = ("HFPEER_", "HF_", "HUGGING", "TRANSFORMERS_")
+OWN_VARIABLES = ("HFPEER_", "HF_", "HUGGING", "TRANSFORMERS_", "PYTHONDONTWRITEBYTECODE")
+"""Beginnings of variables of the developer that a machine does not inherit. With the last one, every command would
+compile all modules again."""
 
 
 @dataclass(frozen=True)
