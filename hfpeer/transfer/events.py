@@ -178,9 +178,9 @@ KINDS: dict[str, type[Event]] = {
 
 def from_json(document: dict[str, Any]) -> Event:
     """The event that `to_json` wrote. Raises KeyError or TypeError for anything else."""
-    fields = {name: value for name, value in document.items() if name != "event"}
-    if isinstance(fields.get("files"), list):
+    fields = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in document.items() if name != "event"
+    }
+    if isinstance(fields.get("files"), tuple):
         fields["files"] = tuple(FileProgress(**file) for file in fields["files"])
-    if isinstance(fields.get("hubs"), list):
-        fields["hubs"] = tuple(fields["hubs"])
     return KINDS[document["event"]](**fields)
