@@ -266,7 +266,7 @@ class _Bars:
     def _draw_total(self, event: Progressed) -> None:
         if self._total is None:
             self._total = _add_bar(self._progress, "")
-        done = f"{event.files_done} of {counted(event.files_total, 'file')}"
+        done = f"{event.files_done} of {counted(event.files_total, 'file')}" if event.files_total else "in all"
         self._progress.update(self._total, description=done)
         _set_bar(self._progress, self._total, event.present_bytes, event.size_bytes, pace(event))
 
