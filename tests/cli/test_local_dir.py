@@ -8,6 +8,7 @@ import signal
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -292,6 +293,15 @@ def test_a_full_disk_ends_with_both_numbers_and_exit_code_8(machine: Machine, fo
     assert "model.safetensors" not in contents(folder)
 
 
+def sizes_in(folder: Path) -> list[int]:
+    """The sizes of the files of a folder, which come and go meanwhile."""
+    sizes = []
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):
+            sizes.append(path.stat().st_size)
+    return sizes
+
+
 def test_a_killed_command_leaves_nothing_wrong(machine: Machine, folder: Path) -> None:
     script = (
         "import os, time; kernel = os.copy_file_range\n"
@@ -304,7 +314,7 @@ def test_a_killed_command_leaves_nothing_wrong(machine: Machine, folder: Path) -
     for number, size_bytes in ((signal.SIGKILL, 200_000), (signal.SIGINT, 5_000_000)):
         process = machine.begin(sys.executable, "-c", script, *words)
         wait_until(
-            lambda at_least=size_bytes: any(path.stat().st_size >= at_least for path in unfinished.glob("*")),  # type: ignore[misc]
+            lambda at_least=size_bytes: any(size >= at_least for size in sizes_in(unfinished)),  # type: ignore[misc]
             "no copy began",
         )
         process.send_signal(number)
