@@ -13,6 +13,7 @@ from hfpeer.control.operations import AddRequest
 from hfpeer.errors import EntryNotFound
 from hfpeer.git.globs import FileGlob
 from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
+from hfpeer.names import FilePath
 
 MAX_COMPARED_NAMES = 2_000
 """At most this many names are compared with one that is not there: a comparison takes about 10 microseconds."""
@@ -31,8 +32,8 @@ class Selection:
     ) -> None:
         self._include = dict(zip(include, _globs(include), strict=True))
         self._exclude = _globs(exclude)
-        self._named = tuple(named)
-        self._optional = tuple(optional)
+        self._named = dict.fromkeys(named)
+        self._optional = frozenset(optional)
 
     def has(self, path: str) -> bool:
         """Whether a path is selected."""
@@ -46,8 +47,11 @@ class Selection:
         """The selected files of a manifest. Raises EntryNotFound for a named file that it does not have, and where it
         has files and none of them is selected, unless what is selected is optional."""
         for path in self._named:
-            if path not in manifest.by_path:
-                raise _not_there(manifest, path)
+            try:
+                manifest.file(FilePath(path))
+            except EntryNotFound as error:
+                hint = _near(manifest, [path]) + _listed_by(manifest)
+                raise EntryNotFound(error.message, hint=hint, **error.facts) from None
         found = [file for file in manifest.files if self.has(file.path)]
         if not found and not self._optional and manifest.files and not self.unusable_of(manifest):
             raise _nothing_selected(manifest, tuple(self._include), is_excluding=bool(self._exclude))
@@ -59,6 +63,8 @@ class Selection:
 
     def unmatched(self, manifest: Manifest) -> tuple[str, ...]:
         """The globs of `include` that match no file of a manifest."""
+        if not self._include:
+            return ()
         paths = [*(file.path for file in manifest.files), *(entry.path for entry in manifest.unusable)]
         return tuple(glob for glob, compiled in self._include.items() if not any(map(compiled.matches, paths)))
 
@@ -74,16 +80,6 @@ def _globs(patterns: Sequence[str]) -> list[FileGlob]:
 
 def _matches(path: str, globs: Iterable[FileGlob]) -> bool:
     return any(glob.matches(path) for glob in globs)
-
-
-def _not_there(manifest: Manifest, path: str) -> EntryNotFound:
-    return EntryNotFound(
-        f"There is no file {path!r} in {manifest.repo} at {manifest.commit.short}.",
-        hint=_near(manifest, [path]) + _listed_by(manifest),
-        repo=str(manifest.repo),
-        commit=str(manifest.commit),
-        path=str(path),
-    )
 
 
 def _nothing_selected(manifest: Manifest, include: Sequence[str], *, is_excluding: bool) -> EntryNotFound:
