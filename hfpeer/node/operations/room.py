@@ -50,12 +50,12 @@ class Room:
     def _check(self, repo: RepoId, files: Sequence[ManifestFile], others: Sequence[ManifestFile]) -> None:
         cache = self._store.cache
         free = free_bytes(cache)
-        own_bytes = self._left_bytes(files)
-        if free is None or not own_bytes:
+        # Mostly all fits, whatever is here already: then neither the catalog nor the partials are looked at.
+        if free is None or _fits(sum(file.size_bytes for file in [*files, *others]), free):
             return
+        own_bytes = self._left_bytes(files)
         needed_bytes = self._left_bytes([*files, *others]) if others else own_bytes
-        spare_bytes = min(SPARE_BYTES, needed_bytes // SPARE_PART)
-        if needed_bytes + spare_bytes <= free:
+        if not own_bytes or _fits(needed_bytes, free):
             return
         of_others = f", other adds under way {needed_bytes - own_bytes:,} more" if needed_bytes > own_bytes else ""
         raise NoSpace(
@@ -71,3 +71,7 @@ class Room:
         """The bytes that files still need: not those that are here, nor what their partials take already."""
         sizes = {file.digest: file.size_bytes for file in self._store.inventory.missing(files)}
         return max(0, sum(sizes.values()) - begun_bytes(self._store.cache, sizes)) if sizes else 0
+
+
+def _fits(needed_bytes: int, free: int) -> bool:
+    return needed_bytes + min(SPARE_BYTES, needed_bytes // SPARE_PART) <= free
