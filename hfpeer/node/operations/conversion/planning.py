@@ -23,15 +23,27 @@ from hfpeer.conversion.sources.folder import COLUMNS, PART_FILES, has_labels, is
 from hfpeer.conversion.sources.kinds import OWN_READERS, can_read, source_of
 from hfpeer.conversion.sources.through_datasets import BUILDERS
 from hfpeer.conversion.splits import SplitChoice, Term, highest_rank, parse_splits
-from hfpeer.errors import ConversionFailed, EntryNotFound, InvalidName, NotFound
+from hfpeer.errors import ConversionFailed, EntryNotFound, NotFound
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, FilePath, Revision
 from hfpeer.node.operations.conversion.progress import ConversionProgress
 from hfpeer.node.operations.conversion.requests import ConversionRequest
-from hfpeer.node.operations.prepared.building import CARD_FILES, BuildPlan, find_python, no_python, plan
+from hfpeer.node.operations.prepared.building import (
+    CARD_FILES,
+    BuildPlan,
+    find_python,
+    no_python,
+    plan,
+    refuse_scripts,
+)
 from hfpeer.node.operations.prepared.places import SetPlaces
 from hfpeer.system.cancellation import in_thread
 
+HAS_PARQUET = (
+    "Many such repos have their files as Parquet in the branch refs/convert/parquet: `-v` takes it. "
+    "Else load it where datasets 3.6 or older is installed, and save it there as Parquet."
+)
+"""How to convert a repo whose rows a script makes."""
 MAX_NAMED = 40
 """At most this many splits are named in an error."""
 
@@ -55,7 +67,7 @@ async def plan_conversion(
     """
     need_libraries()
     manifest, snapshot = await commit_here(node, places, request, progress)
-    _refuse_script(manifest)
+    refuse_scripts(manifest, HAS_PARQUET)
     key = request.options.key(request.repo.full_name, manifest.commit)
     kept = None if request.restarts else await in_thread(kept_plan, request.folder, key)
     if kept is not None:
@@ -261,19 +273,6 @@ async def add_files(
     """Adds files of the commit by the node. Raises the errors of an add."""
     paths = tuple(FilePath(file.path) for file in files)
     await node.add(request.access.files(plan.repo, Revision(plan.commit), paths), progress.of_add)
-
-
-def _refuse_script(manifest: Manifest) -> None:
-    """Raises InvalidName for a dataset that a script makes: hfpeer runs no code of a repo."""
-    script = f"{manifest.repo.name}.py"
-    if script in manifest.by_path:
-        raise InvalidName(
-            f"{manifest.repo} is made by a script, {script}, and hfpeer runs no code of a repo.",
-            hint="Many such repos have their files as Parquet in the branch refs/convert/parquet: `-v` takes it. "
-            "Else load it where datasets 3.6 or older is installed, and save it there as Parquet.",
-            repo=str(manifest.repo),
-            script=script,
-        )
 
 
 def missing_sources(planned: Planned) -> Iterator[SourceFile]:

@@ -39,6 +39,11 @@ _VERSIONS = (
     "import importlib.metadata as m, json, sys; print(json.dumps([sys.executable, m.version('datasets'), "
     "m.version('pyarrow'), m.version('huggingface_hub')]))"
 )
+CARRIED = (
+    "Load it where datasets 3.6 or older is installed (`trust_remote_code=True`), then carry the set: "
+    "`hfpeer export --prepared` there, `hfpeer import` here. Or take it from a peer: `--trust-peers`."
+)
+"""How to have a prepared set of a repo whose rows a script makes."""
 CARD_FILES = (FilePath("README.md"), FilePath("dataset_infos.json"), FilePath(".huggingface.yaml"))
 """The files from which `datasets` reads the configs of a repo. Source: datasets `load`, `config`."""
 
@@ -117,14 +122,13 @@ def no_python() -> MissingExtra:
     )
 
 
-def refuse_scripts(manifest: Manifest) -> None:
-    """Raises InvalidName for a repo whose sets are made by a script: hfpeer runs no code of a repo."""
+def refuse_scripts(manifest: Manifest, hint: str = CARRIED) -> None:
+    """Raises InvalidName for a repo whose rows are made by a script: hfpeer runs no code of a repo."""
     script = f"{manifest.repo.name}.py"
     if script in manifest.by_path:
         raise InvalidName(
             f"{manifest.repo} is made by a script, {script}, and hfpeer runs no code of a repo.",
-            hint="Load it where datasets 3.6 or older is installed (`trust_remote_code=True`), then carry the set: "
-            "`hfpeer export --prepared` there, `hfpeer import` here. Or take it from a peer: `--trust-peers`.",
+            hint=hint,
             repo=str(manifest.repo),
             script=script,
         )
