@@ -55,7 +55,7 @@ class Settings:
         Key(
             "lan.allow",
             "private",
-            "who is answered beside private networks and this machine's own: networks, separated by commas, or any",
+            "networks that are answered beside private ones and this machine's own, separated by commas, or any",
             AllowedNetworks.parse,
         ),
     ]

@@ -187,7 +187,7 @@ def _facts(chosen: ChosenFolder) -> dict[str, Any]:
 
 
 def _lines(chosen: ChosenFolder) -> list[str]:
-    """What is known of a folder: what it holds and its volume in one line, then each consequence in one."""
+    """The lines about a folder: one with what it holds and its volume, then one for each consequence."""
     there = "a new folder" if chosen.is_new else counted(chosen.repos, "repo")
     lines, volume = [there], chosen.volume
     if volume is not None:
