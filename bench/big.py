@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfpeer_cli.commands.demo import Machine
+from hfpeer_cli.commands.node.demo import Machine
 
 GIB = 1 << 30
 MIB = 1 << 20

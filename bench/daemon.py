@@ -33,7 +33,7 @@ from typing import Any
 from hfpeer.config.paths import Places
 from hfpeer.control.client import ControlClient
 from hfpeer.control.operations import Operations
-from hfpeer_cli.commands.demo import Machine
+from hfpeer_cli.commands.node.demo import Machine
 
 HELP = (sys.executable, "-c", "from hfpeer_cli.main import main; main()", "--help")
 IDLE_SECONDS = 5.0

@@ -28,7 +28,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from bench.transfer import COMMIT, NGINX_PORT, REPO, Cost, Nginx, _cpu_seconds, _make_model, measure
-from hfpeer_cli.commands.demo import Machine
+from hfpeer_cli.commands.node.demo import Machine
 
 CONNECTIONS = 16
 LISTED_FILES = 10_000

@@ -33,7 +33,7 @@ from typing import Any
 
 import fakes
 from fakes.modelscope import ModelScopeSimulator
-from hfpeer_cli.commands.demo import COMMAND, Machine
+from hfpeer_cli.commands.node.demo import COMMAND, Machine
 
 REPO = "bench/model"
 TARGET = "alice/model"

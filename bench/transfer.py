@@ -31,7 +31,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfpeer_cli.commands.demo import Machine
+from hfpeer_cli.commands.node.demo import Machine
 
 REPO = "bench/model"
 COMMIT = "c" * 40

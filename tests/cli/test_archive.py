@@ -18,7 +18,7 @@ from hfpeer.cache.disk import layout
 from hfpeer.cache.store import Store
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId, Revision
-from hfpeer_cli.commands.archive import parse_size
+from hfpeer_cli.commands.moving.archive import parse_size
 
 Run = Callable[..., Any]
 REPO = RepoId.parse("acme/tiny")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hfpeer.net.address import Address
-from hfpeer_cli.commands.environment import environment, exports, lan_urls
+from hfpeer_cli.commands.shell.environment import environment, exports, lan_urls
 
 Run = Callable[..., Any]
 LOCAL = Address("127.0.0.1", 9438)

@@ -11,8 +11,8 @@ import pytest
 
 from fakes.machine import Machines
 from fakes.stub_node import PEGASUS, STATUS, StubNode
-from hfpeer_cli.commands.peer import added_sentence
-from hfpeer_cli.commands.status import describe
+from hfpeer_cli.commands.node.peer import added_sentence
+from hfpeer_cli.commands.node.status import describe
 
 Run = Callable[..., Any]
 

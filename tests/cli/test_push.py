@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from hfpeer_cli.commands.push import parse_target
+from hfpeer_cli.commands.moving.push import parse_target
 
 Run = Callable[..., Any]
 

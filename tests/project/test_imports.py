@@ -13,7 +13,7 @@ import pytest
 
 BREACHES = {
     "daemon and cli stand beside each other on the core": (
-        "cli/hfpeer_cli/commands/status.py",
+        "cli/hfpeer_cli/commands/node/status.py",
         "import hfpeer_daemon.server",
     ),
     "the core points one way": ("hfpeer/upstream/upstreams.py", "import hfpeer.cache.store"),
@@ -60,7 +60,11 @@ BREACHES = {
     "inside the resolver too": ("hfpeer/resolver/copies.py", "import hfpeer.resolver.commits"),
     "inside the node too": ("hfpeer/node/identity.py", "import hfpeer.node.session"),
     "inside the operations too": ("hfpeer/node/operations/selection.py", "import hfpeer.node.operations.adding"),
-    "inside the command line too": ("cli/hfpeer_cli/grammar.py", "import hfpeer_cli.commands.status"),
+    "inside the command line too": ("cli/hfpeer_cli/grammar.py", "import hfpeer_cli.commands.node.status"),
+    "inside the commands too": (
+        "cli/hfpeer_cli/commands/shell/environment.py",
+        "import hfpeer_cli.commands.node.status",
+    ),
     "inside the control too": ("hfpeer/control/codec.py", "import hfpeer.control.client"),
     "inside the fetch too": ("hfpeer/transfer/fetch/job.py", "import hfpeer.transfer.fetch.state"),
     "inside the picker too": ("hfpeer/transfer/picker/bitfield.py", "import hfpeer.transfer.picker.ledger"),

@@ -17,7 +17,7 @@ from hfpeer.names import RepoId
 from hfpeer_cli.amounts import size_bytes, time_seconds
 from hfpeer_cli.commands.cache.leftovers import NOUNS, describe, several
 from hfpeer_cli.commands.cache.sets import HEADINGS, prepared_in, set_notes, set_rows
-from hfpeer_cli.commands.repos import sharing
+from hfpeer_cli.commands.cache.states import STATES, sharing
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import Output, counted, human_size, human_time
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 MAX_LISTED = 20
 """At most this many leftovers of one kind are printed one by one; JSON has all."""
-STATES = {True: "complete", False: "partial", None: "unlisted"}
 _FILTER = re.compile(r"(size|own|used|accessed|type|refs|state|shared|name)\s*(>=|<=|!=|=|>|<)\s*(.+)")
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "=": operator.eq,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hfpeer.cache.cleaning.requests import Target
 from hfpeer.names import RepoType
-from hfpeer_cli.commands.prepared import leftover_note
+from hfpeer_cli.commands.datasets.prepared import leftover_note
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
 

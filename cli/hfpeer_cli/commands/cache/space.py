@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hfpeer_cli.commands.cache.sets import prepared_in, set_name
-from hfpeer_cli.commands.prepared import leftover_note
+from hfpeer_cli.commands.datasets.prepared import leftover_note
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import Output, counted, human_size

@@ -13,7 +13,7 @@ import click
 from hfpeer.control.operations import RepairRequest, ToldRef, VerifyRequest
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId, RepoType
-from hfpeer_cli.commands.repair import MAX_WAN_BYTES, looked_at, parse_ref, repair
+from hfpeer_cli.commands.checking.repair import MAX_WAN_BYTES, looked_at, parse_ref, repair
 from hfpeer_cli.grammar import Verb, Word, pass_invocation, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
@@ -99,7 +99,7 @@ def verify(
                 "`--prepared` goes with REPO and `--quick`.",
                 hint="`hfpeer dataset prepare -r REPO` repairs a prepared set.",
             )
-        from hfpeer_cli.commands.prepared import verify_prepared
+        from hfpeer_cli.commands.datasets.prepared import verify_prepared
 
         of_datasets = tuple(_repo(word, RepoType.DATASET.value) for word in repos)
         ctx.exit(verify_prepared(invocation, of_datasets, quick=quick))

@@ -14,7 +14,7 @@ import click
 
 from hfpeer.control.operations import NodeStatus
 from hfpeer.errors import NotRunning
-from hfpeer_cli.commands.status import print_status
+from hfpeer_cli.commands.node.status import print_status
 from hfpeer_cli.grammar import Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from hfpeer.errors import InvalidName, SshFailed
-from hfpeer_cli.commands.archive import packed_set_line, parse_repo, wanted_configs
-from hfpeer_cli.commands.prepared import prepared_options
+from hfpeer_cli.commands.datasets.prepared import prepared_options
+from hfpeer_cli.commands.moving.archive import packed_set_line, parse_repo, wanted_configs
 from hfpeer_cli.grammar import Verb, pass_invocation, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time

@@ -14,7 +14,7 @@ import click
 from hfpeer.errors import InvalidName, NotFound, from_problem
 from hfpeer.names import MAIN, Commit, Digest, RepoId, RepoType, Revision
 from hfpeer_cli.amounts import size_bytes
-from hfpeer_cli.commands.prepared import prepared_options, set_lines
+from hfpeer_cli.commands.datasets.prepared import prepared_options, set_lines
 from hfpeer_cli.grammar import Verb, Word, pass_invocation, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
@@ -134,7 +134,7 @@ def _local_add(repo: RepoId, revision: Revision, include: tuple[str, ...], exclu
 
 def _to_folder(invocation: Invocation, request: AddRequest, folder: Path, *, links: bool) -> None:
     """Makes a plain folder of a revision that is in the cache. Raises NotFound if files of it are not there."""
-    from hfpeer_cli.commands.local_dir import add_and_list, fill, filled_lines
+    from hfpeer_cli.commands.moving.local_dir import add_and_list, fill, filled_lines
 
     repo, revision = request.repo, request.revision
     invocation.when_interrupted = "Interrupted. The same command goes on from there."

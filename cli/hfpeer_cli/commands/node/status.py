@@ -9,7 +9,7 @@ import click
 
 from hfpeer.control.operations import NodeStatus
 from hfpeer.net.address import Address
-from hfpeer_cli.commands.environment import lan_urls
+from hfpeer_cli.commands.shell.environment import lan_urls
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time

@@ -1,0 +1,19 @@
+"""The words for the state of a revision in the cache, and for what peers may have of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hfpeer.control.operations import CachedRevision
+
+STATES = {True: "complete", False: "partial", None: "unlisted"}
+"""By whether all files that the list names are here; without a list that is not known."""
+
+
+def sharing(cached: CachedRevision) -> str:
+    """Whether peers may have it, and why: because of its visibility, or by an override of the owner."""
+    if cached.visibility in ("public", "given", "published"):
+        why = {"given": "yes, given openly", "published": "yes, by you"}
+        return why.get(cached.visibility, "yes") if cached.is_shared else "no, by you"
+    return "yes, by you" if cached.is_shared else f"no, {cached.visibility}"

@@ -1,0 +1,1 @@
+"""`hfpeer verify`: the faults of a cache, and their repair."""

@@ -1,0 +1,1 @@
+"""Verbs of datasets only: prepared sets, and conversions."""

@@ -1,0 +1,1 @@
+"""The node on this machine, and its peers."""

@@ -1,0 +1,58 @@
+"""`hfpeer model|dataset|space publish`, `share` and `unshare`: what peers may have."""
+
+from __future__ import annotations
+
+import click
+
+from hfpeer.names import RepoId, RepoType
+from hfpeer_cli.commands.repos.listing import print_revisions
+from hfpeer_cli.commands.repos.options import RESUMES, repo_option
+from hfpeer_cli.grammar import Noun, RepoWord, pass_invocation
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import counted, human_size
+
+
+def define_publish(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
+    @noun.command("publish", examples=[f"{prefix} publish ./my-{type.value} --as our-team/my-{type.value}"])
+    @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, resolve_path=True))
+    @click.option(
+        "--as", "repo", type=RepoWord(type), required=True, metavar="ORG/NAME", help="What the LAN will call it."
+    )
+    @click.option("--force", is_flag=True, help="Take a name even if a hub, a peer or the cache knows it.")
+    @pass_invocation
+    def publish(invocation: Invocation, folder: str, repo: RepoId, force: bool) -> None:
+        """Make a local folder a revision that the LAN can add.
+
+        It becomes a real git commit in the cache; the same folder gives the same commit. Prints the commit, by
+        which any node on the LAN can add it. A name that a hub, a peer or the cache knows is refused.
+        """
+        invocation.when_interrupted = RESUMES
+        published = invocation.run(lambda node: node.publish(folder, repo, is_forced=force))
+        output = invocation.output
+        output.result(published.commit, published)
+        for note in published.notes:
+            output.note(note)
+        output.note(f"Published {counted(published.files, 'file')}, {human_size(published.size_bytes)}.")
+        output.note(f"Elsewhere on the LAN: {prefix} add -r {repo.full_name} -v {published.commit}")
+
+
+def define_share(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
+    @noun.command("share", examples=[f"{prefix} share -r {example}", f"{prefix} share -r {example} --automatic"])
+    @repo_option(type)
+    @click.option("--automatic", is_flag=True, help="Remove your choice: share the repo only if it is public.")
+    @pass_invocation
+    def share(invocation: Invocation, repo: RepoId, automatic: bool) -> None:
+        """Let peers have a repo, even a gated or private one."""
+        _set_shared(invocation, repo, None if automatic else True)
+
+    @noun.command("unshare", examples=[f"{prefix} unshare -r {example}"])
+    @repo_option(type)
+    @pass_invocation
+    def unshare(invocation: Invocation, repo: RepoId) -> None:
+        """Do not let peers have a repo, even a public one."""
+        _set_shared(invocation, repo, False)
+
+
+def _set_shared(invocation: Invocation, repo: RepoId, is_shared: bool | None) -> None:
+    found = invocation.run(lambda node: node.share(repo, is_shared))
+    print_revisions(invocation, found, f"{repo} is not in the cache; your choice is kept for when it is.")

@@ -1,0 +1,1 @@
+"""What a shell takes from hfpeer: an environment, and completion."""
