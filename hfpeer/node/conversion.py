@@ -120,15 +120,20 @@ def convert_part(plan: PlannedConversion, number: int, *, token: bool | str | No
     """Makes one part of a plan, unless it is made; the last one finishes the conversion. The files come by the node of
     this machine. Raises EntryNotFound if pictures are missing and `missing` is "fail", and the errors of
     `hfpeer.errors`."""
-    if not 0 <= number < plan.parts:
-        raise InvalidName(f"There is no part {number}.", hint=f"The plan has parts 0 to {plan.parts - 1}.")
-    report = run(_convert_part(plan, number, token_of(token)))
+    report = make_part(plan, number, token=token)
     if report.missing and plan.plan.options.missing == "fail":
         raise EntryNotFound(
             f"{report.missing:,} pictures that rows name were not found, the first: {report.misses[0].name}.",
             hint="Name the folders that have them as image_roots.",
         )
     return report
+
+
+def make_part(plan: PlannedConversion, number: int, *, token: bool | str | None = None) -> PartReport:
+    """Does what `convert_part` does. A part that is not written because pictures are missing is told by its report."""
+    if not 0 <= number < plan.parts:
+        raise InvalidName(f"There is no part {number}.", hint=f"The plan has parts 0 to {plan.parts - 1}.")
+    return run(_convert_part(plan, number, token_of(token)))
 
 
 def missing_pictures(report: ConversionReport) -> EntryNotFound:

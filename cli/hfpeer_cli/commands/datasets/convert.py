@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +17,11 @@ from hfpeer_cli.output import counted, human_size
 from hfpeer_cli.progress import watching
 
 if TYPE_CHECKING:
-    from hfpeer.conversion.recipe import Recipe
-    from hfpeer.conversion.results import ConversionReport, RecipeReport
+    from hfpeer.conversion.results import ConversionReport
     from hfpeer.node.operations.conversion.planning import Planned
+    from hfpeer.node.operations.conversion.recipes import Convert
     from hfpeer.node.operations.conversion.requests import ConversionRequest
+    from hfpeer.node.operations.prepared.places import SetPlaces
 
 MAX_MISSES = 10
 """At most this many missing pictures are printed; JSON has more."""
@@ -118,14 +120,14 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, 
     whatever the dataset. The same commit and options give the same bytes on every machine. Run it again after an
     interruption: what is done stays. Prints the folder.
     """
+    if words["scheduler"] and (words["share"] or words["jobs"] > 1):
+        raise click.UsageError("--dask gives all parts to its workers: leave --part and --jobs out.")
     if words["recipe"] is not None:
         ctx.exit(_by_recipe(invocation, ctx, repo, words))
     if repo is None or words["output"] is None:
         raise click.UsageError("Give -r and -o: which dataset, and into which folder? Or a --recipe.")
     if words["mode"]:
         raise click.UsageError("--mode is one of a --recipe.")
-    if words["scheduler"] and (words["share"] or words["jobs"] > 1):
-        raise click.UsageError("--dask gives all parts to its workers: leave --part and --jobs out.")
     request = _request(invocation, repo, words)
     invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
     output = invocation.output
@@ -133,8 +135,8 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, 
         if words["plan_only"]:
             planned = invocation.run_in_loop(lambda node: _plan(node, invocation, request, on_event))
         else:
-            scheduler = words["scheduler"]
-            report = invocation.run_in_loop(lambda node: _convert(node, invocation, request, on_event, scheduler))
+            way = _way(words["scheduler"])
+            report = invocation.run_in_loop(lambda node: way(node, _places(invocation), request, on_event))
     if words["plan_only"]:
         _print_plan(invocation, planned)
         return
@@ -147,8 +149,9 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, 
 def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, words: dict[str, Any]) -> int:
     """Makes all that a recipe says, prints it, and returns the exit code."""
     from hfpeer.conversion.recipe import read_recipe
+    from hfpeer.node.operations.conversion.recipes import convert_recipe
 
-    taken = {"recipe", "mode", "output", "jobs", "share", "restart", "image_roots", "python"}
+    taken = {"recipe", "mode", "output", "jobs", "share", "restart", "image_roots", "python", "scheduler"}
     taken |= {"local_only", "no_peers", "trust_peers"}
     given = [name for name in words if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     strange = [name for name in given if name not in taken] + (["repo"] if repo is not None else [])
@@ -162,7 +165,10 @@ def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, 
     invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
     output = invocation.output
     with watching(output, names_revision=True) as on_event:
-        report = invocation.run_in_loop(lambda node: _convert_recipe(node, invocation, recipe, folder, like, on_event))
+        way = _way(words["scheduler"])
+        report = invocation.run_in_loop(
+            lambda node: convert_recipe(node, _places(invocation), recipe, folder, like, on_event, way)
+        )
     output.result(report.folder, report)
     for name, one in report.datasets.items():
         output.note(f"{name}:")
@@ -172,39 +178,30 @@ def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, 
     return EXIT_MISSING if fails else 0
 
 
-async def _convert_recipe(
-    node: Any, invocation: Invocation, recipe: Recipe, folder: Path, like: ConversionRequest, on_event: Any
-) -> RecipeReport:
-    from hfpeer.conversion.extra import spare_memory
-    from hfpeer.node.operations.conversion.recipes import convert_recipe
-    from hfpeer.node.operations.prepared.places import SetPlaces
-
-    spare_memory()
-    return await convert_recipe(node, SetPlaces(invocation.settings), recipe, folder, like, on_event)
-
-
-async def _convert(
-    node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any, scheduler: str | None
-) -> ConversionReport:
+def _way(scheduler: str | None) -> Convert:
+    """What converts a dataset: this machine, or a cluster."""
     from hfpeer.conversion.extra import spare_memory
     from hfpeer.node.operations.conversion.converting import convert
-    from hfpeer.node.operations.prepared.places import SetPlaces
 
     spare_memory()
-    if scheduler:
-        from hfpeer.node.cluster import convert_on_cluster
+    if not scheduler:
+        return convert
+    from hfpeer.node.cluster import convert_on_cluster
 
-        return await convert_on_cluster(node, SetPlaces(invocation.settings), request, scheduler, on_event)
+    return functools.partial(convert_on_cluster, scheduler)
 
-    return await convert(node, SetPlaces(invocation.settings), request, on_event)
+
+def _places(invocation: Invocation) -> SetPlaces:
+    from hfpeer.node.operations.prepared.places import SetPlaces
+
+    return SetPlaces(invocation.settings)
 
 
 async def _plan(node: Any, invocation: Invocation, request: ConversionRequest, on_event: Any) -> Planned:
     from hfpeer.node.operations.conversion.planning import plan_conversion
     from hfpeer.node.operations.conversion.progress import ConversionProgress
-    from hfpeer.node.operations.prepared.places import SetPlaces
 
-    return await plan_conversion(node, SetPlaces(invocation.settings), request, ConversionProgress(on_event))
+    return await plan_conversion(node, _places(invocation), request, ConversionProgress(on_event))
 
 
 def _request(invocation: Invocation, repo: RepoId, words: dict[str, Any]) -> ConversionRequest:

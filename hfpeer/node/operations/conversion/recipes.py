@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hfpeer.control.operations import Operations
 from hfpeer.conversion.merging import merge
@@ -15,9 +17,18 @@ from hfpeer.node.operations.prepared.places import SetPlaces
 from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.events import OnEvent
 
+Convert = Callable[[Operations, SetPlaces, ConversionRequest, OnEvent], Coroutine[Any, Any, ConversionReport]]
+"""Converts one dataset: `convert`, or the same on a cluster."""
+
 
 async def convert_recipe(
-    node: Operations, places: SetPlaces, recipe: Recipe, output: Path, like: ConversionRequest, on_event: OnEvent
+    node: Operations,
+    places: SetPlaces,
+    recipe: Recipe,
+    output: Path,
+    like: ConversionRequest,
+    on_event: OnEvent,
+    convert: Convert = convert,
 ) -> RecipeReport:
     """Converts the datasets of a recipe into folders of their names below `output`. What an earlier run made is kept.
 
