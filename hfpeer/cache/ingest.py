@@ -10,6 +10,7 @@ import errno
 import logging
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from hfpeer.cache import snapshots
@@ -18,7 +19,7 @@ from hfpeer.cache.disk.directories import OpenFolders
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.inventory import Inventory, vanished
-from hfpeer.cache.index.scan import sum_up
+from hfpeer.cache.index.scan import linked_blobs, sum_up
 from hfpeer.cache.index.schema import BlobRow, FileRow
 from hfpeer.cache.index.traffic import Traffic
 from hfpeer.cache.manifests import Manifests
@@ -43,13 +44,28 @@ class Ingester:
     """
 
     def __init__(
-        self, cache: Path, catalog: Catalog, manifests: Manifests, inventory: Inventory, traffic: Traffic
+        self,
+        cache: Path,
+        catalog: Catalog,
+        manifests: Manifests,
+        inventory: Inventory,
+        traffic: Traffic,
+        *,
+        makes_links: bool = True,
     ) -> None:
+        """Without `makes_links` the files of snapshots are regular files."""
         self._cache = cache
+        self._makes_links = makes_links
         self._catalog = catalog
         self._manifests = manifests
         self._inventory = inventory
         self._traffic = traffic
+
+    def with_links(self, makes_links: bool) -> Ingester:
+        """This one, or one that makes regular files although this one makes links."""
+        if makes_links or not self._makes_links:
+            return self
+        return Ingester(self._cache, self._catalog, self._manifests, self._inventory, self._traffic, makes_links=False)
 
     # Blobs
 
@@ -108,13 +124,15 @@ class Ingester:
             by_digest.setdefault(file.digest, []).append(file)
         left: list[ManifestFile] = []
 
+        linked = _LinkedBlobs(self._cache, repo)
+
         def link(blob: Path, digest: Digest) -> Path:
-            """Links the files of a blob. A file system without links moves the blob to the first of them; the others
-            are installed below."""
+            """Links the files of a blob. Without links the blob is moved to the first of them; the others are installed
+            below."""
             lies_at = blob
             for file in by_digest.get(digest, ()):
                 if lies_at == blob:
-                    lies_at = snapshots.link_file(folders, repo, commit, file.path, digest)
+                    lies_at = self._place(folders, repo, commit, file, linked)
                 else:
                     left.append(file)
             return lies_at
@@ -166,11 +184,12 @@ class Ingester:
         """
         snapshot = layout.snapshot_path(self._cache, repo, commit)
         places = self._inventory.places(file.digest for file in files)
+        linked = _LinkedBlobs(self._cache, repo)
         with translated("install files", snapshot), OpenFolders(self._cache) as folders:
             for file in files:
                 check_stop()
                 rows = places.get(file.digest, ())
-                self._install_file(folders, repo, commit, file, rows, replaces_copies=replaces_copies)
+                self._install_file(folders, repo, commit, file, rows, linked, replaces_copies=replaces_copies)
         self._note_installed(repo, commit, files)
         return snapshot
 
@@ -181,6 +200,7 @@ class Ingester:
         commit: Commit,
         file: ManifestFile,
         rows: Sequence[BlobRow],
+        linked: _LinkedBlobs,
         *,
         replaces_copies: bool,
     ) -> None:
@@ -198,12 +218,21 @@ class Ingester:
                 self._inventory.bring(file, repo)
             with self._inventory.holding(repo, file.digest, None, folders):
                 if blob.is_file():
-                    lies_at = snapshots.link_file(folders, repo, commit, file.path, file.digest)
+                    lies_at = self._place(folders, repo, commit, file, linked)
                     break
         else:
             raise vanished(blob)
         if lies_at != blob:
-            self._inventory.moved(blob, lies_at, file.digest)
+            self._inventory.placed(blob, lies_at, file.digest)
+
+    def _place(
+        self, folders: OpenFolders, repo: RepoId, commit: Commit, file: ManifestFile, linked: _LinkedBlobs
+    ) -> Path:
+        """Puts a file into a snapshot, under the lock on its blob. Returns the path where its bytes are then."""
+        if self._makes_links:
+            return snapshots.link_file(folders, repo, commit, file.path, file.digest)
+        keeps_blob = file.digest.hex in linked.names
+        return snapshots.place_file_of(folders, repo, commit, file.path, file.digest, keeps_blob=keeps_blob)
 
     def _note_installed(self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile]) -> None:
         present = [FileRow(file.path, str(file.digest), file.size_bytes) for file in files]
@@ -219,3 +248,15 @@ class Ingester:
             write_proof(self._cache, manifest)
         sum_up(self._cache, self._catalog, self._manifests, repo, commit, used_at=time.time())
         self._catalog.bump()
+
+
+class _LinkedBlobs:
+    """The blobs of a repo to which links in its snapshots lead. The disk is looked at once, for the first question."""
+
+    def __init__(self, cache: Path, repo: RepoId) -> None:
+        self._cache = cache
+        self._repo = repo
+
+    @cached_property
+    def names(self) -> set[str]:
+        return linked_blobs(self._cache, self._repo)[0]

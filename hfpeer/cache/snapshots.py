@@ -1,4 +1,4 @@
-"""Writes the files that other tools read: `blobs/`, links in `snapshots/`, `refs/`, listings in `trees/`.
+"""Writes the files that other tools read: `blobs/`, links or files in `snapshots/`, `refs/`, listings in `trees/`.
 
 Every file is put in place by a rename, so that a reader finds the old or the new one, never a part. Blobs are verified
 before they come here. No existing file is opened for writing: it may be a link into a store that several users share.
@@ -17,7 +17,7 @@ from itertools import repeat
 from pathlib import Path
 
 from hfpeer.cache.disk import layout
-from hfpeer.cache.disk.directories import OpenFolders, open_folder, opened
+from hfpeer.cache.disk.directories import OpenFolders, open_folder, opened, path_of
 from hfpeer.cache.disk.linking import UNSUPPORTED, HardLinks, OnChunk, Way, place_file
 from hfpeer.cache.disk.mounts import inode_of
 from hfpeer.cache.disk.os_errors import translated
@@ -227,6 +227,37 @@ def _move(folders: OpenFolders, blob: Path, folder: int, place: Path) -> Path:
     """Moves a blob to `place`, in `folder`, on a file system without links. Returns `place`."""
     os.replace(blob.name, place.name, src_dir_fd=folders.fd(blob.parent), dst_dir_fd=folder)
     return place
+
+
+def place_file_of(
+    folders: OpenFolders, repo: RepoId, commit: Commit, path: FilePath, digest: Digest, *, keeps_blob: bool
+) -> Path:
+    """Makes `snapshots/<commit>/<path>` a regular file, for HF_HUB_DISABLE_SYMLINKS: the blob is moved there, or with
+    `keeps_blob` copied. Returns the path where the bytes are then.
+
+    Users edit such files, so a blob with a second name is copied too. Source: huggingface_hub `_create_symlink`.
+    """
+    cache = folders.cache
+    place, blob = layout.snapshot_file(cache, repo, commit, path), layout.blob_path(cache, repo, digest)
+    repo_folder = layout.repo_folder(cache, repo)
+
+    def put(folder: int) -> Path:
+        if not keeps_blob and blob.lstat().st_nlink == 1 and not blob.is_symlink():
+            return _move(folders, blob, folder, place)
+        around = folders.fd(repo_folder)
+        fresh = aside(repo_folder).name
+        try:
+            place_file(blob, path_of(around, repo_folder) / fresh)
+            os.replace(fresh, place.name, src_dir_fd=around, dst_dir_fd=folder)
+        except BaseException:
+            _drop([fresh], around)
+            raise
+        if not keeps_blob:
+            _drop([blob.name], folders.fd(blob.parent))
+        return place
+
+    with translated("put a file into a snapshot", place):
+        return folders.within(place.parent, put, makes=True)
 
 
 def write_ref(cache: Path, repo: RepoId, revision: Revision, commit: Commit) -> None:

@@ -60,8 +60,17 @@ class Store:
     """The cache at `cache`, and what hfpeer knows about it, below `home`. From the cache folders `others` it only
     reads."""
 
-    def __init__(self, cache: Path, home: Path, others: Sequence[Path] = (), *, makes_cache: bool = True) -> None:
-        """Without `makes_cache` a cache that is not there is an error of every operation that needs it."""
+    def __init__(
+        self,
+        cache: Path,
+        home: Path,
+        others: Sequence[Path] = (),
+        *,
+        makes_cache: bool = True,
+        makes_links: bool = True,
+    ) -> None:
+        """Without `makes_cache` a cache that is not there is an error of every operation that needs it. Without
+        `makes_links` the files of snapshots are regular files."""
         self.cache = cache
         self.home = home
         self.caches = Caches(cache, others)
@@ -79,7 +88,9 @@ class Store:
         self.history = History(self._catalog)
         self.adopted = AdoptedFiles(AdoptedTable(self._catalog.database), self.inventory, self.history)
         self.leftovers = Leftovers(cache, home / "leftovers.json")
-        self.ingester = Ingester(cache, self._catalog, self.manifests, self.inventory, self.traffic)
+        self.ingester = Ingester(
+            cache, self._catalog, self.manifests, self.inventory, self.traffic, makes_links=makes_links
+        )
         self.cleaner = Cleaner(cache, home, self._catalog, self.manifests, self.revisions, self.remove_revisions)
         self._removals = _Removals()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -78,6 +78,11 @@ def boolean(text: str) -> bool:
     if text.lower() in ("0", "false", "no", "off"):
         return False
     raise InvalidName(f"{text!r} is neither true nor false.", hint="Use true or false.", value=text)
+
+
+def is_switched_on(environ: Mapping[str, str], variable: str) -> bool:
+    """Whether a variable of huggingface_hub is true, as it reads them. Source: huggingface_hub `constants._is_true`."""
+    return environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def upstreams(text: str) -> tuple[UpstreamSetting, ...]:

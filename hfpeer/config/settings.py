@@ -230,6 +230,8 @@ class Settings:
         ),
     ]
     log_level: Annotated[str, Key("log.level", "info", "debug, info, warning or error", keys.log_level)]
+    makes_links: bool
+    """Whether files in snapshots are links to blobs: not with HF_HUB_DISABLE_SYMLINKS, as huggingface_hub reads it."""
     datasets_cache: Path
     """The cache of the `datasets` library, as the environment has it."""
     added_peers: tuple[Address, ...]
@@ -308,8 +310,14 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
     if followed and not origins["modelscope.endpoint"].startswith("environment"):
         values["modelscope_endpoint"] = KEYS["modelscope.endpoint"].value(followed, "environment MODELSCOPE_ENDPOINT")
         origins["modelscope.endpoint"] = "environment MODELSCOPE_ENDPOINT"
-    prepared = datasets_cache(environ)
-    return Settings(home=home, datasets_cache=prepared, added_peers=added_peers, origins=origins, **values)
+    return Settings(
+        home=home,
+        makes_links=not keys.is_switched_on(environ, "HF_HUB_DISABLE_SYMLINKS"),
+        datasets_cache=datasets_cache(environ),
+        added_peers=added_peers,
+        origins=origins,
+        **values,
+    )
 
 
 def _text_of(key: Key, file_texts: Mapping[str, str], environ: Mapping[str, str]) -> tuple[str, str]:

@@ -71,7 +71,7 @@ class AddRequest:
     `from_peers` are addresses of peers, known or not, that are asked before all other sources; with `only_from_peers`
     no other source is asked. `modelscope` is a repo at ModelScope, OWNER/NAME, that may have the same files: for this
     request it is a source, whatever the settings say. `optional` files are added if the commit has them; they alone may
-    be no file at all.
+    be no file at all. Without `makes_links` the files in the snapshot are regular files.
     """
 
     repo: RepoId
@@ -87,6 +87,7 @@ class AddRequest:
     only_from_peers: bool = False
     modelscope: str = ""
     optional: tuple[FilePath, ...] = ()
+    makes_links: bool = True
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hfpeer.config.keys import UpstreamSetting
+from hfpeer.config.keys import UpstreamSetting, is_switched_on
 from hfpeer.config.settings import Settings, over_cache, read_settings
 from hfpeer.errors import AccessDenied
 from hfpeer.upstream.auth import environment_token
 
 T = TypeVar("T")
-_TRUE = ("1", "ON", "YES", "TRUE")
 
 
 def is_offline(environ: Mapping[str, str]) -> bool:
     """Whether the environment forbids requests, as huggingface_hub reads it."""
-    return any(environ.get(name, "").upper() in _TRUE for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
+    return any(is_switched_on(environ, name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"))
 
 
 def token_of(token: bool | str | None) -> str | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +70,7 @@ def snapshot_download(
         token=token_of(token),
     )
     settings = settings_of(cache_dir, endpoint)
+    request = replace(request, makes_links=settings.makes_links)
     return str(run(_bring(settings, request, _folder(local_dir), tqdm_class)))
 
 
@@ -108,6 +110,7 @@ def hf_hub_download(
         token=token_of(token),
     )
     settings = settings_of(cache_dir, endpoint)
+    request = replace(request, makes_links=settings.makes_links)
     return str(run(_bring(settings, request, _folder(local_dir), tqdm_class)) / path)
 
 

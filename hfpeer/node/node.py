@@ -77,7 +77,13 @@ class Node:
         """Opens the cache and the catalog. Raises BrokenCache when they cannot be used."""
         self._settings = settings
         self._identity = Identity(settings.places)
-        self.store = Store(settings.cache, settings.home, settings.read_caches, makes_cache=settings.makes_cache)
+        self.store = Store(
+            settings.cache,
+            settings.home,
+            settings.read_caches,
+            makes_cache=settings.makes_cache,
+            makes_links=settings.makes_links,
+        )
         self.store.shared.shares_prepared = settings.shares_prepared_sets
         limits = StallLimits.with_patience(settings.patience_seconds)
         self._fetches = Fetches(self.store, self._identity.node_id, limits)

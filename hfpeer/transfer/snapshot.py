@@ -74,8 +74,11 @@ class SnapshotTransfer:
         manifest: Manifest,
         files: Sequence[ManifestFile],
         on_event: OnEvent,
+        *,
+        makes_links: bool = True,
     ) -> None:
         self._store = store
+        self._ingester = store.ingester.with_links(makes_links)
         self._fetches = fetches
         self._finder = finder
         self._manifest = manifest
@@ -176,7 +179,7 @@ class SnapshotTransfer:
                 bodies[blob.digest] = data
             if len(bodies) >= LOCAL_TOGETHER or (bodies and blob is wanted[-1]):
                 files = [file for digest in bodies for file in self._files[digest]]
-                self._store.ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies)
+                self._ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies)
                 self.totals.local_bytes += sum(map(len, bodies.values()))
                 self._note_installed(files)
                 found |= bodies.keys()
@@ -188,7 +191,7 @@ class SnapshotTransfer:
         bodies = {one.blob.digest: one.data for one in blobs}
         given = {one.blob.digest for one in blobs if one.is_given}
         files = [file for digest in bodies for file in self._files[digest]]
-        self._store.ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies, given)
+        self._ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies, given)
         self._note_installed(files)
 
     def _find(self, blobs: Sequence[WantedBlob]) -> Collection[Digest]:
@@ -208,7 +211,7 @@ class SnapshotTransfer:
         """Blocking: links the files whose blobs are in the cache."""
         files = [file for digest in digests for file in self._files[digest]]
         if files:
-            self._store.ingester.install(self._manifest.repo, self._manifest.commit, files)
+            self._ingester.install(self._manifest.repo, self._manifest.commit, files)
         self._note_installed(files)
 
     def _note_installed(self, files: Sequence[ManifestFile]) -> None:

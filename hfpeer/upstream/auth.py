@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from hfpeer.config.keys import is_switched_on
 from hfpeer.errors import AccessDenied, HubUnreachable
 
 
@@ -33,7 +34,7 @@ def environment_token(environ: Mapping[str, str]) -> str | None:
 
     Empty, for anonymous requests, if the environment forbids implicit tokens.
     """
-    if environ.get("HF_HUB_DISABLE_IMPLICIT_TOKEN", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if is_switched_on(environ, "HF_HUB_DISABLE_IMPLICIT_TOKEN"):
         return ""
     token = environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN") or ""
     return "".join(token.split()) or None

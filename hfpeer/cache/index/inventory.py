@@ -283,7 +283,8 @@ class Inventory:
         if row is None:
             raise vanished(path)
         if path.is_relative_to(self._cache):
-            return self._adopt(self._to_file(self._known(row)), repo)
+            known = self._to_file(self._known(row))
+            return self._adopt(known, repo, hard_links=_links_within(known))
         source = BlobFile(digest, path, row.size_bytes, True)
         return self._adopt(source, repo, _check_of(digest, row.size_bytes, on_chunk), hard_links, on_chunk)
 
@@ -307,7 +308,7 @@ class Inventory:
         if source.path == blob:
             return None
         if self._caches.of(source.path) == self._cache:
-            return self._adopt(source, repo)
+            return self._adopt(source, repo, hard_links=_links_within(source))
         try:
             is_own = source.path.stat().st_uid == os.geteuid()
             return self.adopt(source.path, file.digest, repo, hard_links if is_own else HardLinks.NEVER, on_chunk)
@@ -320,13 +321,14 @@ class Inventory:
             self._passes_over(self._caches.of(source.path) or self._cache, error)
             raise
 
-    def moved(self, old: Path, new: Path, digest: Digest) -> None:
-        """Moves the row of a blob whose file was moved."""
+    def placed(self, blob: Path, place: Path, digest: Digest) -> None:
+        """Notes that the file of a blob was moved or copied into a snapshot."""
         for row in self._catalog.blobs([str(digest)]):
-            if Path(row.path) == old:
+            if Path(row.path) == blob:
                 is_verified = row.verified_at is not None
-                self.remember([self.seen(new, digest, is_verified=is_verified, is_given=row.is_given)])
-                self._catalog.drop_blobs([row.path])
+                self.remember([self.seen(place, digest, is_verified=is_verified, is_given=row.is_given)])
+                if not os.path.lexists(blob):
+                    self._catalog.drop_blobs([row.path])
 
     # Inside
 
@@ -372,7 +374,7 @@ class Inventory:
         source: BlobFile,
         repo: RepoId,
         check: Callable[[Path], None] = lambda copy: None,
-        hard_links: HardLinks = HardLinks.BLOBS,
+        hard_links: HardLinks = HardLinks.NEVER,
         on_chunk: OnChunk = lambda count: None,
     ) -> Way | None:
         blob = layout.blob_path(self._cache, repo, source.digest)
@@ -394,6 +396,11 @@ def vanished(path: Path) -> BrokenCache:
         hint="Run the command again.",
         path=str(path),
     )
+
+
+def _links_within(source: BlobFile) -> HardLinks:
+    """Whether a file of the cache may get a second name in it: not a regular file in a snapshot, which users edit."""
+    return HardLinks.BLOBS if source.path.parent.name == "blobs" else HardLinks.NEVER
 
 
 def _check_of(digest: Digest, size_bytes: int, on_chunk: OnChunk) -> Callable[[Path], None]:

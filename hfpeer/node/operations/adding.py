@@ -338,6 +338,7 @@ class _Add:
             found.manifest,
             files,
             self._on_event,
+            makes_links=self._request.makes_links,
         )
 
     async def _run_transfer(

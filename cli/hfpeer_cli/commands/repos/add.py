@@ -129,6 +129,7 @@ def define_add(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
             only_from_peers=only_from,
             modelscope=_site_repo(modelscope, type) if modelscope else "",
             token=environment_token(invocation.environ),
+            makes_links=invocation.settings.makes_links,
         )
         if cache is not None:
             from hfpeer_cli.commands.repos.other_cache import into

@@ -40,7 +40,7 @@ class CopiedCache:
 async def copy_cache(settings: Settings, new: Path, on_event: OnEvent) -> CopiedCache:
     """Copies the cache of a node to the folder `new`, which exists. Raises NotThisVolume and NoSpace before the first
     byte, and BrokenCache."""
-    store = Store(new, settings.home, [settings.cache, *settings.read_caches])
+    store = Store(new, settings.home, [settings.cache, *settings.read_caches], makes_links=settings.makes_links)
     try:
         return await in_thread(_Copy(store, settings.cache, on_event).run)
     finally:

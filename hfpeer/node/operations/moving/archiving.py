@@ -259,7 +259,13 @@ def _sources(store: Store, places: Sequence[Path | BinaryIO]) -> Iterator[Source
 @contextmanager
 def opened(settings: Settings) -> Iterator[Store]:
     """The cache of this machine until the end of the block."""
-    store = Store(settings.cache, settings.home, settings.read_caches, makes_cache=settings.makes_cache)
+    store = Store(
+        settings.cache,
+        settings.home,
+        settings.read_caches,
+        makes_cache=settings.makes_cache,
+        makes_links=settings.makes_links,
+    )
     try:
         yield store
     finally:

@@ -23,7 +23,7 @@ from hfpeer.prepared.results import PreparedSet
 @contextmanager
 def opened_store(places: SetPlaces) -> Iterator[Store]:
     """The Hub cache of this machine until the end of the block, also while a daemon runs."""
-    store = Store(places.hub_cache, places.home, places.settings.read_caches)
+    store = Store(places.hub_cache, places.home, places.settings.read_caches, makes_links=places.settings.makes_links)
     try:
         yield store
     finally:
