@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import click
 
-from hfpeer.cache.cleaning.requests import CleanRequest, Target
 from hfpeer.names import FilePath, RepoId, RepoType, Revision
 from hfpeer_cli.commands.repos.options import files_option, repo_option, revision_option
 from hfpeer_cli.grammar import Noun, pass_invocation
@@ -36,6 +35,7 @@ def define_rm(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
         With -v only one of its revisions, with -f only some files. Bytes that another revision needs stay. Asks at a
         terminal. The last copy on the LAN stays without --force. `hfpeer cache rm` takes several.
         """
+        from hfpeer.cache.cleaning.requests import CleanRequest, Target  # an add does not need these
         from hfpeer_cli.commands.cache.cleaning import clean, exit_code
 
         target = Target(str(repo), (repo,), revision, files)
