@@ -29,7 +29,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "model": ("repos.nouns:model", "Models: add them, list, remove, find at peers, publish."),
     "dataset": ("repos.nouns:dataset", "The same for datasets."),
     "space": ("repos.nouns:space", "The same for spaces."),
-    "cache": ("cache:cache", "All that lies in the cache: list it, its space, remove what is old."),
+    "cache": ("cache.noun:cache", "All that lies in the cache: list it, its space, remove what is old."),
     "daemon": ("node.daemon:daemon", "The node that runs in the background: start, stop, logs."),
     "peer": ("node.peer:peer", "Other nodes on the LAN."),
     "env": ("shell.environment:env", "The environment in which Hugging Face tools ask this node."),
