@@ -53,7 +53,7 @@ coverage-report:
 
 # What the documents say: links, named tests and commands, tables.
 docs:
-    {{ bin }}/pytest -q tests/project/test_docs.py tests/project/test_readme.py tests/project/test_budgets.py
+    {{ bin }}/pytest -q tests/project/documents
 
 # The wheel and the sdist in dist/, with the index's check of the metadata. Needs the `package` extra.
 package:

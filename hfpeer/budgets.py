@@ -2,8 +2,8 @@
 
 A stranger is a peer, a hub or its mirror, a caller of a door, or the author of a commit: a sender of bytes that this
 node reads. Each constant is the most that is allowed, has its unit in the name, and says what happens beyond it.
-`docs/security.md` has the same table with the test of each bound; `tests/project/test_budgets.py` compares the two.
-Pure.
+`docs/en/reference/security.md` has the same table with the test of each bound; `tests/project/documents` compares the
+two. Pure.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which answer for a name counts, row by row: the table of docs/trust.md."""
+"""Which answer for a name counts, row by row: the table of docs/en/reference/trust.md."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def _pair(text: str) -> tuple[str, str]:
     "--recipe",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Make all that a recipe says (docs/datasets.md): several datasets, in one go.",
+    help="Make all that a recipe says (docs/en/guide/datasets.md): several datasets, in one go.",
 )
 @click.option("--mode", metavar="NAME", help="The mode of the recipe.")
 @click.option("--format", "--to", "to", metavar="FORMAT", help="jsonl, parquet, imagefolder or tsv.")

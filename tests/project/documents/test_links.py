@@ -2,45 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import click
 import pytest
 
-from hfpeer_cli.main import main
+from project.documents.reading import CHINESE, DOCUMENTS, ENGLISH, LINK, PAGES, PAIRS, ROOT, anchors, text_of
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted(path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
-LINK = re.compile(r"\]\(([^)\s]+)\)")
 NAMED_TEST = re.compile(r"`((?:tests/)?(?:unit|contract|swarm|cli|clients|project)/test_\w+\.py)(?:::(test_\w+))?`")
 MODULE = re.compile(r"python[\s]-m[\s](bench(?:\.\w+)+)")
 RECIPE = re.compile(r"(?:^|[`/] ?)just ([a-z][a-z-]+)", re.MULTILINE)
 PLACE = re.compile(r"`((?:hfpeer|cli|daemon|tests|bench|docs|systemd)/[\w./-]*)`")
-
-
-def text_of(document: str) -> str:
-    return (ROOT / document).read_text(encoding="utf-8")
-
-
-def anchors(text: str) -> set[str]:
-    """The anchors of the headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-def command_lines(document: str) -> Iterator[str]:
-    """What the shell blocks of a document tell to type after `hfpeer`; variables of the shell are numbers."""
-    for block in re.findall(r"^```sh\n(.*?)^```", text_of(document), re.DOTALL | re.MULTILINE):
-        for line in block.splitlines():
-            for command in line.split(" #")[0].split(" && "):
-                before, program, words = command.strip().rpartition("hfpeer ")
-                if program and (not before or before.endswith("/bin/")):
-                    yield re.sub(r"\$\w+", "0", words)
 
 
 def recipes() -> set[str]:
@@ -83,19 +59,6 @@ def test_named_places_modules_and_recipes_exist(document: str) -> None:
     assert gone == []
 
 
-@pytest.mark.parametrize("document", [name for name in DOCUMENTS if name.startswith("docs/")])
-def test_commands_parse(document: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # All words are parsed and converted; only the work itself is left out.
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(click.Command, "invoke", lambda command, ctx: None)
-    for words in command_lines(document):
-        for file in re.findall(r"(?:^| )([\w-]+\.\w+)", words):
-            (tmp_path / file).touch()
-        with pytest.raises(SystemExit) as end:
-            main(shlex.split(words))
-        assert end.value.code == 0, f"hfpeer {words}"
-
-
 def test_every_recipe_is_in_the_contributors_table() -> None:
     told = set(RECIPE.findall(text_of("CONTRIBUTING.md")))
     assert told >= recipes() - {"default"}
@@ -118,3 +81,17 @@ def test_the_justfile_parses() -> None:
     argv = [str(just), "--summary", "--justfile", str(ROOT / "justfile")]
     told = subprocess.run(argv, check=True, capture_output=True, text=True, timeout=30).stdout
     assert set(told.split()) == recipes() - {"default"}
+
+
+def test_pages_lie_in_the_rooms_of_their_language() -> None:
+    """English in docs/en, Chinese in docs/zh-CN: at the top, in guide, in admin or in reference."""
+    place = re.compile(rf"(?:{ENGLISH}|{CHINESE})(?:guide/|admin/|reference/)?[a-z-]+\.md")
+    assert [page for page in PAGES if not place.fullmatch(page)] == []
+    assert [page for page in PAGES if page.startswith(CHINESE) and page.replace(CHINESE, ENGLISH, 1) not in PAGES] == []
+
+
+@pytest.mark.parametrize(("english", "chinese"), PAIRS)
+def test_a_page_leads_to_its_translation(english: str, chinese: str) -> None:
+    for page, other, word in ((english, chinese, "中文"), (chinese, english, "English")):
+        link = os.path.relpath(ROOT / other, (ROOT / page).parent)
+        assert f"*[{word}]({link})" in text_of(page).partition("\n\n")[2].partition("\n")[0]

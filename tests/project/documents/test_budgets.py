@@ -1,4 +1,4 @@
-"""The table of bounds: each has one name, one value, one sentence, and a row in docs/security.md with its test."""
+"""The table of bounds: each has one name, one value, one sentence, and a row with its test in security.md."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hfpeer import budgets
 
-SECURITY = "docs/security.md"
+SECURITY = "docs/en/reference/security.md"
 ROW = re.compile(r"\| `([A-Z_]+)` \| ([^|]+) \| ([^|]+) \| `[^`|]+` \|")
 
 
