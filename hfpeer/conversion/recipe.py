@@ -168,7 +168,7 @@ def _mapping(value: Any, where: str, known: tuple[str, ...] = ()) -> dict[Any, A
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InvalidName(f"{where} is no mapping of names to values.", hint="See docs/en/guide/datasets.md for a recipe.")
+        raise InvalidName(f"{where} is no mapping of names to values.", hint="docs/en/guide/datasets.md has one.")
     unknown = [str(key) for key in value if known and key not in known]
     if unknown:
         raise InvalidName(f"{where} has a key {unknown[0]!r}.", hint=f"It may have: {', '.join(known)}.")

@@ -1,1 +1,1 @@
-"""The two rules of trust: who may see a commit, and which answer for a name counts. Pure; tables in docs/en/reference/trust.md."""
+"""Who may see a commit, and which answer for a name counts. Pure; tables in docs/en/reference/trust.md."""

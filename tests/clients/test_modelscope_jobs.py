@@ -1,4 +1,4 @@
-"""The eight jobs of docs/en/guide/modelscope.md, run as it writes them. ModelScope's own client then downloads the result."""
+"""The eight jobs of docs/en/guide/modelscope.md, run as written. ModelScope's own client downloads the result."""
 
 from __future__ import annotations
 
