@@ -18,9 +18,13 @@ check:
     {{ bin }}/mypy
     {{ bin }}/lint-imports --no-logo
 
-# Unit, contract, command line and project tests, two at a time; not those that measure time.
+# Unit, contract, command line and project tests, two at a time: those for every day, without the slow ones.
 test-fast *options:
-    {{ pytest }} -n 2 -m "not timed" {{ side_by_side }} {{ options }}
+    {{ pytest }} -n 2 -m "not timed and not slow" {{ side_by_side }} {{ options }}
+
+# The slow ones of them, two at a time: kills at many moments, several users, whole daemons.
+test-slow *options:
+    {{ pytest }} -n 2 -m "slow and not timed" {{ side_by_side }} {{ options }}
 
 # The other tests, one at a time: those that measure time, and those that start many daemons. One part does not stop the other.
 test-alone *options:
@@ -29,10 +33,11 @@ test-alone *options:
     {{ bin }}/pytest tests/clients tests/swarm {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
     exit $worst
 
-# All tests. The second part runs even if the first has failed. The exit code is the highest of pytest's.
+# All tests. A part runs even if one before it has failed. The exit code is the highest of pytest's.
 test *options:
     @worst=0; \
     {{ just_executable() }} test-fast {{ options }} || worst=$?; \
+    {{ just_executable() }} test-slow {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
     {{ just_executable() }} test-alone {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
     exit $worst
 
@@ -40,10 +45,11 @@ test *options:
 test-failed *options:
     {{ bin }}/pytest --last-failed --last-failed-no-failures none {{ options }}
 
-# The fast tests with coverage, also of the daemons that they start; then the figure.
+# The fast and the slow tests with coverage, also of the daemons that they start; then the figure.
 coverage *options:
     rm -f .coverage .coverage.*
     COVERAGE=1 {{ just_executable() }} test-fast {{ options }}
+    COVERAGE=1 {{ just_executable() }} test-slow {{ options }}
     {{ just_executable() }} coverage-report
 
 # What was measured with COVERAGE=1: the figure of each file that has gaps, and of all.

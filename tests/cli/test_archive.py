@@ -138,6 +138,7 @@ def test_a_mistake_is_a_sentence(
     assert (ran.code, said in ran.err) == (code, True), ran.err
 
 
+@pytest.mark.slow
 def test_through_a_pipe(environ: dict[str, str], archive: Path, tmp_path: Path) -> None:
     program = [sys.executable, "-c", "import sys; from hfpeer_cli.main import main; main(sys.argv[1:])"]
     here = {**os.environ, **environ}

@@ -47,6 +47,7 @@ def cli(ours: dict[str, str]) -> Iterator[Cli]:
     run("daemon", "stop")
 
 
+@pytest.mark.slow
 def test_start_says_where_it_listens_and_stop_stops_it(cli: Cli, ours: dict[str, str]) -> None:
     assert cli("daemon", "status").returncode == 9
 
@@ -83,6 +84,7 @@ def test_a_port_that_is_taken_is_named_and_exits_9(cli: Cli, ours: dict[str, str
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.slow
 def test_in_the_foreground_it_runs_until_a_signal(cli: Cli, ours: dict[str, str]) -> None:
     with program([*COMMAND, "daemon", "start", "--foreground"], env=ours, stderr=subprocess.PIPE) as child:
         deadline = time.monotonic() + 20
@@ -125,6 +127,7 @@ def test_without_a_log_that_is_said(cli: Cli) -> None:
     assert "There is no log yet" in ran.stderr
 
 
+@pytest.mark.slow
 def test_uninstall_leaves_nothing_of_a_node_that_ran(cli: Cli, environ: dict[str, str]) -> None:
     assert cli("daemon", "start").returncode == 0
     assert cli("peer", "add", "127.0.0.1:9").returncode == 0

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+
 from fakes.machine import Machines
 
 
+@pytest.mark.slow
 def test_the_model_comes_from_the_origin_once_and_then_from_a_peer_and_nothing_is_left(tmp_path: Path) -> None:
     folder, temporary = tmp_path / "tiny", tmp_path / "temporary"
     folder.mkdir()

@@ -27,6 +27,7 @@ def hub() -> Iterator[HubSimulator]:
         yield hub
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["in this process", "in the daemon"])
 def test_ctrl_c_keeps_what_has_come_and_the_same_command_goes_on(
     hub: HubSimulator, environ: dict[str, str], where: str
@@ -73,6 +74,7 @@ STARTED = (
 MOMENTS = 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", ["status", "--json model add -r acme/big --local-only"])
 def test_ctrl_c_at_any_moment_ends_a_command_with_130_and_no_traceback(environ: dict[str, str], words: str) -> None:
     took_seconds, code, _ = run_and_interrupt(words, environ, None)

@@ -103,6 +103,7 @@ def test_a_folder_made_offline_is_complete_for_the_hub_client(
     assert machine.hfpeer("verify").code == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("repo", ["acme/tiny", "acme/tiny@main"])
 def test_an_export_to_a_folder_makes_the_same_folder(
     hub: HubSimulator, machine: Machine, folder: Path, tmp_path: Path, repo: str
@@ -302,6 +303,7 @@ def sizes_in(folder: Path) -> list[int]:
     return sizes
 
 
+@pytest.mark.slow
 def test_a_killed_command_leaves_nothing_wrong(machine: Machine, folder: Path) -> None:
     script = (
         "import os, time; kernel = os.copy_file_range\n"

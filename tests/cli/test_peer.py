@@ -44,6 +44,7 @@ def test_rm_of_a_peer_that_was_not_added_exits_4(hfpeer: Run) -> None:
     assert hfpeer("peer", "rm", "192.168.1.20").code == 0
 
 
+@pytest.mark.slow
 def test_peers_that_were_added_and_those_of_the_environment_add_up(tmp_path: Path) -> None:
     with Machines(tmp_path) as machines:
         machine = machines.make("adder", peers=["127.0.0.7"])

@@ -263,6 +263,7 @@ def relink(path: Path, target: Path) -> None:
     path.symlink_to(target)
 
 
+@pytest.mark.slow
 def test_each_kind_of_finding_is_told_and_repaired(tmp_path: Path) -> None:
     with HubSimulator() as hub, Machines(tmp_path) as machines:
         commit = hub.put_repo("model", str(TINY), FILES)
@@ -306,6 +307,7 @@ def plain(machine: Machine, *words: str) -> Any:
 # While the daemon runs
 
 
+@pytest.mark.slow
 def test_the_daemon_repairs_and_knows_what_it_has_afterwards(tmp_path: Path) -> None:
     """A peer then gets the repaired files from it, and no hub is left to ask."""
     with Machines(tmp_path) as machines:

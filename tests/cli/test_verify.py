@@ -124,6 +124,7 @@ def test_this_nodes_cache_by_its_path_is_asked_of_the_node(hfpeer: Run, node: St
     assert node.calls[-1][0] == "verify"
 
 
+@pytest.mark.slow
 def test_the_repairs_mend_what_they_are_for(tmp_path: Path) -> None:
     """Everything is broken at once; each finding's command is run, and then all is right."""
     files = {f"{name}.bin": Lfs(noise(200_000, name)) for name in ("whole", "short", "flipped", "gone", "wrong", "out")}
@@ -166,6 +167,7 @@ def test_the_repairs_mend_what_they_are_for(tmp_path: Path) -> None:
         assert (folder / ".hfpeer" / f"{commit}.json").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("has_daemon", [True, False], ids=["with a daemon", "without one"])
 def test_it_works_with_a_daemon_and_without_one(tmp_path: Path, has_daemon: bool) -> None:
     with Machines(tmp_path) as machines:

@@ -226,6 +226,7 @@ def test_ranges_that_make_a_whole_file_wait_for_all_of_it_in_one_place(stage: St
     assert cached(stage, file) == []
 
 
+@pytest.mark.slow
 def test_a_client_that_has_wrong_bytes_from_one_connection_does_not_finish_over_another(
     machines: Machines, tmp_path: Path
 ) -> None:
@@ -283,6 +284,7 @@ def test_a_hub_that_dies_in_the_middle_costs_only_the_bytes_in_flight(stage: Sta
     assert stage.hub.body_bytes_sent(listener="cdn") < SIZE * 1.5
 
 
+@pytest.mark.slow
 def test_a_daemon_that_is_killed_goes_on_where_it_was(machines: Machines, tmp_path: Path) -> None:
     with staged(tmp_path, machines, "killed") as stage:
         file = File(stage.hub)
@@ -347,6 +349,7 @@ def test_a_file_that_only_a_peer_has_streams_from_it(machines: Machines, tmp_pat
         stage.machine.stop()
 
 
+@pytest.mark.slow
 def test_a_listing_of_all_refs_has_main_from_a_peer(machines: Machines, tmp_path: Path) -> None:
     with staged(tmp_path, machines, "told") as stage:
         file = File(stage.hub)

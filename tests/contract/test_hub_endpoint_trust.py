@@ -128,6 +128,7 @@ def test_no_token_is_written_down(stage: Stage) -> None:
 # No hub
 
 
+@pytest.mark.slow
 def test_an_outage_is_never_an_absence(machines: Machines, tmp_path: Path) -> None:
     with staged(tmp_path, machines, "outage", HFPEER_ENDPOINT_REF_TTL="0.2") as stage:
         commit = stage.hub.put_repo("model", "acme/known", {"a.txt": b"a", "b.txt": b"b"})
@@ -292,6 +293,7 @@ QUERIES = [
 ]
 
 
+@pytest.mark.slow
 def test_no_request_breaks_the_endpoint_or_reads_beside_the_cache(target: Stage) -> None:
     dice = random.Random(20240)
     host = urlsplit(target.endpoint.url).netloc

@@ -148,6 +148,7 @@ def assert_is_the_zoo(folder: Path) -> None:
 # --- real clients -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["hub", "pinned", "direct"])
 def test_hf_download_gets_every_file_of_the_zoo_and_cache_verify_agrees(
     hub: HubSimulator, tmp_path: Path, mode: str
@@ -288,6 +289,7 @@ def test_the_client_keeps_its_token_from_the_cdn_and_the_log_can_tell(hub: HubSi
     assert hub.requests_for(listener="cdn")
 
 
+@pytest.mark.slow
 def test_a_cut_body_is_resumed_by_the_client_from_its_last_full_buffer(hub: HubSimulator, tmp_path: Path) -> None:
     cut = hub.inject(faults.cut_body_after(15_000_000), listener="cdn", method="GET", times=1)
     hf(hub, tmp_path, "download", "acme/big")
@@ -367,6 +369,7 @@ def test_lfs_batch_gives_addresses_that_serve_the_object(hub: HubSimulator) -> N
 # --- Xet --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_with_xet_on_the_client_goes_to_the_cas_and_without_nobody_does(hub: HubSimulator, tmp_path: Path) -> None:
     hub.behaviour.xet_headers = hub.behaviour.xet_trees = True
     hf(hub, tmp_path / "plain", "download", "acme/zoo")

@@ -147,6 +147,7 @@ async def test_a_daemon_with_a_thread_that_does_not_end_stops(
     assert not settings.places.control_socket.exists()
 
 
+@pytest.mark.slow
 async def test_a_daemon_that_ignores_signals_is_killed(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_DAEMON", "deaf")
     await start_daemon(settings, command=COMMAND)

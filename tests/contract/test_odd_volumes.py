@@ -199,6 +199,7 @@ exec "$@"
 """
 
 
+@pytest.mark.slow
 @needs_mounts
 @pytest.mark.parametrize("words", ["model ls", "verify", "model add -r acme/tiny", "why acme/tiny"])
 def test_a_complete_cache_that_is_mounted_read_only_works(tmp_path: Path, words: str) -> None:

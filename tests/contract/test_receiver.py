@@ -70,6 +70,7 @@ def there(receiver: Receiver, opened: Opener) -> Iterator[Store]:
     yield opened("there")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", pythons())
 def test_every_python_takes_both_repos(here: Store, opened: Opener, tmp_path: Path, version: str) -> None:
     receiver = Receiver(tmp_path, pythons()[version])

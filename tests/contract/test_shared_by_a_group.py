@@ -67,6 +67,7 @@ def add(cache: Path, home: Path, bodies: dict[str, bytes]) -> str:
     return "right" if found == bodies and tree is not None else f"wrong: {sorted(found)} {tree is not None}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o022, 0o002], ids=["022", "002"])
 def test_what_one_of_us_fetched_the_other_continues_replaces_and_removes(
     cache: Path, homes: dict[int, Path], umask: int
@@ -93,6 +94,7 @@ def test_what_one_of_us_fetched_the_other_continues_replaces_and_removes(
     assert forked_as(BOB, umask, verify_and_remove) == "[] 3"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o022, 0o002], ids=["022", "002"])
 def test_a_repo_that_a_hub_client_closed_to_the_group_is_named_with_the_command(
     cache: Path, homes: dict[int, Path], umask: int
@@ -117,6 +119,7 @@ def test_a_repo_that_a_hub_client_closed_to_the_group_is_named_with_the_command(
     assert forked_as(BOB, umask, lambda: add(cache, homes[BOB], NEXT)) == "right"
 
 
+@pytest.mark.slow
 def test_a_blob_that_only_its_owner_can_read_is_not_shared_and_is_fetched_anew(
     cache: Path, homes: dict[int, Path]
 ) -> None:

@@ -82,6 +82,7 @@ def work(store: Store) -> None:
     sweep(store.cache)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", [*CALLS, *READING_CALLS])
 @pytest.mark.parametrize("code", [errno.EIO])
 def test_a_fault_of_the_disk_is_a_storage_error_and_the_next_run_repairs_everything(

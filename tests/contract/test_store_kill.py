@@ -79,6 +79,7 @@ def assert_all_is_right(cache: Path) -> None:
         assert scan_cache_dir(cache).warnings == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(2))
 def test_a_kill_at_any_instant_leaves_only_right_bytes(tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)

@@ -82,6 +82,7 @@ def test_shares_are_even_in_every_part_of_the_file() -> None:
             assert 4 <= (share >> start & part).bit_count() <= 12
 
 
+@pytest.mark.slow
 @given(st.integers(4000, 9000))
 def test_every_piece_of_a_large_file_is_owned_by_exactly_one(count: int) -> None:
     owned = shares_of(named(3), count)

@@ -12,6 +12,7 @@ def simulated(nodes: int, source: str, churn: float, seed: int) -> Report:
     return simulate(argparse.Namespace(**{**options, "nodes": nodes, "source": source, "churn": churn}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["wan", "seed"])
 def test_thirty_nodes_take_little_more_than_one_copy(source: str) -> None:
     report = simulated(30, source, 0.0, 1)

@@ -76,6 +76,7 @@ def test_news_of_pieces_that_the_blob_cannot_have_is_ignored(fetch: BlobFetch) -
     assert not fetch._state._piece_check._vouchers.knows(far)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", [0, 4], ids=["hashed already", "not hashed yet"])
 def test_a_leecher_that_changes_what_it_passes_on_is_named_as_soon_as_a_leecher_vouches_for_it(
     fetch: BlobFetch, first: int
