@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 from hfpeer.budgets import CONTROL_STALL_SECONDS, MAX_BATCHES, MAX_DIGESTED_BLOBS
 from hfpeer.config.settings import Settings, read_settings
 from hfpeer.control.codec import CONTROL_VERSION, VERSION_HEADER
+from hfpeer.control.holder import DaemonLock
 from hfpeer.control.operations import Operations
-from hfpeer.control.process import DaemonLock, Reporter
+from hfpeer.control.process import Reporter
 from hfpeer.errors import HfpeerError
 from hfpeer.net.address import Address
 from hfpeer.net.limiter import make_limiter
@@ -118,7 +119,7 @@ def _real_node(settings: Settings) -> RunningNode:
 def _run(is_detached: bool, reporter: Reporter, make_node: MakeNode) -> None:
     """Holds the home's lock and runs the daemon, again after each SIGHUP."""
     settings = read_settings(os.environ)
-    lock = DaemonLock(settings.places)
+    lock = DaemonLock(settings.places, is_detached=is_detached)
     lock.acquire()
     _raise_file_limit()
     try:

@@ -1,13 +1,12 @@
 """Starts, finds and stops the daemon of one home.
 
-The process that holds the lock on the pid file is the daemon. The kernel releases the lock when it ends, so a crash
-leaves no stale one. A detached daemon reports through a pipe that it is ready, or why it is not.
+The process that holds the lock on the pid file is the daemon (`holder`). A detached daemon reports through a pipe that
+it is ready, or why it is not. A service stays its manager's: it is neither ended nor replaced here.
 """
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import select
@@ -22,107 +21,21 @@ from typing import Any
 from hfpeer.config.paths import Places
 from hfpeer.config.settings import Settings
 from hfpeer.control.client import ControlClient
+from hfpeer.control.holder import Holder, Service, find_holder, is_locked
 from hfpeer.control.operations import NodeStatus
-from hfpeer.errors import DaemonError, HfpeerError, Locked, NotRunning, from_problem
+from hfpeer.errors import DaemonError, HfpeerError, Locked, NotRunning, VersionMismatch, from_problem
 from hfpeer.system.ownership import check_own_folder, make_own_folder, not_writable, open_own, read_own
+from hfpeer.version import __version__
 
 COMMAND = (sys.executable, "-m", "hfpeer_daemon.server")
 START_TIMEOUT_SECONDS = 30.0
 STOP_TIMEOUT_SECONDS = 20.0
 KILL_AFTER_SECONDS = 4.2
 """Seconds after which a daemon that has not ended is killed. Installed files cannot get lost by that."""
-LOCK_PATIENCE_SECONDS = 0.2
-"""Seconds for which a starting daemon waits for the lock: a check whether it is held takes it for an instant."""
+ENDING_SECONDS = 6.0
+"""Seconds for which a start waits for a daemon that holds the home and does not answer, if it is not a new one."""
 TAIL_LINES = 8
 _POLL_SECONDS = 0.02
-
-
-class DaemonLock:
-    """The lock on a home's pid file. The daemon holds it until it ends."""
-
-    def __init__(self, places: Places) -> None:
-        self._path = places.pid_file
-        self._control_socket = places.control_socket
-        self._fd: int | None = None
-
-    def acquire(self) -> None:
-        """Makes this process the daemon of the home. Raises Locked, naming the other daemon, or BrokenCache."""
-        try:
-            make_own_folder(self._path.parent)
-            fd = open_own(self._path, os.O_RDWR | os.O_CREAT)
-        except OSError as error:
-            raise not_writable(self._path, error) from error
-        deadline = time.monotonic() + LOCK_PATIENCE_SECONDS
-        while not (is_held := _try_lock(fd)) and time.monotonic() < deadline:
-            time.sleep(_POLL_SECONDS)
-        if not is_held:
-            os.close(fd)
-            raise Locked(
-                f"A daemon is running already ({_called(holder_pid(self._path))}).",
-                hint="hfpeer daemon status",
-                pid=holder_pid(self._path),
-            )
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n{self._control_socket}\n".encode(), 0)
-        self._fd = fd
-
-    def release(self) -> None:
-        if self._fd is not None:
-            os.ftruncate(self._fd, 0)
-            os.close(self._fd)
-            self._fd = None
-
-
-def holder_pid(pid_file: Path) -> int | None:
-    """The process that holds the lock; None when there is none, or its id cannot be found out."""
-    try:
-        fd = open_own(pid_file, os.O_RDWR)
-    except OSError:
-        return None
-    try:
-        if _try_lock(fd):
-            return None
-        text = os.pread(fd, 32, 0).partition(b"\n")[0].strip()
-        return int(text) if text.isdigit() and _has_open(int(text), pid_file) else None
-    finally:
-        os.close(fd)
-
-
-def is_locked(pid_file: Path) -> bool:
-    """Whether a daemon holds the lock."""
-    try:
-        fd = open_own(pid_file, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        return not _try_lock(fd)
-    finally:
-        os.close(fd)
-
-
-def _called(pid: int | None) -> str:
-    """A daemon in a message. One without an id is no process of this machine, although it holds the lock."""
-    return "on another machine or in a container that shares this home" if pid is None else f"process {pid}"
-
-
-def _try_lock(fd: int) -> bool:
-    """Takes the lock unless another has it; closing the descriptor gives it back."""
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _has_open(pid: int, path: Path) -> bool:
-    """Whether the process has the file open; True on systems without /proc/PID/fd."""
-    links = Path(f"/proc/{pid}/fd")
-    if not Path("/proc/self/fd").is_dir():
-        return True
-    try:
-        return any(link.samefile(path) for link in links.iterdir() if link.exists())
-    except OSError:
-        return False
 
 
 async def find_daemon(settings: Settings) -> NodeStatus | None:
@@ -132,6 +45,18 @@ async def find_daemon(settings: Settings) -> NodeStatus | None:
         return await client.status()
     except NotRunning:
         return None
+
+
+async def require_daemon(settings: Settings) -> NodeStatus:
+    """The status of the running daemon. Raises NotRunning when there is none, DaemonError when one holds the home and
+    cannot be reached."""
+    found = await find_daemon(settings)
+    if found is not None:
+        return found
+    holder = find_holder(settings.places.pid_file)
+    if holder is not None:
+        raise holder.unreachable(settings.home)
+    raise NotRunning("No daemon runs.", hint="`hfpeer daemon start` starts it.")
 
 
 async def start_daemon(
@@ -148,51 +73,108 @@ async def start_daemon(
             await asyncio.to_thread(_start_detached, settings.places, command, timeout_seconds)
         except Locked:
             # Another start was faster, or the previous daemon is still ending.
-            while is_locked(settings.places.pid_file) and await find_daemon(settings) is None:
-                if time.monotonic() > deadline:
-                    raise
+            if not _is_new(settings.places.pid_file, timeout_seconds):
+                deadline = min(deadline, time.monotonic() + ENDING_SECONDS)
+            while (holder := find_holder(settings.places.pid_file)) and await find_daemon(settings) is None:
+                if time.monotonic() > deadline or (holder.is_elsewhere and holder.host):
+                    raise holder.unreachable(settings.home) from None
                 await asyncio.sleep(_POLL_SECONDS)
     return running
+
+
+def _is_new(pid_file: Path, seconds: float) -> bool:
+    """Whether the daemon that holds the home began in these last seconds, so that it may still be starting."""
+    try:
+        return abs(time.time() - pid_file.stat().st_mtime) < seconds
+    except OSError:
+        return False
 
 
 async def stop_daemon(settings: Settings, timeout_seconds: float = STOP_TIMEOUT_SECONDS) -> bool:
     """Stops the daemon and waits until it has ended; False when there was none.
 
     Asks through the control socket; a daemon that does not answer there gets SIGTERM, and one that has not ended after
-    KILL_AFTER_SECONDS gets SIGKILL. Raises DaemonError if it is still there after `timeout_seconds`.
+    KILL_AFTER_SECONDS gets SIGKILL. Raises DaemonError for a service, whose manager would start it again, for a daemon
+    on another host, and if it is still there after `timeout_seconds`.
     """
     pid_file = settings.places.pid_file
     check_own_folder(settings.places.home)
-    if not is_locked(pid_file):
+    holder = find_holder(pid_file)
+    if holder is None:
         return False
-    pid = holder_pid(pid_file)
+    if holder.service is not None and not holder.is_elsewhere:
+        raise _is_managed(holder, holder.service, "stop")
     began_at = time.monotonic()
     client = ControlClient(settings.places.control_socket)
     try:
         await client.stop()
     except HfpeerError:
-        _signal(pid, signal.SIGTERM)
+        if holder.is_elsewhere:
+            raise holder.unreachable(settings.home) from None
+        _signal(holder.pid, signal.SIGTERM)
     kill_at, deadline = began_at + KILL_AFTER_SECONDS, began_at + timeout_seconds
-    while is_locked(pid_file):
-        if time.monotonic() > kill_at and holder_pid(pid_file) == pid:
-            _signal(pid, signal.SIGKILL)
+    while now := find_holder(pid_file):
+        if time.monotonic() > kill_at and now.pid == holder.pid:
+            _signal(holder.pid, signal.SIGKILL)
             kill_at = deadline
         if time.monotonic() > deadline:
             raise DaemonError(
-                f"The daemon ({_called(pid)}) has not stopped within {timeout_seconds:g} s.",
+                f"The daemon ({holder}) has not stopped within {timeout_seconds:g} s.",
                 hint="Stop it where it runs."
-                if pid is None
-                else f"`kill -9 {pid}` ends it at once; installed files are not lost.",
-                pid=pid,
+                if holder.is_elsewhere
+                else f"`kill -9 {holder.pid}` ends it at once; installed files are not lost.",
+                pid=holder.pid,
             )
         await asyncio.sleep(_POLL_SECONDS)
     return True
 
 
 async def restart_daemon(settings: Settings, command: Sequence[str] = COMMAND) -> NodeStatus:
-    """Stops the daemon if there is one, and starts one. Raises as the two do."""
+    """Stops the daemon if there is one, and starts one. Raises as the two do.
+
+    A daemon that is a service, or was started in the foreground without a terminal, as in a container, stays the same
+    process: it reads its settings anew.
+    """
+    holder = find_holder(settings.places.pid_file)
+    if holder is not None and holder.is_in_place and not holder.is_elsewhere:
+        return await _reload(settings, holder)
     await stop_daemon(settings)
     return await start_daemon(settings, command=command)
+
+
+async def _reload(settings: Settings, holder: Holder) -> NodeStatus:
+    """Makes a daemon read its settings anew, and waits until it answers again."""
+    try:
+        before = await find_daemon(settings)
+    except VersionMismatch:
+        before = None
+    if before is None or before.version != __version__:
+        raise _is_managed(holder, holder.service, "restart")
+    began_at = time.monotonic()
+    _signal(holder.pid, signal.SIGHUP)
+    while True:
+        now = await find_daemon(settings)
+        if now is not None and now.started_at != before.started_at:
+            return now
+        if not is_locked(settings.places.pid_file):
+            raise DaemonError("The daemon ended while it read its settings anew.", hint="Its log says why.")
+        if time.monotonic() - began_at > START_TIMEOUT_SECONDS:
+            raise _not_ready(START_TIMEOUT_SECONDS)
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def _is_managed(holder: Holder, service: Service | None, verb: str) -> DaemonError:
+    if service is None:
+        return DaemonError(
+            f"The daemon ({holder}) was started in the foreground, so {verb} it where it was started.",
+            hint="In a container that is the container itself.",
+            pid=holder.pid,
+        )
+    return DaemonError(
+        f"The daemon ({holder}) is the service {service.unit}, which its service manager starts and stops.",
+        hint=service.command(verb),
+        pid=holder.pid,
+    )
 
 
 def _signal(pid: int | None, number: signal.Signals) -> None:

@@ -91,7 +91,8 @@ class Holding:
 @dataclass(frozen=True)
 class NodeStatus:
     """The state of a node. `received_bytes` counts by kind of source since the catalog was made. `notes` are sentences
-    on problems. `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty."""
+    on problems. `holder`, of a node that is no daemon: the daemon that holds the home and does not answer, in words.
+    `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty."""
 
     node_id: str
     name: str
@@ -112,6 +113,7 @@ class NodeStatus:
     transfers: tuple[str, ...] = ()
     is_daemon: bool = True
     notes: tuple[str, ...] = ()
+    holder: str = ""
     read_caches: dict[str, str] = field(default_factory=dict)
 
 

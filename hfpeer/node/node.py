@@ -323,8 +323,16 @@ class Node:
             unverified_files=totals["unverified_files"],
             transfers=(*self._adder.under_way, *(self.endpoint.files.under_way if self.endpoint else ())),
             is_daemon=self._neighbourhood is not None,
+            holder="" if self._neighbourhood is not None else self._held_by(),
             notes=tuple(self._identity.notes),
         )
+
+    def _held_by(self) -> str:
+        """The daemon that holds the home, in words; empty if there is none."""
+        from hfpeer.control.holder import find_holder  # an add does not need it
+
+        holder = find_holder(self._settings.places.pid_file)
+        return "" if holder is None else str(holder)
 
     # For the provider and the discovery
 

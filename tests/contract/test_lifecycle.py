@@ -18,20 +18,18 @@ import pytest_asyncio
 from fakes.doors import eventually
 from hfpeer.config.settings import Settings, read_settings
 from hfpeer.control.client import ControlClient
-from hfpeer.control.process import (
-    DaemonLock,
-    find_daemon,
-    holder_pid,
-    is_locked,
-    restart_daemon,
-    start_daemon,
-    stop_daemon,
-)
+from hfpeer.control.holder import DaemonLock, find_holder, is_locked
+from hfpeer.control.process import find_daemon, restart_daemon, start_daemon, stop_daemon
 from hfpeer.errors import AddressInUse, BrokenCache, DaemonError, InvalidName, Locked, NotRunning
 from hfpeer_daemon.notify import Notifier
 
 FAKE = Path(__file__).parents[1] / "fakes" / "daemon.py"
 COMMAND = (sys.executable, str(FAKE))
+
+
+def holder_pid(pid_file: Path) -> int | None:
+    holder = find_holder(pid_file)
+    return None if holder is None else holder.pid
 
 
 @pytest_asyncio.fixture

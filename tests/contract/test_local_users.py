@@ -17,7 +17,8 @@ from hfpeer.config.file import write_setting
 from hfpeer.config.paths import Places
 from hfpeer.config.settings import find_key, read_settings
 from hfpeer.control.client import ControlClient
-from hfpeer.control.process import DaemonLock, find_daemon, start_daemon
+from hfpeer.control.holder import DaemonLock
+from hfpeer.control.process import find_daemon, start_daemon
 from hfpeer.errors import BrokenCache
 from hfpeer.net.http1_blocking import run_blocking
 from hfpeer.node.identity import read_node_id

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import queue
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +43,7 @@ from hfpeer.peers.protocol.messages import CatalogMessage, NodeMessage, RefMessa
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
 from hfpeer.transfer.events import Event, Finished, OnEvent
+from hfpeer.version import __version__
 
 COMMIT = Commit("ab" * 20)
 
@@ -80,6 +82,7 @@ class MemoryNode:
     Every operation is remembered in `calls` as (name, arguments)."""
 
     def __init__(self, name: str = "memory") -> None:
+        self.started_at = time.time()
         self.name = name
         self.blobs: dict[Digest, Path] = {}
         self.sizes: dict[Digest, int] = {}
@@ -233,11 +236,11 @@ class MemoryNode:
         return NodeStatus(
             node_id="00" * 8,
             name=self.name,
-            version="0",
+            version=__version__,
             pid=os.getpid(),
             home="/home",
             cache="/cache",
-            started_at=1.0,
+            started_at=self.started_at,
             listeners=dict(self.listeners),
             upstreams={"huggingface.co": "origin"},
             peers=tuple(self.peers.values()),

@@ -13,7 +13,6 @@ from pathlib import Path
 import click
 
 from hfpeer.control.operations import NodeStatus
-from hfpeer.errors import NotRunning
 from hfpeer_cli.commands.node.status import print_status
 from hfpeer_cli.grammar import Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
@@ -68,7 +67,8 @@ def stop(invocation: Invocation) -> None:
 def restart(invocation: Invocation) -> None:
     """Stop the daemon and start it again.
 
-    It reads its settings anew. If none runs, one is started.
+    It reads its settings anew. If none runs, one is started. A service stays with its manager: the same process reads
+    its settings anew.
     """
     from hfpeer.control.process import restart_daemon
 
@@ -79,12 +79,9 @@ def restart(invocation: Invocation) -> None:
 @pass_invocation
 def status(invocation: Invocation) -> None:
     """Say whether the daemon runs; exits 9 if it does not."""
-    from hfpeer.control.process import find_daemon
+    from hfpeer.control.process import require_daemon
 
-    running = asyncio.run(find_daemon(invocation.settings))
-    if running is None:
-        raise NotRunning("No daemon runs.", hint="`hfpeer daemon start` starts it.")
-    print_status(invocation, running)
+    print_status(invocation, asyncio.run(require_daemon(invocation.settings)))
 
 
 @daemon.command("logs", examples=["hfpeer daemon logs -n 200", "hfpeer daemon logs -f"])

@@ -39,6 +39,8 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
     state = f"pid {node.pid}, up {human_time(max(0.0, now - node.started_at))}"
     if not node.is_daemon:
         state = "no daemon runs (`hfpeer daemon start` starts it)"
+    if node.holder:
+        state = f"a daemon ({node.holder}) holds this home and cannot be reached (`hfpeer daemon status` says more)"
     facts: dict[str, str | list[str]] = {
         "node": f"{node.name} ({node.node_id}), hfpeer {node.version}",
         "state": state,

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from hfpeer.control.other_daemons import other_daemon_at
-from hfpeer.errors import InvalidName, NotFound, NotRunning
+from hfpeer.errors import DaemonError, InvalidName, NotFound, NotRunning, VersionMismatch
 from hfpeer.net.address import Address
 from hfpeer_cli.grammar import FOLDER, Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
@@ -47,13 +47,14 @@ def env(invocation: Invocation, shell: str | None, lan: bool, cache: Path | None
     Run by your shell, it holds for every command that follows: hf, transformers, datasets, vLLM, llama.cpp, git.
     With --lan it is for other machines, which get public repos once `endpoint.listen` is an address of the LAN.
     """
-    address = _running_endpoint(invocation)
-    if address is None:
-        address = invocation.settings.endpoint_listen
+    found = _endpoint(invocation)
+    address = found if isinstance(found, Address) else invocation.settings.endpoint_listen
+    if isinstance(found, DaemonError):
         other = other_daemon_at(address.port)
         address = address if other is None else other.endpoint
-        said = "No daemon runs" if other is None else f"None of yours runs. {other.sentence}. For one of your own"
-        invocation.output.note(f"{said}: `hfpeer daemon start` starts it.")
+        none = "None of yours runs." if isinstance(found, NotRunning) else found.message
+        said = found.message if other is None else f"{none} {other.sentence}. For one of your own:"
+        invocation.output.note(f"{said} {found.hint}")
     if lan and cache is not None:
         raise click.UsageError("--cache is a folder of this machine, and --lan is for others.")
     variables = _for_others(invocation, address) if lan else environment(address, invocation.environ)
@@ -76,14 +77,13 @@ def run(invocation: Invocation, command: tuple[str, ...], cache: Path | None) ->
 
     Its exit code is this command's.
     """
-    address = _running_endpoint(invocation)
-    if address is None:
+    found = _endpoint(invocation)
+    if isinstance(found, DaemonError):
         other = other_daemon_at(invocation.settings.endpoint_listen.port)
-        hint = "`hfpeer daemon start` starts it."
-        raise NotRunning(
-            "No daemon of yours runs." if other else "No daemon runs.", hint=other.sentence if other else hint
-        )
-    variables = {**invocation.environ, **environment(address, invocation.environ)}
+        if other is None or not isinstance(found, NotRunning):
+            raise found
+        raise NotRunning("No daemon of yours runs.", hint=other.sentence)
+    variables = {**invocation.environ, **environment(found, invocation.environ)}
     variables |= _cache_variables(invocation, cache)
     program = shutil.which(command[0], path=variables.get("PATH"))
     if program is None:
@@ -149,12 +149,17 @@ def _for_others(invocation: Invocation, address: Address) -> dict[str, str]:
     return {"HF_ENDPOINT": urls[0]}
 
 
-def _running_endpoint(invocation: Invocation) -> Address | None:
-    """The address at which the daemon's endpoint listens; None without a daemon."""
-    from hfpeer.control.process import find_daemon
+def _endpoint(invocation: Invocation) -> Address | DaemonError:
+    """The address at which the daemon's endpoint listens, or why it cannot be asked: none runs, or it is elsewhere."""
+    from hfpeer.control.process import require_daemon
 
-    status = asyncio.run(find_daemon(invocation.settings))
-    return None if status is None else Address.parse(status.listeners["endpoint"])
+    try:
+        status = asyncio.run(require_daemon(invocation.settings))
+    except VersionMismatch:
+        raise
+    except DaemonError as error:
+        return error
+    return Address.parse(status.listeners["endpoint"])
 
 
 def _reachable(address: Address) -> Address:
