@@ -57,6 +57,10 @@ coverage-report:
     {{ bin }}/coverage combine --quiet
     {{ bin }}/coverage report --sort=miss --skip-covered
 
+# Brings the catalogs of translations up to date with the messages of the source; says how many lack a translation.
+messages:
+    {{ bin }}/python -m hfpeer_cli.language.extraction
+
 # What the documents say: links, named tests and commands, tables.
 docs:
     {{ bin }}/pytest -q tests/project/documents

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hfpeer.system.printable import printable, printable_lines
+from hfpeer_cli.language.cells import cells, padded
+from hfpeer_cli.language.chosen import translated, translated_word
 
 if TYPE_CHECKING:
     from hfpeer.transfer.events import Event
@@ -43,6 +45,7 @@ class Output:
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]], document: object) -> None:
         """Prints a result that is a table; nothing when it has no rows."""
         lines = [tuple(map(printable, row)) for row in rows]
+        headings = [translated_word(heading) for heading in headings]
         if self.is_json:
             self._document(document)
         elif lines and sys.stdout.isatty():
@@ -83,7 +86,7 @@ class Output:
         if self.is_lines:
             self._line("problem", problem)
         else:
-            click.echo(json.dumps(problem) if self.is_json else sentence, err=True)
+            click.echo(json.dumps(problem) if self.is_json else translated(sentence), err=True)
 
     def problem(self, problem: Mapping[str, Any]) -> None:
         """Prints an error and its hint on stderr, as sentences or as one line of JSON."""
@@ -93,14 +96,22 @@ class Output:
         if self.is_json:
             click.echo(json.dumps(problem, ensure_ascii=False, default=str), err=True)
             return
-        click.echo(f"{click.style('Error:', fg='red', bold=True)} {on_screen(str(problem['message']))}", err=True)
+        click.echo(
+            f"{click.style(translated_word('Error:'), fg='red', bold=True)} {on_screen(str(problem['message']))}",
+            err=True,
+        )
         if problem.get("hint"):
-            click.echo(f"{click.style('Hint:', fg='yellow', bold=True)} {on_screen(str(problem['hint']))}", err=True)
+            click.echo(
+                f"{click.style(translated_word('Hint:'), fg='yellow', bold=True)} {on_screen(str(problem['hint']))}",
+                err=True,
+            )
 
 
 def on_screen(text: str | Iterable[str]) -> str:
-    """One line, or several, as a terminal can show them."""
-    return printable(text) if isinstance(text, str) else "\n".join(map(printable, text))
+    """One line, or several, in the language of the command, as a terminal can show them."""
+    if isinstance(text, str):
+        return printable(translated(text))
+    return "\n".join(printable(translated(line)) for line in text)
 
 
 def to_json(document: object) -> str:
@@ -113,8 +124,8 @@ def _plain(value: object) -> Any:
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

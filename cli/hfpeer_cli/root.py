@@ -20,6 +20,7 @@ from hfpeer.errors import HfpeerError, InvalidName
 from hfpeer_cli.grammar import COMPLETION_VARIABLE, global_options, pass_invocation, write_epilog
 from hfpeer_cli.interrupts import EXIT_INTERRUPTED, was_interrupted
 from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.language.chosen import choose_language, translated, translated_word
 from hfpeer_cli.output import Output
 
 EXIT_OF_A_BUG = 70
@@ -103,7 +104,18 @@ def run(words: Sequence[str], invocation: Invocation | None = None) -> int:
         from click.shell_completion import shell_complete
 
         return shell_complete(root, {}, "hfpeer", COMPLETION_VARIABLE, instruction)
-    return _exit_code(list(words), invocation or Invocation())
+    invocation = invocation or Invocation()
+    _speak(choose_language(invocation.environ))
+    return _exit_code(list(words), invocation)
+
+
+def _speak(language: str) -> None:
+    """Makes help pages those of a language."""
+    click.Context.formatter_class = click.HelpFormatter
+    if language != "en":
+        from hfpeer_cli.language.help_pages import TranslatedHelp
+
+        click.Context.formatter_class = TranslatedHelp
 
 
 def _exit_code(words: list[str], invocation: Invocation) -> int:
@@ -166,8 +178,18 @@ def _answer_usage(error: click.UsageError, output: Output) -> int:
     elif isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
     else:
-        error.show()
+        _show(error)
     return error.exit_code
+
+
+def _show(error: click.UsageError) -> None:
+    """What click shows of a malformed command line, in the language of the command."""
+    if error.ctx is not None:
+        click.echo(error.ctx.get_usage(), err=True)
+        click.echo(
+            translated(f"Try '{error.ctx.command_path} {error.ctx.help_option_names[0]}' for help.") + "\n", err=True
+        )
+    click.echo(f"{translated_word('Error:')} {translated(error.format_message())}", err=True)
 
 
 def _is_reader_gone() -> bool:

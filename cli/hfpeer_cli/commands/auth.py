@@ -9,6 +9,7 @@ import click
 from hfpeer.errors import HubUnreachable
 from hfpeer_cli.grammar import Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import on_screen
 
 
 @click.group("auth", cls=Noun, no_args_is_help=True, examples=["hfpeer auth login", "hfpeer auth whoami"])
@@ -70,7 +71,7 @@ def _ask_token(endpoint: str) -> str:
     if not sys.stdin.isatty():
         token = sys.stdin.readline().strip()
     else:
-        token = str(click.prompt(f"Token of {endpoint}/settings/tokens", hide_input=True, err=True)).strip()
+        token = str(click.prompt(on_screen(f"Token of {endpoint}/settings/tokens"), hide_input=True, err=True)).strip()
     if not token:
         raise click.UsageError("No token was given: use --token, or pipe it in.")
     return token

@@ -18,7 +18,7 @@ from hfpeer_cli.commands.cache.leftovers import NOUNS
 from hfpeer_cli.commands.cache.sets import sets_beside, stay_notes
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import human_size
+from hfpeer_cli.output import human_size, on_screen
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CleanReport, Kept, Step
@@ -148,7 +148,7 @@ def clean(invocation: Invocation, request: CleanRequest, *, yes: bool) -> CleanR
             show(invocation, planned, sets_beside(invocation, request.targets, planned))
             return planned
         output.note(_lines(planned))
-        if not click.confirm(f"Remove this, {human_size(planned.freed_bytes)}?", err=True):
+        if not click.confirm(on_screen(f"Remove this, {human_size(planned.freed_bytes)}?"), err=True):
             output.note("Nothing was removed.")
             return replace(planned, steps=(), kept=())
         request = replace(request, only=tuple(step.id for step in planned.steps))

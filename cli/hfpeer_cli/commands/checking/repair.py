@@ -15,7 +15,7 @@ from hfpeer.control.operations import RepairRequest, ToldRef
 from hfpeer.errors import InvalidName
 from hfpeer.names import Commit, Revision
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import counted, human_size, human_time
+from hfpeer_cli.output import counted, human_size, human_time, on_screen
 from hfpeer_cli.progress import watching_check
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _run(invocation: Invocation, request: RepairRequest, cache: Path | None) -> 
 def _is_agreed(size_bytes: int, *, is_json: bool) -> bool:
     if is_json or not sys.stdin.isatty():
         return False
-    return click.confirm(f"The rest needs {human_size(size_bytes)} from the WAN. Fetch it?", err=True)
+    return click.confirm(on_screen(f"The rest needs {human_size(size_bytes)} from the WAN. Fetch it?"), err=True)
 
 
 def _lines(report: RepairReport) -> Iterator[str]:

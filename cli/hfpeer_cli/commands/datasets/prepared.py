@@ -13,7 +13,7 @@ import click
 from hfpeer.names import MAIN, RepoId, RepoType, Revision
 from hfpeer_cli.grammar import REVISION, Noun, RepoWord, Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import Output, counted, human_size
+from hfpeer_cli.output import Output, counted, human_size, on_screen
 from hfpeer_cli.progress import watching, watching_check
 
 if TYPE_CHECKING:
@@ -333,7 +333,7 @@ def remove_prepared(
         return
     if not yes and sys.stdin.isatty() and not output.is_json:
         output.note(planned.folders)
-        click.confirm(f"Remove {what} ({human_size(planned.freed_bytes)})?", abort=True, err=True)
+        click.confirm(on_screen(f"Remove {what} ({human_size(planned.freed_bytes)})?"), abort=True, err=True)
     removed = remove(is_dry_run=False)
     output.result(f"Removed {what}; {human_size(removed.freed_bytes)} are free again.", removed)
     output.note(f"{folder} is kept: a build is running." for folder in removed.kept)

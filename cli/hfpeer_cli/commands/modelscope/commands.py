@@ -15,6 +15,7 @@ from hfpeer_cli.commands.modelscope import site
 from hfpeer_cli.commands.modelscope.report import copy_lines, document_of, print_outcomes, report_lines
 from hfpeer_cli.grammar import FILE, REVISION, SIZE, Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import on_screen
 from hfpeer_cli.progress import watching
 
 if TYPE_CHECKING:
@@ -196,7 +197,7 @@ def _ask_token(endpoint: str) -> str:
     if not sys.stdin.isatty():
         token = sys.stdin.readline().strip()
     else:
-        token = str(click.prompt(f"Token of {endpoint}/my/myaccesstoken", hide_input=True, err=True)).strip()
+        token = str(click.prompt(on_screen(f"Token of {endpoint}/my/myaccesstoken"), hide_input=True, err=True)).strip()
     if not token:
         raise click.UsageError("No token was given: use --token, or pipe it in.")
     return token

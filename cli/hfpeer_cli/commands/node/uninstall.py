@@ -18,7 +18,7 @@ import click
 from hfpeer.errors import BrokenCache
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import human_size
+from hfpeer_cli.output import human_size, on_screen
 
 COMMIT_PATTERN = "[0-9a-f]" * 40
 OWN_PATTERNS = (
@@ -144,7 +144,7 @@ def _top(path: Path, home: Path) -> Path:
 def _is_agreed() -> bool:
     if not sys.stdin.isatty():
         raise click.UsageError("There is no terminal to ask at; give --yes to remove it.")
-    return click.confirm("Go on?", err=True)
+    return click.confirm(on_screen("Go on?"), err=True)
 
 
 def _farewell(removed: int, freed_bytes: int, left: list[str], home: Path) -> list[str]:

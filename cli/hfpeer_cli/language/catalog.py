@@ -1,0 +1,139 @@
+"""A catalog of translations, in gettext's PO format, and the translation of a finished English sentence.
+
+A message is made where it is known what went wrong, often in the daemon, whose locale is not that of the terminal. So
+messages, logs and JSON are English everywhere, and only the terminal's side translates: it finds the template that a
+sentence was made from, such as `{repo} is not in the cache.`, and fills the values into the template's translation.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from string import Formatter
+
+COUNT = "count"
+"""The name of a placeholder that takes a number only."""
+MAX_DEPTH = 4
+"""How deep translated values lie in each other: a sentence in a sentence."""
+
+_SENTENCE_END = re.compile(r"(?<=[.!?…:;]) (?=\S)")
+_COLUMNS = re.compile(r"( {2,})")
+_NUMBER = re.compile(r"[\d,.]+")
+_WIDE_END = re.compile(r"[\u3000-\u303f\uff00-\uffef]$")
+
+
+class Template:
+    """A text with named placeholders, in the syntax of `str.format`."""
+
+    def __init__(self, text: str) -> None:
+        self.literals, self.names = [""], list[str]()
+        for literal, name, _, _ in Formatter().parse(text):
+            self.literals[-1] += literal
+            if name is not None:
+                self.names.append(name)
+                self.literals.append("")
+        self.literal_length = sum(map(len, self.literals))
+
+    def values(self, text: str) -> list[str] | None:
+        """The value of each placeholder, if the text was made from this template. The shortest value first."""
+        first, last = self.literals[0], self.literals[-1]
+        end = len(text) - len(last)
+        if not (text.startswith(first) and text.endswith(last)) or end < len(first):
+            return None
+        found, position = list[str](), len(first)
+        for literal in self.literals[1:-1]:
+            index = text.find(literal, position, end)
+            if index < 0:
+                return None
+            found.append(text[position:index])
+            position = index + len(literal)
+        found.append(text[position:end])
+        is_number = (_NUMBER.fullmatch(value) for value, name in zip(found, self.names, strict=True) if name == COUNT)
+        return found if all(is_number) else None
+
+    def filled(self, values: Mapping[str, str]) -> str:
+        """The template with its values. One that is not given stays empty."""
+        names = [*(values.get(name, "") for name in self.names), ""]
+        return "".join(part for pair in zip(self.literals, names, strict=True) for part in pair)
+
+
+class Catalog:
+    """The translations into one language, by their English templates."""
+
+    def __init__(self, translations: Mapping[str, str]) -> None:
+        templates = [(Template(key), value) for key, value in translations.items() if value]
+        self._exact = {
+            template.literals[0]: Template(value).filled({}) for template, value in templates if not template.names
+        }
+        templates = [(template, value) for template, value in templates if template.names]
+        # The template with most words of its own comes first: `{a} is full.` before `{a}.`
+        templates.sort(key=lambda pair: -pair[0].literal_length)
+        self._templates = templates
+
+    def word(self, text: str) -> str:
+        """A fixed text, such as the heading of a column; unchanged if the catalog lacks it."""
+        return self._exact.get(text, text)
+
+    def text(self, text: str) -> str:
+        """One sentence or several, a line of columns, or a text for help; what the catalog lacks stays English."""
+        return self._text(text, MAX_DEPTH)
+
+    def _text(self, text: str, depth: int) -> str:
+        whole = self._whole(text, depth)
+        if whole is not None:
+            return whole
+        if _COLUMNS.search(text):
+            return "".join(self._exact.get(cell, cell) for cell in _COLUMNS.split(text))
+        return self._sentences(_SENTENCE_END.split(text), depth)
+
+    def _sentences(self, sentences: Sequence[str], depth: int) -> str:
+        translated, start = "", 0
+        while start < len(sentences):
+            for stop in range(len(sentences), start, -1):
+                found = self._whole(" ".join(sentences[start:stop]), depth) if stop - start < len(sentences) else None
+                if found is not None:
+                    break
+            else:
+                found, stop = sentences[start], start + 1
+            if translated and not _WIDE_END.search(translated):
+                translated += " "
+            translated, start = translated + found, stop
+        return translated
+
+    def _whole(self, text: str, depth: int) -> str | None:
+        found = self._exact.get(text)
+        if found is not None:
+            return found
+        if depth == 0 or " " not in text:
+            return None
+        for template, translation in self._templates:
+            values = template.values(text)
+            if values is not None:
+                named = {name: self._text(value, depth - 1) for name, value in zip(template.names, values, strict=True)}
+                return Template(translation).filled(named)
+        return None
+
+
+def read_catalog(po: str) -> dict[str, str]:
+    """The translations of a PO file, by their English text; without its header and what is fuzzy or obsolete."""
+    translations = dict[str, str]()
+    for entry in re.split(r"\n\s*\n", po):
+        if re.search(r"^#,.*\bfuzzy\b", entry, re.MULTILINE):
+            continue
+        texts = {"msgid": "", "msgstr": ""}
+        current = None
+        for line in entry.splitlines():
+            keyword, _, quoted = line.partition(" ")
+            if keyword in texts:
+                current = keyword
+            elif line.startswith('"'):
+                quoted = line
+            else:
+                continue
+            if current:
+                # PO quotes as JSON does.
+                texts[current] += json.loads(quoted)
+        if texts["msgid"]:
+            translations[texts["msgid"]] = texts["msgstr"]
+    return translations

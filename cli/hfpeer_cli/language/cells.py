@@ -1,0 +1,19 @@
+"""The cells that text takes on a terminal: characters of Chinese take two (Unicode Standard Annex 11)."""
+
+from __future__ import annotations
+
+import unicodedata
+
+
+def is_wide(character: str) -> bool:
+    return unicodedata.east_asian_width(character) in ("W", "F")
+
+
+def cells(text: str) -> int:
+    """The width of a text in cells of a terminal."""
+    return len(text) if text.isascii() else sum(2 if is_wide(character) else 1 for character in text)
+
+
+def padded(text: str, width_cells: int) -> str:
+    """The text with spaces after it, up to a width."""
+    return text + " " * (width_cells - cells(text))

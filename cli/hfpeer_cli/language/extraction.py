@@ -1,0 +1,207 @@
+"""Finds the messages of the source and brings a catalog up to date with them: `just messages`.
+
+A message is a string with a space and a letter that is no docstring, goes to no log, and names no bug of a programmer.
+Each becomes a template: `f"{repo} is not in the cache."` is `{repo} is not in the cache.`.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hfpeer_cli.language.catalog import COUNT, read_catalog
+from hfpeer_cli.language.chosen import CATALOGS
+
+PACKAGES = ("cli/hfpeer_cli", "hfpeer", "daemon/hfpeer_daemon")
+TO_OTHER_PROGRAMS = ("daemon/hfpeer_daemon/endpoint", "daemon/hfpeer_daemon/http", "daemon/hfpeer_daemon/lan")
+"""Folders whose messages go over HTTP to other programs."""
+CLICK_MODULES = ("core", "decorators", "exceptions", "formatting", "parser", "termui", "types")
+MIN_LETTERS = 6
+"""A template with fewer letters of its own, such as `{a} of {b}`, fits too much to be translated."""
+
+HEADER = """msgid ""
+msgstr ""
+"Language: {language}\\n"
+"MIME-Version: 1.0\\n"
+"Content-Type: text/plain; charset=UTF-8\\n"
+"Content-Transfer-Encoding: 8bit\\n"
+"""
+
+_LOG_CALLS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
+_LOGGERS = {"log", "_log", "logger", "logging"}
+_BUGS = {
+    "AssertionError",
+    "AttributeError",
+    "KeyError",
+    "NotImplementedError",
+    "RuntimeError",
+    "TypeError",
+    "ValueError",
+}
+_OF_PROGRAMS = {"compile", "text", "Struct", "add_argument", "execute", "executescript", "TypeVar", "NewType", "warn"}
+"""Functions whose strings are no messages: patterns, SQL, formats."""
+_WORD_CALLS = {"table", "section", "write_heading"}
+"""Functions whose strings are shown even if they are single words: headings."""
+
+
+def messages_of(source: str) -> Iterator[str]:
+    """The templates of the messages of a module."""
+    tree = ast.parse(source)
+    left_out = set[int]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            left_out.add(id(node.value))
+        elif _is_for_programs(node):
+            left_out.update(id(inner) for inner in ast.walk(node))
+        elif isinstance(node, ast.FormattedValue) and node.format_spec is not None:
+            left_out.update(id(inner) for inner in ast.walk(node.format_spec))
+    parts = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and _is_command(node):
+            yield from _paragraphs(ast.get_docstring(node) or "")
+        elif isinstance(node, ast.Call) and _name_of(node.func) in _WORD_CALLS:
+            yield from _headings(node)
+        elif isinstance(node, ast.Call) and _name_of(node.func) == "counted" and len(node.args) == 2:
+            noun = node.args[1]
+            if isinstance(noun, ast.Constant) and isinstance(noun.value, str):
+                yield from (f"{{{COUNT}}} {noun.value}", f"{{{COUNT}}} {noun.value}s")
+        elif id(node) not in left_out | parts:
+            template = _template(node)
+            if template is not None and _is_message(template):
+                yield template
+
+
+def _is_for_programs(node: ast.AST) -> bool:
+    if isinstance(node, ast.Raise):
+        raised = node.exc.func if isinstance(node.exc, ast.Call) else node.exc
+        return raised is not None and _name_of(raised) in _BUGS
+    if isinstance(node, ast.Assert):
+        return True
+    if not isinstance(node, ast.Call):
+        return False
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _LOG_CALLS:
+        return _name_of(node.func.value) in _LOGGERS
+    return _name_of(node.func) in _OF_PROGRAMS
+
+
+def _name_of(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def _is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    calls = (each.func if isinstance(each, ast.Call) else each for each in function.decorator_list)
+    return any(_name_of(call) in {"command", "group"} for call in calls)
+
+
+def _headings(call: ast.Call) -> Iterator[str]:
+    for node in ast.walk(call):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search("[A-Za-z]{2}", node.value):
+            yield escaped(node.value)
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    for paragraph in re.split(r"\n\s*\n", text.replace("\b", "")):
+        if paragraph.strip():
+            yield escaped(" ".join(paragraph.split()))
+
+
+def escaped(text: str) -> str:
+    """A fixed text as a template."""
+    return text.replace("{", "{{").replace("}", "}}")
+
+
+def _template(node: ast.AST) -> str | None:
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return escaped(node.value)
+    if not isinstance(node, ast.JoinedStr):
+        return None
+    template, names, was_value = "", list[str](), False
+    for part in node.values:
+        if isinstance(part, ast.Constant):
+            template += escaped(str(part.value))
+            was_value = False
+        elif isinstance(part, ast.FormattedValue) and not was_value:
+            # Where two values touch, the text does not say where the first one ends: they are one.
+            names.append(_placeholder(part.value, names))
+            template += f"{{{names[-1]}}}"
+            was_value = True
+    return template
+
+
+def _placeholder(value: ast.expr, taken: Iterable[str]) -> str:
+    name = re.sub(r"\W+", "_", ast.unparse(value)).strip("_")[:32] or "value"
+    name = f"value_{name}" if name == COUNT or name[0].isdigit() else name
+    number, unique = 1, name
+    while unique in taken:
+        number += 1
+        unique = f"{name}_{number}"
+    return unique
+
+
+def _is_message(template: str) -> bool:
+    own = re.sub(r"{[^{}]*}", "", template)
+    if "\n" in own.strip("\n") or not re.search(r"[A-Za-z]{2}", own) or " " not in template.strip():
+        return False
+    return "{" not in template or len(re.findall("[A-Za-z]", own)) >= MIN_LETTERS
+
+
+def messages_of_click() -> Iterator[str]:
+    """The messages of click, which it marks with gettext's `_` and `ngettext`."""
+    import click
+
+    folder = Path(click.__file__).parent
+    for module in CLICK_MODULES:
+        for node in ast.walk(ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and _name_of(node.func) in {"_", "ngettext"}:
+                for argument in node.args:
+                    if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
+                        yield from _paragraphs(argument.value) if "{" not in argument.value else [argument.value]
+
+
+def all_messages(root: Path) -> dict[str, list[str]]:
+    """The template of each message, in the order of the source, with the files that have it."""
+    found = dict[str, list[str]]()
+    for package in PACKAGES:
+        for file in sorted((root / package).rglob("*.py")):
+            name = str(file.relative_to(root))
+            if name.startswith(TO_OTHER_PROGRAMS):
+                continue
+            for message in messages_of(file.read_text(encoding="utf-8")):
+                if name not in found.setdefault(message, []):
+                    found[message].append(name)
+    for message in messages_of_click():
+        found.setdefault(message, []).append("click")
+    return found
+
+
+def update(root: Path, catalog: Path) -> tuple[int, int]:
+    """Brings a catalog up to date: new messages without a translation, none of messages that are gone. Gives the counts
+    of messages and of those without a translation."""
+    before = read_catalog(catalog.read_text(encoding="utf-8")) if catalog.exists() else {}
+    messages = all_messages(root)
+    entries = [HEADER.format(language=catalog.stem)]
+    for message, files in messages.items():
+        entries.append(f"#: {' '.join(files)}\nmsgid {_quoted(message)}\nmsgstr {_quoted(before.get(message, ''))}\n")
+    catalog.write_text("\n".join(entries), encoding="utf-8")
+    return len(messages), sum(not before.get(message) for message in messages)
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def main() -> int:
+    """Updates the catalogs; the exit code is 1 where a message has no translation."""
+    root = CATALOGS.parents[2]
+    counts = [update(root, catalog) for catalog in sorted(CATALOGS.glob("*.po"))]
+    for messages, untranslated in counts:
+        print(f"{messages} messages, {untranslated} without a translation")
+    return int(any(untranslated for _, untranslated in counts))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
