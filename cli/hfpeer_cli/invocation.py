@@ -6,8 +6,8 @@ Settings are read here, once, and only by commands that need them.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ from hfpeer_cli.output import Output
 if TYPE_CHECKING:
     from hfpeer.config.settings import Settings
     from hfpeer.control.operations import Operations
+    from hfpeer.errors import HfpeerError
 
 T = TypeVar("T")
 SessionOpener: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Operations]]"
@@ -26,15 +27,18 @@ SessionOpener: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Ope
 @dataclass
 class Invocation:
     """One run of `hfpeer`. Tests hand in `environ`, and `open_session` in place of the daemon or the node in this
-    process. `when_interrupted` is the line printed after Ctrl-C.
+    process. `when_interrupted` is the line printed after Ctrl-C. `documents` collects the results of work on
+    several repos.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     open_session: SessionOpener | None = None
     is_json: bool = False
     is_lines: bool = False
+    is_quiet: bool = False
     log_level: str | None = None
     when_interrupted: str = "Interrupted."
+    documents: list[object] | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -52,7 +56,17 @@ class Invocation:
 
     @property
     def output(self) -> Output:
-        return Output(is_json=self.is_json, is_lines=self.is_lines)
+        return Output(self.is_json, self.is_lines, self.is_quiet, self.documents)
+
+    @contextmanager
+    def output_of_several(self) -> Iterator[None]:
+        """Inside, results as JSON are collected; at the end they are printed as one array."""
+        if self.is_json and not self.is_lines:
+            self.documents = []
+        yield
+        documents, self.documents = self.documents, None
+        if documents is not None:
+            self.output.result("", documents)
 
     def run(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
         """Runs `work` on the daemon if it answers, else on a node in this process, and returns its result.
@@ -83,6 +97,20 @@ class Invocation:
                 return await work(node)
 
         return asyncio.run(within_a_session())
+
+    def complain(self, error: HfpeerError, **facts: str) -> None:
+        """Prints an error with its hint; if something belongs to another user, also where that user's daemon answers.
+        Among the results of several repos it stands as `problem` beside `facts`."""
+        hint, owner = error.hint, error.facts.get("owner_uid")
+        if owner is not None:
+            from hfpeer.control.other_daemons import daemon_of
+
+            daemon = daemon_of(owner)
+            hint = hint if daemon is None else f"{daemon.sentence} {hint}"
+        problem = {**error.to_problem(), "hint": hint}
+        self.output.problem(problem)
+        if self.documents is not None:
+            self.documents.append({**facts, "problem": problem})
 
     def _run_here(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
         import asyncio

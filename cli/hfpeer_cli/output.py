@@ -9,6 +9,7 @@ one string is one line.
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
@@ -30,10 +31,13 @@ _one_line = Lock()
 
 @dataclass(frozen=True)
 class Output:
-    """The two streams of one command. `is_lines` is `--json-lines`, and goes with `is_json`."""
+    """The two streams of one command. `is_lines` is `--json-lines`, and goes with `is_json`. `is_quiet`: the result
+    alone, of a table the names. Documents go into `documents` instead of stdout, if it is a list."""
 
     is_json: bool
     is_lines: bool = False
+    is_quiet: bool = False
+    documents: list[object] | None = None
 
     def result(self, text: str | Iterable[str], document: object) -> None:
         """Prints the result: `document` with `--json`, else `text`, one line or several."""
@@ -42,21 +46,26 @@ class Output:
         else:
             click.echo(on_screen(text))
 
-    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]], document: object) -> None:
-        """Prints a result that is a table; nothing when it has no rows."""
+    def table(
+        self, headings: Sequence[str], rows: Iterable[Sequence[str]], document: object, *, names: int = 0
+    ) -> None:
+        """Prints a result that is a table; nothing when it has no rows. `names` is the column that names a row."""
         lines = [tuple(map(printable, row)) for row in rows]
         headings = [translated_word(heading) for heading in headings]
         if self.is_json:
             self._document(document)
+        elif self.is_quiet:
+            click.echo("".join(f"{line}\n" for line in dict.fromkeys(row[names] for row in lines)), nl=False)
         elif lines and sys.stdout.isatty():
             _print_fitted(headings, lines)
         elif lines:
             click.echo("\n".join(_aligned([tuple(headings), *lines])))
 
     def note(self, text: str | Iterable[str]) -> None:
-        """Prints something beside the result, in one line or several; nothing with `--json`."""
-        if not self.is_json:
-            click.echo(on_screen(text), err=True)
+        """Prints something beside the result, in one line or several; nothing with `--json` or `--quiet`."""
+        shown = "" if self.is_json or self.is_quiet else on_screen(text)
+        if shown:
+            click.echo(shown, err=True)
 
     def event(self, event: Event) -> None:
         """Prints an event, with `--json-lines` only. Thread-safe."""
@@ -64,7 +73,9 @@ class Output:
             self._write(event.to_json())
 
     def _document(self, document: object) -> None:
-        if self.is_lines:
+        if self.documents is not None:
+            self.documents.append(document)
+        elif self.is_lines:
             self._line("result", document)
         else:
             click.echo(to_json(document))
@@ -160,3 +171,8 @@ def human_time(seconds: float) -> str:
 def counted(number: int, noun: str) -> str:
     """`1 file`, `2 files`."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts `node-2` before `node-10`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]+)", name.lower())]

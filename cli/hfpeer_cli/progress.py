@@ -44,7 +44,7 @@ def watching(output: Output, *, names_revision: bool) -> Iterator[OnEvent]:
     if output.is_lines:
         yield output.event
         return
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or output.is_quiet:
         yield _Reporter(say, names_revision=names_revision)
         return
     with _Bars() as bars:
@@ -57,7 +57,7 @@ def watching_check(output: Output) -> Iterator[OnEvent]:
     if output.is_lines:
         yield output.event
         return
-    if not sys.stderr.isatty() or output.is_json:
+    if not sys.stderr.isatty() or output.is_json or output.is_quiet:
         yield lambda event: None
         return
     with _Bars() as bars:

@@ -17,7 +17,16 @@ import click
 
 import hfpeer
 from hfpeer.errors import HfpeerError, InvalidName
-from hfpeer_cli.grammar import COMPLETION_VARIABLE, global_options, pass_invocation, write_epilog
+from hfpeer_cli.grammar.verbs import (
+    ALIASES,
+    COMPLETION_VARIABLE,
+    global_options,
+    no_such_option,
+    pass_invocation,
+    refuse_unknown,
+    write_examples,
+    write_exit_codes,
+)
 from hfpeer_cli.interrupts import EXIT_INTERRUPTED, was_interrupted
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.language.chosen import choose_language, translated, translated_word
@@ -27,8 +36,12 @@ EXIT_OF_A_BUG = 70
 EXIT_BROKEN_PIPE = 141
 
 NOUNS: dict[str, tuple[str, str]] = {
-    "model": ("repos.nouns:model", "Models: add them, list, remove, find at peers, publish."),
-    "dataset": ("repos.nouns:dataset", "The same for datasets."),
+    "add": ("repos.nouns:add", "Bring repos into the cache; a model if nothing else is said."),
+    "ls": ("repos.nouns:ls", "List the repos in the cache."),
+    "rm": ("repos.nouns:rm", "Take repos out of the cache."),
+    "search": ("repos.nouns:search", "Find peers that have a repo."),
+    "model": ("repos.nouns:model", "Models: add, ls, rm, search, publish, share."),
+    "dataset": ("repos.nouns:dataset", "The same for datasets; also prepare and convert them."),
     "space": ("repos.nouns:space", "The same for spaces."),
     "cache": ("cache.noun:cache", "All that lies in the cache: list it, its space, remove what is old."),
     "daemon": ("node.daemon:daemon", "The node that runs in the background: start, stop, logs."),
@@ -47,10 +60,19 @@ NOUNS: dict[str, tuple[str, str]] = {
     "modelscope": ("modelscope.commands:modelscope", "ModelScope: log in, push repos there, compare them."),
     "adopt": ("moving.adopt:adopt", "Use the files that other tools keep on this machine, instead of fetching them."),
     "status": ("node.status:status", "What this node is, holds and does."),
-    "completion": ("shell.completion:completion", "Completion of commands and repos for your shell."),
+    "completion": ("shell.completion:completion", "Completion of commands and names for your shell."),
     "uninstall": ("node.uninstall:uninstall", "Stop the daemon and remove what is hfpeer's own."),
+    "help": ("manual.help:help_", "The help of a command or of a topic."),
 }
 """The first word after `hfpeer`: where it is defined, and its line in the help."""
+HIDDEN = {"version": "manual.help:version"}
+"""Commands that the help does not list."""
+PLURALS = {"models": "model", "datasets": "dataset", "spaces": "space", "peers": "peer"}
+"""Words that are taken for a noun; alone they list what there is of it."""
+OTHER_WORDS = {"config": "conf", "settings": "conf", "doctor": "status", "info": "status"}
+"""Words of other programs, and the commands that they may mean."""
+VERB_NOUNS = ("daemon", "auth", "cache", "peer", "model", "conf")
+"""Nouns among whose verbs an unknown first word is looked for."""
 
 
 class Root(click.Group):
@@ -60,26 +82,54 @@ class Root(click.Group):
         return list(NOUNS)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in NOUNS:
+        name = ALIASES.get(name, PLURALS.get(name, name))
+        place = NOUNS[name][0] if name in NOUNS else HIDDEN.get(name)
+        if place is None:
             return None
-        module, _, attribute = NOUNS[name][0].partition(":")
+        module, _, attribute = place.partition(":")
         command = getattr(import_module(f"hfpeer_cli.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
         return command
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            raise no_such_option(error, self.get_params(ctx)) from None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] in PLURALS and not any(word in ("-h", "--help") or word[:1] != "-" for word in args[1:]):
+            args = [args[0], "ls", *args[1:]]
+        refuse_unknown(self, ctx, args, self._meant(ctx, args[0]))
+        _, command, rest = super().resolve_command(ctx, args)
+        return command.name if command else None, command, rest
+
+    def _meant(self, ctx: click.Context, word: str) -> list[str]:
+        """The commands that an unknown first word may mean: it is a verb of theirs, or a word of other programs."""
+        if word in OTHER_WORDS:
+            return [OTHER_WORDS[word]]
+        if self.get_command(ctx, word) is not None:
+            return []
+        nouns = ((noun, self.get_command(ctx, noun)) for noun in VERB_NOUNS)
+        return [f"{name} {word}" for name, noun in nouns if isinstance(noun, click.Group) and word in noun.commands][:3]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
             formatter.write_dl([(name, summary) for name, (_, summary) in NOUNS.items()])
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        write_epilog(
+        write_examples(
             formatter,
             [
                 "hfpeer daemon start",
-                "hfpeer model add -r sentence-transformers/all-MiniLM-L6-v2",
+                "hfpeer add sentence-transformers/all-MiniLM-L6-v2",
+                "hfpeer add datasets/rajpurkar/squad Qwen/Qwen3-0.6B@main",
                 "hfpeer --json status",
             ],
         )
+        write_exit_codes(formatter)
 
 
 @click.group(
@@ -87,7 +137,7 @@ class Root(click.Group):
     params=global_options(is_hidden=False),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80},
 )
-@click.version_option(hfpeer.__version__, prog_name="hfpeer")
+@click.version_option(hfpeer.__version__, "-V", "--version", prog_name="hfpeer")
 @pass_invocation
 def root(invocation: Invocation) -> None:
     """All the Hugging Face caches of a LAN as one.
@@ -125,9 +175,11 @@ def _exit_code(words: list[str], invocation: Invocation) -> int:
     except click.exceptions.Exit as end:
         return end.exit_code
     except click.UsageError as error:
-        return _answer_usage(error, _output(words))
+        _note_json(words, invocation)
+        return _answer_usage(error, invocation.output)
     except HfpeerError as error:
-        _output(words).problem({**error.to_problem(), "hint": _hint(error)})
+        _note_json(words, invocation)
+        invocation.complain(error)
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
         return _interrupted(words, invocation)
@@ -144,19 +196,9 @@ def _exit_code(words: list[str], invocation: Invocation) -> int:
 
 
 def _interrupted(words: Sequence[str], invocation: Invocation) -> int:
-    _output(words).interrupted(invocation.when_interrupted)
+    _note_json(words, invocation)
+    invocation.output.interrupted(invocation.when_interrupted)
     return EXIT_INTERRUPTED
-
-
-def _hint(error: HfpeerError) -> str | None:
-    """The hint of an error; if something belongs to another user, also where that user's daemon answers."""
-    owner = error.facts.get("owner_uid")
-    if owner is None:
-        return error.hint
-    from hfpeer.control.other_daemons import daemon_of
-
-    daemon = daemon_of(owner)
-    return error.hint if daemon is None else f"{daemon.sentence} {error.hint}"
 
 
 def _obey(words: list[str], invocation: Invocation) -> None:
@@ -165,10 +207,11 @@ def _obey(words: list[str], invocation: Invocation) -> None:
     sys.stdout.flush()
 
 
-def _output(words: Sequence[str]) -> Output:
-    """The streams for a problem. The parser may have stopped at a malformed word before it came to `--json`."""
-    is_lines = "--json-lines" in words
-    return Output(is_json=is_lines or "--json" in words, is_lines=is_lines)
+def _note_json(words: Sequence[str], invocation: Invocation) -> None:
+    """Looks for `--json` itself: the parser may have stopped at a malformed word before it."""
+    ours = words[: words.index("--")] if "--" in words else words
+    invocation.is_lines = invocation.is_lines or "--json-lines" in ours
+    invocation.is_json = invocation.is_json or invocation.is_lines or "--json" in ours
 
 
 def _answer_usage(error: click.UsageError, output: Output) -> int:

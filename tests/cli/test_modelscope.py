@@ -183,8 +183,8 @@ def test_a_repo_that_is_not_public_needs_a_word_and_becomes_private(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("push",), "Name the repo of the Hub with -r"),
-        (("push", "-r", "acme/tiny"), "Name the repo of the Hub with -r"),
+        (("push",), "Name the repo of the Hub, REPO"),
+        (("push", "-r", "acme/tiny"), "Name the repo of the Hub, REPO"),
         (("push", "-r", "acme/tiny", "--to", "tiny"), "is not the name of a repo at ModelScope"),
         (("push", "-r", "acme/tiny", "--to", "a/b", "--branch", "../x"), "is not a branch"),
         (("push", "-r", "acme/tiny", "--to", "a/b", "--jobs", "2"), "--jobs is for --list"),
@@ -193,7 +193,7 @@ def test_a_repo_that_is_not_public_needs_a_word_and_becomes_private(
         (("push", "--list", "-", "--to", "a/b"), "--list names many"),
         (("push", "-r", "acme/tiny", "--to", "a/b", "--min-size", "lots"), "lots"),
         (("push", "-r", "acme/tiny", "--to", "a/b", "--type", "space"), "space"),
-        (("verify", "-r", "acme/tiny"), "Name the repo of the Hub with -r"),
+        (("verify", "-r", "acme/tiny"), "Name the repo of the Hub, REPO"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_nothing_is_asked(

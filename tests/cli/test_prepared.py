@@ -166,12 +166,12 @@ def test_quick_verify_opens_no_arrow_file(real: Run, environ: dict[str, str]) ->
     [
         (("ls", "--prepared", "-r", "a/b", "-v", "main"), "--revision does not go with --prepared"),
         (("rm", "-r", "a/b", "--leftovers"), "give --prepared too"),
-        (("rm",), "Missing option '-r'"),
-        (("rm", "--prepared"), "Missing option '-r'"),
-        (("rm", "--prepared", "--leftovers", "--config", "en"), "need -r"),
-        (("rm", "--prepared", "-r", "a/b", "-f", "x"), "--files does not go with --prepared"),
+        (("rm",), "Missing argument 'REPO'"),
+        (("rm", "--prepared"), "Missing argument 'REPO'"),
+        (("rm", "--prepared", "--leftovers", "--config", "en"), "needs a REPO"),
+        (("rm", "--prepared", "-r", "a/b", "-f", "x"), "--file does not go with --prepared"),
         (("verify",), "Give --prepared"),
-        (("verify", "--prepared", "--config", "en"), "need -r"),
+        (("verify", "--prepared", "--config", "en"), "needs a REPO"),
     ],
 )
 def test_a_mistake_is_a_sentence(real: Run, words: tuple[str, ...], said: str) -> None:

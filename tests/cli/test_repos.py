@@ -141,11 +141,11 @@ def test_local_only_and_no_peers_exclude_each_other(hfpeer: Run, node: StubNode)
 
 
 def test_ls_lists_the_repos_of_its_type_only(hfpeer: Run, node: StubNode) -> None:
-    node.cached = [TINY, replace(TINY, repo="datasets/acme/rows", type="dataset")]
+    node.cached = [TINY, replace(TINY, repo="acme/rows", type="dataset")]
     ran = hfpeer("model", "ls")
     assert "acme/tiny" in ran.out
     assert "acme/rows" not in ran.out
-    assert [revision["repo"] for revision in hfpeer("dataset", "ls", "--json").document] == ["datasets/acme/rows"]
+    assert [revision["repo"] for revision in hfpeer("dataset", "ls", "--json").document] == ["acme/rows"]
 
 
 def test_ls_of_an_empty_cache_says_so_on_stderr(hfpeer: Run, node: StubNode) -> None:
@@ -168,7 +168,7 @@ def test_ls_says_why_a_repo_is_not_shared(hfpeer: Run, node: StubNode) -> None:
     node.cached = [replace(TINY, visibility="gated", is_shared=False)]
     assert "no, gated" in hfpeer("model", "ls").out
     node.cached = [replace(TINY, is_shared=False)]
-    assert "no, by you" in hfpeer("model", "ls").out
+    assert "no (forced)" in hfpeer("model", "ls").out
 
 
 def test_rm_says_what_became_free(hfpeer: Run, node: StubNode) -> None:
@@ -186,10 +186,12 @@ def test_search_names_the_peers_that_have_it(hfpeer: Run, node: StubNode) -> Non
     assert "pegasus" in hfpeer("model", "search", "-r", "acme/tiny").out
 
 
-def test_a_search_that_finds_nothing_says_so_and_is_no_failure(hfpeer: Run) -> None:
+def test_a_search_that_finds_nothing_says_whom_it_asked(hfpeer: Run, node: StubNode) -> None:
     ran = hfpeer("model", "search", "-r", "acme/tiny", "-v", "v9")
-    assert (ran.code, ran.out) == (0, "")
-    assert "No peer that answers has acme/tiny at v9" in ran.err
+    assert (ran.code, ran.out) == (4, "")
+    assert "None of 1 peer has acme/tiny at v9." in ran.err
+    node.picture = replace(node.picture, is_daemon=False, peers=())
+    assert "No peer was asked for acme/tiny: no daemon runs." in hfpeer("model", "search", "acme/tiny").err
 
 
 def test_publish_prints_the_commit_and_how_to_add_it_elsewhere(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:

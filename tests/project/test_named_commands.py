@@ -79,7 +79,7 @@ def named_commands(root: Path) -> Iterator[tuple[str, bool, list[str]]]:
 
 @pytest.mark.parametrize(
     ("is_quoted", "text"),
-    [(True, "share"), (True, "model remove"), (False, "share it"), (False, "conf set no.such VALUE"), (True, "env -x")],
+    [(True, "share"), (True, "model erase"), (False, "share it"), (False, "conf set no.such VALUE"), (True, "env -x")],
 )
 def test_a_command_that_does_not_exist_is_found(is_quoted: bool, text: str) -> None:
     assert problem(is_quoted, text.split()) is not None

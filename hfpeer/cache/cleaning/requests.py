@@ -7,14 +7,15 @@ with `@REV`; `hf://datasets/ns/name/file`; and the first digits of a commit or o
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from hfpeer.cache.cleaning.facts import PruneRules
 from hfpeer.errors import InvalidName
 from hfpeer.names import FilePath, RepoId, RepoType, Revision
+from hfpeer.repo_words import NamedRepo, parse_repo_word
 
 _HEX = re.compile(r"(?:sha256:|git-sha1:)?([0-9a-f]{6,64})")
-_URI = "hf://"
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,10 @@ class CleanRequest:
     only: tuple[str, ...] | None = None
 
 
-def parse_target(word: str, type: RepoType | str = RepoType.MODEL) -> Target:
-    """Reads a word; `type` is that of a repo without a prefix. Raises InvalidName."""
-    if word.startswith(_URI):
-        return _parse_uri(word)
+def parse_target(word: str, type: RepoType | str = RepoType.MODEL, hubs: Iterable[str] = ()) -> Target:
+    """Reads a word; `type` is that of a repo without a prefix, `hubs` as in `parse_repo_word`. Raises InvalidName."""
+    if "://" in word:
+        return target_of(word, parse_repo_word(word, hubs=hubs))
     found = _HEX.fullmatch(word)
     hex = found[1] if found is not None else ""
     name, _, revision = word.partition("@")
@@ -84,25 +85,8 @@ def _parsed(name: str, type: RepoType) -> list[RepoId]:
         return []
 
 
-def _parse_uri(word: str) -> Target:
-    """`hf://[TYPE/]ID[@REV][/PATH]`. Source: huggingface_hub `parse_hf_uri`."""
-    rest = word.removeprefix(_URI)
-    type = RepoType.MODEL
-    for kind in RepoType:
-        for prefix in (f"{kind.plural}/", f"{kind.value}/"):
-            if rest.startswith(prefix):
-                type, rest = kind, rest.removeprefix(prefix)
-                break
-    namespace, _, rest = rest.partition("/")
-    if "@" in namespace or not rest:
-        name, _, path = namespace, "", rest
-    else:
-        last, _, path = rest.partition("/")
-        name = f"{namespace}/{last}"
-    name, _, revision = name.partition("@")
-    return Target(
-        word,
-        (RepoId.parse(name, type),),
-        Revision.parse(revision.replace("%2F", "/")) if revision else None,
-        (FilePath.parse(path),) if path else (),
-    )
+def target_of(word: str, named: NamedRepo, files: Sequence[FilePath] = ()) -> Target:
+    """What a word names that was read by `parse_repo_word`. Raises InvalidName for a folder of a repo."""
+    if named.folder is not None:
+        raise InvalidName(f"{word!r} names a folder, and files are removed one by one.", hint="Name files.", word=word)
+    return Target(word, (named.repo,), named.revision, (*files, *filter(None, [named.file])))

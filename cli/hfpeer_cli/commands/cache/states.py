@@ -14,6 +14,6 @@ STATES = {True: "complete", False: "partial", None: "unlisted"}
 def sharing(cached: CachedRevision) -> str:
     """Whether peers may have it, and why: because of its visibility, or by an override of the owner."""
     if cached.visibility in ("public", "given", "published"):
-        why = {"given": "yes, given openly", "published": "yes, by you"}
-        return why.get(cached.visibility, "yes") if cached.is_shared else "no, by you"
-    return "yes, by you" if cached.is_shared else f"no, {cached.visibility}"
+        why = {"given": "yes, given openly", "published": "yes, published"}
+        return why.get(cached.visibility, "yes") if cached.is_shared else "no (forced)"
+    return "yes (forced)" if cached.is_shared else f"no, {cached.visibility}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ import click
 from hfpeer.control.operations import RepairRequest, ToldRef, VerifyRequest
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId, RepoType
+from hfpeer.repo_words import NamedRepo
 from hfpeer_cli.commands.checking.repair import MAX_WAN_BYTES, looked_at, parse_ref, repair
-from hfpeer_cli.grammar import Verb, Word, pass_invocation, type_option
+from hfpeer_cli.grammar import Verb, Word, pass_invocation, takes_repos, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 from hfpeer_cli.progress import watching_check
@@ -43,7 +44,7 @@ GRADES = {
         "hfpeer verify --prepared",
     ],
 )
-@click.argument("repos", nargs=-1, metavar="[REPO]...")
+@takes_repos(None, is_needed=False, has_revision=False)
 @click.option("--quick", is_flag=True, help="Names, links and sizes only; hash nothing.")
 @click.option("--again", is_flag=True, help="Hash also what was hashed before and has not changed since.")
 @click.option(
@@ -76,7 +77,7 @@ GRADES = {
 def verify(
     invocation: Invocation,
     ctx: click.Context,
-    repos: tuple[str, ...],
+    repos: tuple[NamedRepo, ...],
     quick: bool,
     again: bool,
     cache: Path | None,
@@ -101,9 +102,9 @@ def verify(
             )
         from hfpeer_cli.commands.datasets.prepared import verify_prepared
 
-        of_datasets = tuple(_repo(word, RepoType.DATASET.value) for word in repos)
+        of_datasets = tuple(replace(named.repo, type=RepoType.DATASET) for named in repos)
         ctx.exit(verify_prepared(invocation, of_datasets, quick=quick))
-    wanted = tuple(_repo(word, type_) for word in repos)
+    wanted = tuple(named.repo for named in repos)
     folder = None if cache is None or _is_same(cache, invocation.settings.cache) else cache
     if repairs:
         if refs and len(wanted) != 1:
@@ -129,14 +130,6 @@ def _verify(invocation: Invocation, ctx: click.Context, request: VerifyRequest, 
     if not output.is_json:
         output.note(_summary(report, cache))
     ctx.exit(report.exit_code)
-
-
-def _repo(word: str, type_: str) -> RepoId:
-    """A repo as `hfpeer` prints it: `ns/name`, `datasets/ns/name`, `spaces/ns/name`."""
-    for kind in RepoType:
-        if word.startswith(f"{kind.plural}/"):
-            return RepoId.from_api_path(word)
-    return RepoId.parse(word, type_)
 
 
 def _is_same(one: Path, other: Path) -> bool:

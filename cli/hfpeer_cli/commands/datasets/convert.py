@@ -11,7 +11,8 @@ from click.core import ParameterSource
 
 from hfpeer.errors import InvalidName
 from hfpeer.names import MAIN, RepoId, RepoType, Revision
-from hfpeer_cli.grammar import FOLDER, REVISION, RepoWord, Verb, Word, pass_invocation
+from hfpeer.repo_words import NamedRepo
+from hfpeer_cli.grammar import FOLDER, Verb, Word, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
 from hfpeer_cli.progress import watching
@@ -54,15 +55,14 @@ def _pair(text: str) -> tuple[str, str]:
     "convert",
     cls=Verb,
     examples=[
-        "hfpeer dataset convert -r rajpurkar/squad -o data/squad",
-        "hfpeer dataset convert -r rajpurkar/squad -s 'train[:1000]' -o squad --single",
-        "hfpeer dataset convert -r lmms-lab/MMBench_EN -s dev --max-samples 200 -o data",
-        "hfpeer dataset convert -r rajpurkar/squad -o data/squad --part 0/8",
+        "hfpeer dataset convert rajpurkar/squad -o data/squad",
+        "hfpeer dataset convert rajpurkar/squad -s 'train[:1000]' -o squad --single",
+        "hfpeer dataset convert lmms-lab/MMBench_EN -s dev --max-samples 200 -o data",
+        "hfpeer dataset convert rajpurkar/squad -o data/squad --part 0/8",
         "hfpeer dataset convert --recipe recipe.yaml --mode fast_dev",
     ],
 )
-@click.option("-r", "--repo", type=RepoWord(RepoType.DATASET), metavar="REPO", help="NAME or ORG/NAME.")
-@click.option("-v", "--revision", type=REVISION, metavar="REV", help="A branch, a tag, refs/pr/N or a commit id.")
+@takes_repos(RepoType.DATASET, is_needed=False, is_single=True)
 @click.option("-c", "--config", default="", metavar="NAME", help="The config of the dataset.")
 @click.option(
     "-s", "--split", "splits", multiple=True, metavar="SPLIT", help="train, 'train[:1000]', 'dev=train[90%:]', a+b."
@@ -113,7 +113,7 @@ def _pair(text: str) -> tuple[str, str]:
 @click.option("--trust-peers", is_flag=True, help="Take a manifest without proof from a peer.")
 @click.pass_context
 @pass_invocation
-def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, **words: Any) -> None:
+def convert(invocation: Invocation, ctx: click.Context, /, repo: NamedRepo | None, **words: Any) -> None:
     """Convert a dataset to files that trainers read.
 
     Brings the files of the commit that are needed, one after the other, and converts what has come. Memory stays small
@@ -125,10 +125,11 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, 
     if words["recipe"] is not None:
         ctx.exit(_by_recipe(invocation, ctx, repo, words))
     if repo is None or words["output"] is None:
-        raise click.UsageError("Give -r and -o: which dataset, and into which folder? Or a --recipe.")
+        raise click.UsageError("Give REPO and -o: which dataset, and into which folder? Or a --recipe.")
+    words["revision"] = repo.revision
     if words["mode"]:
         raise click.UsageError("--mode is one of a --recipe.")
-    request = _request(invocation, repo, words)
+    request = _request(invocation, repo.repo, words)
     invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
     output = invocation.output
     with watching(output, names_revision=words["revision"] is not None) as on_event:
@@ -146,7 +147,7 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: RepoId | None, 
         ctx.exit(EXIT_MISSING)
 
 
-def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, words: dict[str, Any]) -> int:
+def _by_recipe(invocation: Invocation, ctx: click.Context, repo: NamedRepo | None, words: dict[str, Any]) -> int:
     """Makes all that a recipe says, prints it, and returns the exit code."""
     from hfpeer.conversion.recipe import read_recipe
     from hfpeer.node.operations.conversion.recipes import convert_recipe
@@ -154,7 +155,7 @@ def _by_recipe(invocation: Invocation, ctx: click.Context, repo: RepoId | None, 
     taken = {"recipe", "mode", "output", "jobs", "share", "restart", "image_roots", "python", "scheduler"}
     taken |= {"local_only", "no_peers", "trust_peers"}
     given = [name for name in words if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE]
-    strange = [name for name in given if name not in taken] + (["repo"] if repo is not None else [])
+    strange = [name for name in given if name not in taken] + (["named"] if repo is not None else [])
     if strange:
         options = {parameter.name: parameter.opts[-1] for parameter in ctx.command.params}
         raise click.UsageError(f"{options[strange[0]]} does not go with --recipe, which says all of that.")

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
-from hfpeer.names import MAIN, RepoId, RepoType, Revision
-from hfpeer_cli.grammar import REVISION, Noun, RepoWord, Verb, pass_invocation
+from hfpeer.names import MAIN, RepoId, RepoType
+from hfpeer.repo_words import NamedRepo
+from hfpeer_cli.grammar import Noun, Repos, Verb, missing_repo, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import Output, counted, human_size, on_screen
 from hfpeer_cli.progress import watching, watching_check
+from hfpeer_cli.several import run_each
 
 if TYPE_CHECKING:
     from hfpeer.node.operations.prepared.at_peers import Workplace
     from hfpeer.prepared.listing import Leftover
-    from hfpeer.prepared.results import ListedSet, PreparedSet, VerifiedSet
+    from hfpeer.prepared.results import ListedSet, PreparedSet, RemovedSets, VerifiedSet
     from hfpeer.transfer.events import OnEvent
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -35,12 +38,6 @@ HOW = {
 }
 """How a set became ready, for people."""
 
-_repo = click.option(
-    "-r", "--repo", type=RepoWord(RepoType.DATASET), required=True, metavar="REPO", help="NAME or ORG/NAME."
-)
-_revision = click.option(
-    "-v", "--revision", type=REVISION, metavar="REV", help="A branch, a tag, refs/pr/N or a commit id."
-)
 _configs = click.option(
     "--config", "configs", multiple=True, metavar="NAME", help="A config of the dataset. May be given many times."
 )
@@ -61,15 +58,15 @@ def add_prepared(noun: Noun, prefix: str, example: str) -> None:
     """Gives the noun `dataset` its verbs and options for prepared sets."""
     config = click.Option(["--config", "configs"], multiple=True, metavar="NAME", help="Of a prepared set: its config.")
     leftovers = click.Option(
-        ["--leftovers"], is_flag=True, help="With --prepared: only what killed builds left, of all repos without -r."
+        ["--leftovers"], is_flag=True, help="With --prepared: only what killed builds left, of all repos without REPO."
     )
     python = click.Option(["--python"], metavar="PROGRAM", help="With --prepared: the Python whose `datasets` builds.")
-    add = [f"{prefix} add --prepared -r {example}"]
+    add = [f"{prefix} add --prepared {example}"]
     _instead(noun, "add", add_prepared_sets, [config, python], add)
     noun.add_command(prepare)
     noun.add_command(verify)
     _instead(noun, "ls", list_prepared, [], [f"{prefix} ls --prepared"])
-    rm = [f"{prefix} rm --prepared -r {example} --config en", f"{prefix} rm --prepared --leftovers"]
+    rm = [f"{prefix} rm --prepared {example} --config en", f"{prefix} rm --prepared --leftovers"]
     _instead(noun, "rm", remove_prepared, [config, leftovers], rm)
 
 
@@ -81,28 +78,25 @@ def _instead(
     assert isinstance(command, Verb) and command.callback is not None
     plain, own = command.callback, [str(option.name) for option in options]
     takes = set(inspect.signature(work).parameters)
-    needed = [parameter for parameter in command.params if parameter.required]
+    repos = [parameter for parameter in command.params if isinstance(parameter, Repos) and parameter.is_needed]
     flag = click.Option(["--prepared"], is_flag=True, help="The prepared sets: Arrow files that load_dataset reads.")
     shown = [parameter for parameter in command.params if parameter.name not in ("json", "log_level")]
     command.params = [*shown, flag, *options, *(one for one in command.params if one not in shown)]
     command.examples = [*command.examples, *examples]
-    for parameter in needed:
-        parameter.required = False
+    for parameter in repos:
+        parameter.is_needed = False
 
     def need(words: Mapping[str, Any]) -> None:
-        for parameter in needed:
-            if words[str(parameter.name)] is None:
-                raise click.MissingParameter(ctx=click.get_current_context(), param=parameter)
+        if repos and not words["repos"]:
+            raise missing_repo(click.get_current_context())
 
     def either(prepared: bool, **words: Any) -> None:
         if prepared:
-            strange = sorted(name for name, value in words.items() if value and name not in takes)
-            if strange:
-                raise click.UsageError(f"--{strange[0].replace('_', '-')} does not go with --prepared.")
+            _refuse_others(click.get_current_context(), takes)
             if not words.get("leftovers"):
                 need(words)
             kept = {name: value for name, value in words.items() if name in takes}
-            work(click.get_current_context().ensure_object(Invocation), **kept)
+            work(click.get_current_context(), **kept)
             return
         named = [name for name in own if words.pop(name)]
         if named:
@@ -113,27 +107,37 @@ def _instead(
     command.callback = either
 
 
+def _refuse_others(ctx: click.Context, taken: Collection[str]) -> None:
+    """Raises UsageError for a given option that is not among those `taken` with --prepared."""
+    of_repos = {"repos", "named", "revision"} if "repos" in taken else set[str]()
+    for parameter in ctx.command.params:
+        name = str(parameter.name)
+        is_given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_given and parameter.expose_value and name not in {*taken, *of_repos, "prepared"}:
+            raise click.UsageError(f"{parameter.opts[-1]} does not go with --prepared.")
+
+
 @click.command(
     "prepare",
     cls=Verb,
     examples=[
-        "hfpeer dataset prepare -r rajpurkar/squad",
-        "hfpeer dataset prepare -r TIGER-Lab/MMEB-train --config MSCOCO_t2i",
-        "hfpeer dataset prepare -r rajpurkar/squad --python ~/venvs/train/bin/python",
+        "hfpeer dataset prepare rajpurkar/squad",
+        "hfpeer dataset prepare TIGER-Lab/MMEB-train --config MSCOCO_t2i",
+        "hfpeer dataset prepare rajpurkar/squad --python ~/venvs/train/bin/python",
     ],
 )
-@_repo
-@_revision
+@takes_repos(RepoType.DATASET)
 @_configs
 @_python
 @click.option("--local-only", is_flag=True, help="Use only the cache; ask no peer and no hub.")
 @click.option("--no-peers", is_flag=True, help="Ask only mirrors and the origin.")
 @click.option("--trust-peers", is_flag=True, help="Take a set that nothing here can compare with the commit.")
 @pass_invocation
+@click.pass_context
 def prepare(
+    ctx: click.Context,
     invocation: Invocation,
-    repo: RepoId,
-    revision: Revision | None,
+    repos: tuple[NamedRepo, ...],
     configs: tuple[str, ...],
     python: str | None,
     local_only: bool,
@@ -146,22 +150,13 @@ def prepare(
     Python, without a network. A set that is there is compared with the commit, and its paths are mended. Prints the
     folder of the set. hfpeer runs no script of a dataset; where it cannot build, it takes the set from a peer.
     """
-    _prepare(
-        invocation,
-        repo,
-        revision,
-        configs=configs,
-        python=python,
-        is_local_only=local_only,
-        uses_peers=not no_peers,
-        trusts_peers=trust_peers,
-    )
+    options = _options(configs, python, local_only, no_peers, trust_peers)
+    ctx.exit(run_each(invocation, repos, lambda named: _prepare(invocation, named, **options), done="prepared"))
 
 
 def add_prepared_sets(
-    invocation: Invocation,
-    repo: RepoId,
-    revision: Revision | None,
+    ctx: click.Context,
+    repos: tuple[NamedRepo, ...],
     local_only: bool,
     no_peers: bool,
     trust_peers: bool,
@@ -169,30 +164,30 @@ def add_prepared_sets(
     python: str | None,
 ) -> None:
     """Takes prepared sets from peers that share them, or else builds them here."""
-    _prepare(
-        invocation,
-        repo,
-        revision,
-        configs=configs,
-        python=python,
-        prefers_peers=True,
-        is_local_only=local_only,
-        uses_peers=not no_peers,
-        trusts_peers=trust_peers,
-    )
+    options = {**_options(configs, python, local_only, no_peers, trust_peers), "prefers_peers": True}
+    invocation = ctx.ensure_object(Invocation)
+    ctx.exit(run_each(invocation, repos, lambda named: _prepare(invocation, named, **options), done="added"))
 
 
-def _prepare(invocation: Invocation, repo: RepoId, revision: Revision | None, **options: Any) -> None:
-    """Prepares sets and prints them. `options` are those of a PrepareRequest."""
+def _options(
+    configs: tuple[str, ...], python: str | None, local_only: bool, no_peers: bool, trust_peers: bool
+) -> dict[str, Any]:
+    """Those of a PrepareRequest."""
+    asked = {"is_local_only": local_only, "uses_peers": not no_peers, "trusts_peers": trust_peers}
+    return {"configs": configs, "python": python, **asked}
+
+
+def _prepare(invocation: Invocation, named: NamedRepo, **options: Any) -> None:
+    """Prepares the sets of a repo and prints them. `options` are those of a PrepareRequest."""
     from hfpeer.node.operations.prepared.preparing import PrepareRequest
     from hfpeer.node.operations.prepared.preparing import prepare as prepare_now
     from hfpeer.upstream.auth import environment_token
 
     token = environment_token(invocation.environ)
-    request = PrepareRequest(repo, revision or MAIN, token=token, **options)
+    request = PrepareRequest(named.repo, named.revision or MAIN, token=token, **options)
     invocation.when_interrupted = "Interrupted. Files that came are kept; a build begins anew."
     output = invocation.output
-    with watching(output, names_revision=revision is not None) as on_event:
+    with watching(output, names_revision=named.revision is not None) as on_event:
         sets = prepare_now(_workplace(invocation, on_event), request)
     print_prepared(output, sets)
 
@@ -222,10 +217,9 @@ def set_lines(one: PreparedSet) -> Iterator[str]:
 @click.command(
     "verify",
     cls=Verb,
-    examples=["hfpeer dataset verify --prepared", "hfpeer dataset verify --prepared -r rajpurkar/squad --quick"],
+    examples=["hfpeer dataset verify --prepared", "hfpeer dataset verify --prepared rajpurkar/squad --quick"],
 )
-@click.option("-r", "--repo", type=RepoWord(RepoType.DATASET), metavar="REPO", help="NAME or ORG/NAME.")
-@click.option("-v", "--revision", type=REVISION, metavar="COMMIT", help="The commit, or its first digits.")
+@takes_repos(RepoType.DATASET, is_needed=False, revision_help="The commit, or its first digits; also as REPO@COMMIT.")
 @_configs
 @click.option("--prepared", is_flag=True, help="Verify prepared sets; `hfpeer verify` verifies the Hub cache.")
 @click.option("--quick", is_flag=True, help="Names and sizes only; open no Arrow file.")
@@ -235,8 +229,7 @@ def set_lines(one: PreparedSet) -> Iterator[str]:
 def verify(
     invocation: Invocation,
     ctx: click.Context,
-    repo: RepoId | None,
-    revision: Revision | None,
+    repos: tuple[NamedRepo, ...],
     configs: tuple[str, ...],
     prepared: bool,
     quick: bool,
@@ -250,9 +243,18 @@ def verify(
     """
     if not prepared:
         raise click.UsageError("Give --prepared; `hfpeer verify` verifies the files of repos.")
-    if (configs or revision) and repo is None:
-        raise click.UsageError("--config and -v need -r: which repo is meant?")
-    ctx.exit(verify_prepared(invocation, () if repo is None else (repo,), configs, str(revision or ""), quick, python))
+    if configs and not repos:
+        raise click.UsageError("--config needs a REPO: which one is meant?")
+    commit = _only_revision(repos)
+    ctx.exit(verify_prepared(invocation, tuple(named.repo for named in repos), configs, commit, quick, python))
+
+
+def _only_revision(repos: Sequence[NamedRepo]) -> str:
+    """The revision of all repos, or "". Raises UsageError where they have several."""
+    found = {named.revision for named in repos}
+    if len(found) > 1:
+        raise click.UsageError("Several revisions are named: give a command for each.")
+    return str(next(iter(found), None) or "")
 
 
 def verify_prepared(
@@ -292,11 +294,18 @@ def _verified_lines(one: VerifiedSet) -> Iterator[str]:
         yield f"    repair: {repair}"
 
 
-def list_prepared(invocation: Invocation, repo: RepoId | None) -> None:
+def list_prepared(ctx: click.Context, repos: tuple[NamedRepo, ...]) -> None:
     """Prints the prepared sets of the datasets cache, and what is wrong with them."""
-    from hfpeer.node.operations.prepared.overview import prepared_sets
+    from hfpeer.node.operations.prepared.overview import prepared_sets, select_sets
 
-    sets, leftovers = prepared_sets(invocation.settings, repo)
+    invocation = ctx.ensure_object(Invocation)
+    settings = invocation.settings
+    if any(named.revision for named in repos):
+        raise click.UsageError("--revision does not go with --prepared.")
+    for named in repos:
+        select_sets(settings, named.repo)  # raises NotFound for a repo without one
+    found = [prepared_sets(settings, named.repo) for named in repos] or [prepared_sets(settings)]
+    sets, leftovers = ([one for part in parts for one in part] for parts in zip(*found, strict=True))
     headings = ("REPO", "CONFIG", "COMMIT", "ROWS", "SIZE", "BUILT WITH", "CONTENT", "")
     output = invocation.output
     output.table(headings, map(_row, sets), {"sets": sets, "leftovers": leftovers})
@@ -304,29 +313,39 @@ def list_prepared(invocation: Invocation, repo: RepoId | None) -> None:
 
 
 def remove_prepared(
-    invocation: Invocation,
-    repo: RepoId | None,
-    revision: Revision | None,
+    ctx: click.Context,
+    repos: tuple[NamedRepo, ...],
     configs: tuple[str, ...],
     leftovers: bool,
     yes: bool,
     dry_run: bool,
 ) -> None:
-    """Takes prepared sets of a repo, or the leftovers of one or of all repos, out of the datasets cache. Asks at a
+    """Takes prepared sets of repos, or the leftovers of some or of all repos, out of the datasets cache. Asks at a
     terminal."""
     from hfpeer.node.operations.prepared.removing import remove_all_leftovers, remove_prepared
 
-    if repo is None:
-        if configs or revision:
-            raise click.UsageError("--config and -v need -r: which repo is meant?")
-        remove = partial(remove_all_leftovers, invocation.settings)
-    else:
-        remove = partial(
-            remove_prepared, invocation.settings, repo, configs, str(revision or ""), leftovers_only=leftovers
-        )
+    invocation = ctx.ensure_object(Invocation)
+    settings = invocation.settings
+    if not repos:
+        if configs:
+            raise click.UsageError("--config needs a REPO: which one is meant?")
+        _remove(invocation, "leftovers", partial(remove_all_leftovers, settings), yes=yes, dry_run=dry_run)
+        return
+
+    def remove(named: NamedRepo) -> None:
+        commit = str(named.revision or "")
+        work = partial(remove_prepared, settings, named.repo, configs, commit, leftovers_only=leftovers)
+        what = f"leftovers of {named.repo}" if leftovers else f" of {named.repo}"
+        _remove(invocation, what, work, yes=yes, dry_run=dry_run)
+
+    ctx.exit(run_each(invocation, repos, remove, done="done"))
+
+
+def _remove(invocation: Invocation, what: str, remove: Callable[..., RemovedSets], *, yes: bool, dry_run: bool) -> None:
+    """Removes, after a question at a terminal, and prints it. `what` names leftovers, or the repo of sets."""
     output, planned = invocation.output, remove(is_dry_run=True)
-    what = "leftovers" if leftovers else counted(len(planned.folders), "prepared set")
-    what += f" of {repo}" if repo else ""
+    if what.startswith(" "):
+        what = counted(len(planned.folders), "prepared set") + what
     if dry_run:
         lines = [*planned.folders, f"Would remove {what}: {human_size(planned.freed_bytes)}."]
         output.result(lines, planned)

@@ -13,7 +13,7 @@ from hfpeer.errors import InvalidName
 from hfpeer.names import MAIN, RepoId, RepoType, Revision
 from hfpeer_cli.commands.modelscope import site
 from hfpeer_cli.commands.modelscope.report import copy_lines, document_of, print_outcomes, report_lines
-from hfpeer_cli.grammar import FILE, REVISION, SIZE, Noun, pass_invocation
+from hfpeer_cli.grammar import FILE, SIZE, Noun, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import on_screen
 from hfpeer_cli.progress import watching
@@ -32,7 +32,7 @@ TYPES = [RepoType.MODEL.value, RepoType.DATASET.value]
     "modelscope",
     cls=Noun,
     no_args_is_help=True,
-    examples=["hfpeer modelscope login", "hfpeer modelscope push -r Qwen/Qwen3-0.6B --to me/Qwen3-0.6B"],
+    examples=["hfpeer modelscope login", "hfpeer modelscope push Qwen/Qwen3-0.6B --to me/Qwen3-0.6B"],
 )
 def modelscope() -> None:
     """Repos of the Hub at ModelScope.
@@ -87,8 +87,7 @@ def whoami(invocation: Invocation) -> None:
 def _source_options(command: Command) -> Command:
     """The options that name a repo of the Hub, one at ModelScope, and files."""
     options = [
-        click.option("-r", "--repo", metavar="REPO", help="The repo at the Hub: NAME or ORG/NAME."),
-        click.option("-v", "--revision", type=REVISION, metavar="REV", help="A branch, a tag or a commit id of it."),
+        takes_repos(None, is_needed=False, is_single=True),
         click.option("--to", "target", metavar="OWNER/NAME", help="The repo at ModelScope."),
         click.option(
             "-f", "--file", "files", type=FILE, multiple=True, metavar="FILE", help="Only this file; many times."
@@ -106,8 +105,8 @@ def _source_options(command: Command) -> Command:
 @modelscope.command(
     "push",
     examples=[
-        "hfpeer modelscope push -r Qwen/Qwen3-0.6B --to me/Qwen3-0.6B",
-        "hfpeer modelscope push -r Qwen/Qwen3-0.6B --to me/Qwen3-0.6B --dry-run",
+        "hfpeer modelscope push Qwen/Qwen3-0.6B --to me/Qwen3-0.6B",
+        "hfpeer modelscope push Qwen/Qwen3-0.6B --to me/Qwen3-0.6B --dry-run",
         "hfpeer modelscope push --list models.txt --jobs 2 --min-size 100MB",
     ],
 )
@@ -148,7 +147,7 @@ def push(invocation: Invocation, ctx: click.Context, /, **words: Any) -> None:
         outcomes = _push_list(invocation, words)
         print_outcomes(invocation.output, outcomes)
         ctx.exit(next((one.exit_code for one in outcomes if one.exit_code), 0))
-    request = _request(words, RepoId.parse(words["repo"], words["type_"]), words["revision"] or MAIN, words["target"])
+    request = _request(words, words["repo"].repo, words["repo"].revision or MAIN, words["target"])
     output = invocation.output
     from hfpeer.node.operations.modelscope.pushing import push as push_one
 
@@ -161,7 +160,7 @@ def push(invocation: Invocation, ctx: click.Context, /, **words: Any) -> None:
 
 @modelscope.command(
     "verify",
-    examples=["hfpeer modelscope verify -r Qwen/Qwen3-0.6B --to me/Qwen3-0.6B"],
+    examples=["hfpeer modelscope verify Qwen/Qwen3-0.6B --to me/Qwen3-0.6B"],
 )
 @_source_options
 @click.pass_context
@@ -175,7 +174,7 @@ def verify(invocation: Invocation, ctx: click.Context, /, **words: Any) -> None:
     a file is not there.
     """
     _need_one_repo(words)
-    request = _request(words, RepoId.parse(words["repo"], words["type_"]), words["revision"] or MAIN, words["target"])
+    request = _request(words, words["repo"].repo, words["repo"].revision or MAIN, words["target"])
     output = invocation.output
     from hfpeer.node.operations.modelscope.pushing import compare_copy
 
@@ -212,7 +211,7 @@ def _check_words(words: dict[str, Any]) -> None:
             raise click.UsageError(f"{wrong[0]} is for --list.")
         _need_one_repo(words)
         return
-    of_one = {"-r": "repo", "-v": "revision", "--to": "target", "-f": "files"}
+    of_one = {"REPO": "repo", "--to": "target", "-f": "files"}
     wrong = [option for option, name in of_one.items() if words[name]]
     if wrong:
         raise click.UsageError(f"{wrong[0]} names one repo, and --list names many: give one of the two.")
@@ -220,7 +219,7 @@ def _check_words(words: dict[str, Any]) -> None:
 
 def _need_one_repo(words: dict[str, Any]) -> None:
     if not words["repo"] or not words["target"]:
-        raise click.UsageError("Name the repo of the Hub with -r REPO and the one at ModelScope with --to OWNER/NAME.")
+        raise click.UsageError("Name the repo of the Hub, REPO, and the one at ModelScope with --to OWNER/NAME.")
 
 
 def _request(words: dict[str, Any], repo: RepoId, revision: Revision, target: str) -> PushRequest:

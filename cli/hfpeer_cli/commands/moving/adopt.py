@@ -12,7 +12,8 @@ import click
 
 from hfpeer.control.operations import AdoptPlace, AdoptRequest
 from hfpeer.errors import BrokenCache, InvalidName
-from hfpeer.names import MAIN, RepoId, RepoType, Revision
+from hfpeer.names import MAIN, Revision
+from hfpeer.repo_words import parse_repo_word
 from hfpeer_cli.grammar import REVISION, Verb, pass_invocation, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
@@ -49,7 +50,15 @@ HOW = {
 @click.argument("places", nargs=-1, metavar="[PLACE]...")
 @click.option("--list", "lists", is_flag=True, help="Only list the files: tool, file, size, repo, how they are taken.")
 @click.option("-r", "--repo", metavar="REPO", help="Hash only files with the sizes of this repo's files.")
-@click.option("-v", "--revision", type=REVISION, metavar="REV", help="The revision of REPO; main if it is left out.")
+@click.option(
+    "-v",
+    "--rev",
+    "--revision",
+    "revision",
+    type=REVISION,
+    metavar="REV",
+    help="The revision of REPO.",
+)
 @click.option("--link", is_flag=True, help="Make hard links of your own large files; they become read-only.")
 @click.option("--move", is_flag=True, help="Move large files into the cache when a revision takes them.")
 @click.option("--forget", is_flag=True, help="Forget the files of the places, or all; no file is touched.")
@@ -87,10 +96,11 @@ def adopt(
     if forget:
         _forget(invocation, places)
         return
+    named = parse_repo_word(repo, type_) if repo is not None else None
     request = AdoptRequest(
         _places(invocation, places),
-        _repo(repo, type_) if repo is not None else None,
-        revision or MAIN,
+        named.repo if named else None,
+        revision or (named.revision if named else None) or MAIN,
         "link" if link else "move" if move else "copy",
         lists,
     )
@@ -108,8 +118,8 @@ def adopt(
     else:
         output.result(list(_lines(report)), asdict(report))
         output.note(list(_notes(report)))
-    named = {place.path for place in request.places if place.is_named}
-    if any(trouble.path in named for trouble in report.troubles):
+    named_paths = {place.path for place in request.places if place.is_named}
+    if any(trouble.path in named_paths for trouble in report.troubles):
         ctx.exit(BrokenCache.exit_code)
 
 
@@ -123,14 +133,6 @@ def _places(invocation: Invocation, named: Sequence[str]) -> tuple[AdoptPlace, .
     tools = {os.path.realpath(place.path): place.tool for place in known}
     paths = [os.path.abspath(os.path.expanduser(path)) for path in named]  # noqa: PTH100, PTH111
     return tuple(AdoptPlace(tools.get(os.path.realpath(path), "folder"), path, True) for path in paths)
-
-
-def _repo(word: str, type_: str) -> RepoId:
-    """`ns/name`, `datasets/ns/name` or `spaces/ns/name`. Raises InvalidName."""
-    for kind in RepoType:
-        if word.startswith(f"{kind.plural}/"):
-            return RepoId.from_api_path(word)
-    return RepoId.parse(word, type_)
 
 
 def _forget(invocation: Invocation, named: Sequence[str]) -> None:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 import click
 
 from hfpeer.errors import InvalidName, NotFound, from_problem
-from hfpeer.names import MAIN, Commit, Digest, RepoId, RepoType, Revision
+from hfpeer.names import MAIN, Commit, Digest, RepoId, Revision
+from hfpeer.repo_words import NamedRepo
 from hfpeer_cli.amounts import size_bytes
 from hfpeer_cli.commands.datasets.prepared import prepared_options, set_lines
-from hfpeer_cli.grammar import Verb, Word, pass_invocation, type_option
+from hfpeer_cli.grammar import Verb, Word, pass_invocation, takes_repos, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 from hfpeer_cli.progress import watching_check
@@ -41,15 +42,6 @@ def parse_size(text: str) -> int:
     return part_bytes
 
 
-def parse_repo(word: str, type_: str) -> tuple[RepoId, Revision]:
-    """`REPO` or `REPO@REV`; the repo as hfpeer prints it. Raises InvalidName."""
-    name, _, revision = word.partition("@")
-    for kind in RepoType:
-        if name.startswith(f"{kind.plural}/"):
-            return RepoId.from_api_path(name), Revision.parse(revision) if revision else MAIN
-    return RepoId.parse(name, type_), Revision.parse(revision) if revision else MAIN
-
-
 @click.command(
     "export",
     cls=Verb,
@@ -60,7 +52,7 @@ def parse_repo(word: str, type_: str) -> tuple[RepoId, Revision]:
         "hfpeer export Qwen/Qwen3-0.6B --to-folder ./Qwen3-0.6B",
     ],
 )
-@click.argument("repos", nargs=-1, metavar="[REPO[@REV]]...")
+@takes_repos(None, is_needed=False)
 @click.option("-o", "--output", "target", metavar="FILE|DIR|-", help="Where to write the archive; - is stdout.")
 @click.option(
     "--to-folder",
@@ -89,7 +81,7 @@ def parse_repo(word: str, type_: str) -> tuple[RepoId, Revision]:
 @pass_invocation
 def export(
     invocation: Invocation,
-    repos: tuple[str, ...],
+    repos: tuple[NamedRepo, ...],
     target: str | None,
     to_folder: Path | None,
     link: bool,
@@ -113,7 +105,7 @@ def export(
                 "`--to-folder` makes one folder of one revision.",
                 hint="Name one REPO or REPO@REV, without `-o`, `--all`, `--have` and `--part-size`.",
             )
-        request = _local_add(*parse_repo(repos[0], type_), include, exclude)
+        request = _local_add(repos[0].repo, repos[0].revision or MAIN, include, exclude)
         _to_folder(invocation, request, to_folder, links=link)
         return
     if target is None or link:
@@ -121,7 +113,7 @@ def export(
             "`--link` needs `--to-folder`." if link else "Where to write is not named.",
             hint="Name a file with `-o`, or a folder with `--to-folder`.",
         )
-    wanted = tuple(parse_repo(word, type_) for word in repos)
+    wanted = tuple((named.repo, named.revision or MAIN) for named in repos)
     selected = {"include": include, "exclude": exclude, "configs": wanted_configs(prepared, configs)}
     _to_archive(invocation, wanted, target, all_revisions=all_, have=have, part_bytes=part_size, **selected)
 

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from hfpeer.errors import InvalidName, SshFailed
+from hfpeer.names import MAIN
+from hfpeer.repo_words import parse_repo_word
 from hfpeer_cli.commands.datasets.prepared import prepared_options
-from hfpeer_cli.commands.moving.archive import packed_set_line, parse_repo, wanted_configs
+from hfpeer_cli.commands.moving.archive import packed_set_line, wanted_configs
 from hfpeer_cli.grammar import Verb, pass_invocation, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
@@ -31,6 +33,7 @@ WAYS = ("hfpeer", "python", "tar")
     ],
 )
 @click.argument("words", nargs=-1, metavar="REPO[@REV]... [USER@]HOST[:CACHE]")
+@click.option("-r", "--repo", "behind_option", multiple=True, metavar="REPO", help="The same as a REPO before HOST.")
 @click.option("--cache", metavar="FOLDER", default="", help="The folder of the cache there, as after HOST:.")
 @click.option("--ssh", "ssh_command", default="ssh", metavar="COMMAND", help="How to call ssh: 'ssh -J gateway'.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files that match; '*' crosses '/'.")
@@ -44,6 +47,7 @@ WAYS = ("hfpeer", "python", "tar")
 def push(
     invocation: Invocation,
     words: tuple[str, ...],
+    behind_option: tuple[str, ...],
     cache: str,
     ssh_command: str,
     include: tuple[str, ...],
@@ -66,14 +70,15 @@ def push(
     from hfpeer.node.operations.moving.pushing import PushRequest, push_revisions
     from hfpeer.push.push import Way
 
-    if len(words) < 2:
+    if not words or len(words) + len(behind_option) < 2:
         raise InvalidName("A push needs a REPO and a HOST.", hint="Write `hfpeer push REPO HOST`.")
-    *repos, target = words
+    *bare, target = words
+    repos = [parse_repo_word(word, type_) for word in (*behind_option, *bare)]
     host, folder = parse_target(target)
     if folder and cache and folder != cache:
         raise InvalidName("The cache there is named twice.", hint="Write HOST:FOLDER, or `--cache FOLDER`.")
     request = PushRequest(
-        tuple(parse_repo(word, type_) for word in repos),
+        tuple((named.repo, named.revision or MAIN) for named in repos),
         host,
         folder or cache,
         ssh_command,

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from hfpeer.control.operations import AddRequest
-from hfpeer.names import MAIN, FilePath, RepoId, RepoType, Revision
+from hfpeer.names import MAIN, RepoType
+from hfpeer.repo_words import NamedRepo
 from hfpeer.transfer.events import Finished
 from hfpeer_cli.commands.moving.local_dir import add_and_list, fill, filled_lines
-from hfpeer_cli.commands.repos.options import RESUMES, files_option, repo_option, revision_option
-from hfpeer_cli.grammar import FOLDER, Noun, Word, pass_invocation
+from hfpeer_cli.commands.repos.options import RESUMES, address, any_type, files_option
+from hfpeer_cli.grammar import FOLDER, Noun, Word, globs_of, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.progress import summary, watching
+from hfpeer_cli.several import run_each
 
 
 def _source(text: str) -> str:
@@ -31,19 +35,19 @@ def _site_repo(text: str, type: RepoType) -> str:
     return SiteRepo.parse(text, type).full_name
 
 
-def define_add(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
+def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> None:
     @noun.command(
         "add",
         examples=[
-            f"{prefix} add -r {example}",
-            f"{prefix} add -r {example} -v main -f config.json -f README.md",
-            f"{prefix} add -r {example} --include '*.json' --exclude 'onnx/*'",
-            f"{prefix} add -r {example} --local-dir ./{example.rpartition('/')[2]}",
-            f"{prefix} add -r {example} --from 192.168.1.20",
+            f"{prefix} add {example}",
+            f"{prefix} add {example}@main -f config.json -f README.md",
+            f"{prefix} add {example} --include '*.json' --exclude 'onnx/*'",
+            f"{prefix} add {address(example, type)}",
+            f"{prefix} add {example} --local-dir ./{example.rpartition('/')[2]}",
+            f"{prefix} add {example} --from 192.168.1.20",
         ],
     )
-    @repo_option(type)
-    @revision_option
+    @takes_repos(type, takes_paths=True)
     @files_option
     @click.option("--include", multiple=True, metavar="GLOB", help="Only files that match; '*' crosses '/'.")
     @click.option("--exclude", multiple=True, metavar="GLOB", help="No files that match.")
@@ -81,77 +85,85 @@ def define_add(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
         is_flag=True,
         help="Take a manifest without proof from a peer, and what most peers say of a name.",
     )
-    @pass_invocation
-    def add(
-        invocation: Invocation,
-        repo: RepoId,
-        revision: Revision | None,
-        files: tuple[FilePath, ...],
-        include: tuple[str, ...],
-        exclude: tuple[str, ...],
-        local_dir: Path | None,
-        link: bool,
-        cache: Path | None,
-        local_only: bool,
-        no_peers: bool,
-        from_peers: tuple[str, ...],
-        only_from: bool,
-        modelscope: str | None,
-        trust_peers: bool,
-    ) -> None:
-        """Bring a repo, or some of its files, into the cache.
+    @any_type(type)
+    @click.pass_context
+    def add(ctx: click.Context, /, **words: Any) -> None:
+        """Bring repos, or some of their files, into the cache.
 
-        From peers first, then mirrors, then the origin. Without -v the revision is main: it is resolved once, and every
-        file is taken at that commit. Prints the snapshot's folder, or DIR.
+        From peers first, then mirrors, then the origin. Without a revision it is main: it is resolved once, and every
+        file is taken at that commit. Prints the snapshot's folder, or DIR. A repo that fails does not stop the others.
         """
-        from hfpeer.upstream.auth import environment_token
-
-        if local_only and no_peers:
-            raise click.UsageError("--local-only already asks no peers; give one of the two.")
-        if from_peers and (local_only or no_peers):
-            raise click.UsageError("--from names peers to ask, and --local-only and --no-peers ask none.")
-        if only_from and not from_peers:
-            raise click.UsageError("--only-from needs --from: which peer is meant?")
-        if modelscope and (local_only or only_from):
-            raise click.UsageError("--modelscope names a source, and --local-only and --only-from ask no other.")
-        if link and local_dir is None:
-            raise click.UsageError("--link needs --local-dir: in which folder are the links to be?")
-        request = AddRequest(
-            repo=repo,
-            revision=revision or MAIN,
-            files=files,
-            include=include,
-            exclude=exclude,
-            is_local_only=local_only,
-            uses_peers=not no_peers,
-            trusts_peers=trust_peers,
-            from_peers=from_peers,
-            only_from_peers=only_from,
-            modelscope=_site_repo(modelscope, type) if modelscope else "",
-            token=environment_token(invocation.environ),
-            makes_links=invocation.settings.makes_links,
-        )
-        if cache is not None:
+        invocation = ctx.ensure_object(Invocation)
+        repos: tuple[NamedRepo, ...] = words.pop("repos")
+        _check(repos, words)
+        invocation.when_interrupted = RESUMES
+        over, peers = invocation, list[str]()
+        if words["cache"] is not None:
             from hfpeer_cli.commands.repos.other_cache import into
 
-            invocation, request = into(invocation, cache, request)
-        invocation.when_interrupted = RESUMES
-        output = invocation.output
-        with watching(output, names_revision=revision is not None) as on_event:
-            finished, selected = invocation.run(
-                lambda node: add_and_list(node, request, on_event, lists=local_dir is not None)
-            )
-        document = {**asdict(finished), "wan_saved_bytes": finished.wan_saved_bytes}
-        if local_dir is None:
-            output.result(finished.snapshot, document)
-            if not output.is_json:  # the summary loads modules that JSON does not need
-                output.note(summary(finished))
-            _note_other_cache(invocation, finished)
-            return
-        output.note(summary(finished))
-        filled = fill(output, local_dir, finished, selected, replaceable=files, links=link)
-        output.result(filled.folder, {**document, "local_dir": filled})
-        output.note(filled_lines(filled, replaces="-f FILE"))
+            asks_peers = not (words["local_only"] or words["no_peers"] or words["only_from"])
+            over, peers = into(invocation, words["cache"], asks_peers=asks_peers)
+        requests = {named: _request(invocation, named, words, peers) for named in repos}
+        ctx.exit(run_each(over, repos, lambda named: _add(over, named, requests[named], words), done="added"))
+
+
+def _check(repos: Sequence[NamedRepo], words: Mapping[str, Any]) -> None:
+    """Raises UsageError for options that do not go together."""
+    asks_nobody = words["local_only"] or words["no_peers"]
+    if words["local_only"] and words["no_peers"]:
+        raise click.UsageError("--local-only already asks no peers; give one of the two.")
+    if words["from_peers"] and asks_nobody:
+        raise click.UsageError("--from names peers to ask, and --local-only and --no-peers ask none.")
+    if words["only_from"] and not words["from_peers"]:
+        raise click.UsageError("--only-from needs --from: which peer is meant?")
+    if words["modelscope"] and (words["local_only"] or words["only_from"]):
+        raise click.UsageError("--modelscope names a source, and --local-only and --only-from ask no other.")
+    if words["link"] and words["local_dir"] is None:
+        raise click.UsageError("--link needs --local-dir: in which folder are the links to be?")
+    for option, name in (("--local-dir", "local_dir"), ("--modelscope", "modelscope")):
+        if words[name] and len(repos) > 1:
+            raise click.UsageError(f"{option} is of one repo: give one REPO.")
+
+
+def _request(invocation: Invocation, named: NamedRepo, words: Mapping[str, Any], peers: Sequence[str]) -> AddRequest:
+    from hfpeer.upstream.auth import environment_token
+
+    return AddRequest(
+        repo=named.repo,
+        revision=named.revision or MAIN,
+        files=(*words["files"], *filter(None, [named.file])),
+        include=(*words["include"], *globs_of(named)),
+        exclude=words["exclude"],
+        is_local_only=words["local_only"],
+        uses_peers=not words["no_peers"],
+        trusts_peers=words["trust_peers"],
+        from_peers=(*words["from_peers"], *peers),
+        only_from_peers=words["only_from"],
+        modelscope=_site_repo(words["modelscope"], named.repo.type) if words["modelscope"] else "",
+        token=environment_token(invocation.environ),
+        makes_links=invocation.settings.makes_links,
+    )
+
+
+def _add(invocation: Invocation, named: NamedRepo, request: AddRequest, words: Mapping[str, Any]) -> None:
+    """Adds one repo and prints the result."""
+    local_dir: Path | None = words["local_dir"]
+    output = invocation.output
+    with watching(output, names_revision=named.revision is not None) as on_event:
+        finished, selected = invocation.run(
+            lambda node: add_and_list(node, request, on_event, lists=local_dir is not None)
+        )
+    document = {**asdict(finished), "wan_saved_bytes": finished.wan_saved_bytes}
+    if local_dir is None:
+        output.result(finished.snapshot, document)
+        if not output.is_json:  # the summary loads modules that JSON does not need
+            output.note(summary(finished))
+        _note_other_cache(invocation, finished)
+        return
+    output.note(summary(finished))
+    filled = fill(output, local_dir, finished, selected, replaceable=request.files, links=words["link"])
+    output.result(filled.folder, {**document, "local_dir": filled})
+    output.note(filled_lines(filled, replaces="-f FILE"))
 
 
 def _note_other_cache(invocation: Invocation, finished: Finished) -> None:

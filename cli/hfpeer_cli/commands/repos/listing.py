@@ -2,51 +2,124 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hfpeer.names import FilePath, RepoId, RepoType, Revision
+from hfpeer.errors import NotFound
+from hfpeer.names import FilePath, RepoId, RepoType
+from hfpeer.repo_words import NamedRepo
 from hfpeer_cli.commands.cache.states import STATES, sharing
-from hfpeer_cli.commands.repos.options import files_option, repo_option, revision_option
-from hfpeer_cli.grammar import Noun, pass_invocation
+from hfpeer_cli.commands.repos.options import any_type, files_option
+from hfpeer_cli.grammar import Noun, takes_repos
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.output import counted, human_size, natural
+from hfpeer_cli.several import run_each
 
 if TYPE_CHECKING:
-    from hfpeer.control.operations import CachedRevision, Holding
+    from hfpeer.control.operations import CachedRevision, Holding, Operations
 
 
-def define_ls(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
-    @noun.command("ls", examples=[f"{prefix} ls", f"{prefix} ls -r {example} -v main"])
-    @repo_option(type, is_required=False)
-    @revision_option
-    @pass_invocation
-    def ls(invocation: Invocation, repo: RepoId | None, revision: Revision | None) -> None:
+SORTS: dict[str, Callable[[CachedRevision], Any]] = {
+    "name": lambda cached: (natural(str(_id(cached))), -cached.used_at),
+    "size": lambda cached: -cached.size_bytes,
+    "used": lambda cached: -cached.used_at,
+}
+"""By name of an order: the key of a revision."""
+
+
+def define_ls(noun: Noun, type: RepoType | None, prefix: str, example: str) -> None:
+    @noun.command(
+        "ls",
+        examples=[
+            f"{prefix} ls",
+            f"{prefix} ls '{example.partition('/')[0]}/*' --sort size",
+            f"{prefix} ls {example}@main",
+        ],
+    )
+    @takes_repos(type, is_needed=False, takes_globs=True, takes_paths=True)
+    @click.option(
+        "--sort", type=click.Choice(list(SORTS)), default="name", help="size: largest first; used: last used first."
+    )
+    @any_type(type)
+    @click.pass_context
+    def ls(ctx: click.Context, /, repos: tuple[NamedRepo, ...], globs: tuple[str, ...], sort: str, **_: str) -> None:
         """List what is in the cache.
 
-        All repos, with -r the revisions of one, with -v too the files of one revision.
+        All repos, or those that a glob matches; the revisions of a REPO; the files of REPO@REV.
         """
-        if revision and not repo:
-            raise click.UsageError("-v needs -r: which repo's revision is meant?")
-        found = invocation.run(lambda node: node.list_revisions(repo, revision))
-        found = [cached for cached in found if cached.type == type.value]
-        if revision and len(found) == 1:
-            _print_files(invocation, found[0])
-        else:
-            print_revisions(invocation, found, f"No {repo or type.value} is in the cache.")
+        invocation = ctx.ensure_object(Invocation)
+        if any(named.revision for named in repos):
+            if globs:
+                raise click.UsageError("A glob lists repos, and REPO@REV lists files: give one of the two.")
+            ctx.exit(run_each(invocation, repos, lambda named: _list_files(invocation, named), done="listed"))
+        found, absent = invocation.run(lambda node: _select(node, type, repos, globs))
+        if absent and not found:
+            raise absent[0]
+        print_revisions(invocation, sorted(found, key=SORTS[sort]), shows_type=type is None)
+        if not found:
+            invocation.output.note(f"No {type.value if type else 'repo'} is in the cache.")
+        for error in absent:
+            invocation.complain(error)
+        ctx.exit(NotFound.exit_code if absent else 0)
 
 
-def print_revisions(invocation: Invocation, found: list[CachedRevision], when_none: str) -> None:
+async def _select(
+    node: Operations, type: RepoType | None, repos: Sequence[NamedRepo], globs: Sequence[str]
+) -> tuple[list[CachedRevision], list[NotFound]]:
+    """The revisions of the wanted repos, and an error for each word that names none."""
+    by_word = [(named, await node.list_revisions(named.repo)) for named in repos]
+    found, absent = [cached for _, alike in by_word for cached in alike], list[NotFound]()
+    if repos and not globs and all(alike for _, alike in by_word):
+        return found, []
+    everything = await node.list_revisions()
+    absent += [not_cached(named.repo, everything) for named, alike in by_word if not alike]
+    shown = [cached for cached in everything if type is None or cached.type == type.value]
+    for glob in globs:
+        alike = [cached for cached in shown if _matches(cached, type, glob)]
+        found += alike
+        if not alike:
+            what = type.value if type else "repo"
+            absent.append(NotFound(f"No {what} in the cache matches {glob!r}.", hint="`hfpeer ls` lists all."))
+    if not repos and not globs:
+        found = shown
+    return list({(cached.type, cached.repo, cached.commit): cached for cached in found}.values()), absent
+
+
+def _matches(cached: CachedRevision, type: RepoType | None, glob: str) -> bool:
+    names = {cached.repo} if type else {str(_id(cached)), _id(cached).api_path}
+    return any(fnmatchcase(name.lower(), glob.lower()) for name in names)
+
+
+def not_cached(repo: RepoId, everything: Sequence[CachedRevision]) -> NotFound:
+    """The error for a repo that is not in the cache. It names another type under which it is there."""
+    for cached in everything:
+        if cached.repo == repo.full_name:
+            return NotFound(
+                f"{repo.full_name} is in the cache as a {cached.type}, not as a {repo.type.value}.",
+                hint=f"`hfpeer {cached.type} ls {repo.full_name}`",
+                repo=str(repo),
+            )
+    hint = f"`hfpeer {repo.type.value} search {repo.full_name}` looks for it at peers."
+    return NotFound(f"{repo} is not in the cache.", hint=hint, repo=str(repo))
+
+
+def _id(cached: CachedRevision) -> RepoId:
+    return RepoId.parse(cached.repo, cached.type)
+
+
+def print_revisions(invocation: Invocation, found: Sequence[CachedRevision], *, shows_type: bool = False) -> None:
+    """Prints a row for each revision, then what they take. With `shows_type` datasets and spaces have their prefix."""
     headings: tuple[str, ...] = ("REPO", "COMMIT", "REFS", "FILES", "SIZE", "STATE", "SHARED")
-    rows = [_revision_row(cached) for cached in found]
+    rows = [_revision_row(cached, str(_id(cached)) if shows_type else cached.repo) for cached in found]
     first = invocation.settings.cache
     if any(cached.also_in or cached.cache not in ("", str(first)) for cached in found):
         headings += ("FOLDER",)
         rows = [(*row, ", ".join((cached.cache, *cached.also_in))) for row, cached in zip(rows, found, strict=True)]
     invocation.output.table(headings, rows, found)
-    if not found:
-        invocation.output.note(when_none)
     note_passed_over(invocation)
 
 
@@ -60,10 +133,10 @@ def note_passed_over(invocation: Invocation) -> None:
             invocation.output.note(f"{folder} is passed over: {reason}.")
 
 
-def _revision_row(cached: CachedRevision) -> tuple[str, ...]:
+def _revision_row(cached: CachedRevision, name: str) -> tuple[str, ...]:
     state = STATES[cached.is_complete]
     return (
-        cached.repo,
+        name,
         cached.commit[:12],
         ", ".join(cached.refs),
         f"{cached.files:,}",
@@ -73,7 +146,15 @@ def _revision_row(cached: CachedRevision) -> tuple[str, ...]:
     )
 
 
-def _print_files(invocation: Invocation, cached: CachedRevision) -> None:
+def _list_files(invocation: Invocation, named: NamedRepo) -> None:
+    """Prints the files of a revision, or those of a file or folder of it."""
+    (cached,) = invocation.run(lambda node: node.list_revisions(named.repo, named.revision))
+    inside = named.file or named.folder
+    if inside:
+        listing = tuple(one for one in cached.listing if f"{one.path}/".startswith(f"{inside}/"))
+        if not listing:
+            raise NotFound(f"{cached.repo} at {cached.commit[:12]} has no {inside}.", repo=str(named.repo))
+        cached = replace(cached, listing=listing)
     rows = [(file.path, human_size(file.size_bytes), "" if file.is_present else "missing") for file in cached.listing]
     invocation.output.table(("FILE", "SIZE", ""), rows, cached)
     present = sum(file.is_present for file in cached.listing)
@@ -83,23 +164,42 @@ def _print_files(invocation: Invocation, cached: CachedRevision) -> None:
     invocation.output.note(f"{cached.repo} at commit {cached.commit}: {files} {where}; {proof}.")
 
 
-def define_search(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
-    @noun.command("search", examples=[f"{prefix} search -r {example}", f"{prefix} search -r {example} -f config.json"])
-    @repo_option(type)
-    @revision_option
+def define_search(noun: Noun, type: RepoType | None, prefix: str, example: str) -> None:
+    @noun.command("search", examples=[f"{prefix} search {example}", f"{prefix} search {example}@main -f config.json"])
+    @takes_repos(type, takes_paths=True)
     @files_option
-    @pass_invocation
-    def search(invocation: Invocation, repo: RepoId, revision: Revision | None, files: tuple[FilePath, ...]) -> None:
-        """Say which peers have a repo, a revision or a file."""
-        found = invocation.run(lambda node: node.search(repo, revision, files))
-        invocation.output.table(("PEER", "ADDRESS", "COMMIT", "REFS", "HAS", "SIZE"), map(_holding_row, found), found)
-        if invocation.settings.read_caches:
-            for cached in invocation.run(lambda node: node.list_revisions(repo)):
-                places = ", ".join((cached.cache, *cached.also_in))
-                invocation.output.note(f"This node has {repo} at {cached.commit[:12]} in {places}.")
-        if not found:
-            what = f"{repo} at {revision}" if revision else str(repo)
-            invocation.output.note(f"No peer that answers has {what}. `hfpeer peer ls` lists them.")
+    @any_type(type)
+    @click.pass_context
+    def search(ctx: click.Context, /, repos: tuple[NamedRepo, ...], files: tuple[FilePath, ...], **_: str) -> None:
+        """Find peers that have a repo, a revision or a file."""
+        invocation = ctx.ensure_object(Invocation)
+        ctx.exit(run_each(invocation, repos, lambda named: _search(invocation, named, files), done="found"))
+
+
+def _search(invocation: Invocation, named: NamedRepo, files: tuple[FilePath, ...]) -> None:
+    repo, wanted = named.repo, (*files, *filter(None, [named.file]))
+    found = invocation.run(lambda node: node.search(repo, named.revision, wanted))
+    if invocation.settings.read_caches:
+        for cached in invocation.run(lambda node: node.list_revisions(repo)):
+            places = ", ".join((cached.cache, *cached.also_in))
+            invocation.output.note(f"This node has {repo} at {cached.commit[:12]} in {places}.")
+    if not found:
+        raise _at_no_peer(invocation, named)
+    invocation.output.table(("PEER", "ADDRESS", "COMMIT", "REFS", "HAS", "SIZE"), map(_holding_row, found), found)
+
+
+def _at_no_peer(invocation: Invocation, named: NamedRepo) -> NotFound:
+    node = invocation.run(lambda node: node.status())
+    alive = sum(peer.state == "alive" for peer in node.peers)
+    what = f"{named.repo} at {named.revision}" if named.revision else str(named.repo)
+    if not node.is_daemon:
+        return NotFound(
+            f"No peer was asked for {what}: no daemon runs.",
+            hint="`hfpeer daemon start` starts it.",
+            repo=str(named.repo),
+        )
+    asked = f"None of {counted(alive, 'peer')} has {what}." if alive else f"No peer answers, so none has {what}."
+    return NotFound(asked, hint="`hfpeer peer ls` lists the peers.", repo=str(named.repo), peers=alive)
 
 
 def _holding_row(holding: Holding) -> tuple[str, ...]:

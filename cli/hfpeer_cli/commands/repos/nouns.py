@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import click
+
 from hfpeer.names import RepoType
 from hfpeer_cli.commands.datasets.convert import convert
 from hfpeer_cli.commands.datasets.prepared import add_prepared
@@ -18,25 +20,39 @@ EXAMPLE_REPOS = {
 }
 
 
+VERBS = (define_add, define_ls, define_rm, define_search)
+"""The verbs that stand at the root too."""
+
+
 def make_noun(type: RepoType) -> Noun:
     """The noun of one type of repo, with all its verbs."""
-    example = EXAMPLE_REPOS[type]
+    prefix, example = f"hfpeer {type.value}", EXAMPLE_REPOS[type]
     noun = Noun(
         type.value,
         help=f"{type.value.capitalize()} repos in the Hugging Face cache, on this machine and on the LAN.",
         no_args_is_help=True,
-        examples=[f"hfpeer {type.value} add -r {example}", f"hfpeer {type.value} ls -r {example} -v main"],
+        examples=[f"{prefix} add {example}", f"{prefix} ls {example}@main"],
     )
-    for define in (define_add, define_ls, define_rm, define_search, define_publish, define_share):
-        define(noun, type, f"hfpeer {type.value}", example)
+    for define in (*VERBS, define_publish, define_share):
+        define(noun, type, prefix, example)
     if type is RepoType.DATASET:
-        add_prepared(noun, f"hfpeer {type.value}", example)
+        add_prepared(noun, prefix, example)
         noun.add_command(convert)
     return noun
 
 
-def __getattr__(name: str) -> Noun:
-    """`model`, `dataset` and `space`: each is made when it is first used, because a command uses one."""
-    if name not in set(RepoType):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return make_noun(RepoType(name))
+def make_short_verbs() -> Noun:
+    """The verbs at the root: for all types, a model where no type is said."""
+    verbs = Noun("hfpeer")
+    for define in VERBS:
+        define(verbs, None, "hfpeer", EXAMPLE_REPOS[RepoType.MODEL])
+    return verbs
+
+
+def __getattr__(name: str) -> click.Command:
+    """The three nouns, and the verbs of the root: each is made when it is first used, because a command uses one."""
+    if name in set(RepoType):
+        return make_noun(RepoType(name))
+    if name in ("add", "ls", "rm", "search"):
+        return make_short_verbs().commands[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The options that name a repo, a revision and files."""
+"""What the verbs of repos have in common: the option that names files, and the sentence after Ctrl-C."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from typing import Any, TypeVar
 import click
 
 from hfpeer.names import RepoType
-from hfpeer_cli.grammar import FILE, REVISION, RepoWord
+from hfpeer_cli.grammar import FILE, type_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 RESUMES = "Interrupted. What has arrived is kept: the same command continues from there."
 
-
-def repo_option(type: RepoType, *, is_required: bool = True) -> Callable[[Command], Command]:
-    return click.option(
-        "-r", "--repo", type=RepoWord(type), required=is_required, metavar="REPO", help="NAME or ORG/NAME."
-    )
-
-
-revision_option = click.option(
-    "-v", "--revision", type=REVISION, metavar="REV", help="A branch, a tag, refs/pr/N or a commit id."
-)
 files_option = click.option(
     "-f", "--file", "files", type=FILE, multiple=True, metavar="FILE", help="Only this file. May be given many times."
 )
+
+
+def any_type(type: RepoType | None) -> Callable[[Command], Command]:
+    """Gives a verb that is for all types the option --type."""
+    return type_option if type is None else lambda command: command
+
+
+def address(example: str, type: RepoType | None) -> str:
+    """The address of the page of a repo, as an example."""
+    kind = "" if type in (None, RepoType.MODEL) else f"{RepoType(type).plural}/"
+    return f"https://huggingface.co/{kind}{example}/tree/main"

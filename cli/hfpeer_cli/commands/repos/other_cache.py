@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
-from hfpeer.control.operations import AddRequest
 from hfpeer.errors import HfpeerError
 from hfpeer.net.address import Address
 from hfpeer_cli.invocation import Invocation
@@ -15,24 +14,22 @@ MAX_PEERS = 8
 """At most this many peers of the daemon are asked too."""
 
 
-def into(invocation: Invocation, cache: Path, request: AddRequest) -> tuple[Invocation, AddRequest]:
-    """The run over a node of its own that keeps its files in `cache`, and the request with the daemon and its peers as
-    peers. What lies in the usual cache folders is copied. Raises the errors of `choose_first`."""
+def into(invocation: Invocation, cache: Path, *, asks_peers: bool) -> tuple[Invocation, list[str]]:
+    """The run over a node of its own that keeps its files in `cache`, and the daemon and its peers to ask. What lies in
+    the usual cache folders is copied. Raises the errors of `choose_first`."""
     from hfpeer.config.settings import over_cache
     from hfpeer.node.operations.cache.folders import choose_first
 
     settings = invocation.settings
     if cache.resolve() == settings.cache.resolve():
-        return invocation, request
+        return invocation, []
     usual = (settings.cache, *settings.read_caches)
     chosen = choose_first(cache, usual)
     for sentence in chosen.consequences:
         invocation.output.note(sentence)
     over = replace(invocation)
     over.settings = replace(over_cache(settings, cache), read_caches=usual)
-    if request.is_local_only or not request.uses_peers or request.only_from_peers:
-        return over, request
-    return over, replace(request, from_peers=(*request.from_peers, *_peers(invocation)))
+    return over, _peers(invocation) if asks_peers else []
 
 
 def _peers(invocation: Invocation) -> list[str]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import click
 
 from hfpeer.names import RepoId, RepoType
+from hfpeer.repo_words import NamedRepo
 from hfpeer_cli.commands.repos.listing import print_revisions
-from hfpeer_cli.commands.repos.options import RESUMES, repo_option
-from hfpeer_cli.grammar import Noun, RepoWord, pass_invocation
+from hfpeer_cli.commands.repos.options import RESUMES
+from hfpeer_cli.grammar import Noun, Word, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.several import run_each
 
 
 def define_publish(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
     @noun.command("publish", examples=[f"{prefix} publish ./my-{type.value} --as our-team/my-{type.value}"])
     @click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, resolve_path=True))
     @click.option(
-        "--as", "repo", type=RepoWord(type), required=True, metavar="ORG/NAME", help="What the LAN will call it."
+        "--as",
+        "repo",
+        type=Word("repo", lambda text: RepoId.parse(text, type)),
+        required=True,
+        metavar="ORG/NAME",
+        help="What the LAN will call it.",
     )
     @click.option("--force", is_flag=True, help="Take a name even if a hub, a peer or the cache knows it.")
     @pass_invocation
@@ -37,22 +44,31 @@ def define_publish(noun: Noun, type: RepoType, prefix: str, example: str) -> Non
 
 
 def define_share(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
-    @noun.command("share", examples=[f"{prefix} share -r {example}", f"{prefix} share -r {example} --automatic"])
-    @repo_option(type)
-    @click.option("--automatic", is_flag=True, help="Remove your choice: share the repo only if it is public.")
-    @pass_invocation
-    def share(invocation: Invocation, repo: RepoId, automatic: bool) -> None:
+    automatic = click.option(
+        "--auto", "--automatic", "automatic", is_flag=True, help="Reset to automatic: shared only if it is public."
+    )
+
+    @noun.command("share", examples=[f"{prefix} share {example}", f"{prefix} share {example} --auto"])
+    @takes_repos(type, has_revision=False)
+    @automatic
+    @click.pass_context
+    def share(ctx: click.Context, repos: tuple[NamedRepo, ...], automatic: bool) -> None:
         """Let peers have a repo, even a gated or private one."""
-        _set_shared(invocation, repo, None if automatic else True)
+        _set_shared(ctx, repos, None if automatic else True)
 
-    @noun.command("unshare", examples=[f"{prefix} unshare -r {example}"])
-    @repo_option(type)
-    @pass_invocation
-    def unshare(invocation: Invocation, repo: RepoId) -> None:
+    @noun.command("unshare", examples=[f"{prefix} unshare {example}", f"{prefix} unshare {example} --auto"])
+    @takes_repos(type, has_revision=False)
+    @automatic
+    @click.pass_context
+    def unshare(ctx: click.Context, repos: tuple[NamedRepo, ...], automatic: bool) -> None:
         """Do not let peers have a repo, even a public one."""
-        _set_shared(invocation, repo, False)
+        _set_shared(ctx, repos, None if automatic else False)
 
 
-def _set_shared(invocation: Invocation, repo: RepoId, is_shared: bool | None) -> None:
-    found = invocation.run(lambda node: node.share(repo, is_shared))
-    print_revisions(invocation, found, f"{repo} is not in the cache; your choice is kept for when it is.")
+def _set_shared(ctx: click.Context, repos: tuple[NamedRepo, ...], is_shared: bool | None) -> None:
+    invocation = ctx.ensure_object(Invocation)
+
+    def change(named: NamedRepo) -> None:
+        print_revisions(invocation, invocation.run(lambda node: node.share(named.repo, is_shared)))
+
+    ctx.exit(run_each(invocation, repos, change, done="changed"))

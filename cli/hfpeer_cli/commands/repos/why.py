@@ -9,9 +9,10 @@ import click
 
 from hfpeer.cache.records import Contribution, FetchRecord
 from hfpeer.control.operations import Provenance
-from hfpeer.names import MAIN, FilePath, RepoId, RepoType, Revision
+from hfpeer.names import MAIN, FilePath, Revision
+from hfpeer.repo_words import parse_repo_word
 from hfpeer.trust.precedence import age_seconds
-from hfpeer_cli.grammar import FILE, REVISION, Verb, pass_invocation
+from hfpeer_cli.grammar import FILE, REVISION, Verb, pass_invocation, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 
@@ -24,27 +25,23 @@ MAX_RANGES = 40
     cls=Verb,
     examples=[
         "hfpeer why Qwen/Qwen3-0.6B",
-        "hfpeer why Qwen/Qwen3-0.6B model.safetensors -v main",
-        "hfpeer why -r rajpurkar/squad --type dataset --json",
+        "hfpeer why Qwen/Qwen3-0.6B@main model.safetensors",
+        "hfpeer why datasets/rajpurkar/squad --json",
     ],
 )
 @click.argument("words", nargs=-1, metavar="[REPO] [FILE]...")
-@click.option("-r", "--repo", metavar="REPO", help="NAME or ORG/NAME, instead of the first word.")
-@click.option("-v", "--revision", type=REVISION, default=MAIN, metavar="REV", help="As for add; main if left out.")
-@click.option("-f", "--file", "named", type=FILE, multiple=True, metavar="FILE", help="Like a FILE behind REPO.")
+@click.option("-r", "--repo", metavar="REPO", help="The repo, instead of the first word.")
 @click.option(
-    "--type",
-    "type_",
-    type=click.Choice([kind.value for kind in RepoType]),
-    default=RepoType.MODEL.value,
-    help="What REPO is.",
+    "-v", "--rev", "--revision", "revision", type=REVISION, metavar="REV", help="As for add; main if left out."
 )
+@click.option("-f", "--file", "named", type=FILE, multiple=True, metavar="FILE", help="Like a FILE behind REPO.")
+@type_option
 @pass_invocation
 def why(
     invocation: Invocation,
     words: tuple[str, ...],
     repo: str | None,
-    revision: Revision,
+    revision: Revision | None,
     named: tuple[FilePath, ...],
     type_: str,
 ) -> None:
@@ -56,9 +53,9 @@ def why(
     if repo is None and not words:
         raise click.UsageError("Which repo? hfpeer why REPO")
     name, *rest = (repo, *words) if repo is not None else words
-    files = (*map(FilePath.parse, rest), *named)
-    wanted = RepoId.parse(name, type_)
-    found = invocation.run(lambda node: node.why(wanted, revision, files))
+    wanted = parse_repo_word(name, type_)
+    files = (*filter(None, [wanted.file]), *map(FilePath.parse, rest), *named)
+    found = invocation.run(lambda node: node.why(wanted.repo, revision or wanted.revision or MAIN, files))
     first = str(invocation.settings.cache)
     invocation.output.result(describe(found, time.time(), first, shows_ranges=bool(files)), found)
 

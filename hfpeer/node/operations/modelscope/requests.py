@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from hfpeer.errors import AccessDenied, HfpeerError, InvalidName
 from hfpeer.modelscope.names import DEFAULT_BRANCH, SiteRepo, SiteVisibility
 from hfpeer.names import MAIN, FilePath, RepoId, RepoType, Revision
+from hfpeer.repo_words import parse_repo_word
 
 Wish: TypeAlias = Literal["private", "public"]
 PERMISSION = "--with-permission"
@@ -72,9 +73,10 @@ def read_list(lines: Iterable[str], type: RepoType) -> list[tuple[RepoId, Revisi
         try:
             if len(words) not in (2, 3):
                 raise InvalidName(f"It has {len(words)} words.", hint="Write HUB-REPO MODELSCOPE-REPO [REVISION].")
-            repo = _repo(words[0], type)
+            named = parse_repo_word(words[0], type)
+            repo = named.repo
             target = SiteRepo.parse(words[1].removeprefix(f"{repo.type.plural}/"), repo.type)
-            revision = Revision.parse(words[2]) if len(words) == 3 else MAIN
+            revision = Revision.parse(words[2]) if len(words) == 3 else named.revision or MAIN
         except InvalidName as error:
             raise InvalidName(f"Line {number} of the list: {error.message}", hint=error.hint, line=number) from error
         if target in seen:
@@ -88,13 +90,6 @@ def read_list(lines: Iterable[str], type: RepoType) -> list[tuple[RepoId, Revisi
     if not found:
         raise InvalidName("The list has no repo.", hint="Write HUB-REPO MODELSCOPE-REPO on each line.")
     return found
-
-
-def _repo(word: str, type: RepoType) -> RepoId:
-    for kind in RepoType:
-        if word.startswith(f"{kind.plural}/"):
-            return RepoId.from_api_path(word)
-    return RepoId.parse(word, type)
 
 
 def is_private_there(request: PushRequest, visibility: str) -> bool:
