@@ -85,6 +85,7 @@ HFPEER_FOR_AN_ADD = {
     "hfpeer.net.rates",
     "hfpeer.node",
     "hfpeer.node.session",
+    "hfpeer.repo_words",
     "hfpeer.system",
     "hfpeer.system.ownership",
     "hfpeer.system.printable",
@@ -146,7 +147,7 @@ async def control(tmp_path: Path, node: MemoryNode, version: int = CONTROL_VERSI
 async def test_every_operation_crosses_the_socket_unchanged(
     tmp_path: Path, node: MemoryNode, is_blocking: bool
 ) -> None:
-    node.cached = [cached_revision("datasets/org/name", "dataset"), cached_revision()]
+    node.cached = [cached_revision("org/name", "dataset"), cached_revision()]
     node.cleaned = CleanReport(
         False, (Step("i", "revision", "n", 5, "w", ("note",), 2),), (Kept("k", "file", "n", 1, "young", "s"),), 5, "lan"
     )

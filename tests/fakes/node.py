@@ -184,8 +184,10 @@ class MemoryNode:
         self, repo: RepoId | None = None, revision: Revision | None = None
     ) -> list[CachedRevision]:
         self._record("list_revisions", repo=repo, revision=revision)
-        found = [row for row in self.cached if repo is None or row.repo == str(repo)]
-        if repo is not None and not found:
+        found = [
+            row for row in self.cached if repo is None or (row.repo, row.type) == (repo.full_name, repo.type.value)
+        ]
+        if revision is not None and not found:
             raise NotFound(f"{repo} is not in the cache.", repo=str(repo))
         return found
 

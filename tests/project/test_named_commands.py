@@ -11,7 +11,7 @@ import click
 import pytest
 
 from hfpeer.config.settings import KEYS
-from hfpeer_cli.root import NOUNS
+from hfpeer_cli.root import HIDDEN, NOUNS
 from hfpeer_cli.root import root as command_line
 
 PACKAGE_FOLDERS = ("hfpeer", "cli/hfpeer_cli", "daemon/hfpeer_daemon")
@@ -41,10 +41,10 @@ def problem(is_quoted: bool, words: list[str]) -> str | None:
     """What is wrong with a command, given as the words after `hfpeer`; None if nothing is, or it is a sentence."""
     if words[0] == "--json":
         words = words[1:]
-    if not is_quoted and words[0] not in NOUNS and words[0] != A_VALUE:
+    if not is_quoted and words[0] not in {*NOUNS, *HIDDEN} and words[0] != A_VALUE:
         return None if SENTENCE_WORD.fullmatch(words[0]) else f"no command and no sentence: {words[0]}"
     if words[0] == A_VALUE:  # the type of a repo, as in f"hfpeer {repo.type.value} ls", or no command at all
-        if len(words) == 1 or not is_quoted:
+        if len(words) == 1 or words[1] == A_VALUE or not is_quoted:
             return None
         words = ["model", *words[1:]]
     command: click.Command = command_line

@@ -65,7 +65,7 @@ def ls(invocation: Invocation) -> None:
     Their names, whether they answer, and how many bytes came from each.
     """
     peers = invocation.run(lambda node: node.list_peers())
-    invocation.output.table(HEADINGS, map(peer_row, peers), peers)
+    invocation.output.table(HEADINGS, map(peer_row, peers), peers, names=1)
     if not peers:
         invocation.output.note("No peers yet. `hfpeer peer add HOST` adds one that mDNS does not find.")
 

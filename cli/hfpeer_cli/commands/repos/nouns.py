@@ -5,8 +5,6 @@ from __future__ import annotations
 import click
 
 from hfpeer.names import RepoType
-from hfpeer_cli.commands.datasets.convert import convert
-from hfpeer_cli.commands.datasets.prepared import add_prepared
 from hfpeer_cli.commands.repos.add import define_add
 from hfpeer_cli.commands.repos.listing import define_ls, define_search
 from hfpeer_cli.commands.repos.publishing import define_publish, define_share
@@ -36,6 +34,9 @@ def make_noun(type: RepoType) -> Noun:
     for define in (*VERBS, define_publish, define_share):
         define(noun, type, prefix, example)
     if type is RepoType.DATASET:
+        from hfpeer_cli.commands.datasets.convert import convert
+        from hfpeer_cli.commands.datasets.prepared import add_prepared
+
         add_prepared(noun, prefix, example)
         noun.add_command(convert)
     return noun
