@@ -195,6 +195,7 @@ class Node:
             self._lan,
             self._identity.node_id,
             self._identity.run_id,
+            self._identity.on_duplicate_id,
             make_limiter(self._settings.lan_down_limit),
         )
         return await add_from_named(parts, self._adder, request, upstreams, on_event)
@@ -228,7 +229,9 @@ class Node:
         from hfpeer.peers.named import named_first
 
         identity, limiter = self._identity, make_limiter(self._settings.lan_down_limit)
-        opened = named_first(self._settings.peers, None, identity.node_id, identity.run_id, limiter)
+        opened = named_first(
+            self._settings.peers, None, identity.node_id, identity.run_id, identity.on_duplicate_id, limiter
+        )
         async with opened as neighbours:
             await neighbours.greet(self._settings.peers)
             yield Resolver(self.store, neighbours), self._lan.with_named(neighbours), True

@@ -218,6 +218,8 @@ class _Presence:
 
     def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
         if name == f"{self._instance}.{SERVICE_TYPE}":
+            if state_change is not ServiceStateChange.Removed:
+                self._report_twin(zeroconf, name)
             return
         earlier = self._resolving.pop(name, None)
         if earlier is not None:
@@ -247,6 +249,19 @@ class _Presence:
         label = name.removesuffix(f".{SERVICE_TYPE}").rpartition("-")[0]
         hints = frozenset(announcement.hints)
         self._on_found(announcement.node_id, label, addresses, announcement.generation, hints)
+
+    def _report_twin(self, zeroconf: Zeroconf, name: str) -> None:
+        """Reports other addresses under the own name: those of a node with the same name and id, a clone of this one.
+        Their answer tells whether it is one."""
+        info = AsyncServiceInfo(SERVICE_TYPE, name)
+        if not info.load_from_cache(zeroconf):
+            return
+        port = info.port or self._port
+        own = self.interfaces.addresses if port == self._port else ()
+        foreign = [text for text in info.parsed_scoped_addresses(IPVersion.All) if text.partition("%")[0] not in own]
+        addresses = self.interfaces.nearest_first(foreign, port)
+        if addresses:
+            self._on_found(self._announcement.node_id, "", addresses, 0, frozenset())
 
 
 def _instance_name(name: str, node_id: str) -> str:

@@ -6,7 +6,7 @@ no other request, and is told to no other peer.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
@@ -97,10 +97,19 @@ async def named_first(
     others: Neighbourhood | None,
     own_node_id: str,
     own_run_id: str,
+    on_duplicate_id: Callable[[Address], None],
     limiter: Limiter | None,
 ) -> AsyncIterator[NamedFirst]:
-    """The peers at these addresses before `others`, until the end of the block."""
-    named = Neighbourhood(own_node_id, addresses, limiter=limiter, own_run_id=own_run_id, gossips=False)
+    """The peers at these addresses before `others`, until the end of the block. The other parameters are as in
+    `Neighbourhood`."""
+    named = Neighbourhood(
+        own_node_id,
+        addresses,
+        limiter=limiter,
+        own_run_id=own_run_id,
+        on_duplicate_id=on_duplicate_id,
+        gossips=False,
+    )
     await named.start()
     try:
         yield NamedFirst(named, others)

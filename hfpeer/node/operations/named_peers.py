@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from hfpeer.cache.store import Store
@@ -27,6 +28,7 @@ class NamingParts:
     lan: Lan
     node_id: str
     run_id: str
+    on_duplicate_id: Callable[[Address], None]
     limiter: Limiter | None
 
 
@@ -42,7 +44,7 @@ async def add_from_named(
     others = None if request.only_from_peers else parts.neighbourhood
     if request.only_from_peers:
         upstreams = Upstreams([])
-    opened = named_first(addresses, others, parts.node_id, parts.run_id, parts.limiter)
+    opened = named_first(addresses, others, parts.node_id, parts.run_id, parts.on_duplicate_id, parts.limiter)
     async with opened as neighbours:
         silent = await neighbours.greet(addresses)
         if request.only_from_peers and len(silent) == len(addresses):
