@@ -27,6 +27,8 @@ def test_nodes_with_one_id_say_so_and_are_peers_after_a_restart(tmp_path: Path) 
         assert len(notes) == 1 and str(first.address) in notes[0] and "hfpeer daemon restart" in notes[0]
         assert "has the id of this node" in second.run(*HFPEER, "daemon", "logs").out
         assert "has the id of this node" in second.run(*HFPEER, "status").out
+        listed = second.run(*HFPEER, "peer", "ls")
+        assert f"{first.address}: has the id of this node" in listed.err and notes[0] in listed.err
         before = second.do("status")["node_id"]
         second.do("daemon", "restart")
         second.wait_until_it_knows(first)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 from hfpeer.control.operations import PeerStatus
@@ -11,6 +13,8 @@ from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, human_time
 
 HEADINGS = ("NAME", "ADDRESS", "STATE", "FOUND BY", "REVISIONS", "RECEIVED", "LAST SEEN")
+MAX_NOTES = 8
+"""At most this many peers are shown with the reason why they do not answer."""
 
 
 @click.group(
@@ -64,10 +68,18 @@ def ls(invocation: Invocation) -> None:
 
     Their names, whether they answer, and how many bytes came from each.
     """
-    peers = invocation.run(lambda node: node.list_peers())
+    node = invocation.run(lambda node: node.status())
+    peers = node.peers
     invocation.output.table(HEADINGS, map(peer_row, peers), peers, names=1)
+    for sentence in (*(f"{peer.address}: {peer.note}" for peer in _noted(peers)), *node.notes):
+        invocation.output.note(sentence)
     if not peers:
         invocation.output.note("No peers yet. `hfpeer peer add HOST` adds one that mDNS does not find.")
+
+
+def _noted(peers: Sequence[PeerStatus]) -> list[PeerStatus]:
+    """The first peers that do not answer and say why."""
+    return [peer for peer in peers if peer.note and peer.state != "alive"][:MAX_NOTES]
 
 
 def peer_row(status: PeerStatus) -> tuple[str, ...]:
