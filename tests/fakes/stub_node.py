@@ -87,4 +87,4 @@ class StubNode(MemoryNode):
         return self.finished
 
     async def status(self) -> NodeStatus:
-        return self.picture
+        return replace(self.picture, peers=tuple(self.peers.values()))
