@@ -1,7 +1,7 @@
 """Real clients against a node's Hub endpoint, in front of a simulated hub: a matrix, and what they see of faults.
 
-    python -m bench.clients                     all of it, and CLIENTS.md written anew: some minutes
-    python -m bench.clients --check             compare with CLIENTS.md instead of writing it, as CI does
+    python -m bench.clients                     all of it, and the page written anew: some minutes
+    python -m bench.clients --check             compare with the page instead of writing it, as CI does
     python -m bench.clients --only curl,git     clients whose name or work contains one of these words; prints only
 
 Each client has an environment of its own, built by pip from the index that pip is set to and kept for a day (--envs).
@@ -24,7 +24,7 @@ from .environments import Environments, NotRun
 from .rows import CLIENTS
 
 ROOT = Path(__file__).resolve().parents[2]
-TABLE = ROOT / "CLIENTS.md"
+TABLE = ROOT / "docs" / "en" / "reference" / "tested-clients.md"
 
 
 def main() -> int:

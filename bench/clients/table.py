@@ -1,4 +1,4 @@
-"""CLIENTS.md: the tables as Markdown, and their verdicts read back. Owns the form; decides nothing."""
+"""The page of tested clients: its tables as Markdown, and their verdicts read back. Owns the form; decides nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .situations import SITUATIONS, Cell, Row
 
 HEADINGS = {"cold": "cold", "warm": "warm", "off": "hub off", "peer": "peer only"}
 KINDS = ("ref", "info", "listing", "history", "git", "LFS", "file")
-INTRODUCTION = """# Clients
+INTRODUCTION = """# Tested clients
 
 Real clients with `HF_ENDPOINT` set to a node and nothing else. Made by `python -m bench.clients`; CI runs it and fails
 where a verdict below is no longer so. What came was compared, by sha256, with what lies in the repo.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,28 +12,13 @@ import pytest
 from hfpeer.config.settings import KEYS
 from hfpeer_cli.root import HIDDEN, NOUNS
 from hfpeer_cli.root import root as command_line
+from project.sources import A_VALUE, texts_of_the_program
 
-PACKAGE_FOLDERS = ("hfpeer", "cli/hfpeer_cli", "daemon/hfpeer_daemon")
 COMMAND = re.compile(r"(`?)\bhfpeer ((?:--?)?[a-zX][^`\n]*)")
 SENTENCE_WORD = re.compile(
     r"alone|and|at|can|cannot|could|did|for|found|has|in|is|made|may|must|on|or|should|then|to|was|will|would|wrote|\w+(s|ed)"
 )
 """A word that may follow `hfpeer` in a sentence about the program itself."""
-A_VALUE = "X"
-"""In the place of a value that a message is made with."""
-
-
-def texts_of(file: Path) -> Iterator[tuple[int, str]]:
-    """The line and the text of each string of a module but its docstrings; X stands for what is filled in."""
-    tree = ast.parse(file.read_text())
-    parts = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
-    told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.JoinedStr):
-            values = (part.value if isinstance(part, ast.Constant) else A_VALUE for part in node.values)
-            yield node.lineno, "".join(map(str, values))
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts | told:
-            yield node.lineno, node.value
 
 
 def problem(is_quoted: bool, words: list[str]) -> str | None:
@@ -66,15 +50,9 @@ def problem(is_quoted: bool, words: list[str]) -> str | None:
 
 
 def named_commands(root: Path) -> Iterator[tuple[str, bool, list[str]]]:
-    for folder in PACKAGE_FOLDERS:
-        for file in sorted((root / folder).rglob("*.py")):
-            for line, text in texts_of(file):
-                for match in COMMAND.finditer(text):
-                    yield (
-                        f"{file.relative_to(root)}:{line}",
-                        bool(match[1]),
-                        [word.strip(".,:;)\"'") for word in match[2].split()],
-                    )
+    for place, text in texts_of_the_program(root):
+        for match in COMMAND.finditer(text):
+            yield place, bool(match[1]), [word.strip(".,:;)\"'") for word in match[2].split()]
 
 
 @pytest.mark.parametrize(
