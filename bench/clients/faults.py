@@ -127,7 +127,7 @@ def _peer_turns_up(scene: Scene) -> None:
     holder = scene.machines.make("holder", upstreams=f"origin={scene.hub.endpoint}")
     given = endpoint_of(holder).get(f"/{REPO}/resolve/{scene.place.commit}/{BIG}")
     equal(sha256(given.body), scene.place.digests[BIG], "what the holder has")
-    wait_until(lambda: holder.do("model", "ls", "-r", REPO), "the holder has it")
+    wait_until(lambda: holder.found("model", "ls", "-r", REPO), "the holder has it")
     scene.hub.clear()
     _slow(scene.hub)
     node = scene.begin_node()

@@ -320,7 +320,7 @@ def test_the_daemon_repairs_and_knows_what_it_has_afterwards(tmp_path: Path) -> 
             assert one.hfpeer("verify").code == 7
             report = one.do("verify", "--repair")
             assert report["bytes_by_kind"] == {"origin": 4 * SIZE - 100_000}
-        (revision,) = one.do("model", "ls", "-r", str(TINY))
+        (revision,) = one.found("model", "ls", "-r", str(TINY))
         assert (revision["files"], revision["is_complete"], revision["refs"]) == (len(FILES), True, ["main"])
         assert one.status().unverified_files == 0
         two = machines.make("two", peers=[one.address])

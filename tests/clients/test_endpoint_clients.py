@@ -198,7 +198,7 @@ def test_a_tool_with_the_nodes_own_cache_neither_waits_nor_stores_twice(stage: S
     assert all(path.is_symlink() for path in snapshot.iterdir())
     ran = stage.machine.run(*HF, "cache", "verify", "acme/same", **env)
     assert ran.code == 0, ran.err
-    wait_until(lambda: stage.machine.do("model", "ls", "-r", "acme/same")[0]["is_complete"], "the node has it too")
+    wait_until(lambda: stage.machine.found("model", "ls", "-r", "acme/same")[0]["is_complete"], "the node has it too")
     assert stage.hub.body_bytes_sent(listener="cdn") < 1.05 * (24_000_000 + len(BIG))
 
 

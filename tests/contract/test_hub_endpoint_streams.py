@@ -333,7 +333,7 @@ def test_a_file_that_only_a_peer_has_streams_from_it(machines: Machines, tmp_pat
     with staged(tmp_path, machines, "holder") as stage:
         file = File(stage.hub)
         assert stage.endpoint.get(file.target).body == file.body
-        wait_until(lambda: stage.machine.do("model", "ls", "-r", file.repo), "the holder has it")
+        wait_until(lambda: stage.machine.found("model", "ls", "-r", file.repo), "the holder has it")
         seeker = machines.make("seeker", upstreams=f"origin={stage.hub.endpoint}", peers=[stage.machine.address])
         with stage.hub.down():
             endpoint = endpoint_of(seeker)
@@ -355,7 +355,7 @@ def test_a_listing_of_all_refs_has_main_from_a_peer(machines: Machines, tmp_path
         file = File(stage.hub)
         assert stage.endpoint.get(f"/api/models/{file.repo}/refs").status == 200
         assert stage.endpoint.get(file.target).body == file.body
-        wait_until(lambda: stage.machine.do("model", "ls", "-r", file.repo), "the holder has it")
+        wait_until(lambda: stage.machine.found("model", "ls", "-r", file.repo), "the holder has it")
         asking = machines.make("asking", upstreams=f"origin={stage.hub.endpoint}", peers=[stage.machine.address])
         with stage.hub.down():
             refs = endpoint_of(asking).get(f"/api/models/{file.repo}/refs").document

@@ -98,8 +98,8 @@ def test_metadata_of_a_gated_repo_is_open_and_of_a_private_one_is_not(stage: Sta
 def test_a_private_file_is_not_shared_with_the_lan(stage: Stage, machines: Machines) -> None:
     owner = stage.endpoint.like(**bearer(stage.hub.valid_token))
     assert owner.get(target_of(stage, "private")).status == 200
-    wait_until(lambda: stage.machine.do("model", "ls", "-r", "acme/private"), "it is in the cache")
-    assert [revision["is_shared"] for revision in stage.machine.do("model", "ls", "-r", "acme/private")] == [False]
+    wait_until(lambda: stage.machine.found("model", "ls", "-r", "acme/private"), "it is in the cache")
+    assert [revision["is_shared"] for revision in stage.machine.found("model", "ls", "-r", "acme/private")] == [False]
 
 
 def test_offline_a_token_once_accepted_still_opens_and_no_other(stage: Stage) -> None:

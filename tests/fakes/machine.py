@@ -32,7 +32,7 @@ from fakes.waiting import wait_until
 from hfpeer.config.paths import Places
 from hfpeer.control.client import ControlClient
 from hfpeer.control.results import NodeStatus, PeerStatus
-from hfpeer.errors import from_problem
+from hfpeer.errors import NotFound, from_problem
 
 HFPEER = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
 COMMAND_SECONDS = 90.0
@@ -123,6 +123,13 @@ class Machine:
         if ran.code:
             raise from_problem(ran.problem)
         return json.loads(ran.out) if ran.out.strip() else None
+
+    def found(self, *words: str, **environ: str) -> list[Any]:
+        """The result of `ls` or `search`; empty if what it names is not there (exit code 4). Raises other errors."""
+        try:
+            return list(self.do(*words, **environ))
+        except NotFound:
+            return []
 
     def python(self, script: str, *arguments: str, **environ: str) -> Any:
         """Runs a Python script that prints JSON, and gives that. Raises AssertionError with its stderr."""

@@ -21,10 +21,10 @@ def test_an_import_beside_a_daemon_is_served_by_it(
     (report,) = alone.do("import", str(tmp_path / "carried.tar"))
     (revision,) = report["revisions"]
     assert (revision["commit"], revision["is_shared"], revision["refs"]) == (commit, True, ["main"])
-    (listed,) = alone.do("model", "ls", "-r", "acme/carried")
+    (listed,) = alone.found("model", "ls", "-r", "acme/carried")
     assert listed["is_complete"] and listed["is_proved"] and listed["is_shared"]
     pegasus.do("model", "rm", "-r", "acme/carried")
     cygnus.do("peer", "add", alone.address)
-    wait_until(lambda: cygnus.do("model", "search", "-r", "acme/carried"), "the search finds it")
+    wait_until(lambda: cygnus.found("model", "search", "-r", "acme/carried"), "the search finds it")
     added = cygnus.do("model", "add", "-r", "acme/carried", "-v", commit)
     assert added["bytes_by_source"] == {"alone": listed["size_bytes"]}

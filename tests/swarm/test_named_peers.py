@@ -26,7 +26,7 @@ def test_a_node_in_the_commands_own_process_takes_all_from_the_named_peer(
     hub.clear()
     added = lone.do("model", "add", "-r", "acme/named", "-v", commit, "--from", pegasus.address)
     assert added["bytes_by_source"] == {"pegasus": added["size_bytes"]}
-    (listed,) = lone.do("model", "ls", "-r", "acme/named")
+    (listed,) = lone.found("model", "ls", "-r", "acme/named")
     assert listed["is_complete"] and listed["is_proved"]
 
 

@@ -54,9 +54,9 @@ def test_a_name_that_a_hub_knows_is_refused_to_a_publisher(
     ran = pegasus.hfpeer("model", "publish", str(folder), "--as", "acme/taken")
     assert (ran.code, ran.problem["code"]) == (5, "name_taken")
     assert "--force" in ran.problem["hint"]
-    assert pegasus.do("model", "ls", "-r", "acme/taken") == []
+    assert pegasus.found("model", "ls", "-r", "acme/taken") == []
     forced = publish(pegasus, folder, "acme/taken", "--force")
-    (cached,) = pegasus.do("model", "ls", "-r", "acme/taken")
+    (cached,) = pegasus.found("model", "ls", "-r", "acme/taken")
     assert (cached["commit"], cached["published_by"], cached["is_published_here"]) == (
         forced["commit"],
         "pegasus",
@@ -101,7 +101,7 @@ def test_a_publication_is_marked_wherever_it_is_listed(
     published = publish(pegasus, folder, "team/marked")
     assert publish(pegasus, folder, "team/marked")["commit"] == published["commit"], "the own name is free to its owner"
     assert "complete, published" in said(pegasus, "model", "ls", "-r", "team/marked").out
-    (found,) = cygnus.do("model", "search", "-r", "team/marked")
+    (found,) = cygnus.found("model", "search", "-r", "team/marked")
     assert (found["is_published"], found["refs"]) == (True, ["main"])
     assert "all of it, published" in said(cygnus, "model", "search", "-r", "team/marked").out
 
@@ -119,11 +119,11 @@ def test_where_no_hub_can_be_asked_a_publisher_is_told_so(machines: Machines, hu
 
 def test_what_a_peer_published_is_added_by_its_name(pegasus: Machine, cygnus: Machine, folder: Path) -> None:
     published = publish(pegasus, folder, "team/found")
-    assert cygnus.do("model", "search", "-r", "team/found")
+    assert cygnus.found("model", "search", "-r", "team/found")
     ran = said(cygnus, "model", "add", "-r", "team/found")
     assert ran.code == 0, ran.err
     assert f"pinned to commit {published['commit']} (published by pegasus, on no hub)." in ran.err
-    (cached,) = cygnus.do("model", "ls", "-r", "team/found")
+    (cached,) = cygnus.found("model", "ls", "-r", "team/found")
     assert (cached["published_by"], cached["is_published_here"]) == ("pegasus", False)
     ref = cygnus.cache / "models--team--found/refs/main"
     assert (ref.read_text(), ref.stat().st_mtime) == (published["commit"], 0), (
@@ -140,7 +140,7 @@ def test_what_a_peer_published_is_found_by_its_name_at_any_endpoint(
 ) -> None:
     """As `from_pretrained` does it: the name is redirected to the commit, and the file comes."""
     commit = publish(pegasus, folder, "team/served")["commit"]
-    assert cygnus.do("model", "search", "-r", "team/served")
+    assert cygnus.found("model", "search", "-r", "team/served")
     found = endpoint.head("/team/served/resolve/main/config.json")
     assert (found.status, found.headers["x-repo-commit"]) == (307, commit), found
     assert "published by pegasus on the LAN, on no hub" in found.headers["x-hf-warning"]
@@ -166,9 +166,9 @@ def test_a_name_that_a_peer_published_holds_while_its_first_files_are_here(
     taker = machines.make("taker", upstreams=upstreams, peers=[pegasus.address], HFPEER_LIMIT_LAN_DOWN="1MB")
     endpoint = endpoint_of(taker)
     taker.wait_until_it_knows(pegasus)
-    wait_until(lambda: taker.do("model", "search", "-r", "team/half"), "the publication is found")
+    wait_until(lambda: taker.found("model", "search", "-r", "team/half"), "the publication is found")
     command = taker.begin_hfpeer("model", "add", "-r", "team/half")
-    (here,) = wait_until(lambda: taker.do("model", "ls", "-r", "team/half"), "the small file is here")
+    (here,) = wait_until(lambda: taker.found("model", "ls", "-r", "team/half"), "the small file is here")
     assert (here["files"], here["published_by"]) == (1, "")
     refs = endpoint.get("/api/models/team/half/refs")
     assert refs.status == 200, refs
@@ -185,7 +185,7 @@ def test_a_name_that_a_peer_published_holds_while_its_first_files_are_here(
     again = taker.do("model", "add", "-r", "team/half")
     assert (again["commit"], again["voice"]) == (commit, "published")
     assert again["reused_bytes"] > 0
-    (cached,) = taker.do("model", "ls", "-r", "team/half")
+    (cached,) = taker.found("model", "ls", "-r", "team/half")
     assert cached["published_by"] == "pegasus"
 
 

@@ -39,7 +39,7 @@ def machine(hub: HubSimulator, tmp_path: Path) -> Iterator[Machine]:
 
 
 def found(machine: Machine, repo: str) -> dict[str, bytes]:
-    (shown,) = machine.do("model", "ls", "-r", repo)
+    (shown,) = machine.found("model", "ls", "-r", repo)
     snapshot = Path(machine.cache, f"models--{repo.replace('/', '--')}", "snapshots", shown["commit"])
     return {str(path.relative_to(snapshot)): path.read_bytes() for path in snapshot.rglob("*") if path.is_file()}
 
@@ -48,7 +48,7 @@ def test_what_linux_can_hold_is_here(machine: Machine) -> None:
     machine.do("model", "add", "-r", "acme/odd")
     contents = {path: data.data if isinstance(data, Lfs) else data for path, data in ORDINARY.items()}
     assert found(machine, "acme/odd") == contents
-    assert machine.do("model", "ls", "-r", "acme/odd")[0]["is_complete"] is True
+    assert machine.found("model", "ls", "-r", "acme/odd")[0]["is_complete"] is True
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_what_cannot_be_here_is_named_and_all_else_is_here(machine: Machine, rep
         assert f"{counts} files" in ran.problem["message"] and why in ran.problem["message"]
         assert "Traceback" not in ran.err and len(ran.err) < 3000
     assert found(machine, repo)["config.json"] == b"{}"
-    assert machine.do("model", "ls", "-r", repo)[0]["is_complete"] is False
+    assert machine.found("model", "ls", "-r", repo)[0]["is_complete"] is False
     machine.do("model", "add", "-r", repo, "--include", "*.json")
 
 

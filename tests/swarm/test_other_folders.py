@@ -37,9 +37,10 @@ def test_peers_and_tools_get_what_lies_in_a_folder_that_is_only_read(
     neighbour.wait_until_it_knows(reader)
     wait_until(lambda: reader.status().unverified_files == 0, "the files of the share are verified")
     wait_until(
-        lambda: any(one["is_shared"] for one in reader.do("model", "ls", "-r", "acme/shelved")), "the hub says public"
+        lambda: any(one["is_shared"] for one in reader.found("model", "ls", "-r", "acme/shelved")),
+        "the hub says public",
     )
-    (found,) = reader.do("model", "ls", "-r", "acme/shelved")
+    (found,) = reader.found("model", "ls", "-r", "acme/shelved")
     assert (found["commit"], found["cache"], found["is_complete"]) == (commit, str(share), True)
 
     def has_it() -> bool:

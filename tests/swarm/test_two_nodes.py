@@ -106,7 +106,7 @@ def test_a_peer_that_dies_is_noticed_by_whoever_needs_it(machines: Machines, cyg
     cygnus.do("peer", "add", mira.address)
     assert cygnus.knows(mira)
     mira.kill()
-    assert cygnus.do("model", "search", "-r", "acme/anything") == []
+    assert cygnus.found("model", "search", "-r", "acme/anything") == []
     wait_until(lambda: not cygnus.knows(mira), "mira is not taken for alive")
 
 
@@ -116,16 +116,16 @@ def test_a_peer_that_dies_is_noticed_by_whoever_needs_it(machines: Machines, cyg
 def test_search_says_which_peer_has_a_repo_a_revision_or_a_file(pegasus: Machine, cygnus: Machine, put: Put) -> None:
     commit = put("acme/found")
     pegasus.do("model", "add", "-r", "acme/found", "-f", "config.json")
-    (part,) = cygnus.do("model", "search", "-r", "acme/found")
+    (part,) = cygnus.found("model", "search", "-r", "acme/found")
     assert (part["peer"], part["commit"], part["is_complete"]) == ("pegasus", commit, False)
     pegasus.do("model", "add", "-r", "acme/found")
     for words in ((), ("-v", "main"), ("-v", commit), ("-v", commit[:8])):
-        (whole,) = cygnus.do("model", "search", "-r", "acme/found", *words)
+        (whole,) = cygnus.found("model", "search", "-r", "acme/found", *words)
         assert whole["is_complete"] and whole["refs"] == ["main"]
-    (file,) = cygnus.do("model", "search", "-r", "acme/found", "-f", "nested/tokenizer.json", "-f", "nope")
+    (file,) = cygnus.found("model", "search", "-r", "acme/found", "-f", "nested/tokenizer.json", "-f", "nope")
     assert file["path"] == "nested/tokenizer.json"
-    assert cygnus.do("model", "search", "-r", "acme/found", "-v", "other") == []
-    assert cygnus.do("dataset", "search", "-r", "acme/found") == []
+    assert cygnus.found("model", "search", "-r", "acme/found", "-v", "other") == []
+    assert cygnus.found("dataset", "search", "-r", "acme/found") == []
 
 
 def test_a_published_folder_can_be_added_elsewhere_by_its_commit(
@@ -160,7 +160,7 @@ def test_one_file_and_patterns_bring_nothing_else(cygnus: Machine, hub: HubSimul
     added = cygnus.do("model", "add", "-r", "acme/parts", "--include", "*.json")
     assert names(added) == {"config.json", "nested/tokenizer.json"}
     assert hub.requests_for(listener="cdn") == []
-    (cached,) = cygnus.do("model", "ls", "-r", "acme/parts")
+    (cached,) = cygnus.found("model", "ls", "-r", "acme/parts")
     assert (cached["files"], cached["is_complete"]) == (2, False)
 
 
@@ -176,7 +176,7 @@ def test_what_is_removed_is_gone_here_and_for_the_peers(pegasus: Machine, cygnus
     pegasus.do("model", "rm", "-r", "acme/removed", "--force")
     assert pegasus.hfpeer("model", "rm", "-r", "acme/removed").code == 4
     assert commit not in ask(pegasus.address, "/catalog")[1].decode()
-    assert cygnus.do("model", "search", "-r", "acme/removed") == []
+    assert cygnus.found("model", "search", "-r", "acme/removed") == []
 
 
 # What is served
@@ -241,7 +241,7 @@ def test_what_nobody_has_been_asked_about_is_not_served_until_a_hub_calls_it_pub
     hub_cache.download(machine.cache, bodies, Commit(commit), RepoId.parse("acme/unasked"), tree=True)
     with hub.down():
         machine.start()
-        (cached,) = machine.do("model", "ls", "-r", "acme/unasked")
+        (cached,) = machine.found("model", "ls", "-r", "acme/unasked")
         assert (cached["visibility"], cached["is_shared"]) == ("unknown", False)
         assert set(is_served(machine, "acme/unasked", commit).values()) == {False}
         machine.stop()

@@ -85,7 +85,7 @@ def put_open(hub: HubSimulator, repo: str = "acme/once") -> str:
 
 
 def shared(machine: Machine, repo: str) -> dict[str, tuple[str, bool]]:
-    rows = machine.do("model", "ls", "-r", repo)
+    rows = machine.found("model", "ls", "-r", repo)
     return {row["commit"]: (row["visibility"], row["is_shared"]) for row in rows}
 
 
@@ -166,7 +166,7 @@ def test_a_refusal_makes_it_ask_and_what_opens_is_shared_by_itself(hub: HubSimul
     hub.repo("model", "acme/once").is_private = False
     assert at_endpoint(machine, "acme/once", commit) == 200
     assert served(machine, "acme/once", commit, OPEN_DIGEST) == ALL
-    (row,) = machine.do("model", "ls", "-r", "acme/once")
+    (row,) = machine.found("model", "ls", "-r", "acme/once")
     assert row["said_by"] == hub.endpoint and row["asked_at"] > 1e9
 
 

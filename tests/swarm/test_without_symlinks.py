@@ -64,7 +64,7 @@ def disk_bytes(folder: Path) -> int:
 
 
 def revision(machine: Machine) -> Any:
-    (found,) = machine.do("model", "ls", "-r", "acme/m")
+    (found,) = machine.found("model", "ls", "-r", "acme/m")
     return found
 
 
@@ -121,7 +121,7 @@ def test_a_revision_of_links_stays_whole_when_another_has_its_blobs_as_files(
     assert (second / "weights.bin").read_bytes() == NEW and (second / "big.bin").read_bytes() == LARGE
     (second / "config.json").write_bytes(b'{"edited": 1}')
     assert_right(first)
-    found = {one["commit"]: one["is_complete"] for one in machine.do("model", "ls", "-r", "acme/two")}
+    found = {one["commit"]: one["is_complete"] for one in machine.found("model", "ls", "-r", "acme/two")}
     assert found[first.name] is True
     machine.do("model", "rm", "-r", "acme/two", "-v", second.name, "-y", "--force")
     assert_right(first)
