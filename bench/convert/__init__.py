@@ -1,0 +1,1 @@
+"""Conversions of datasets, measured and disturbed: `python -m bench.convert`."""
