@@ -20,9 +20,11 @@ from hfpeer.errors import (
     AccessDenied,
     ForgedManifest,
     HfpeerError,
+    HubUnreachable,
     NoSourceLeft,
     NotFound,
     RepoNotFound,
+    RevisionNotFound,
     StorageError,
 )
 from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
@@ -33,6 +35,7 @@ from hfpeer.node.operations.room import Room
 from hfpeer.node.operations.selection import selection_of
 from hfpeer.resolver.commits import Resolution
 from hfpeer.resolver.manifests import FoundManifest
+from hfpeer.resolver.other_types import error_of
 from hfpeer.resolver.peer_queries import PeerTrust
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.resolver.visibility_checks import VisibilityChecker
@@ -198,7 +201,21 @@ class _Add:
         if self._trust.asks_peers:
             revision = self._request.revision
             await self._lan.wait_for_peers(Commit(revision) if revision.is_commit else None)
-        return await self._resolve()
+        try:
+            return await self._resolve()
+        except (RepoNotFound, RevisionNotFound, HubUnreachable) as error:
+            await self._refuse_other_type(error)
+            raise
+
+    async def _refuse_other_type(self, error: HfpeerError) -> None:
+        """Raises RepoNotFound if the repo is there under another type. Hubs that did not answer are not asked."""
+        is_local = self._request.is_local_only
+        if "copies" in error.facts or (isinstance(error, RevisionNotFound) and not is_local):
+            return
+        answers = not is_local and (isinstance(error, RepoNotFound) or error.facts.get("said_no"))
+        other = await self._parts.resolver.of_other_type(self._repo, self._upstreams if answers else Upstreams(()))
+        if other is not None:
+            raise error_of(self._repo, other) from error
 
     async def _run(self) -> Finished:
         resolution = await self._find_commit()
