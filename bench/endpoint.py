@@ -27,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from bench.transfer import COMMIT, NGINX_PORT, REPO, Cost, Nginx, _cpu_seconds, _make_model, measure
+from bench.transfer import COMMIT, NGINX_PORT, REPO, Cost, Nginx, _make_model, cpu_seconds_of, measure
 from hfpeer_cli.commands.node.demo import Machine
 
 CONNECTIONS = 16
@@ -82,7 +82,7 @@ def endpoint_of(machine: Machine) -> str:
 
 def cpu_of(machine: Machine) -> Callable[[], float]:
     pid = int(machine.do("status")["pid"])
-    return lambda: _cpu_seconds(pid)
+    return lambda: cpu_seconds_of(pid)
 
 
 def client_environ(endpoint: str, home: Path) -> dict[str, str]:

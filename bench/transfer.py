@@ -62,7 +62,7 @@ class Nginx:
         _wait_until_it_answers(f"http://127.0.0.1:{NGINX_PORT}/")
 
     def cpu_seconds(self) -> float:
-        return sum(_cpu_seconds(pid) for pid in _family(self._process.pid))
+        return sum(cpu_seconds_of(pid) for pid in family_of(self._process.pid))
 
     def stop(self) -> None:
         os.killpg(self._process.pid, signal.SIGTERM)
@@ -142,15 +142,17 @@ def _children_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds_of(pid: int) -> float:
+    """The CPU seconds of a process, with those of its children that have ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
-    return (int(fields[11]) + int(fields[12])) / TICKS
+    return sum(map(int, fields[11:15])) / TICKS
 
 
-def _family(pid: int) -> list[int]:
+def family_of(pid: int) -> list[int]:
+    """A process and its children."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except OSError:
@@ -164,6 +166,22 @@ def _wait_until_it_answers(url: str) -> None:
             return
         time.sleep(0.02)
     raise SystemExit(f"nothing answers at {url}")
+
+
+def hf_command(home: Path) -> tuple[list[str], dict[str, str]]:
+    """`hf download` from nginx into an empty `home`, and its environment."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environ = {
+        **inherited,
+        "HF_ENDPOINT": f"http://127.0.0.1:{NGINX_PORT}",
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    }
+    hf = Path(sys.executable).with_name("hf")
+    return [str(hf), "download", REPO, "--revision", COMMIT, "--quiet"], environ
 
 
 class Ways:
@@ -184,7 +202,7 @@ class Ways:
         def work() -> None:
             self._taker.do("model", "add", "-r", REPO, "-v", self._commit)
 
-        cost = measure(work, *(lambda pid=pid: _cpu_seconds(pid) for pid in self._pids))
+        cost = measure(work, *(lambda pid=pid: cpu_seconds_of(pid) for pid in self._pids))
         self._taker.do("model", "rm", "-r", REPO, "--force")
         return cost
 
@@ -210,20 +228,9 @@ class Ways:
 
     def hf_download(self) -> Cost:
         home = self._place / "hf"
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-        environ = {
-            **inherited,
-            "HF_ENDPOINT": f"http://127.0.0.1:{NGINX_PORT}",
-            "HF_HOME": str(home),
-            "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_TELEMETRY": "1",
-            "HF_HUB_DISABLE_UPDATE_CHECK": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        }
-        hf = Path(sys.executable).with_name("hf")
+        command, environ = hf_command(home)
 
         def work() -> None:
-            command = [str(hf), "download", REPO, "--revision", COMMIT, "--quiet"]
             subprocess.run(command, env=environ, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
         cost = measure(work, self._nginx.cpu_seconds)

@@ -1,7 +1,7 @@
 """What `hfpeer cache ls` costs over many files, against `hf cache ls`, `find` and `du` in the same run.
 
-    python -m bench.listing
-    python -m bench.listing --files 20000 200000 --rounds 5
+    python -m bench.many_files.listing
+    python -m bench.many_files.listing --files 20000 200000 --rounds 5
 
 The ways take turns over the same cache of small files. Figures are CPU seconds, the least of the rounds, so that they
 hold on a busy machine; the wall time of a quiet one is about the same. *A file* is what a file adds to the cost of an
