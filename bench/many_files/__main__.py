@@ -19,7 +19,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -201,4 +200,4 @@ def print_growth(few: dict[str, Measured], many: dict[str, Measured]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
