@@ -7,7 +7,6 @@ cache. `str` gives the text back. Pure.
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from enum import Enum
 
@@ -20,7 +19,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_.-]{1,96}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _REVISION = re.compile(r"[^\x00-\x20\x7f~^:?*\[\\]{1,255}")
 _NO_SEGMENTS = frozenset((b"", b".", b".."))
-_HEX_LENGTH = {"sha256": 64, "git-sha1": 40}
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}|git-sha1:[0-9a-f]{40}")
 
 
 class RepoType(str, Enum):
@@ -230,28 +229,31 @@ def path_problem(text: str) -> str | None:
     return None
 
 
-@dataclass(frozen=True, order=True, slots=True)
-class Digest:
+class Digest(str):
     """The hash of a blob's bytes: `sha256:<64 hex>` for LFS files, `git-sha1:<40 hex>` for the others.
 
     `git-sha1` is git's blob id, the SHA-1 over `blob <size>\\0` and the bytes. The Hub's etag is one of the two, so
     `hex` is also the file name of the blob in the cache.
     """
 
-    algorithm: str
-    hex: str
+    __slots__ = ()
+
+    def __new__(cls, algorithm: str, hex: str) -> Digest:
+        return str.__new__(cls, f"{algorithm}:{hex}")
+
+    def __getnewargs__(self) -> tuple[str, str]:  # type: ignore[override]  # for copies
+        return self.algorithm, self.hex
 
     @classmethod
     def parse(cls, text: str) -> Digest:
         """Reads `sha256:<hex>` or `git-sha1:<hex>`. Raises InvalidName."""
-        algorithm, _, hex = text.partition(":")
-        if _HEX_LENGTH.get(algorithm) != len(hex) or re.fullmatch("[0-9a-f]+", hex) is None:
+        if _DIGEST.fullmatch(text) is None:
             raise InvalidName(
                 f"{text!r} is not a digest.",
                 hint="A digest is sha256:<64 hex> or git-sha1:<40 hex>.",
                 digest=text,
             )
-        return cls(sys.intern(algorithm), hex)
+        return str.__new__(cls, text)
 
     @classmethod
     def from_etag(cls, etag: str) -> Digest:
@@ -261,5 +263,10 @@ class Digest:
         algorithm = "sha256" if len(bare) == 64 else "git-sha1"
         return cls.parse(f"{algorithm}:{bare}")
 
-    def __str__(self) -> str:
-        return f"{self.algorithm}:{self.hex}"
+    @property
+    def algorithm(self) -> str:
+        return "sha256" if self.startswith("s") else "git-sha1"
+
+    @property
+    def hex(self) -> str:
+        return self.partition(":")[2]

@@ -28,7 +28,7 @@ from typing import Any
 
 from bench.many_files.references import commit_with_git, copy_with_rsync, download_with_hf
 from bench.transfer import REPO, Cost, cpu_seconds_of, measure
-from hfpeer_cli.commands.demo import COMMAND, Machine
+from hfpeer_cli.commands.node.demo import COMMAND, Machine
 
 FILES_IN_FOLDER = 1_000
 REFERENCES = {

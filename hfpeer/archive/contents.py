@@ -7,7 +7,6 @@ for whole that is not.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -133,7 +132,7 @@ def _heads(
 
 def tree_text(files: Iterable[ManifestFile]) -> bytes:
     """The listing of a commit as the Hub client keeps it in `trees/`."""
-    return json.dumps(layout.tree_document(files), indent=1).encode()
+    return layout.tree_text(files).encode()
 
 
 def _homes(index: ArchiveIndex, manifests: Sequence[Manifest]) -> dict[Digest, list[str]]:

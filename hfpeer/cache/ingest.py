@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import stat
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hfpeer.cache import snapshots
@@ -19,7 +20,7 @@ from hfpeer.cache.disk.directories import OpenFolders
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.inventory import Inventory, vanished
-from hfpeer.cache.index.scan import linked_blobs, sum_up
+from hfpeer.cache.index.scan import linked_blobs, row_of, sum_up
 from hfpeer.cache.index.schema import BlobRow, FileRow
 from hfpeer.cache.index.traffic import Traffic
 from hfpeer.cache.manifests import Manifests
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 
 TRIES = 3
 """Tries to link a blob that other processes delete between finding and linking it."""
+INSTALLED_TOGETHER = 2000
+"""Files of a snapshot that are linked under one lock."""
 
 
 class Ingester:
@@ -118,30 +121,29 @@ class Ingester:
         given: Collection[Digest] = (),
     ) -> None:
         """Like `ingest_many`, and installs the files of these blobs, which is faster together. Those of `given` were
-        given openly."""
-        by_digest: dict[Digest, list[ManifestFile]] = {}
-        for file in files:
-            by_digest.setdefault(file.digest, []).append(file)
+        given openly. After the last files `sum_up` has to be called."""
+        by_digest = _by_digest(files)
         left: list[ManifestFile] = []
 
-        linked = _LinkedBlobs(self._cache, repo)
-
-        def link(blob: Path, digest: Digest) -> Path:
+        def link(digest: Digest) -> Path | None:
             """Links the files of a blob. Without links the blob is moved to the first of them; the others are installed
             below."""
-            lies_at = blob
+            moved_to: Path | None = None
             for file in by_digest.get(digest, ()):
-                if lies_at == blob:
-                    lies_at = self._place(folders, repo, commit, file, linked)
+                if moved_to is None:
+                    moved_to = place(file)
                 else:
                     left.append(file)
-            return lies_at
+            return moved_to
 
         with OpenFolders(self._cache) as folders:
+            place = self._placing(snapshots.Links(folders, repo, commit), repo)
             self._ingest_small(folders, repo, bodies, None, link, given)
         if left:
             self.install(repo, commit, left)
-        self._note_installed(repo, commit, files)
+        self._catalog.put_files(repo.folder, commit, _rows(files))
+        self._note_lists(repo, commit)
+        self._catalog.bump()
 
     def _ingest_small(
         self,
@@ -149,23 +151,33 @@ class Ingester:
         repo: RepoId,
         bodies: Mapping[Digest, bytes],
         lock_timeout_seconds: float | None,
-        link: Callable[[Path, Digest], Path] = lambda blob, _: blob,
+        link: Callable[[Digest], Path | None] = lambda digest: None,
         given: Collection[Digest] = (),
     ) -> None:
-        """`link` is called for each blob under its lock, and returns the path where its bytes are then."""
-        paths = {digest: layout.blob_path(self._cache, repo, digest) for digest in bodies}
-        found = []
+        """`link` is called for each blob under its lock, and returns the path to which it has moved its bytes, if it
+        has."""
+        if not bodies:
+            return
+        cache, blobs = str(self._cache), layout.blobs_folder(self._cache, repo)
+        found: list[BlobRow | None] = []
+
+        def take(digests: Sequence[Digest]) -> None:
+            in_places = self._inventory.in_places(blobs, {digest: len(bodies[digest]) for digest in digests})
+            now = time.time()
+            for digest in digests:
+                row = in_places.get(digest)
+                is_given = digest in given if row is None else row.is_given
+                if row is None:
+                    path = f"{blobs}{os.sep}{digest.hex}"
+                    row = row_of(cache, path, str(digest), put(digest), now, is_given=is_given)
+                moved_to = link(digest)
+                if moved_to is not None:
+                    found.append(self._inventory.seen(moved_to, digest, is_verified=True, is_given=is_given))
+                else:
+                    found.append(row)
+
         with snapshots.written_aside(self._cache, repo, bodies) as put:
-            for digest, path in paths.items():
-                with self._inventory.holding(repo, digest, lock_timeout_seconds, folders):
-                    in_place = self._inventory.in_place(path, digest, len(bodies[digest]))
-                    if in_place is None:
-                        put(digest)
-                    is_given = digest in given if in_place is None else in_place.is_given
-                    lies_at = link(path, digest)
-                    if in_place is None or lies_at != path:
-                        in_place = self._inventory.seen(lies_at, digest, is_verified=True, is_given=is_given)
-                found.append(in_place)
+            self._inventory.with_locks(repo, bodies, folders, take, lock_timeout_seconds)
         self._remember(found)
 
     def _remember(self, rows: Iterable[BlobRow | None]) -> None:
@@ -183,80 +195,117 @@ class Ingester:
         links, unless `replaces_copies`: then it becomes a link. Raises BrokenCache for a blob that is in no repo.
         """
         snapshot = layout.snapshot_path(self._cache, repo, commit)
-        places = self._inventory.places(file.digest for file in files)
-        linked = _LinkedBlobs(self._cache, repo)
         with translated("install files", snapshot), OpenFolders(self._cache) as folders:
-            for file in files:
+            links = snapshots.Links(folders, repo, commit)
+            for start in range(0, len(files), INSTALLED_TOGETHER):
                 check_stop()
-                rows = places.get(file.digest, ())
-                self._install_file(folders, repo, commit, file, rows, linked, replaces_copies=replaces_copies)
-        self._note_installed(repo, commit, files)
+                batch = files[start : start + INSTALLED_TOGETHER]
+                self._install_batch(folders, links, repo, snapshot, batch, replaces_copies=replaces_copies)
+        known = {row.path: row for row in self._catalog.files(repo.folder, commit)}
+        self._catalog.put_files(repo.folder, commit, (row for row in _rows(files) if known.get(row.path) != row))
+        self._note_lists(repo, commit)
+        self.sum_up(repo, commit)
         return snapshot
 
-    def _install_file(
+    def _install_batch(
         self,
         folders: OpenFolders,
+        links: snapshots.Links,
         repo: RepoId,
-        commit: Commit,
-        file: ManifestFile,
-        rows: Sequence[BlobRow],
-        linked: _LinkedBlobs,
+        snapshot: Path,
+        files: Sequence[ManifestFile],
         *,
         replaces_copies: bool,
     ) -> None:
-        """Links a file to its blob, after bringing the blob into this repo if it is only in another one."""
-        place = layout.snapshot_file(self._cache, repo, commit, file.path)
-        blob = layout.blob_path(self._cache, repo, file.digest)
-        known = {row.path for row in rows if row.size_bytes == file.size_bytes and not row.is_corrupt}
-        if not replaces_copies and str(place) in known and place.is_file() and not place.is_symlink():
-            return
-        is_known = str(blob) in known
-        if is_known and snapshots.is_linked(folders, repo, commit, file.path, file.digest) and blob.is_file():
-            return
+        """Links files to their blobs, after bringing those blobs into this repo that are only in another one."""
+        blobs = layout.blobs_folder(self._cache, repo)
+        places = self._inventory.places(file.digest for file in files)
+        absent: list[ManifestFile] = []
+        unlinked: list[ManifestFile] = []
+        for file in files:
+            rows = places.get(file.digest, ())
+            known = {row.path for row in rows if row.size_bytes == file.size_bytes and not row.is_corrupt}
+            place = f"{snapshot}{os.sep}{file.path}"
+            if not replaces_copies and place in known and Path(place).is_file() and not Path(place).is_symlink():
+                continue
+            if f"{blobs}{os.sep}{file.digest.hex}" not in known:
+                absent.append(file)
+            elif not (links.is_made(file.path, file.digest) and _is_blob(folders, blobs, file.digest)):
+                unlinked.append(file)
         for _ in range(TRIES):
-            if not is_known or not blob.is_file():
+            for file in absent:
                 self._inventory.bring(file, repo)
-            with self._inventory.holding(repo, file.digest, None, folders):
-                if blob.is_file():
-                    lies_at = self._place(folders, repo, commit, file, linked)
-                    break
-        else:
-            raise vanished(blob)
-        if lies_at != blob:
-            self._inventory.placed(blob, lies_at, file.digest)
+            absent = self._link(folders, links, repo, [*unlinked, *absent])
+            unlinked = []
+            if not absent:
+                return
+        raise vanished(blobs / absent[0].digest.hex)
 
-    def _place(
-        self, folders: OpenFolders, repo: RepoId, commit: Commit, file: ManifestFile, linked: _LinkedBlobs
-    ) -> Path:
-        """Puts a file into a snapshot, under the lock on its blob. Returns the path where its bytes are then."""
+    def _link(
+        self, folders: OpenFolders, links: snapshots.Links, repo: RepoId, files: Sequence[ManifestFile]
+    ) -> list[ManifestFile]:
+        """Links files to the blobs of this repo. Returns those whose blob is not there."""
+        blobs = layout.blobs_folder(self._cache, repo)
+        by_digest = _by_digest(files)
+        place = self._placing(links, repo)
+        absent: list[ManifestFile] = []
+        moved: list[tuple[Digest, Path]] = []
+
+        def link(digests: Sequence[Digest]) -> None:
+            for digest in digests:
+                for file in by_digest[digest]:
+                    if not _is_blob(folders, blobs, digest):
+                        absent.append(file)
+                    elif (moved_to := place(file)) is not None:
+                        moved.append((digest, moved_to))
+
+        if files:
+            self._inventory.with_locks(repo, by_digest, folders, link)
+        for digest, moved_to in moved:
+            self._inventory.placed(blobs / digest.hex, moved_to, digest)
+        return absent
+
+    def _placing(self, links: snapshots.Links, repo: RepoId) -> Callable[[ManifestFile], Path | None]:
+        """What puts a file into a snapshot, under the lock on its blob. It returns the path to which that has brought
+        the bytes; None for a link."""
         if self._makes_links:
-            return snapshots.link_file(folders, repo, commit, file.path, file.digest)
-        keeps_blob = file.digest.hex in linked.names
-        return snapshots.place_file_of(folders, repo, commit, file.path, file.digest, keeps_blob=keeps_blob)
+            return lambda file: links.make(file.path, file.digest)
+        linked = linked_blobs(self._cache, repo)[0]
+        return lambda file: links.put_file(file.path, file.digest, keeps_blob=file.digest.hex in linked)
 
-    def _note_installed(self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile]) -> None:
-        present = [FileRow(file.path, str(file.digest), file.size_bytes) for file in files]
-        self._catalog.put_files(repo.folder, commit, present)
-        manifest = self._manifests.load(repo, commit)
-        if manifest is not None:
-            try:
-                snapshots.write_tree(self._cache, repo, commit, manifest.files)
-            except BrokenCache as error:
-                if error.facts.get("errno") not in (errno.EROFS, errno.EACCES, errno.EPERM):
-                    raise
-                log.info("The list of %s at %s is not written for the Hub client: %s", repo, commit, error)
-            write_proof(self._cache, manifest)
+    def sum_up(self, repo: RepoId, commit: Commit) -> None:
+        """Counts the files of a revision that are here, after `ingest_files`. The time grows with their number."""
         sum_up(self._cache, self._catalog, self._manifests, repo, commit, used_at=time.time())
         self._catalog.bump()
 
+    def _note_lists(self, repo: RepoId, commit: Commit) -> None:
+        """Writes what lies beside a snapshot: the list of its files for the Hub client, and the proof."""
+        manifest = self._manifests.load(repo, commit)
+        if manifest is None:
+            return
+        try:
+            snapshots.write_tree(self._cache, repo, commit, manifest.files)
+        except BrokenCache as error:
+            if error.facts.get("errno") not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise
+            log.info("The list of %s at %s is not written for the Hub client: %s", repo, commit, error)
+        write_proof(self._cache, manifest)
 
-class _LinkedBlobs:
-    """The blobs of a repo to which links in its snapshots lead. The disk is looked at once, for the first question."""
 
-    def __init__(self, cache: Path, repo: RepoId) -> None:
-        self._cache = cache
-        self._repo = repo
+def _rows(files: Iterable[ManifestFile]) -> Iterator[FileRow]:
+    return (FileRow(file.path, str(file.digest), file.size_bytes) for file in files)
 
-    @cached_property
-    def names(self) -> set[str]:
-        return linked_blobs(self._cache, self._repo)[0]
+
+def _by_digest(files: Iterable[ManifestFile]) -> dict[Digest, list[ManifestFile]]:
+    by_digest: dict[Digest, list[ManifestFile]] = {}
+    for file in files:
+        by_digest.setdefault(file.digest, []).append(file)
+    return by_digest
+
+
+def _is_blob(folders: OpenFolders, blobs: Path, digest: Digest) -> bool:
+    """Whether there is a file in `blobs`, or a link there to one in the store that repos share."""
+    try:
+        return stat.S_ISREG(os.stat(digest.hex, dir_fd=folders.fd(blobs)).st_mode)
+    except OSError:
+        return False

@@ -20,22 +20,26 @@ from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import OpenFolders, open_folder, opened, path_of
 from hfpeer.cache.disk.linking import UNSUPPORTED, HardLinks, OnChunk, Way, place_file
 from hfpeer.cache.disk.mounts import inode_of
-from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.disk.os_errors import storage_error, translated
 from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 
 ASIDE_SUFFIX = ".hfpeer"
 """The end of the names of temporary files in a repo's folder."""
+UNFINISHED = ".incomplete"
+"""The end of the names of temporary files beside blobs."""
 TOLD_REF_AT = 0
 """The mtime of a ref file with an answer of peers. It marks the file also after a copy and without a catalog."""
 SYNC_THREADS = 16
 """Threads that sync small files: a file system makes concurrent syncs durable together."""
+SYNCED_BY_THREAD = 4
+"""Small files for which one more thread is worth its start."""
 
 
 def temporary(path: Path) -> Path:
     """A fresh name beside a blob. By its ending the Hub client prunes it like an unfinished download."""
-    return path.with_name(f"{path.name[:200]}.{secrets.token_hex(4)}.incomplete")
+    return path.with_name(f"{path.name[:200]}.{secrets.token_hex(4)}{UNFINISHED}")
 
 
 def aside(folder: Path) -> Path:
@@ -64,38 +68,46 @@ def write_file(path: Path, text: str, mode: int = 0o666, *, fresh: Path | None =
 
 
 @contextlib.contextmanager
-def written_aside(cache: Path, repo: RepoId, bodies: Mapping[Digest, bytes]) -> Iterator[Callable[[Digest], None]]:
+def written_aside(
+    cache: Path, repo: RepoId, bodies: Mapping[Digest, bytes]
+) -> Iterator[Callable[[Digest], os.stat_result]]:
     """Writes each body to a temporary file beside its blob and syncs them together, far faster than one by one.
 
-    Yields a function that renames the file of a digest to its blob. The other files are deleted after the block. Raises
-    NoSpace or BrokenCache.
+    Yields a function that renames the file of a digest to its blob and returns its facts. The other files are deleted
+    after the block. Raises NoSpace or BrokenCache.
     """
     blobs = layout.blobs_folder(cache, repo)
-    if not bodies:
-        yield lambda digest: None
-        return
     inodes: dict[str, int] = {}
+    token = secrets.token_hex(4)
+
+    def fresh_name(digest: Digest) -> str:
+        return f"{digest.hex}.{token}{UNFINISHED}"
+
     with contextlib.ExitStack() as undo:
         undo.push(lambda cls, error, trace: _remove_if_empty(cache, blobs) if cls else None)
         with translated("write small files", blobs, sum(map(len, bodies.values()))):
             folder = open_folder(cache, blobs, makes=True)
             undo.callback(os.close, folder)
-            fresh = {digest: temporary(blobs / digest.hex).name for digest in bodies}
-            undo.callback(lambda: _drop(fresh.values(), folder))
-            writes = list(zip(fresh.values(), bodies.values(), strict=True))
-            threads = min(SYNC_THREADS, len(writes))
+            left = set(bodies)
+            undo.callback(lambda: _drop(map(fresh_name, left), folder))
+            writes = [(fresh_name(digest), body) for digest, body in bodies.items()]
+            threads = min(SYNC_THREADS, -(-len(writes) // SYNCED_BY_THREAD))
             with ThreadPoolExecutor(threads) as pool:
                 for written in pool.map(_write_synced, repeat(folder), (writes[at::threads] for at in range(threads))):
                     inodes.update(written)
 
-        def put(digest: Digest) -> None:
-            with translated("put a blob into the cache", blobs / digest.hex):
-                name = fresh[digest]
+        def put(digest: Digest) -> os.stat_result:
+            name = fresh_name(digest)
+            try:
                 os.replace(name, digest.hex, src_dir_fd=folder, dst_dir_fd=folder)
-                del fresh[digest]
-                if inode_of(os.stat(digest.hex, dir_fd=folder, follow_symlinks=False)) != inodes[name]:
-                    os.unlink(digest.hex, dir_fd=folder)
-                    raise swapped(blobs / digest.hex)
+                left.discard(digest)
+                facts = os.stat(digest.hex, dir_fd=folder, follow_symlinks=False)
+                if inode_of(facts) == inodes[name]:
+                    return facts
+                os.unlink(digest.hex, dir_fd=folder)
+            except OSError as error:
+                raise storage_error(error, "put a blob into the cache", blobs / digest.hex) from error
+            raise swapped(blobs / digest.hex)
 
         yield put
 
@@ -169,95 +181,120 @@ def copy_blob(
     return way
 
 
-def is_linked(folders: OpenFolders, repo: RepoId, commit: Commit, path: FilePath, digest: Digest) -> bool:
-    """Whether `snapshots/<commit>/<path>` is the link to `blobs/<etag>`, with no link on the way to it."""
-    place = layout.snapshot_file(folders.cache, repo, commit, path)
-    try:
-        return os.readlink(place.name, dir_fd=folders.fd(place.parent)) == layout.link_target(path, digest)
-    except (OSError, BrokenCache):
-        return False
+class Links:
+    """The links of one snapshot to its blobs. For one thread; `folders` keeps the folders open.
 
-
-def link_file(folders: OpenFolders, repo: RepoId, commit: Commit, path: FilePath, digest: Digest) -> Path:
-    """Makes `snapshots/<commit>/<path>` a relative link to `blobs/<etag>`. Returns the path where the bytes are then.
-
-    On a file system without links the blob itself is moved there, as the Hub client does, out of `blobs/`.
+    `is_made` and `make` are called for each of many files, so they make no Path for a file.
     """
-    cache = folders.cache
-    place, blob = layout.snapshot_file(cache, repo, commit, path), layout.blob_path(cache, repo, digest)
-    target = layout.link_target(path, digest)
 
-    def link(folder: int) -> Path:
+    def __init__(self, folders: OpenFolders, repo: RepoId, commit: Commit) -> None:
+        self._folders = folders
+        self._repo = layout.repo_folder(folders.cache, repo)
+        self._blobs = layout.blobs_folder(folders.cache, repo)
+        self._top = layout.snapshot_path(folders.cache, repo, commit)
+        self._inner, self._folder = "", self._top
+        self._missing: Path | None = None
+        """The last folder that was not there."""
+
+    def _split(self, path: FilePath) -> tuple[Path, str]:
+        """The folder of a file, and its name. Files come mostly folder by folder."""
+        inner, _, name = path.rpartition("/")
+        if inner != self._inner:
+            self._inner, self._folder = inner, self._top / inner
+        return self._folder, name
+
+    def is_made(self, path: FilePath, digest: Digest) -> bool:
+        """Whether `snapshots/<commit>/<path>` is the link to `blobs/<etag>`, with no link on the way to it."""
+        folder, name = self._split(path)
+        if folder is self._missing:
+            return False
         try:
-            os.symlink(target, place.name, dir_fd=folder)
-        except FileExistsError:
-            return _relink(folders, folder, layout.repo_folder(cache, repo), target, blob, place)
+            folder_fd = self._folders.fd(folder)
+        except (OSError, BrokenCache):
+            self._missing = folder
+            return False
+        try:
+            return os.readlink(name, dir_fd=folder_fd) == layout.link_target(path, digest)
+        except OSError:
+            return False
+
+    def make(self, path: FilePath, digest: Digest) -> Path | None:
+        """Makes `snapshots/<commit>/<path>` a relative link to `blobs/<etag>`.
+
+        On a file system without links the blob itself is moved there, as the Hub client does, out of `blobs/`. Returns
+        the path where it is then; None for a blob that stays.
+        """
+        folder, name = self._split(path)
+        target = layout.link_target(path, digest)
+        self._missing = None
+
+        def link(folder_fd: int) -> Path | None:
+            try:
+                os.symlink(target, name, dir_fd=folder_fd)
+            except FileExistsError:
+                return self._replace(folder_fd, name, target, digest)
+            except OSError as error:
+                if error.errno not in UNSUPPORTED:
+                    raise
+                return self._move(folder_fd, name, digest)
+            return None
+
+        try:
+            return self._folders.within(folder, link, makes=True)
+        except OSError as error:
+            raise storage_error(error, "link a file into a snapshot", folder / name) from error
+
+    def put_file(self, path: FilePath, digest: Digest, *, keeps_blob: bool) -> Path:
+        """Makes `snapshots/<commit>/<path>` a regular file, for HF_HUB_DISABLE_SYMLINKS: the blob is moved there, or
+        with `keeps_blob` copied. Returns the path where the bytes are then.
+
+        Users edit such files, so a blob with a second name is copied too. Source: huggingface_hub `_create_symlink`.
+        """
+        folder, name = self._split(path)
+        blob = self._blobs / digest.hex
+
+        def put(folder_fd: int) -> Path:
+            if not keeps_blob and blob.lstat().st_nlink == 1 and not blob.is_symlink():
+                return self._move(folder_fd, name, digest)
+            around = self._folders.fd(self._repo)
+            fresh = aside(self._repo).name
+            try:
+                place_file(blob, path_of(around, self._repo) / fresh)
+                os.replace(fresh, name, src_dir_fd=around, dst_dir_fd=folder_fd)
+            except BaseException:
+                _drop([fresh], around)
+                raise
+            if not keeps_blob:
+                _drop([digest.hex], self._folders.fd(self._blobs))
+            return folder / name
+
+        with translated("put a file into a snapshot", folder / name):
+            return self._folders.within(folder, put, makes=True)
+
+    def _replace(self, folder_fd: int, name: str, target: str, digest: Digest) -> Path | None:
+        """Replaces a file in a folder by a link, unless it is that link already."""
+        with contextlib.suppress(OSError):
+            if os.readlink(name, dir_fd=folder_fd) == target:
+                return None
+        around = self._folders.fd(self._repo)
+        fresh = aside(self._repo).name
+        try:
+            os.symlink(target, fresh, dir_fd=around)
         except OSError as error:
             if error.errno not in UNSUPPORTED:
                 raise
-            return _move(folders, blob, folder, place)
-        return blob
-
-    with translated("link a file into a snapshot", place):
-        return folders.within(place.parent, link, makes=True)
-
-
-def _relink(folders: OpenFolders, folder: int, repo_folder: Path, target: str, blob: Path, place: Path) -> Path:
-    """Replaces the file at `place`, in `folder`, by a link, unless it is that link already."""
-    with contextlib.suppress(OSError):
-        if os.readlink(place.name, dir_fd=folder) == target:
-            return blob
-    around = folders.fd(repo_folder)
-    fresh = aside(repo_folder).name
-    try:
-        os.symlink(target, fresh, dir_fd=around)
-    except OSError as error:
-        if error.errno not in UNSUPPORTED:
-            raise
-        return _move(folders, blob, folder, place)
-    try:
-        os.replace(fresh, place.name, src_dir_fd=around, dst_dir_fd=folder)
-    except BaseException:
-        _drop([fresh], around)
-        raise
-    return blob
-
-
-def _move(folders: OpenFolders, blob: Path, folder: int, place: Path) -> Path:
-    """Moves a blob to `place`, in `folder`, on a file system without links. Returns `place`."""
-    os.replace(blob.name, place.name, src_dir_fd=folders.fd(blob.parent), dst_dir_fd=folder)
-    return place
-
-
-def place_file_of(
-    folders: OpenFolders, repo: RepoId, commit: Commit, path: FilePath, digest: Digest, *, keeps_blob: bool
-) -> Path:
-    """Makes `snapshots/<commit>/<path>` a regular file, for HF_HUB_DISABLE_SYMLINKS: the blob is moved there, or with
-    `keeps_blob` copied. Returns the path where the bytes are then.
-
-    Users edit such files, so a blob with a second name is copied too. Source: huggingface_hub `_create_symlink`.
-    """
-    cache = folders.cache
-    place, blob = layout.snapshot_file(cache, repo, commit, path), layout.blob_path(cache, repo, digest)
-    repo_folder = layout.repo_folder(cache, repo)
-
-    def put(folder: int) -> Path:
-        if not keeps_blob and blob.lstat().st_nlink == 1 and not blob.is_symlink():
-            return _move(folders, blob, folder, place)
-        around = folders.fd(repo_folder)
-        fresh = aside(repo_folder).name
+            return self._move(folder_fd, name, digest)
         try:
-            place_file(blob, path_of(around, repo_folder) / fresh)
-            os.replace(fresh, place.name, src_dir_fd=around, dst_dir_fd=folder)
+            os.replace(fresh, name, src_dir_fd=around, dst_dir_fd=folder_fd)
         except BaseException:
             _drop([fresh], around)
             raise
-        if not keeps_blob:
-            _drop([blob.name], folders.fd(blob.parent))
-        return place
+        return None
 
-    with translated("put a file into a snapshot", place):
-        return folders.within(place.parent, put, makes=True)
+    def _move(self, folder_fd: int, name: str, digest: Digest) -> Path:
+        """Moves a blob into a folder, on a file system without links. Returns its path."""
+        os.replace(digest.hex, name, src_dir_fd=self._folders.fd(self._blobs), dst_dir_fd=folder_fd)
+        return self._folder / name
 
 
 def write_ref(cache: Path, repo: RepoId, revision: Revision, commit: Commit) -> None:
@@ -290,7 +327,7 @@ def write_tree(cache: Path, repo: RepoId, commit: Commit, files: Iterable[Manife
     with translated("write a file", path):
         if path.exists():
             return
-    write_inside(cache, repo, path, json.dumps(layout.tree_document(files), indent=1))
+    write_inside(cache, repo, path, layout.tree_text(files))
 
 
 def note_absent(cache: Path, repo: RepoId, commit: Commit, paths: Iterable[FilePath]) -> None:

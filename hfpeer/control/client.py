@@ -18,7 +18,7 @@ from hfpeer.errors import HfpeerError, NotRunning, from_problem
 from hfpeer.names import MAIN, FilePath, RepoId, Revision
 from hfpeer.net.http1 import BadResponse, NoResponse, ResponseReader, TimedOut, encode_request
 from hfpeer.system.ownership import check_peer, check_socket
-from hfpeer.transfer.events import Finished, OnEvent
+from hfpeer.transfer.events import KINDS, Finished, OnEvent
 from hfpeer.transfer.events import from_json as event_from_json
 
 if TYPE_CHECKING:
@@ -111,7 +111,8 @@ class ControlClient:
             async for line in answer.lines(MAX_LINE_BYTES):
                 message = json.loads(line)
                 if "event" in message:
-                    on_event(event_from_json(message))
+                    if message["event"] in KINDS:  # a daemon of another version may have more
+                        on_event(event_from_json(message))
                 elif "problem" in message:
                     raise from_problem(message["problem"])
                 else:

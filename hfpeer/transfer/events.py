@@ -126,15 +126,6 @@ class WaitBegan(Event):
 
 
 @dataclass(frozen=True)
-class FileFinished(Event):
-    """A file is verified and visible in the cache."""
-
-    kind: ClassVar[str] = "file_finished"
-    path: str
-    size_bytes: int
-
-
-@dataclass(frozen=True)
 class Finished(Event):
     """All requested files are visible. `bytes_by_source` counts the bytes that crossed a network for this add.
     `answered_by`, `voice` and `age_seconds` are as in `Resolved`. Two parts of `reused_bytes`: `adopted_bytes` came
@@ -171,7 +162,7 @@ KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         *(Asking, Resolved, CheckBegan, Planned),
-        *(Progressed, SourceFailed, NamedPeerSilent, WaitBegan, FileFinished, Finished),
+        *(Progressed, SourceFailed, NamedPeerSilent, WaitBegan, Finished),
     )
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hfpeer.cache.store import Store
@@ -18,7 +18,7 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest
 from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES
 from hfpeer.system.cancellation import check_stop, in_thread
-from hfpeer.transfer.events import Event, FileFinished, FileProgress, OnEvent, Progressed, SourceFailed
+from hfpeer.transfer.events import Event, FileProgress, OnEvent, Progressed, SourceFailed
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.local_files import read_small
 from hfpeer.transfer.report import FetchReport
@@ -33,6 +33,8 @@ LARGE_AT_ONCE = 3
 LOCAL_TOGETHER = 64
 """At most this many small files of this machine are put into the cache together."""
 PROGRESS_SECONDS = 0.25
+SUM_SECONDS = 5.0
+"""Seconds between two counts of the files that are here, which take longer the more there are."""
 RATE_WINDOW_SECONDS = 3.0
 
 
@@ -90,6 +92,7 @@ class SnapshotTransfer:
         self._kept_count = fetches.kept_count
         self._fetching: list[Digest] = []
         self._small: BundleFetch | None = None
+        self._summed_at: float | None = None
         self.totals = FetchTotals()
         self.failures: dict[Digest, HfpeerError] = {}
         """Why large blobs could not be had."""
@@ -109,6 +112,8 @@ class SnapshotTransfer:
         finally:
             ticker.cancel()
             await asyncio.gather(ticker, return_exceptions=True)
+            if self._summed_at is not None:
+                await asyncio.to_thread(self._sum_up)
             self._on_event(self._progressed())
 
     def _wanted(self, file: ManifestFile) -> WantedBlob:
@@ -178,10 +183,8 @@ class SnapshotTransfer:
             if (data := next(right, None)) is not None:
                 bodies[blob.digest] = data
             if len(bodies) >= LOCAL_TOGETHER or (bodies and blob is wanted[-1]):
-                files = [file for digest in bodies for file in self._files[digest]]
-                self._ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies)
+                self._ingest(bodies)
                 self.totals.local_bytes += sum(map(len, bodies.values()))
-                self._note_installed(files)
                 found |= bodies.keys()
                 bodies = {}
         return found
@@ -190,9 +193,20 @@ class SnapshotTransfer:
         """Puts small blobs into the cache and installs their files."""
         bodies = {one.blob.digest: one.data for one in blobs}
         given = {one.blob.digest for one in blobs if one.is_given}
+        self._ingest(bodies, given)
+
+    def _ingest(self, bodies: Mapping[Digest, bytes], given: Collection[Digest] = ()) -> None:
+        """Puts small blobs into the cache and installs their files."""
         files = [file for digest in bodies for file in self._files[digest]]
         self._ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies, given)
-        self._note_installed(files)
+        now = time.monotonic()
+        if self._summed_at is None or now - self._summed_at > SUM_SECONDS:
+            self._summed_at = now
+            self._sum_up()
+        self._progress.installed(files)
+
+    def _sum_up(self) -> None:
+        self._ingester.sum_up(self._manifest.repo, self._manifest.commit)
 
     def _find(self, blobs: Sequence[WantedBlob]) -> Collection[Digest]:
         """Installs the small blobs that another fetch has brought since the add looked for them."""
@@ -212,12 +226,7 @@ class SnapshotTransfer:
         files = [file for digest in digests for file in self._files[digest]]
         if files:
             self._ingester.install(self._manifest.repo, self._manifest.commit, files)
-        self._note_installed(files)
-
-    def _note_installed(self, files: Sequence[ManifestFile]) -> None:
         self._progress.installed(files)
-        for file in files:
-            self._on_event(FileFinished(str(file.path), file.size_bytes))
 
     # Events
 

@@ -32,7 +32,6 @@ from hfpeer.net.http1_blocking import run_blocking
 from hfpeer.node.session import find_daemon, open_session
 from hfpeer.transfer.events import (
     Event,
-    FileFinished,
     FileProgress,
     Planned,
     Progressed,
@@ -52,7 +51,6 @@ STORY: list[Event] = [
     Planned("org/name", COMMIT, 1, 2, 1, 2, "peer", True),
     PROGRESS,
     SourceFailed("pegasus", "a", "was silent", was_lying=False),
-    FileFinished("a", 2),
 ]
 ADD_AND_LIST_MODULES = """
 import atexit, sys
@@ -388,10 +386,10 @@ async def test_the_end_of_the_daemon_ends_the_adds_of_its_clients(tmp_path: Path
 async def test_unread_progress_is_replaced_and_no_other_event_is_lost() -> None:
     watcher = AddFollower()
     newer = Progressed(2, 2, 0.5, {}, {}, (), 1, 1)
-    for event in (STORY[0], PROGRESS, PROGRESS, newer, STORY[4], PROGRESS):
+    for event in (STORY[0], PROGRESS, PROGRESS, newer, STORY[3], PROGRESS):
         watcher.put(event)
     watcher.end()
-    assert [event async for event in watcher.events()] == [STORY[0], newer, STORY[4], PROGRESS]
+    assert [event async for event in watcher.events()] == [STORY[0], newer, STORY[3], PROGRESS]
 
 
 # Who answers

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import fcntl
 import json
 import os
+import stat
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from unittest import mock
 
@@ -18,8 +23,9 @@ from filelock import FileLock
 from fakes.hub_cache import COMMIT, REPO, digest_of, download, git_sha1_of, listed, manifest_of, sha256_of
 from hfpeer.cache import snapshots
 from hfpeer.cache.cleaning import removal
+from hfpeer.cache.disk.directories import OpenFolders
 from hfpeer.cache.disk.layout import blob_path, lock_path, partial_folder, partials_folder
-from hfpeer.cache.disk.locks import etag_lock
+from hfpeer.cache.disk.locks import etag_lock, folder_lock
 from hfpeer.cache.index import shared_blobs as shared_module
 from hfpeer.cache.index.database import Database
 from hfpeer.cache.index.schema import RefRow
@@ -170,6 +176,68 @@ def test_small_blobs_are_ingested_together(store: Store) -> None:
     store.ingester.ingest_many(REPO, {})
 
 
+def locks_of(store: Store) -> list[str]:
+    folder = lock_path(store.cache, REPO, git_sha1_of(b"")).parent
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+
+
+def test_many_small_blobs_make_no_locks_of_their_own(store: Store) -> None:
+    bodies = {f"{number}.json": b"%d" % number for number in range(40)}
+    fill_at_once(store, bodies)
+    store.ingester.install(REPO, COMMIT_2, listed(bodies))
+    assert locks_of(store) == []
+
+
+def test_where_folders_cannot_be_locked_each_blob_is(store: Store) -> None:
+    plain = fcntl.flock
+
+    def flock(fd: int, how: int) -> None:
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        plain(fd, how)
+
+    with mock.patch("fcntl.flock", flock):
+        there = fill_at_once(store, BODIES)
+    assert {name: (there / name).read_bytes() for name in BODIES} == BODIES
+    assert locks_of(store) == sorted(f"{file.digest.hex}.lock" for file in listed(BODIES))
+
+
+@pytest.mark.parametrize("holds_folder", [True, False], ids=["all blobs", "one blob"])
+def test_a_removal_keeps_blobs_to_which_another_program_links_now(
+    store: Store, monkeypatch: pytest.MonkeyPatch, holds_folder: bool
+) -> None:
+    monkeypatch.setattr(removal, "LOCK_SECONDS", 0.05)
+    fill_at_once(store, BODIES)
+    digests = [file.digest for file in listed(BODIES)]
+    with OpenFolders(store.cache) as folders, ExitStack() as held:
+        if holds_folder:
+            held.enter_context(folder_lock(folders, blob_path(store.cache, REPO, digests[0]).parent, 0.0))
+        else:
+            held.enter_context(etag_lock(store.cache, REPO, digests[0], 0.0, folders))
+        removed = store.remove(REPO, COMMIT)
+        kept = digests if holds_folder else digests[:1]
+        assert removed.busy == tuple(sorted(str(blob_path(store.cache, REPO, digest)) for digest in kept))
+        assert all(blob_path(store.cache, REPO, digest).exists() for digest in kept)
+        assert store.inventory.missing(listed(BODIES)) == [file for file in listed(BODIES) if file.digest not in kept]
+
+
+def test_many_links_are_made_while_no_removal_looks_at_the_blobs(store: Store) -> None:
+    """Without the lock, a blob that is found could be removed before a link leads to it."""
+    store.ingester.ingest_many(REPO, {file.digest: BODIES[file.path] for file in listed(BODIES)})
+    blobs = blob_path(store.cache, REPO, listed(BODIES)[0].digest).parent
+    plain, was_free = os.symlink, []
+
+    def symlink(target: str, name: str, *, dir_fd: int | None = None) -> None:
+        with OpenFolders(store.cache) as folders, contextlib.suppress(Locked), folder_lock(folders, blobs, 0.0):
+            was_free.append(name)
+        plain(target, name, dir_fd=dir_fd)
+
+    with mock.patch("os.symlink", symlink):
+        store.ingester.install(REPO, COMMIT, listed(BODIES))
+        fill_at_once(store, BODIES, COMMIT_2)
+    assert was_free == []
+
+
 def fill_at_once(store: Store, bodies: dict[str, bytes], commit: Commit = COMMIT) -> Path:
     """The steps of an `add` for small files."""
     manifest = manifest_of(bodies, commit)
@@ -177,6 +245,7 @@ def fill_at_once(store: Store, bodies: dict[str, bytes], commit: Commit = COMMIT
     store.ingester.ingest_files(
         REPO, commit, manifest.files, {file.digest: bodies[file.path] for file in manifest.files}
     )
+    store.ingester.sum_up(REPO, commit)
     return store.snapshot_path(REPO, commit)
 
 

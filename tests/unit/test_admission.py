@@ -98,6 +98,7 @@ class Scene:
         self.store.save_manifest(manifest, is_of_origin=not is_given, is_given=is_given)
         given = {git_sha1_of(body)} if is_given else set()
         self.store.ingester.ingest_files(REPO, commit, manifest.files, {git_sha1_of(body): body}, given)
+        self.store.ingester.sum_up(REPO, commit)
 
 
 @pytest.fixture

@@ -90,8 +90,8 @@ def test_every_blob_has_a_source_with_its_bytes_and_the_proof_holds(folder: Path
 
 
 def content_of(found: FolderCommit, path: FilePath) -> bytes:
-    digest = found.manifest.file(path).digest
-    return found.texts[digest] if digest in found.texts else found.sources[digest].read_bytes()
+    file = found.manifest.file(path)
+    return found.texts[file.digest] if file.digest in found.texts else found.source(file).read_bytes()
 
 
 def test_the_same_folder_elsewhere_gives_the_same_commit(folder: Path, tmp_path: Path) -> None:

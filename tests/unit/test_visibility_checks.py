@@ -67,6 +67,7 @@ class Scene:
         manifest = manifest_of({"a": body}, commit)
         self.store.save_manifest(manifest, is_of_origin=True)
         self.store.ingester.ingest_files(REPO, commit, manifest.files, {git_sha1_of(body): body})
+        self.store.ingester.sum_up(REPO, commit)
 
     async def round(self) -> list[Commit | None]:
         """The commits that one round of the upkeep checks."""

@@ -18,7 +18,7 @@ from hfpeer.cache.cleaning import shared_store
 from hfpeer.cache.cleaning.repo_folder import UNFINISHED_SUFFIXES, etag_of
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import OpenFolders, opened
-from hfpeer.cache.disk.locks import etag_lock, is_held
+from hfpeer.cache.disk.locks import etag_lock, folder_lock, is_held
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.disk.writers import is_written
 from hfpeer.cache.index import scan
@@ -28,8 +28,8 @@ from hfpeer.errors import BrokenCache, InvalidName, Locked
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.system.cancellation import check_stop
 
-FORGOTTEN_TOGETHER = 100
-"""Removed blobs dropped from the catalog in one transaction."""
+TOGETHER = 100
+"""Blobs whose locks are held at a time, and that are dropped from the catalog in one transaction."""
 LOCK_SECONDS = 2.0
 """Seconds to wait for the lock of a blob before it is kept as in use."""
 MAX_LEFT = 20
@@ -85,7 +85,7 @@ class _Removal:
 
     def removed(self) -> Removed:
         left, busy = (tuple(sorted(paths)[:MAX_LEFT]) for paths in (self.left, self.busy))
-        return Removed(str(self.repo), tuple(self.commits), self.files, self.freed_bytes, left, busy)
+        return Removed(str(self.repo), tuple(self.commits), self.files, self.freed_bytes, left=left, busy=busy)
 
     def _remove(self, commits: Sequence[Commit] | None, files: frozenset[FilePath]) -> None:
         names = set() if commits is None or files else set(self.listed)
@@ -172,44 +172,49 @@ class _Removal:
     def remove_blobs(self, names: set[str]) -> None:
         """Removes the blobs of these names to which no snapshot links."""
         linked, folders = scan.linked_blobs(self.cache, self.repo)
-        removed: list[Path] = []
-        try:
-            with OpenFolders(self.cache) as kept:
-                for name in sorted(names - linked):
-                    check_stop()
-                    with contextlib.suppress(InvalidName), self._noting_locked(name):
-                        digest = Digest.from_etag(name)
-                        with etag_lock(self.cache, self.repo, digest, LOCK_SECONDS, kept):
-                            if scan.folders_changed(folders):
-                                linked, folders = scan.linked_blobs(self.cache, self.repo)
-                            if name not in linked:
-                                blob = layout.blob_path(self.cache, self.repo, digest)
-                                self._remove_blob(blob)
-                                removed.append(blob)
-                    if len(removed) >= FORGOTTEN_TOGETHER:
-                        self._forget(removed)
-        finally:
-            self._forget(removed)
+        unlinked = sorted(names - linked)
+        with OpenFolders(self.cache) as kept:
+            for start in range(0, len(unlinked), TOGETHER):
+                check_stop()
+                with self._keeping_writers_out(kept, unlinked[start : start + TOGETHER]) as batch:
+                    # Read once the locks are held, with which a program links to a blob.
+                    if scan.folders_changed(folders):
+                        linked, folders = scan.linked_blobs(self.cache, self.repo)
+                    removed = [self._remove_blob(blob) for name, blob in batch.items() if name not in linked]
+                self._forget(removed)
 
     @contextlib.contextmanager
-    def _noting_locked(self, name: str) -> Iterator[None]:
-        try:
-            yield
-        except Locked:
-            self.busy.append(str(layout.blobs_folder(self.cache, self.repo) / name))
+    def _keeping_writers_out(self, kept: OpenFolders, names: Sequence[str]) -> Iterator[dict[str, Path]]:
+        """Holds the locks of blobs, by their file names. Yields the paths of those whose locks are held, and notes the
+        others as busy."""
+        blobs, held = layout.blobs_folder(self.cache, self.repo), {}
+        with contextlib.ExitStack() as locks:
+            try:
+                locks.enter_context(folder_lock(kept, blobs, LOCK_SECONDS))
+                for name in names:
+                    with contextlib.suppress(InvalidName):
+                        digest = Digest.from_etag(name)
+                        try:
+                            locks.enter_context(etag_lock(self.cache, self.repo, digest, LOCK_SECONDS, kept))
+                            held[name] = blobs / name
+                        except Locked:
+                            self.busy.append(str(blobs / name))
+            except Locked:
+                self.busy += [str(blobs / name) for name in names]
+            yield held
 
-    def _remove_blob(self, blob: Path) -> None:
-        """Removes a file in `blobs/`. After a link into the shared store, also its entry if no other link needs it."""
+    def _remove_blob(self, blob: Path) -> Path:
+        """Removes a file in `blobs/`. After a link into the shared store, also its entry if no other link needs it.
+        Returns its path."""
         entry = shared_store.entry_behind(blob) if blob.is_symlink() else None
         self.freed_bytes += self._remove_file(blob)
         if entry is not None:
             self.freed_bytes += shared_store.sweep(self.cache, entry) or 0
+        return blob
 
-    def _forget(self, removed: list[Path]) -> None:
+    def _forget(self, removed: Sequence[Path]) -> None:
         """Drops removed blobs from the catalog together, but none that another process has put there again."""
-        gone = [str(blob) for blob in removed if not os.path.lexists(blob)]
-        removed.clear()
-        self.catalog.drop_blobs(gone)
+        self.catalog.drop_blobs(str(blob) for blob in removed if not os.path.lexists(blob))
 
     def _remove_rest(self) -> None:
         """Removes the rest of a repo without snapshots: blobs without links, unfinished downloads, notes of the Hub

@@ -6,9 +6,9 @@ Every path is made of parsed names, so none can leave the cache. Pure. Source: h
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
@@ -80,8 +80,16 @@ def proof_path(cache: Path, repo: RepoId, commit: Commit) -> Path:
     return cache / repo.folder / PROOFS / f"{commit}.json"
 
 
+def locks_folder(cache: Path, repo: RepoId) -> Path:
+    return cache.joinpath(LOCKS, repo.folder)
+
+
+def lock_name(digest: Digest) -> str:
+    return f"{digest.hex}.lock"
+
+
 def lock_path(cache: Path, repo: RepoId, digest: Digest) -> Path:
-    return cache.joinpath(LOCKS, repo.folder, f"{digest.hex}.lock")
+    return cache.joinpath(LOCKS, repo.folder, lock_name(digest))
 
 
 def partials_folder(cache: Path) -> Path:
@@ -99,10 +107,10 @@ def link_target(path: FilePath, digest: Digest) -> str:
     return "../" * (2 + path.count("/")) + "blobs/" + digest.hex
 
 
-def tree_document(files: Iterable[ManifestFile]) -> dict[str, Any]:
+def tree_text(files: Iterable[ManifestFile]) -> str:
     """The full listing of a commit as the Hub client keeps it in `trees/`. It has no Xet hashes, because hfpeer does
     not use Xet. Source: huggingface_hub `_tree_cache`."""
-    return {"format_version": 1, "files": {file.path: _tree_entry(file) for file in files}}
+    return json.dumps({"format_version": 1, "files": {file.path: _tree_entry(file) for file in files}})
 
 
 def _tree_entry(file: ManifestFile) -> dict[str, str | int]:

@@ -2,6 +2,9 @@
 
 A writer of `blobs/<etag>` holds a BSD flock on `.locks/<repo folder>/<etag>.lock`, which is never truncated and never
 removed. Locks are advisory: they save work, but only renames keep readers safe. Source: huggingface_hub `WeakFileLock`.
+
+Where hfpeer writes or removes many small blobs it holds one flock on the folder `blobs` itself, and the lock of a blob
+only if there is one: a Hub client that works on a blob has made it.
 """
 
 from __future__ import annotations
@@ -11,22 +14,26 @@ import errno
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from filelock import SoftFileLock, Timeout
 
 from hfpeer.cache.disk.directories import OpenFolders, open_file
-from hfpeer.cache.disk.layout import lock_path
+from hfpeer.cache.disk.layout import lock_name, lock_path, locks_folder
 from hfpeer.cache.disk.mounts import inode_of
 from hfpeer.cache.disk.os_errors import translated
-from hfpeer.errors import Locked
+from hfpeer.errors import BrokenCache, Locked
 from hfpeer.names import Digest, RepoId
 
 POLL_SECONDS = 0.05
 """Seconds between two tries to take a lock. It is polled because another process's unlock cannot notify us."""
 NO_FLOCK = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK}
+_NO_FOLDER_LOCK = NO_FLOCK | {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM),
+    *(errno.EBADF, errno.EINVAL, errno.EISDIR),  # NFS locks only files that are open for writing
+}
 
 
 @contextmanager
@@ -69,6 +76,49 @@ def etag_lock(
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def folder_lock(folders: OpenFolders, folder: Path, timeout_seconds: float) -> Iterator[bool]:
+    """Holds a lock on a folder of the cache, against other callers of this function only. Yields whether it is held:
+    False where this user, or the file system, cannot lock a folder, and where there is none. Raises Locked after
+    `timeout_seconds`."""
+    deadline = time.monotonic() + timeout_seconds
+    fd = None
+    with translated("lock a folder", folder), contextlib.suppress(BrokenCache):
+        try:
+            fd = _open_locked_folder(folders, folder, deadline)
+        except OSError as error:
+            if error.errno not in _NO_FOLDER_LOCK:
+                raise
+    try:
+        yield fd is not None
+    finally:
+        if fd is not None:
+            os.close(fd)
+
+
+def _open_locked_folder(folders: OpenFolders, folder: Path, deadline: float) -> int:
+    while True:
+        fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folders.fd(folder))
+        try:
+            if take_flock(fd) and names(folder, fd):
+                return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        folders.forget(folder)
+        _pause(folder, deadline)
+
+
+def locked_ones(folders: OpenFolders, repo: RepoId, digests: Iterable[Digest]) -> set[Digest]:
+    """Those of these blobs that have a lock, of a Hub client or of an earlier writer, held or not."""
+    try:
+        folder = folders.fd(locks_folder(folders.cache, repo))
+    except OSError:
+        return set()
+    return {digest for digest in digests if os.access(lock_name(digest), os.F_OK, dir_fd=folder)}
 
 
 def take_flock(fd: int) -> bool:

@@ -11,6 +11,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
@@ -38,6 +39,8 @@ from hfpeer.cache.index.schema import (
 
 _STAMP = ("size_bytes", "mtime_ns", "inode", "ctime_ns")
 """The columns of `BlobRow.stamp`."""
+_IS_ANOTHER = sa.or_(*(BLOBS.c[name] != insert(BLOBS).excluded[name] for name in _STAMP))
+"""Whether a row of a blob that is put over another row is of another file."""
 
 
 class Catalog:
@@ -142,14 +145,12 @@ class Catalog:
             ]
 
     def put_blobs(self, rows: Iterable[BlobRow]) -> None:
-        self.database.put(BLOBS, [vars(row) for row in rows])
+        self.database.put(BLOBS, _in_order(rows))
 
     def put_found_blobs(self, rows: Iterable[BlobRow]) -> None:
         """Records blobs as a scan saw them. A row of the same file is kept, because the writer of the file may have
         recorded it since, with its hash."""
-        seen = insert(BLOBS).excluded
-        is_another = sa.or_(*(BLOBS.c[name] != seen[name] for name in _STAMP))
-        self.database.put(BLOBS, [vars(row) for row in rows], where=is_another)
+        self.database.put(BLOBS, _in_order(rows), where=_IS_ANOTHER)
 
     def drop_blobs(self, paths: Iterable[str]) -> None:
         for batch in batches(paths):
@@ -207,7 +208,7 @@ class Catalog:
 
     def put_files(self, repo: str, commit: str, rows: Iterable[FileRow], cache: str | None = None) -> None:
         place = {"repo": repo, "commit": commit, "cache": cache or self._first}
-        self.database.put(FILES, [{**place, **vars(row)} for row in rows])
+        self.database.put(FILES, ({**place, **vars(row)} for row in rows))
 
     def drop_files(self, repo: str, commit: str, paths: Iterable[str], cache: str | None = None) -> None:
         is_one = _is_of(FILES, repo, commit, cache or self._first)
@@ -350,6 +351,11 @@ class Catalog:
         with self.database.reading() as connection:
             counts = [int(connection.scalar(query) or 0) for query in queries]
         return counts[0], counts[1], counts[2], counts[3]
+
+
+def _in_order(rows: Iterable[BlobRow]) -> Iterable[dict[str, Any]]:
+    """The rows in the order of their digests, in which an index takes many of them with fewer writes."""
+    return map(vars, sorted(rows, key=lambda row: row.digest))
 
 
 def _is_of(table: sa.Table, repo: str, commit: str, cache: str) -> sa.ColumnElement[bool]:

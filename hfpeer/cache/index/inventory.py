@@ -10,8 +10,8 @@ import errno
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.caches import Caches
 from hfpeer.cache.disk.directories import OpenFolders, opened
 from hfpeer.cache.disk.linking import HardLinks, OnChunk, Way
-from hfpeer.cache.disk.locks import etag_lock
+from hfpeer.cache.disk.locks import etag_lock, folder_lock, locked_ones
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.scan import see_blob, stamp_of
@@ -238,20 +238,68 @@ class Inventory:
                     raise
             yield
 
+    def with_locks(
+        self,
+        repo: RepoId,
+        digests: Iterable[Digest],
+        folders: OpenFolders,
+        work: Callable[[Sequence[Digest]], None],
+        timeout_seconds: float | None = None,
+    ) -> None:
+        """Calls `work` with groups of blobs, so that each comes once, with removals and Hub clients kept away from it.
+
+        Most are one group, under the lock of the folder `blobs`, which has to exist. A blob that has a lock of its own
+        comes alone under that, as `holding` holds it; so does each where a folder cannot be locked.
+        """
+        alone = list(digests)
+        with ExitStack() as held:
+            is_held = False
+            with suppress(Locked):
+                blobs = layout.blobs_folder(self._cache, repo)
+                is_held = held.enter_context(folder_lock(folders, blobs, LOCK_SECONDS))
+            if is_held:
+                with_lock = locked_ones(folders, repo, alone)
+                work([digest for digest in alone if digest not in with_lock])
+                alone = list(with_lock)
+        for digest in alone:
+            with self.holding(repo, digest, timeout_seconds, folders):
+                work([digest])
+
     def in_place(self, blob: Path, digest: Digest, size_bytes: int) -> BlobRow | None:
         """The row of the right blob at `blob`; None if there is no such file, or its bytes are wrong. A file that was
         never hashed is hashed now: another tool may have put it there, and no scan has seen it."""
-        seen = see_blob(self._cache, blob, digest)
-        if seen is None or seen.size_bytes != size_bytes or not os.access(blob, os.R_OK):
-            return None
-        known = self._known(seen)
+        return self.in_places(blob.parent, {digest: size_bytes}).get(digest)
+
+    def in_places(self, blobs: Path, sizes: Mapping[Digest, int]) -> dict[Digest, BlobRow]:
+        """The same for many blobs in one folder, by digest their sizes, with one query."""
+        found: dict[Digest, BlobRow] = {}
+        for digest, size_bytes in sizes.items():
+            path = f"{blobs}{os.sep}{digest.hex}"
+            seen = see_blob(self._cache, path, digest)
+            if seen is not None and seen.size_bytes == size_bytes and os.access(path, os.R_OK):
+                found[digest] = seen
+        known = {row.path: row for row in self._catalog.blobs(row.digest for row in found.values())} if found else {}
+        judged = ((digest, self._judged(seen, known.get(seen.path), digest)) for digest, seen in found.items())
+        return {digest: row for digest, row in judged if row is not None}
+
+    def in_repo(self, repo: RepoId, sizes: Mapping[Digest, int]) -> set[Digest]:
+        """Those of these blobs, by digest their sizes, that are right in `blobs/` of a repo. Those that were never
+        hashed are hashed now."""
+        began_at = time.time()
+        found = self.in_places(layout.blobs_folder(self._cache, repo), sizes)
+        self.remember(row for row in found.values() if (row.verified_at or 0) >= began_at)
+        return set(found)
+
+    def _judged(self, seen: BlobRow, known: BlobRow | None, digest: Digest) -> BlobRow | None:
+        """The row of a blob that was just seen, with what is known of its bytes; None if they are wrong."""
+        known = known if known is not None and known.stamp == seen.stamp else seen
         if known.is_corrupt or known.verified_at is not None:
             return None if known.is_corrupt else known
         try:
-            is_right = hash_file(blob, digest.algorithm, size_bytes) == digest.hex
+            is_right = hash_file(Path(seen.path), digest.algorithm, seen.size_bytes) == digest.hex
         except BrokenCache:
             return None
-        is_right = is_right and see_blob(self._cache, blob, digest) == seen
+        is_right = is_right and see_blob(self._cache, seen.path, digest) == seen
         return replace(known, verified_at=time.time()) if is_right else None
 
     def seen(self, blob: Path, digest: Digest, *, is_verified: bool, is_given: bool = False) -> BlobRow | None:

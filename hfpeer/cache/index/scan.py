@@ -62,25 +62,36 @@ class RepoOnDisk:
     folders: dict[str, int] = field(default_factory=dict)
 
 
-def see_blob(cache: Path, path: Path, digest: Digest) -> BlobRow | None:
+def see_blob(cache: Path, path: Path | str, digest: Digest) -> BlobRow | None:
     """A row for the regular file at `path`, with nothing known of its bytes; None if there is none."""
     try:
-        facts = path.stat()
+        facts = os.stat(path)  # noqa: PTH116  a Path for each of many files takes longer
     except (OSError, ValueError):
         return None
-    if not stat.S_ISREG(facts.st_mode):
-        return None
-    name = str(path)
-    repo = name.removeprefix(f"{cache}{os.sep}").split(os.sep, 1)[0] or os.sep
+    return row_of(str(cache), str(path), str(digest), facts) if stat.S_ISREG(facts.st_mode) else None
+
+
+def row_of(
+    cache: str,
+    path: str,
+    digest: str,
+    facts: os.stat_result,
+    verified_at: float | None = None,
+    *,
+    is_given: bool = False,
+) -> BlobRow:
+    """A row for a regular file. Without `verified_at` nothing is known of its bytes."""
     return BlobRow(
-        name,
-        repo,
-        str(digest),
+        path,
+        path.removeprefix(f"{cache}{os.sep}").split(os.sep, 1)[0] or os.sep,
+        digest,
         facts.st_size,
         facts.st_mtime_ns,
         inode_of(facts),
+        verified_at,
+        is_given=is_given,
         ctime_ns=ctime_of_link(facts),
-        cache=str(cache),
+        cache=cache,
     )
 
 

@@ -31,6 +31,13 @@ class BlobHash:
         return self._hash.hexdigest()
 
 
+def hash_of(body: bytes, algorithm: str) -> str:
+    """The hex digest of bytes in memory."""
+    whole = BlobHash(algorithm, len(body))
+    whole.update(body)
+    return whole.hexdigest()
+
+
 def hash_file(
     file: Path | int,
     algorithm: str,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import filecmp
-import json
 import os
 import secrets
 import stat
@@ -64,7 +63,7 @@ def remove_file(cache: Path, path: Path) -> None:
 def write_list(store: Store, manifest: Manifest) -> None:
     """Writes the Hub client's list of a commit anew, over one that cannot be used."""
     path = layout.tree_path(store.cache, manifest.repo, manifest.commit)
-    snapshots.write_inside(store.cache, manifest.repo, path, json.dumps(layout.tree_document(manifest.files), indent=1))
+    snapshots.write_inside(store.cache, manifest.repo, path, layout.tree_text(manifest.files))
 
 
 def write_proof_anew(store: Store, manifest: Manifest) -> None:

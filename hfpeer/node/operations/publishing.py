@@ -12,19 +12,21 @@ import os
 import posixpath
 import stat
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from hfpeer.budgets import MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_RULES
+from hfpeer.cache.disk.linking import BLOCK_BYTES, can_clone
 from hfpeer.cache.overrides import AUTHOR, MESSAGE
-from hfpeer.cache.partial.hashing import hash_file
+from hfpeer.cache.partial.hashing import hash_file, hash_of
 from hfpeer.cache.store import Store
 from hfpeer.control.operations import Published
-from hfpeer.errors import InvalidName, Locked, StorageError
+from hfpeer.errors import CorruptData, InvalidName, Locked, StorageError
 from hfpeer.git import attributes as gitattributes
 from hfpeer.git.lfs import MAX_POINTER_BYTES, parse_pointer, pointer_text
-from hfpeer.git.proof import commit_body, object_id, prove, root_tree
+from hfpeer.git.proof import commit_body, object_id, root_tree
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import MAIN, Commit, Digest, FilePath, RepoId
 from hfpeer.system.cancellation import check_stop, in_threads
@@ -34,32 +36,47 @@ LFS_THRESHOLD_BYTES = 10_000_000
 DEFAULT_THREADS = 4
 
 
+SMALL_BYTES = 256 * 1024
+"""Files of at most this size are read whole, and put into the cache many together."""
+TOGETHER_FILES, TOGETHER_BYTES = 2000, 16 * 1024**2
+"""At most this many small files, and about this many bytes of them, are in memory at a time."""
+
+
 @dataclass(frozen=True)
 class FolderCommit:
-    """A folder as a proved commit, and where the bytes of each of its blobs are.
+    """A folder as a proved commit. `texts` has the blobs that are not files: the targets of symbolic links."""
 
-    `sources` maps a digest to a file that had these bytes when it was read. Copy and verify it, never link it: its
-    owner may write to it again. `texts` has the blobs that are not files: the targets of symbolic links.
-    """
-
+    folder: Path
     manifest: Manifest
-    sources: Mapping[Digest, Path]
     texts: Mapping[Digest, bytes]
 
+    def source(self, file: ManifestFile) -> Path:
+        """A file that had the bytes of this one when it was read. Copy and verify it, never link it: its owner may
+        write to it again."""
+        return self.folder / file.path
 
-@dataclass(frozen=True)
-class _Entry:
+
+class _Entry(NamedTuple):
     """A file or link of the folder as it was listed."""
 
     path: FilePath
-    place: Path
-    status: os.stat_result
+    stamp: tuple[int, int, int, int, int, int]
+    """Device, inode, mode, size in bytes, mtime and ctime in nanoseconds."""
 
     @property
     def mode(self) -> str:
-        if stat.S_ISLNK(self.status.st_mode):
+        if stat.S_ISLNK(self.stamp[2]):
             return "120000"
-        return "100755" if self.status.st_mode & stat.S_IXUSR else "100644"
+        return "100755" if self.stamp[2] & stat.S_IXUSR else "100644"
+
+    @property
+    def size_bytes(self) -> int:
+        return self.stamp[3]
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int, int]:
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return status.st_dev, status.st_ino, status.st_mode, status.st_size, *times
 
 
 def publish_folder(store: Store, folder: Path, repo: RepoId, publisher: str, is_forced: bool) -> Published:
@@ -70,10 +87,7 @@ def publish_folder(store: Store, folder: Path, repo: RepoId, publisher: str, is_
     """
     made = read_folder(folder, repo)
     manifest = made.manifest
-    for digest, path in made.sources.items():
-        store.inventory.adopt(path, digest, repo)
-    for digest, text in made.texts.items():
-        store.ingester.ingest_bytes(digest, text, repo)
+    _ingest(store, made)
     store.save_manifest(manifest)
     # Before the snapshot: a snapshot that is not recorded as published counts as one of a hub, and its name as taken.
     store.note_published(repo, manifest.commit, publisher)
@@ -91,6 +105,55 @@ def publish_folder(store: Store, folder: Path, repo: RepoId, publisher: str, is_
     )
 
 
+def _ingest(store: Store, made: FolderCommit) -> None:
+    """Puts the blobs of a folder into the cache, small ones many together. Their bytes are read and hashed again."""
+    repo = made.manifest.repo
+    files = {file.digest: file for file in made.manifest.files if file.digest not in made.texts}
+    smallest_bytes = _smallest_alone(store, made, files.values())
+    for file in files.values():
+        if file.size_bytes >= smallest_bytes:
+            store.inventory.adopt(made.source(file), file.digest, repo)
+    for batch in _batches(file for file in files.values() if file.size_bytes < smallest_bytes):
+        check_stop()
+        here = store.inventory.in_repo(repo, {file.digest: file.size_bytes for file in batch})
+        bodies = {file.digest: _read_again(made.source(file), file) for file in batch if file.digest not in here}
+        store.ingester.ingest_many(repo, bodies)
+    store.ingester.ingest_many(repo, made.texts)
+
+
+def _smallest_alone(store: Store, made: FolderCommit, files: Iterable[ManifestFile]) -> int:
+    """Files of at least this size come into the cache one by one: where they can share their blocks with the folder's
+    files, which then take no space, also small ones."""
+    block = next((file for file in files if BLOCK_BYTES <= file.size_bytes <= SMALL_BYTES), None)
+    above = next(place for place in (store.cache, *store.cache.parents) if place.is_dir())
+    shares = block is not None and can_clone(made.source(block), above)
+    return BLOCK_BYTES if shares else SMALL_BYTES + 1
+
+
+def _batches(files: Iterable[ManifestFile]) -> Iterator[list[ManifestFile]]:
+    batch: list[ManifestFile] = []
+    size_bytes = 0
+    for file in files:
+        batch.append(file)
+        size_bytes += file.size_bytes
+        if len(batch) == TOGETHER_FILES or size_bytes >= TOGETHER_BYTES:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def _read_again(place: Path, file: ManifestFile) -> bytes:
+    """The bytes of a small file. Raises CorruptData if they are others by now."""
+    try:
+        body = place.read_bytes()
+    except OSError as error:
+        raise _unreadable(place, error) from error
+    if len(body) != file.size_bytes or hash_of(body, file.digest.algorithm) != file.digest.hex:
+        raise CorruptData(f"A file changed while it was copied: its hash is not {file.digest}.", hint="Try again.")
+    return body
+
+
 def read_folder(
     folder: Path, repo: RepoId, *, on_bytes: Callable[[int], None] | None = None, threads: int = DEFAULT_THREADS
 ) -> FolderCommit:
@@ -104,13 +167,13 @@ def read_folder(
     entries = sorted(_entries(folder), key=lambda entry: entry.path)
     if not entries:
         raise InvalidName(f"There is no file to publish in {folder}.", folder=str(folder))
-    is_lfs = _lfs_rule(folder, {entry.path for entry in entries if entry.mode != "120000"})
+    is_lfs = _lfs_rule(folder, (entry.path for entry in entries if entry.mode != "120000"))
     hashing = _Hashing(folder, is_lfs, on_bytes)
-    files = tuple(in_threads(hashing.file, entries, threads, "read-folder"))
-    manifest = _commit(repo, files)
-    prove(manifest)
-    sources = {file.digest: entry.place for file, entry in zip(files, entries, strict=True) if file.mode != "120000"}
-    return FolderCommit(manifest, sources, hashing.texts)
+    large = [entry for entry in entries if entry.mode != "120000" and entry.size_bytes > SMALL_BYTES]
+    hashed = iter(in_threads(hashing.large, large, threads, "read-folder"))
+    is_large = {entry.path for entry in large}
+    files = tuple(next(hashed) if entry.path in is_large else hashing.small(entry) for entry in entries)
+    return FolderCommit(folder, _commit(repo, files), hashing.texts)
 
 
 def _commit(repo: RepoId, files: tuple[ManifestFile, ...]) -> Manifest:
@@ -120,19 +183,19 @@ def _commit(repo: RepoId, files: tuple[ManifestFile, ...]) -> Manifest:
 
 def _entries(folder: Path) -> Iterator[_Entry]:
     """Every file and link below the folder. Links to folders are not entered."""
-    waiting = [(folder, "")]
+    waiting = [""]
     while waiting:
-        place, prefix = waiting.pop()
-        for child in _scan(place):
-            check_stop()
+        prefix = waiting.pop()
+        check_stop()
+        for child in _scan(folder / prefix):
             path = prefix + child.name
-            status = child.stat(follow_symlinks=False)
             if _is_left_out(path):
                 continue
+            status = child.stat(follow_symlinks=False)
             if stat.S_ISDIR(status.st_mode):
-                waiting.append((place / child.name, path + "/"))
+                waiting.append(path + "/")
             elif stat.S_ISREG(status.st_mode) or stat.S_ISLNK(status.st_mode):
-                yield _Entry(FilePath.parse(path), place / child.name, status)
+                yield _Entry(FilePath.parse(path), _stamp(status))
             else:
                 raise _unfit(path, "is neither a file nor a folder nor a link", "Take it out of the folder.")
 
@@ -153,15 +216,16 @@ def _is_left_out(path: str) -> bool:
     return name == ".git" or path == ".cache/huggingface" or path.endswith("/.cache/huggingface")
 
 
-def _lfs_rule(folder: Path, paths: Collection[FilePath]) -> Callable[[FilePath], bool]:
+def _lfs_rule(folder: Path, paths: Iterable[FilePath]) -> Callable[[FilePath], bool]:
     """Which files the folder's own `.gitattributes` make LFS files, the deeper ones overriding the upper ones."""
-    texts = _attributes(folder, (path for path in paths if path.rpartition("/")[2] == gitattributes.NAME))
+    named = (path for path in paths if path.endswith(gitattributes.NAME))
+    texts = _attributes(folder, (path for path in named if path.rpartition("/")[2] == gitattributes.NAME))
     macros = gitattributes.lfs_macros(texts.get(b"", b""))
     rules = {place: gitattributes.lfs_rules(text, macros) for place, text in texts.items()}
     if sum(map(len, rules.values())) > MAX_ATTRIBUTES_RULES:
         reason = f"and those below it have more than {MAX_ATTRIBUTES_RULES} rules about LFS"
         raise _unfit(gitattributes.NAME, reason, "Name the files by fewer patterns.")
-    return lambda path: gitattributes.is_lfs(path.encode(), rules)
+    return lambda path: bool(rules) and gitattributes.is_lfs(path.encode(), rules)
 
 
 def _attributes(folder: Path, paths: Iterable[FilePath]) -> dict[bytes, bytes]:
@@ -193,41 +257,58 @@ class _Hashing:
         self._on_bytes = on_bytes
         self._lock = threading.Lock()
 
-    def file(self, entry: _Entry) -> ManifestFile:
+    def small(self, entry: _Entry) -> ManifestFile:
+        """Of a link, or of a file of at most SMALL_BYTES."""
         if entry.mode == "120000":
             return self._link(entry)
+        check_stop()
+        descriptor = self._open(entry)
         try:
-            descriptor = os.open(entry.place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError as error:
-            raise _unreadable(entry.place, error) from error
-        try:
-            return self._plain_or_lfs(entry, descriptor)
+            body = os.read(descriptor, entry.size_bytes + 1)
+            _check_unchanged(self._folder, entry, os.fstat(descriptor))
         finally:
             os.close(descriptor)
+        if len(body) != entry.size_bytes:  # some network volumes give less than they were asked for
+            return self.large(entry)
+        algorithm = self._algorithm(entry, body)
+        self._count(len(body))
+        return _listed(entry, algorithm, hash_of(body, algorithm))
+
+    def large(self, entry: _Entry) -> ManifestFile:
+        descriptor = self._open(entry)
+        try:
+            _check_unchanged(self._folder, entry, os.fstat(descriptor))
+            start = os.pread(descriptor, entry.size_bytes, 0) if entry.size_bytes <= MAX_POINTER_BYTES else b""
+            algorithm = self._algorithm(entry, start)
+            found = hash_file(descriptor, algorithm, entry.size_bytes, self._count)
+            _check_unchanged(self._folder, entry, os.fstat(descriptor))
+        finally:
+            os.close(descriptor)
+        return _listed(entry, algorithm, found)
+
+    def _open(self, entry: _Entry) -> int:
+        place = f"{self._folder}{os.sep}{entry.path}"
+        try:
+            return os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise _unreadable(Path(place), error) from error
+
+    def _algorithm(self, entry: _Entry, body: bytes) -> str:
+        """The algorithm of the file's digest. `body` is that of a file which may be an LFS pointer."""
+        if entry.size_bytes <= MAX_POINTER_BYTES and parse_pointer(body) is not None:
+            raise _unfit(entry.path, "is an LFS pointer, not the file it stands for", "Run `git lfs pull` first.")
+        return "sha256" if entry.size_bytes > LFS_THRESHOLD_BYTES or self._is_lfs(entry.path) else "git-sha1"
 
     def _link(self, entry: _Entry) -> ManifestFile:
         try:
-            target = os.readlink(entry.place)  # noqa: PTH115  (a Path would not keep the text as it is)
+            target = os.readlink(self._folder / entry.path)  # noqa: PTH115  (a Path would not keep the text as it is)
         except OSError as error:
-            raise _unreadable(entry.place, error) from error
+            raise _unreadable(self._folder / entry.path, error) from error
         _check_link(self._folder, entry.path, target)
         text = os.fsencode(target)
         digest = Digest("git-sha1", object_id("blob", text))
         self.texts[digest] = text
         return ManifestFile(entry.path, len(text), digest, entry.mode)
-
-    def _plain_or_lfs(self, entry: _Entry, descriptor: int) -> ManifestFile:
-        size = entry.status.st_size
-        is_lfs = size > LFS_THRESHOLD_BYTES or self._is_lfs(entry.path)
-        _check_unchanged(entry, os.fstat(descriptor))
-        if size <= MAX_POINTER_BYTES and parse_pointer(os.pread(descriptor, size, 0)) is not None:
-            raise _unfit(entry.path, "is an LFS pointer, not the file it stands for", "Run `git lfs pull` first.")
-        algorithm = "sha256" if is_lfs else "git-sha1"
-        found = hash_file(descriptor, algorithm, size, self._count)
-        _check_unchanged(entry, os.fstat(descriptor))
-        digest = Digest(algorithm, found)
-        blob_id = object_id("blob", pointer_text(digest.hex, size)) if is_lfs else ""
-        return ManifestFile(entry.path, size, digest, entry.mode, blob_id)
 
     def _count(self, size_bytes: int) -> None:
         if self._on_bytes is not None:
@@ -245,13 +326,15 @@ def _check_link(folder: Path, path: FilePath, target: str) -> None:
         raise _unfit(path, f"is a link that leaves the folder, to {target!r}", hint)
 
 
-def _check_unchanged(entry: _Entry, now: os.stat_result) -> None:
-    def stamp(status: os.stat_result) -> tuple[int, ...]:
-        return status.st_dev, status.st_ino, status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
-
-    if stamp(entry.status) != stamp(now):
+def _check_unchanged(folder: Path, entry: _Entry, now: os.stat_result) -> None:
+    if entry.stamp != _stamp(now):
         hint = "Publish again when no program writes to the folder."
-        raise Locked(f"{entry.place} changed while it was read.", hint=hint, path=str(entry.path))
+        raise Locked(f"{folder / entry.path} changed while it was read.", hint=hint, path=str(entry.path))
+
+
+def _listed(entry: _Entry, algorithm: str, hex: str) -> ManifestFile:
+    blob_id = object_id("blob", pointer_text(hex, entry.size_bytes)) if algorithm == "sha256" else hex
+    return ManifestFile(entry.path, entry.size_bytes, Digest(algorithm, hex), entry.mode, blob_id)
 
 
 def _unfit(path: str, reason: str, hint: str) -> InvalidName:

@@ -160,17 +160,20 @@ class PlainTarget:
         repo, commit = manifest.repo, manifest.commit
         place = layout.snapshot_path(self._cache, repo, commit)
         with translated("install files", place), OpenFolders(self._cache) as folders:
+            links = snapshots.Links(folders, repo, commit)
             for file in files:
-                self._install_file(folders, repo, commit, file)
+                self._install_file(folders, links, repo, commit, file)
         snapshots.write_tree(self._cache, repo, commit, manifest.files)
         snapshots.note_absent(self._cache, repo, commit, revision.absent)
         write_proof(self._cache, manifest)
 
-    def _install_file(self, folders: OpenFolders, repo: RepoId, commit: Commit, file: ManifestFile) -> None:
+    def _install_file(
+        self, folders: OpenFolders, links: snapshots.Links, repo: RepoId, commit: Commit, file: ManifestFile
+    ) -> None:
         blob = layout.blob_path(self._cache, repo, file.digest)
         place = layout.snapshot_file(self._cache, repo, commit, file.path)
         is_here = self._is_in_place(blob, file.size_bytes)
-        if is_here and snapshots.is_linked(folders, repo, commit, file.path, file.digest):
+        if is_here and links.is_made(file.path, file.digest):
             return
         source = self._find(file.digest, file.size_bytes)
         if source is None:
@@ -182,8 +185,8 @@ class PlainTarget:
         with self._holding(repo, file.digest, folders):
             if not is_here:
                 snapshots.copy_blob(source, blob, hard_links=HardLinks.BLOBS)
-            lies_at = snapshots.link_file(folders, repo, commit, file.path, file.digest)
-        self._put(lies_at, file.digest)
+            moved_to = links.make(file.path, file.digest)
+        self._put(moved_to or blob, file.digest)
 
     def write_ref(self, manifest: Manifest, ref: ArchivedRef) -> Commit | None:
         repo, commit = manifest.repo, manifest.commit

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hfpeer.cache.partial.hashing import BlobHash
+from hfpeer.cache.partial.hashing import hash_of
 from hfpeer.transfer.integrity.forgery import check_plain
 from hfpeer.transfer.sources import WantedBlob
 from hfpeer.transfer.tiers import SourceKind
@@ -56,8 +56,4 @@ class Unkept:
 def is_right(blob: WantedBlob, data: bytes) -> bool:
     """Whether these bytes are the blob's. Raises ForgedManifest when they are, but the listing lied about the blob."""
     check_plain(blob, data)
-    if len(data) != blob.size_bytes:
-        return False
-    blob_hash = BlobHash(blob.digest.algorithm, blob.size_bytes)
-    blob_hash.update(memoryview(data))
-    return blob_hash.hexdigest() == blob.digest.hex
+    return len(data) == blob.size_bytes and hash_of(data, blob.digest.algorithm) == blob.digest.hex
