@@ -26,9 +26,9 @@ from hfpeer.system.ownership import read_own
 @dataclass(frozen=True)
 class Publication:
     """A commit that the node named `by` made of a folder. `at` is when it was published here, or came from the peer, in
-    seconds since the epoch; `refs` are the names that this node gave it. `source` is the commit whose files a prepared
-    set was made of, as `datasets/ORG/NAME@COMMIT`, with an empty COMMIT if it is not known; it is empty for a
-    folder."""
+    seconds since the epoch; `refs` are the names that this node gave it. `source` are the commits whose files a
+    prepared set or a conversion was made of, as `datasets/ORG/NAME@COMMIT` between blanks, with an empty COMMIT if it
+    is not known; it is empty for any other folder."""
 
     by: str
     is_own: bool
@@ -62,13 +62,16 @@ class Publications:
         return named[0] if named else None
 
     def note(self, repo: RepoId, commit: Commit, by: str, *, is_own: bool, source: str = "") -> None:
-        """Marks a commit as published by this node, or by the peer named `by`. The first mark of this node stays.
-        `source` is of a prepared set."""
+        """Marks a commit as published by this node, or by the peer named `by`. The first mark of this node stays, but
+        for its `source`."""
         with self._lock:
             known = {folder: dict(found) for folder, found in self._load().items()}
             commits = known.setdefault(repo.folder, {})
             if commit not in commits or (is_own and not commits[commit].is_own):
                 commits[commit] = Publication(by, is_own, at=time.time(), source=source)
+                self._write(known)
+            elif is_own and source != commits[commit].source:
+                commits[commit] = replace(commits[commit], source=source)
                 self._write(known)
 
     def name(self, repo: RepoId, revision: Revision, commit: Commit) -> None:

@@ -205,8 +205,8 @@ class Store:
         self._catalog.bump()
 
     def note_published(self, repo: RepoId, commit: Commit, by: str, source: str = "") -> None:
-        """Marks a commit as published on the LAN, and on no hub, by this node, whose name is `by`. `source` is of a
-        prepared set: the commit that it was made of."""
+        """Marks a commit as published on the LAN, and on no hub, by this node, whose name is `by`. `source` is of
+        prepared sets and conversions: the commits that they were made of, as `Publication` has it."""
         self.publications.note(repo, commit, by, is_own=True, source=source)
         self._catalog.bump()
 

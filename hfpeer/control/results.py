@@ -119,7 +119,8 @@ class NodeStatus:
 
 @dataclass(frozen=True)
 class Published:
-    """A local folder that became a revision. `notes` are sentences on what could not be checked."""
+    """A local folder that became a revision. `notes` are sentences on what could not be checked, and on why peers do
+    not see it, unless it `is_shared`."""
 
     repo: str
     commit: str
@@ -128,3 +129,4 @@ class Published:
     size_bytes: int
     lfs_files: tuple[str, ...] = field(default_factory=tuple)
     notes: tuple[str, ...] = ()
+    is_shared: bool = True

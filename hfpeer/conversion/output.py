@@ -34,6 +34,7 @@ from hfpeer.conversion.results import (
 )
 from hfpeer.conversion.shapes.shape import side_files
 from hfpeer.errors import InvalidName, Locked
+from hfpeer.names import Commit, RepoId
 
 RECORD = "conversion.json"
 WORK = ".conversion"
@@ -322,6 +323,15 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return document if isinstance(document, dict) and document.get("format") == FORMAT else None
+
+
+def converted_from(folder: Path) -> str | None:
+    """The commit that was converted into a folder, as `datasets/ORG/NAME@COMMIT`; None for any other folder."""
+    record = read_record(folder) or {}
+    try:
+        return f"{RepoId.parse(record['repo'], 'dataset').api_path}@{Commit.parse(record['commit'])}"
+    except (KeyError, TypeError, AttributeError, InvalidName):
+        return None
 
 
 def kept_plan(folder: Path, key: str) -> ConversionPlan | None:

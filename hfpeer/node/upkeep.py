@@ -133,11 +133,9 @@ class Upkeep:
             raise
 
     async def _check_visibility(self) -> None:
-        """Checks every commit that is due. A commit that was published here needs no check."""
+        """Checks every commit that is due. Not a commit that was published here, but those that it was made of."""
         silent = checked = 0
-        for repo, commit in await self._commits():
-            if await asyncio.to_thread(self._store.shared.is_published, repo, commit):
-                continue
+        for repo, commit in await asyncio.to_thread(self._to_check):
             if not await self._visibility_checks.is_due(repo, commit):
                 continue
             if (checked := checked + 1) > MAX_AT_ONCE:
@@ -174,9 +172,16 @@ class Upkeep:
             await self._announce(generation)
             self._announced = generation
 
-    async def _commits(self) -> list[tuple[RepoId, Commit]]:
-        revisions = await asyncio.to_thread(self._store.revisions.all)
-        return [(RepoId.parse(revision.repo, revision.type), Commit(revision.commit)) for revision in revisions]
+    def _to_check(self) -> list[tuple[RepoId, Commit]]:
+        shared, found = self._store.shared, []
+        for revision in self._store.revisions.all():
+            repo, commit = RepoId.parse(revision.repo, revision.type), Commit(revision.commit)
+            if not shared.is_published(repo, commit):
+                found.append((repo, commit))
+            for source, of in shared.made_of(repo, commit):
+                if of is not None and not shared.is_published(source, of):
+                    found.append((source, of))
+        return list(dict.fromkeys(found))
 
 
 def _steps(blobs: Sequence[BlobFile]) -> Iterator[list[BlobFile]]:

@@ -89,6 +89,65 @@ def shared(machine: Machine, repo: str) -> dict[str, tuple[str, bool]]:
     return {row["commit"]: (row["visibility"], row["is_shared"]) for row in rows}
 
 
+# What was made of a repo
+
+
+def test_a_conversion_is_as_visible_as_the_dataset_that_it_was_made_of(
+    hub: HubSimulator, machines: Machines, tmp_path: Path
+) -> None:
+    """Alone, and beside another one in the folder of a recipe. The owner's word stands above."""
+    names = ("open", "gated", "private")
+    source = {name: hub.put_repo("dataset", f"acme/{name}", {"a.jsonl": b"{}\n" * 3}) for name in names}
+    hub.repo("dataset", "acme/gated").gated = "auto"
+    hub.repo("dataset", "acme/private").is_private = True
+    owner = machines.make("owner", upstreams=f"origin={hub.endpoint}", HF_TOKEN=hub.valid_token)
+    owner.start()
+    peer = machines.make("peer", upstreams=f"origin={hub.endpoint}", peers=[owner.address])
+    peer.start()
+    for name in names:
+        owner.do("dataset", "add", "-r", f"acme/{name}")
+    folders = {name: tmp_path / "made" / name for name in names}
+    for name, folder in folders.items():
+        folder.mkdir(parents=True)
+        (folder / "rows.jsonl").write_text(f'{{"of": "{name}"}}\n')
+        record = {"format": 1, "key": name, "repo": f"acme/{name}", "commit": source[name]}
+        (folder / "conversion.json").write_text(json.dumps(record))
+    folders["all"] = tmp_path / "made"
+    published = {
+        name: owner.do("dataset", "publish", str(folder), "--as", f"team/{name}") for name, folder in folders.items()
+    }
+    assert {name: one["is_shared"] for name, one in published.items()} == {
+        "open": True,
+        "gated": False,
+        "private": False,
+        "all": False,
+    }
+    (note,) = published["gated"]["notes"]
+    assert "made of datasets/acme/gated at" in note and "`hfpeer dataset share -r team/gated` lets them" in note
+    assert offered(owner) == {"datasets/acme/open", "datasets/team/open"}
+    commits = {name: one["commit"] for name, one in published.items()}
+    for name in ("gated", "private", "all"):
+        assert peer.hfpeer("dataset", "add", "-r", f"team/{name}", "-v", commits[name]).code
+        assert get(owner.address, f"/manifests/datasets/team/{name}/{commits[name]}")[0] == 404
+        assert at_endpoint(owner, f"datasets/team/{name}", commits[name], "rows.jsonl") != 200
+    assert peer.do("dataset", "add", "-r", "team/open", "-v", commits["open"])["commit"] == commits["open"]
+    owner.do("dataset", "share", "-r", "team/all")
+    assert peer.do("dataset", "add", "-r", "team/all", "-v", commits["all"])["commit"] == commits["all"]
+    assert "datasets/team/gated" not in offered(owner)
+
+
+def offered(machine: Machine) -> set[str]:
+    """The repos that a stranger on the LAN finds in the catalog."""
+    return {one["repo"] for one in json.loads(get(machine.address, "/catalog")[1])["revisions"]}
+
+
+def test_a_conversion_that_is_not_finished_is_not_published(machines: Machines, tmp_path: Path) -> None:
+    (tmp_path / "made" / "squad" / ".conversion").mkdir(parents=True)
+    (tmp_path / "made" / "squad" / ".conversion" / "plan.json").write_text("{}")
+    ran = machines.make("owner").hfpeer("dataset", "publish", str(tmp_path / "made"), "--as", "team/made")
+    assert ran.code == 2 and "made/squad has a conversion that is not finished" in ran.problem["message"]
+
+
 # A repo that is closed after it was open (C1, case 4)
 
 

@@ -129,6 +129,17 @@ async def test_a_commit_that_was_published_here_is_not_checked(scene: Scene) -> 
     assert await scene.round() == []
 
 
+async def test_of_what_was_made_of_other_commits_those_are_checked_also_when_they_are_not_here(scene: Scene) -> None:
+    scene.have(COMMIT)
+    scene.store.note_published(REPO, COMMIT, "pegasus", f"datasets/acme/one@{NEW} datasets/acme/two@{COMMIT}")
+    assert not scene.store.shared.is_commit_shared(REPO, COMMIT)
+    assert await scene.round() == sorted([NEW, COMMIT])
+    assert scene.store.shared.is_commit_shared(REPO, COMMIT)
+    scene.hubs.verdict = Visibility.GATED
+    await scene.visibility_checks.check(RepoId.parse("acme/two", "dataset"), COMMIT)
+    assert not scene.store.shared.is_commit_shared(REPO, COMMIT)
+
+
 async def test_silence_changes_nothing_and_delays_the_next_check(scene: Scene) -> None:
     scene.have(COMMIT)
     await scene.visibility_checks.check(REPO, COMMIT)

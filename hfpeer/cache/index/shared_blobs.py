@@ -79,7 +79,7 @@ class SharedBlobs:
 
     def word_on(self, repo: RepoId, commit: Commit, said: Verdict | None = None) -> str:
         """The visibility of a commit as people see it: that of its verdict, or published by this node, or given openly
-        while no hub has answered. A prepared set has the word on the commit that it was made of while that is closed.
+        while no hub has answered. What was made of other commits has the word on one of them that peers may not see.
         `said` is the verdict, if the caller knows it."""
         if self.is_published(repo, commit):
             return self._word_on_published(repo, commit)
@@ -87,12 +87,11 @@ class SharedBlobs:
         return "given" if word == "unknown" and self.is_given(repo, commit) else word
 
     def _word_on_published(self, repo: RepoId, commit: Commit) -> str:
-        source = self._source(repo, commit)
-        if source is None:
-            return "published"
-        made_of, source_commit = source
-        word = self.word_on(made_of, source_commit) if source_commit else "unknown"
-        return "published" if word in ("public", "given") else word
+        for made_of, source_commit in self.made_of(repo, commit):
+            word = self.word_on(made_of, source_commit) if source_commit else "unknown"
+            if word not in ("public", "given", "published"):
+                return word
+        return "published"
 
     def is_given(self, repo: RepoId, commit: Commit) -> bool:
         """Whether files of a commit are here, all of them were given openly, and no hub has closed the repo."""
@@ -163,7 +162,7 @@ class SharedBlobs:
         return shows_commit(
             found,
             owner=owner,
-            is_published=self._gives_publication(repo, commit, kept),
+            is_published=self.gives_publication(repo, commit),
             is_given=is_given and self._is_all_given(repo.folder, commit, kept),
         )
 
@@ -177,7 +176,7 @@ class SharedBlobs:
         """The blobs that peers may have because they are in a commit: all, none, or those in its list."""
         found = self._verdict(repo.folder, commit, kept)
         owner = self._overrides.of(repo)
-        is_published = owner is None and self._gives_publication(repo, commit, kept)
+        is_published = owner is None and self.gives_publication(repo, commit)
         unlisted = gives_file(found, owner=owner, is_published=is_published, is_listed=False)
         listed = gives_file(found, owner=owner, is_published=is_published, is_listed=True)
         return self._listed(repo, commit, kept) if listed and not unlisted else unlisted
@@ -191,26 +190,27 @@ class SharedBlobs:
         found = published.get(Commit(commit))
         return (found is not None and found.is_own) or (is_by_older and self._looks_own(repo, commit))
 
-    def _gives_publication(self, repo: RepoId, commit: str, kept: _Kept) -> bool:
-        """Whether peers may have a commit because this node published it. A prepared set only if the owner shares sets,
-        and while peers may have the commit that it was made of."""
-        source = self._source(repo, commit)
-        if source is None:
-            return self.is_published(repo, commit)
-        made_of, source_commit = source
-        if not (self.shares_prepared and self._publications.is_own(repo, Commit(commit))):
+    def gives_publication(self, repo: RepoId, commit: str) -> bool:
+        """Whether peers may have a commit because this node published it. What was made of other commits, a conversion
+        or a prepared set, only while peers may have those; a set only if the owner shares sets, too."""
+        if repo.is_of_sets and not self.shares_prepared:
             return False
-        if source_commit is None:
-            return self._overrides.of(made_of) is True
-        return self._is_commit_shared(made_of, source_commit, kept)
+        sources = self.made_of(repo, commit)
+        if not sources:
+            return self.is_published(repo, commit)
+        return self._publications.is_own(repo, Commit(commit)) and all(
+            self._overrides.of(made_of) is True
+            if source_commit is None
+            else self.is_commit_shared(made_of, source_commit)
+            for made_of, source_commit in sources
+        )
 
-    def _source(self, repo: RepoId, commit: str) -> tuple[RepoId, Commit | None] | None:
-        """The repo and the commit, if it is known, that a prepared set was made of; None for any other commit."""
+    def made_of(self, repo: RepoId, commit: str) -> list[tuple[RepoId, Commit | None]]:
+        """The repos and the commits, if they are known, that a prepared set or a conversion was made of; none for any
+        other commit."""
         found = self._publications.of(repo).get(Commit(commit))
-        if found is None or not found.source:
-            return None
-        name, _, made_of = found.source.partition("@")
-        return RepoId.from_api_path(name), Commit(made_of) if made_of else None
+        pairs = [one.partition("@") for one in found.source.split()] if found is not None else []
+        return [(RepoId.from_api_path(name), Commit(made_of) if made_of else None) for name, _, made_of in pairs]
 
     def _looks_own(self, repo: RepoId, commit: str) -> bool:
         """Whether a commit was made of a folder, by its commit object: an older version kept no marks."""

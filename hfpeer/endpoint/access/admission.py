@@ -135,7 +135,7 @@ class Admission:
     def _is_open_to_all(self, repo: RepoId, commit: Commit | None) -> bool:
         if self._store.overrides.of(repo) is True:
             return True
-        if commit is not None and self._store.shared.is_published(repo, commit):
+        if commit is not None and self._store.shared.gives_publication(repo, commit):
             return True
         return self._store.shared.verdict(repo, commit).is_public
 

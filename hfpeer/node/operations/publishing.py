@@ -83,14 +83,16 @@ def publish_folder(store: Store, folder: Path, repo: RepoId, publisher: str, is_
     """Puts the commit of a folder into the cache, where peers see it as published by `publisher`. Blocks.
 
     The branch main means this commit afterwards, for other tools only if no hub has named another one or if it
-    `is_forced`. Raises the errors of `read_folder` and NoSpace.
+    `is_forced`. Peers see conversions of datasets only while they may see those. Raises the errors of `read_folder`
+    and NoSpace.
     """
     made = read_folder(folder, repo)
     manifest = made.manifest
+    made_of = _converted(folder, manifest)
     _ingest(store, made)
     store.save_manifest(manifest)
     # Before the snapshot: a snapshot that is not recorded as published counts as one of a hub, and its name as taken.
-    store.note_published(repo, manifest.commit, publisher)
+    store.note_published(repo, manifest.commit, publisher, made_of)
     snapshot = store.ingester.install(repo, manifest.commit, manifest.files)
     store.name_published(repo, MAIN, manifest.commit)
     if is_forced or store.refs.read(repo, MAIN) is None:
@@ -152,6 +154,22 @@ def _read_again(place: Path, file: ManifestFile) -> bytes:
     if len(body) != file.size_bytes or hash_of(body, file.digest.algorithm) != file.digest.hex:
         raise CorruptData(f"A file changed while it was copied: its hash is not {file.digest}.", hint="Try again.")
     return body
+
+
+def _converted(folder: Path, manifest: Manifest) -> str:
+    """The commits of which there are conversions in a folder, as a `Publication` has them. Raises InvalidName for a
+    conversion that is not finished."""
+    from hfpeer.conversion.output import RECORD, WORK, converted_from
+
+    parents = {posixpath.split(file.path) for file in manifest.files}
+    unfinished = next((place for place, _ in sorted(parents) if WORK in place.split("/")), None)
+    if unfinished is not None:
+        raise InvalidName(
+            f"{folder / unfinished.partition(WORK)[0]} has a conversion that is not finished.",
+            hint="Run `hfpeer dataset convert` again, to its end, and publish then.",
+        )
+    sources = {converted_from(folder / place) for place, name in parents if name == RECORD}
+    return " ".join(sorted(filter(None, sources)))
 
 
 def read_folder(

@@ -40,7 +40,8 @@ def define_publish(noun: Noun, type: RepoType, prefix: str, example: str) -> Non
         for note in published.notes:
             output.note(note)
         output.note(f"Published {counted(published.files, 'file')}, {human_size(published.size_bytes)}.")
-        output.note(f"Elsewhere on the LAN: {prefix} add -r {repo.full_name} -v {published.commit}")
+        if published.is_shared:
+            output.note(f"Elsewhere on the LAN: {prefix} add -r {repo.full_name} -v {published.commit}")
 
 
 def define_share(noun: Noun, type: RepoType, prefix: str, example: str) -> None:

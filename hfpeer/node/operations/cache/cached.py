@@ -10,7 +10,7 @@ from pathlib import Path
 from hfpeer.cache.store import Store
 from hfpeer.control.operations import CachedRevision, Provenance, Published
 from hfpeer.errors import NotFound
-from hfpeer.names import MAIN, FilePath, RepoId, Revision
+from hfpeer.names import MAIN, Commit, FilePath, RepoId, Revision
 from hfpeer.node.operations.publishing import publish_folder
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.system.cancellation import in_thread
@@ -68,7 +68,20 @@ class CacheOperations:
         await self._scanned()
         notes = () if is_forced else await self._resolver.check_name(repo, self._upstreams)
         published = await in_thread(publish_folder, self._store, Path(folder), repo, publisher, is_forced)
-        return replace(published, notes=notes)
+        hidden = await asyncio.to_thread(self._why_hidden, repo, Commit(published.commit))
+        return replace(published, notes=(*notes, *hidden), is_shared=not hidden)
+
+    def _why_hidden(self, repo: RepoId, commit: Commit) -> tuple[str, ...]:
+        """Why peers may not see a commit that was published here; empty if they may."""
+        shared = self._store.shared
+        if shared.is_commit_shared(repo, commit):
+            return ()
+        way = f"`hfpeer {repo.type.value} share -r {repo.full_name}` lets them."
+        for source, of in shared.made_of(repo, commit):
+            if of is not None and not shared.is_commit_shared(source, of):
+                made_of = f"it was made of {source} at {of.short}, whose visibility is {shared.word_on(source, of)}"
+                return (f"Peers do not see it: {made_of}. {way}",)
+        return (f"Peers do not see it: you have unshared {repo}. {way}",)
 
     async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
         """See `Operations.share`."""
