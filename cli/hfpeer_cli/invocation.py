@@ -112,6 +112,19 @@ class Invocation:
         if self.documents is not None:
             self.documents.append({**facts, "problem": problem})
 
+    def note_passed_over(self) -> None:
+        """Prints a note for each cache folder that is not there, and for each repo that this user may not read."""
+        from hfpeer.cache.disk.access import closed_repos
+        from hfpeer.cache.disk.caches import why_away
+
+        for folder in self.settings.read_caches:
+            reason = why_away(folder)
+            if reason:
+                self.output.note(f"{folder} is passed over: {reason}.")
+        for cache in (self.settings.cache, *self.settings.read_caches):
+            for folder, reason in closed_repos(cache):
+                self.output.note(f"{folder} is passed over: {reason}.")
+
     def _run_here(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
         import asyncio
 

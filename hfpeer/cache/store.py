@@ -75,6 +75,8 @@ class Store:
         self.home = home
         self.caches = Caches(cache, others)
         self._makes_cache = makes_cache
+        self.passed_over: tuple[str, ...] = ()
+        """Sentences on the repos that this user may not read, as the last scan found them."""
         self._catalog = Catalog(home / "catalog.sqlite", self.caches)
         self.manifests = Manifests(home / "manifests", cache, self.caches.others)
         self.overrides = Overrides(home / "shares.json")
@@ -234,7 +236,9 @@ class Store:
         """
         self.traffic.flush()
         self._catalog.forget_lost_caches()
-        return self._scan("read the cache", lambda scanner: scanner.scan_all(on_batch))
+        result = self._scan("read the cache", lambda scanner: scanner.scan_all(on_batch))
+        self.passed_over = result.closed
+        return result
 
     def scan_repo(self, repo: RepoId) -> ScanResult:
         """The same for one repo: cheap enough to do before every search for missing files."""

@@ -41,7 +41,7 @@ class OtherDaemon:
         """A sentence with its user and the command that makes Hugging Face tools use it."""
         return (
             f"A daemon of user {self.user} answers at {self.endpoint}; use its endpoint: "
-            f"export HF_ENDPOINT={self.endpoint.url}"
+            f"`export HF_ENDPOINT={self.endpoint.url}`."
         )
 
 

@@ -56,7 +56,19 @@ async def require_daemon(settings: Settings) -> NodeStatus:
     holder = find_holder(settings.places.pid_file)
     if holder is not None:
         raise holder.unreachable(settings.home)
-    raise NotRunning("No daemon runs.", hint="`hfpeer daemon start` starts it.")
+    raise none_runs(settings)
+
+
+def none_runs(settings: Settings) -> NotRunning:
+    """The error for a command that needs a daemon, where this user has none. It names another user's at the endpoint's
+    port."""
+    from hfpeer.control.other_daemons import other_daemon_at
+
+    other = other_daemon_at(settings.endpoint_listen.port)
+    if other is None:
+        return NotRunning("No daemon runs.", hint="`hfpeer daemon start` starts it.")
+    hint = f"{other.sentence} For one of your own: `hfpeer daemon start`."
+    return NotRunning("No daemon of yours runs.", hint=hint, endpoint=str(other.endpoint))
 
 
 async def start_daemon(

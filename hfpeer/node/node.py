@@ -327,7 +327,7 @@ class Node:
             transfers=(*self._adder.under_way, *(self.endpoint.files.under_way if self.endpoint else ())),
             is_daemon=self._neighbourhood is not None,
             holder="" if self._neighbourhood is not None else self._held_by(),
-            notes=tuple(self._identity.notes),
+            notes=(*self._identity.notes, *self.store.passed_over, *await asyncio.to_thread(self._other_daemon)),
         )
 
     def _held_by(self) -> str:
@@ -336,6 +336,14 @@ class Node:
 
         holder = find_holder(self._settings.places.pid_file)
         return "" if holder is None else str(holder)
+
+    def _other_daemon(self) -> list[str]:
+        """Blocking: a sentence on the daemon of another user, where the endpoint of this node would be."""
+        from hfpeer.control.other_daemons import other_daemon_at  # an add does not need it
+
+        is_daemon = self._neighbourhood is not None
+        other = None if is_daemon else other_daemon_at(self._settings.endpoint_listen.port)
+        return [] if other is None else [other.sentence]
 
     # For the provider and the discovery
 

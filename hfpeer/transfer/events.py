@@ -129,7 +129,8 @@ class WaitBegan(Event):
 class Finished(Event):
     """All requested files are visible. `bytes_by_source` counts the bytes that crossed a network for this add.
     `answered_by`, `voice` and `age_seconds` are as in `Resolved`. Two parts of `reused_bytes`: `adopted_bytes` came
-    from files of other tools, `copied_bytes` from other cache folders of this node.
+    from files of other tools, `copied_bytes` from other cache folders of this node. `notes` are sentences on what was
+    passed over in the cache.
     """
 
     kind: ClassVar[str] = "finished"
@@ -148,6 +149,7 @@ class Finished(Event):
     age_seconds: float | None = None
     adopted_bytes: int = 0
     copied_bytes: int = 0
+    notes: tuple[str, ...] = ()
 
     @property
     def wan_saved_bytes(self) -> int:

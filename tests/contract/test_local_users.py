@@ -336,9 +336,12 @@ def test_a_daemon_of_another_user_is_named_with_a_hint(common: Path, tmp_path: P
         (8, environment(common / "home"), ("model", "add", "-r", "gpt2")),
         (0, own, ("env",)),
         (9, own, ("run", "--", "true")),
+        (9, own, ("daemon", "status")),
+        (0, own, ("status",)),
     ):
         ran = python(MAIN, *words, environ=environ)
         assert ran.returncode == code, ran
-        assert f"A daemon of user nobody answers at {endpoint}" in ran.stderr, ran
-        assert f"export HF_ENDPOINT=http://{endpoint}" in ran.stderr, ran
+        said = ran.stdout if words == ("status",) else ran.stderr
+        assert f"A daemon of user nobody answers at {endpoint}" in said, ran
+        assert f"`export HF_ENDPOINT=http://{endpoint}`." in said, ran
     assert "of user nobody" in python(MAIN, "daemon", "start", environ=own).stderr

@@ -256,6 +256,7 @@ def test_new_folders_of_a_cache_for_a_group_are_the_groups_too(store: Store) -> 
 
 @needs_other_user
 def test_a_scan_logs_and_skips_a_folder_that_it_may_not_enter(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     with common_folder() as cache:
         store = Store(cache, tmp_path / "home")
         fill(store)

@@ -15,6 +15,7 @@ import pytest
 from fakes import other_user
 from fakes.group import ANN, BOB, GROUP, forked_as, shared_folder
 from fakes.hub_cache import REPO, download, proved_manifest_of
+from hfpeer.cache.disk.access import closed_repos
 from hfpeer.cache.snapshots import read_tree
 from hfpeer.cache.store import Store
 from hfpeer.cache.verify import verification  # noqa: F401
@@ -117,6 +118,56 @@ def test_a_repo_that_a_hub_client_closed_to_the_group_is_named_with_the_command(
     assert command == f"find {cache} -user {ANN} ! -type l -exec chmod g+rwX {{}} +"
     assert forked_as(ANN, umask, lambda: _run(command)) == "0"
     assert forked_as(BOB, umask, lambda: add(cache, homes[BOB], NEXT)) == "right"
+
+
+@pytest.mark.slow
+def test_a_repo_that_is_closed_to_the_others_is_passed_over_with_a_word(cache: Path, homes: dict[int, Path]) -> None:
+    assert forked_as(ANN, 0o022, lambda: add(cache, homes[ANN], BODIES)) == "right"
+    hidden = cache / "models--ann--private"
+    (hidden / "snapshots").mkdir(parents=True)
+    os.chown(hidden, ANN, GROUP)
+    hidden.chmod(0o700)
+
+    def look() -> str:
+        store = Store(cache, homes[BOB])
+        store.scan()
+        report = store.verify()
+        faults = [f"{one.repo} {one.kind} {one.path!r}" for one in report.findings if one.severity != "noted"]
+        closed = [one for one in report.findings if one.kind == "closed"]
+        found = [one.repo for one in store.revisions.all()]
+        return f"{found} {report.exit_code} {faults} {len(closed)} {closed[0].meaning}|{store.passed_over}"
+
+    said, _, passed_over = forked_as(BOB, 0o022, look).partition("|")
+    assert said == f"['{REPO.full_name}'] 0 [] 1 this user cannot read it (drwx------, owner {ANN})"
+    assert f"{hidden} is passed over: this user cannot read it (drwx------, owner {ANN})." in passed_over
+    assert forked_as(BOB, 0o022, lambda: str(closed_repos(cache))).startswith(f"[(PosixPath('{hidden}')")
+    assert forked_as(BOB, 0o022, lambda: add(cache, homes[BOB], NEXT)) == "right"
+
+    def own() -> str:
+        findings = Store(cache, homes[ANN]).verify().findings
+        return str([(one.kind, one.severity) for one in findings if one.repo == "ann/private"])
+
+    hidden.chmod(0o000)
+    assert forked_as(ANN, 0o022, own) == "[('unreadable', 'broken')]"
+
+
+@pytest.mark.slow
+def test_a_closed_folder_is_named_by_its_path_with_a_command_for_no_more_than_the_cache(
+    cache: Path, homes: dict[int, Path]
+) -> None:
+    private = homes[ANN] / "hub"
+    assert forked_as(ANN, 0o022, lambda: add(private, homes[ANN], BODIES)) == "right"
+    homes[ANN].chmod(0o755)
+    kind, message, hint = forked_as(BOB, 0o022, lambda: add(private, homes[BOB], NEXT)).split("|")
+    assert kind == "BrokenCache" and str(private) in message
+    assert f"setfacl -R -m u:{BOB}:rwX -m d:u:{BOB}:rwX {private}; or" in hint
+
+    assert forked_as(ANN, 0o022, lambda: add(cache, homes[ANN], BODIES)) == "right"
+    refs = cache / REPO.folder / "refs"
+    refs.chmod(0o500)
+    kind, message, hint = forked_as(BOB, 0o022, lambda: add(cache, homes[BOB], NEXT)).split("|")
+    assert str(refs / "main") in message and "/proc" not in f"{message} {hint}"
+    assert str(cache) in hint and str(ANN) in hint
 
 
 @pytest.mark.slow

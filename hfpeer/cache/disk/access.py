@@ -10,7 +10,8 @@ import stat
 from pathlib import Path
 from shlex import quote
 
-from hfpeer.cache.disk.kinds import is_repo_folder
+from hfpeer.cache.disk import layout
+from hfpeer.cache.disk.kinds import is_repo_folder, repos_in
 from hfpeer.cache.disk.layout import LOCKS, PARTIALS
 from hfpeer.system.ownership import user_name
 
@@ -32,6 +33,18 @@ def why_unreadable(path: Path, error: OSError | None) -> tuple[str, str]:
     return reason, f"{owner} can open it: chmod -R {mode} {quote(str(path))}"
 
 
+def nearest_folder(path: Path) -> Path:
+    """The folder, or the nearest one above it that exists, as far as this user can see."""
+    return next((place for place in (path, *path.parents) if os.path.isdir(place)), path)  # noqa: PTH112 - never raises
+
+
+def closed_repos(cache: Path) -> list[tuple[Path, str]]:
+    """The folders of repos in a cache that this user cannot read, each with the reason."""
+    folders = (layout.repo_folder(cache, repo) for repo in repos_in(cache))
+    closed = [folder for folder in folders if not os.access(folder, os.R_OK | os.X_OK)]
+    return [(folder, why_unreadable(folder, None)[0]) for folder in closed]
+
+
 def owner_and_mode(path: Path) -> str:
     """The owner and the mode of a file or folder, for people: `drwxr-xr-x, owner ann, group staff`."""
     facts = path.stat()
@@ -42,15 +55,19 @@ def owner_and_mode(path: Path) -> str:
 def how_to_open(path: Path) -> str:
     """The one command that lets this user write to a place, and its owner, who can run it. Nothing is executed.
 
-    It is for the topmost folder of that owner that is closed, so that the next folder below is no second error. In a
-    cache of a group it is for all that the owner has there: the locks of a repo lie in another folder than its files.
+    In a cache it is for the topmost folder of that owner that is closed, so that the next folder below is no second
+    error, and for nothing outside of it: that may be all that the owner has. In a cache of a group it is for all that
+    the owner has there: the locks of a repo lie in another folder than its files.
     """
-    folder = next((place for place in (path, *path.parents) if place.is_dir()), path)
+    folder = nearest_folder(path)
     facts = folder.stat()
-    for above in folder.parents:
-        if os.access(above, os.W_OK) or above.stat().st_uid != facts.st_uid or above == above.parent:
+    cache = _cache_around(path)
+    for above in folder.parents if cache is not None and cache != folder else ():
+        if os.access(above, os.W_OK) or above.stat().st_uid != facts.st_uid:
             break
         folder = above
+        if folder == cache:
+            break
     name = quote(str(folder))
     if facts.st_uid == os.geteuid():
         return f"chmod -R u+rwX {name}"
@@ -62,6 +79,12 @@ def how_to_open(path: Path) -> str:
         return f"{owner} can open it to the group {_group_name(facts.st_gid)}: {command}"
     me = user_name(os.geteuid())
     return f"{owner} can open it to {me}: setfacl -R -m u:{me}:rwX -m d:u:{me}:rwX {name}"
+
+
+def _cache_around(path: Path) -> Path | None:
+    """The cache of a path in a repo's folder or among the locks; None for any other path."""
+    inner = (part.parent for part in (*reversed(path.parents), path) if part.name == LOCKS or is_repo_folder(part.name))
+    return next(inner, None)
 
 
 def group_advice(cache: Path, folder: Path) -> str:

@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from hfpeer.cache.disk.access import how_to_open
+from hfpeer.cache.disk.access import how_to_open, nearest_folder
 from hfpeer.cache.disk.mounts import mount_of
 from hfpeer.errors import BrokenCache, NoSpace, NotThisVolume, StorageError
 
@@ -29,6 +29,7 @@ def storage_error(
 ) -> StorageError:
     """The error for an OSError at `path`. `doing` completes "hfpeer could not …". `needed_bytes` is what the work still
     needs on the volume. `elsewhere` completes the hint "…, or …"."""
+    path = _named(path)
     if error.errno == errno.EFBIG and not _has_file_limit():
         return _too_large(doing, path, elsewhere)
     if error.errno in _FULL:
@@ -50,6 +51,13 @@ def storage_error(
     return BrokenCache(
         f"hfpeer could not {doing}: {error.strerror or error} ({path}).", hint=hint, path=str(path), errno=error.errno
     )
+
+
+def _named(path: Path) -> Path:
+    """The path for people: of a path through an open descriptor, that of its folder."""
+    if not str(path).startswith("/proc/self/fd/"):
+        return path
+    return Path(os.path.realpath(path.parent), path.name)
 
 
 def _again(path: Path) -> str:
@@ -80,7 +88,7 @@ def _too_large(doing: str, path: Path, elsewhere: str) -> NotThisVolume:
 def _how_to_open(path: Path, elsewhere: str) -> str:
     """The command that opens the closed folder, or a general hint if it is none by its mode."""
     with contextlib.suppress(OSError):
-        folder = next((place for place in (path, *path.parents) if place.is_dir()), path)
+        folder = nearest_folder(path)
         if not os.access(folder, os.W_OK | os.X_OK):
             return f"{how_to_open(folder)}; or {elsewhere}."
     return f"Give this user write access to the folder, or {elsewhere}."
@@ -109,10 +117,7 @@ def _no_space(error: OSError, doing: str, path: Path, needed_bytes: int, elsewhe
 
 def _volume(path: Path) -> Path:
     """The mount point of `path`, or of its nearest parent that exists."""
-    for folder in (path, *path.parents):
-        if folder.is_dir():
-            path = folder.resolve()
-            break
+    path = nearest_folder(path).resolve()
     return next((folder for folder in (path, *path.parents) if folder.is_mount()), path)
 
 

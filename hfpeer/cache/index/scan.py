@@ -20,6 +20,7 @@ from pathlib import Path
 
 from hfpeer.cache import snapshots
 from hfpeer.cache.disk import layout
+from hfpeer.cache.disk.access import why_unreadable
 from hfpeer.cache.disk.mounts import inode_of
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.schema import BlobRow, FileRow, RefRow, RevisionRow
@@ -41,7 +42,7 @@ ListedFiles = dict[FilePath, tuple[Digest, int]]
 @dataclass(frozen=True)
 class ScanResult:
     """The counts of a scan: repos, changed repos, snapshots and their files; and the folders that it skipped, each with
-    the reason."""
+    the reason. `closed` are sentences on repos that this user may not read."""
 
     repos: int = 0
     changed_repos: int = 0
@@ -49,6 +50,7 @@ class ScanResult:
     files: int = 0
     seconds: float = 0.0
     skipped: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
 
 
 @dataclass
@@ -329,7 +331,7 @@ class Scanner:
         """Scans every repo; `on_batch` is called after each with the number of files scanned. `checks_blobs`: reads a
         repo anew also if only a blob has another size or mtime, which changes no folder."""
         began, result = time.monotonic(), ScanResult()
-        repos, skipped = self._repos()
+        repos, skipped, closed = self._repos()
         known = self._catalog.repos(self._key)
         for repo in repos:
             check_stop()
@@ -343,7 +345,7 @@ class Scanner:
             result = replace(result, changed_repos=result.changed_repos + self._forget(folder))
         if result.changed_repos:
             self._catalog.bump()
-        return replace(result, seconds=time.monotonic() - began, skipped=skipped)
+        return replace(result, seconds=time.monotonic() - began, skipped=skipped, closed=closed)
 
     def scan_one(self, repo: RepoId, *, checks_blobs: bool = False) -> ScanResult:
         """Scans one repo."""
@@ -353,24 +355,28 @@ class Scanner:
             self._catalog.bump()
         return replace(result, seconds=time.monotonic() - began)
 
-    def _repos(self) -> tuple[list[RepoId], tuple[str, ...]]:
-        repos, skipped = [], []
+    def _repos(self) -> tuple[list[RepoId], tuple[str, ...], tuple[str, ...]]:
+        repos, skipped, closed = [], [], []
         for entry in sorted(_entries(self._cache, RepoOnDisk(), 0), key=lambda entry: entry.name):
             try:
                 repo = RepoId.from_folder(entry.name)
             except InvalidName:
                 continue
+            folder = self._cache / repo.folder
             try:
-                is_repo = (self._cache / repo.folder / "snapshots").is_dir()
+                is_repo = stat.S_ISDIR((folder / "snapshots").stat().st_mode)
+            except (FileNotFoundError, NotADirectoryError):
+                is_repo = False
             except OSError as error:
                 skipped.append(f"{entry.name}: {error.strerror}")
-                _tell_once(entry.path, error)
+                closed.append(f"{folder} is passed over: {why_unreadable(folder, error)[0]}.")
+                _tell_once(closed[-1])
                 continue
             if is_repo:
                 repos.append(repo)
             else:
                 skipped.append(f"{entry.name}: no snapshots")
-        return repos, tuple(skipped)
+        return repos, tuple(skipped), tuple(closed)
 
     def _scan(self, repo: RepoId, folders: str | None, checks_blobs: bool) -> ScanResult:
         if folders is not None and _is_unchanged(folders) and not (checks_blobs and self._has_changed_blob(repo)):
@@ -477,11 +483,11 @@ def _is_gone(path: Path) -> bool:
 _told: set[str] = set()
 
 
-def _tell_once(folder: str, error: OSError) -> None:
-    """Logs that a folder is skipped, once in the life of this process: a daemon scans all the time."""
-    if folder not in _told:
-        _told.add(folder)
-        log.warning("The scan skips %r: %s", folder, error.strerror)
+def _tell_once(sentence: str) -> None:
+    """Logs that a folder is passed over, once in the life of this process: a daemon scans all the time."""
+    if sentence not in _told:
+        _told.add(sentence)
+        log.info("%s", sentence)
 
 
 def _is_unchanged(folders: str) -> bool:
@@ -502,6 +508,7 @@ def added(total: ScanResult, one: ScanResult) -> ScanResult:
         total.files + one.files,
         total.seconds + one.seconds,
         (*total.skipped, *one.skipped),
+        (*total.closed, *one.closed),
     )
 
 

@@ -32,6 +32,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "outside_link": (BROKEN, "the link leads out of the repo's folder"),
     "copy": (BROKEN, "a copy lies where a link should be: the same bytes are here twice"),
     "unreadable": (BROKEN, "this user cannot read it"),
+    "closed": (NOTED, "it is another user's, who lets this user not read it"),
     "ref_text": (BROKEN, "the ref has more than a commit in it, so the Hub client does not find the repo"),
     "ref_malformed": (BROKEN, "the ref has no commit in it"),
     "ref_dangling": (BROKEN, "the ref leads to a commit that is not here, so `hf cache` hides the repo"),

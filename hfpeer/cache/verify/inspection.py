@@ -101,6 +101,8 @@ class _Inspector:
         self._without_links: bool | None = None
 
     def run(self) -> Inspection:
+        if self._is_closed():
+            return self._found
         self._look_around()
         self._read_blobs()
         snapshots = self._snapshots()
@@ -116,6 +118,21 @@ class _Inspector:
         return self._found
 
     # The folder
+
+    def _is_closed(self) -> bool:
+        """Whether this user may not read the folder at all. Then that is the only finding: of another user's folder a
+        note, of an own one a fault."""
+        try:
+            (self._folder / "snapshots").lstat()
+            os.scandir(self._folder).close()
+        except PermissionError as error:
+            detail, repair = why_unreadable(self._folder, error)
+            is_own = self._folder.stat().st_uid == os.geteuid()
+            self._add("unreadable" if is_own else "closed", "", "", repair=repair, detail=detail)
+            return True
+        except OSError:
+            return False
+        return False
 
     def _look_around(self) -> None:
         for entry in self._entries(self._folder):
@@ -252,7 +269,7 @@ class _Inspector:
         for path in listing.files.keys() - here:
             self._judge_absent(commit, path, *listing.files[path])
         self._judge_absences(commit, listing)
-        if not here and not listing.files:
+        if not here and not listing.files and os.access(folder, os.R_OK | os.X_OK):
             self._add("empty_revision", commit, "", repair=self._fetch(commit))
         if not refs:
             self._add("no_ref", commit, "")

@@ -112,7 +112,8 @@ class Adder:
             raise
         finally:
             del self._under_way[number]
-        finished = replace(finished, seconds=time.monotonic() - began_at)
+        notes = self._parts.store.passed_over
+        finished = replace(finished, seconds=time.monotonic() - began_at, notes=notes)
         on_event(finished)
         return finished
 

@@ -123,6 +123,7 @@ def prune(
         raise click.UsageError("There is no terminal to ask at; give --yes to remove it, or --dry-run to see it.")
     rules = PruneRules(older_than, keep, all_)
     clean(invocation, CleanRequest(prune=rules, is_dry_run=dry_run, is_forced=force), yes=yes)
+    invocation.note_passed_over()
 
 
 @click.command("gc", cls=Verb, examples=["hfpeer cache gc", "hfpeer cache gc --dry-run"])
@@ -135,6 +136,7 @@ def gc(invocation: Invocation, dry_run: bool) -> None:
     folders. Nothing that a process may still use, and nothing that hfpeer does not know. Does not ask.
     """
     clean(invocation, CleanRequest(collects_garbage=True, is_dry_run=dry_run), yes=True)
+    invocation.note_passed_over()
 
 
 def clean(invocation: Invocation, request: CleanRequest, *, yes: bool) -> CleanReport:

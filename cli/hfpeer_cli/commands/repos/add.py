@@ -157,7 +157,7 @@ def _add(invocation: Invocation, named: NamedRepo, request: AddRequest, words: M
     if local_dir is None:
         output.result(finished.snapshot, document)
         if not output.is_json:  # the summary loads modules that JSON does not need
-            output.note(summary(finished))
+            output.note([*summary(finished), *finished.notes])
         _note_other_cache(invocation, finished)
         return
     output.note(summary(finished))

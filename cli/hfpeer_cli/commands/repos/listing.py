@@ -120,17 +120,7 @@ def print_revisions(invocation: Invocation, found: Sequence[CachedRevision], *, 
         headings += ("FOLDER",)
         rows = [(*row, ", ".join((cached.cache, *cached.also_in))) for row, cached in zip(rows, found, strict=True)]
     invocation.output.table(headings, rows, found)
-    note_passed_over(invocation)
-
-
-def note_passed_over(invocation: Invocation) -> None:
-    """Prints a note for each cache folder that is not there."""
-    for folder in invocation.settings.read_caches:
-        from hfpeer.cache.disk.caches import why_away
-
-        reason = why_away(folder)
-        if reason:
-            invocation.output.note(f"{folder} is passed over: {reason}.")
+    invocation.note_passed_over()
 
 
 def _revision_row(cached: CachedRevision, name: str) -> tuple[str, ...]:

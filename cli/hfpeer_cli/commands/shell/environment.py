@@ -11,8 +11,7 @@ from pathlib import Path
 
 import click
 
-from hfpeer.control.other_daemons import other_daemon_at
-from hfpeer.errors import DaemonError, InvalidName, NotFound, NotRunning, VersionMismatch
+from hfpeer.errors import DaemonError, InvalidName, NotFound, VersionMismatch
 from hfpeer.net.address import Address
 from hfpeer_cli.grammar import FOLDER, Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
@@ -47,14 +46,13 @@ def env(invocation: Invocation, shell: str | None, lan: bool, cache: Path | None
     Run by your shell, it holds for every command that follows: hf, transformers, datasets, vLLM, llama.cpp, git.
     With --lan it is for other machines, which get public repos once `endpoint.listen` is an address of the LAN.
     """
-    found = _endpoint(invocation)
-    address = found if isinstance(found, Address) else invocation.settings.endpoint_listen
-    if isinstance(found, DaemonError):
-        other = other_daemon_at(address.port)
-        address = address if other is None else other.endpoint
-        none = "None of yours runs." if isinstance(found, NotRunning) else found.message
-        said = found.message if other is None else f"{none} {other.sentence}. For one of your own:"
-        invocation.output.note(f"{said} {found.hint}")
+    try:
+        address = _endpoint(invocation)
+    except VersionMismatch:
+        raise
+    except DaemonError as error:
+        invocation.output.note(f"{error.message} {error.hint}")
+        address = Address.parse(error.facts.get("endpoint") or str(invocation.settings.endpoint_listen))
     if lan and cache is not None:
         raise click.UsageError("--cache is a folder of this machine, and --lan is for others.")
     variables = _for_others(invocation, address) if lan else environment(address, invocation.environ)
@@ -77,13 +75,7 @@ def run(invocation: Invocation, command: tuple[str, ...], cache: Path | None) ->
 
     Its exit code is this command's.
     """
-    found = _endpoint(invocation)
-    if isinstance(found, DaemonError):
-        other = other_daemon_at(invocation.settings.endpoint_listen.port)
-        if other is None or not isinstance(found, NotRunning):
-            raise found
-        raise NotRunning("No daemon of yours runs.", hint=other.sentence)
-    variables = {**invocation.environ, **environment(found, invocation.environ)}
+    variables = {**invocation.environ, **environment(_endpoint(invocation), invocation.environ)}
     variables |= _cache_variables(invocation, cache)
     program = shutil.which(command[0], path=variables.get("PATH"))
     if program is None:
@@ -149,17 +141,11 @@ def _for_others(invocation: Invocation, address: Address) -> dict[str, str]:
     return {"HF_ENDPOINT": urls[0]}
 
 
-def _endpoint(invocation: Invocation) -> Address | DaemonError:
-    """The address at which the daemon's endpoint listens, or why it cannot be asked: none runs, or it is elsewhere."""
+def _endpoint(invocation: Invocation) -> Address:
+    """The address at which the daemon's endpoint listens. Raises as `require_daemon`."""
     from hfpeer.control.process import require_daemon
 
-    try:
-        status = asyncio.run(require_daemon(invocation.settings))
-    except VersionMismatch:
-        raise
-    except DaemonError as error:
-        return error
-    return Address.parse(status.listeners["endpoint"])
+    return Address.parse(asyncio.run(require_daemon(invocation.settings)).listeners["endpoint"])
 
 
 def _reachable(address: Address) -> Address:
