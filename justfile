@@ -61,9 +61,13 @@ coverage-report:
 messages:
     {{ bin }}/python -m hfpeer_cli.language.extraction
 
-# What the documents say: links, named tests and commands, tables.
+# What the documents say: links, commands, messages, tables, and whether `just reference` would change something.
 docs:
     {{ bin }}/pytest -q tests/project/documents
+
+# The pages, tables and schemas that follow from the code, written anew into docs/.
+reference:
+    {{ bin }}/python -m docs.made
 
 # The wheel and the sdist in dist/, with the index's check of the metadata. Needs the `package` extra.
 package:

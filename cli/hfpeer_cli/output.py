@@ -25,6 +25,9 @@ from hfpeer_cli.language.chosen import translated, translated_word
 if TYPE_CHECKING:
     from hfpeer.transfer.events import Event
 
+JSON_VERSION = 1
+"""Grows when a document loses a field, or a field another type or meaning. New fields do not change it."""
+
 _one_line = Lock()
 """Held while a line is printed: events come from any thread."""
 

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
+from fakes.json_schema import check_document, check_event
 from fakes.stub_node import StubNode
+from hfpeer.transfer.events import Event
+from hfpeer_cli import output
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.main import main
 
@@ -33,6 +37,26 @@ class Ran:
 
 
 Run = Callable[..., Ran]
+
+
+@pytest.fixture(autouse=True)
+def documents_have_a_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Holds each document, and each event, that a command in this process prints to the published schema."""
+    to_json = output.to_json
+
+    def checked(document: object) -> str:
+        text = to_json(document)
+        check_document(click.get_current_context().command_path.split()[1:], json.loads(text))
+        return text
+
+    tell = output.Output.event
+
+    def checked_event(self: output.Output, event: Event) -> None:
+        check_event(event.to_json())
+        tell(self, event)
+
+    monkeypatch.setattr(output, "to_json", checked)
+    monkeypatch.setattr(output.Output, "event", checked_event)
 
 
 @pytest.fixture

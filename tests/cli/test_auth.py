@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from fakes.hub import HubSimulator
+from fakes.json_schema import check_output
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 COMMAND = [sys.executable, "-c", "from hfpeer_cli.main import main; main()"]
@@ -37,9 +38,11 @@ def auth(hub: HubSimulator, environ: dict[str, str], tmp_path: Path) -> Cli:
 
     def run(*words: str, input: str = "", **more: str) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, "auth", *words]
-        return subprocess.run(
+        ran = subprocess.run(
             command, capture_output=True, text=True, input=input, env=ours | more, check=False, timeout=60
         )
+        check_output(("auth", *words), ran.stdout)
+        return ran
 
     return run
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.json_schema import check_output
 from fakes.network.ports import free_ports
 from fakes.program import program
 
@@ -41,7 +42,9 @@ def ours(environ: dict[str, str]) -> dict[str, str]:
 def cli(ours: dict[str, str]) -> Iterator[Cli]:
     def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
         command = [*COMMAND, *words]
-        return subprocess.run(command, capture_output=True, text=True, env=ours | more, check=False, timeout=60)
+        ran = subprocess.run(command, capture_output=True, text=True, env=ours | more, check=False, timeout=60)
+        check_output(words, ran.stdout)
+        return ran
 
     yield run
     run("daemon", "stop")

@@ -25,8 +25,6 @@ PAIRS = [
 """A document in English, and the same in Chinese."""
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 
-Table = list[tuple[str, ...]]
-
 
 def text_of(document: str) -> str:
     return (ROOT / document).read_text(encoding="utf-8")
@@ -47,7 +45,7 @@ def shell_lines(document: str) -> list[str]:
 def hfpeer_lines(document: str) -> Iterator[str]:
     """What the shell blocks of a document tell to type after `hfpeer`; variables of the shell are numbers."""
     for line in shell_lines(document):
-        for command in re.split(r" (?:&&|\|\|?) ", line):
+        for command in re.split(r" (?:&&|\|\|?|>>?|<) ", line):
             before, program, words = command.strip().rpartition("hfpeer ")
             if program and (not before or before.endswith(("/bin/", "sudo ", '"$('))):
                 yield re.sub(r"\$\w+", "0", words.split(')"')[0])
@@ -63,12 +61,8 @@ def mentioned_commands(document: str) -> list[str]:
     return sorted({shlex.join(words) for each in alternatives for words in each})
 
 
-def table_of(document: str, name: str) -> Table:
+def table_of(document: str, name: str) -> list[tuple[str, ...]]:
     """The body of the table between `<!-- name -->` and `<!-- /name -->`."""
     _, _, rest = text_of(document).partition(f"<!-- {name} -->\n")
     lines = rest.partition(f"<!-- /{name} -->")[0].splitlines()[2:]
     return [tuple(cell.strip() for cell in line.strip("|").split("|")) for line in lines]
-
-
-def as_markdown(table: Table) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in table)

@@ -34,6 +34,9 @@ def exit_code_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[s
     monkeypatch.setattr(click.Command, "invoke", lambda command, ctx: None)
 
     def run(words: str) -> object:
+        words = words.replace("~/", "home/")
+        for path in re.findall(r"(?<= )home/[\w./-]+", words):
+            (tmp_path / path).mkdir(parents=True, exist_ok=True)
         for folder in re.findall(r"(?:^| )(?:\./)?([\w-]+)(?= |/|$)", words):
             (tmp_path / folder).mkdir(exist_ok=True)
         for file in re.findall(r"(?:^| )([\w-]+\.\w+)", words):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 
 import hfpeer
-from hfpeer_cli.grammar import Verb
+from hfpeer_cli.grammar import Verb, pass_invocation
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import JSON_VERSION
 
 VERSION = "%(prog)s, version %(version)s"
 
@@ -30,7 +32,17 @@ def help_(ctx: click.Context, words: tuple[str, ...]) -> None:
     click.echo(found.get_help())
 
 
-@click.command("version", cls=Verb, examples=["hfpeer version"])
-def version() -> None:
-    """Print the version."""
-    click.echo(VERSION % {"prog": "hfpeer", "version": hfpeer.__version__})
+@click.command("version", cls=Verb, examples=["hfpeer version", "hfpeer version --json"])
+@pass_invocation
+def version(invocation: Invocation) -> None:
+    """Print the version; with --json also those of the JSON documents and of the protocols."""
+    from hfpeer.control.codec import CONTROL_VERSION
+    from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
+
+    document = {
+        "version": hfpeer.__version__,
+        "json_version": JSON_VERSION,
+        "control_version": CONTROL_VERSION,
+        "protocol_version": PROTOCOL_VERSION,
+    }
+    invocation.output.result(VERSION % {"prog": "hfpeer", "version": hfpeer.__version__}, document)
