@@ -141,7 +141,9 @@ MAX_UNANSWERED = 256
 # Hubs: headers, hints, redirects.
 
 MAX_RETRY_AFTER_SECONDS = 300.0
-"""Longest rest of a hub or a peer. A longer `Retry-After` or `RateLimit` is cut to it."""
+"""Longest rest of a peer, or of ModelScope. A longer `Retry-After` is cut to it."""
+MAX_RATE_LIMIT_SECONDS = 3600.0
+"""Longest rest of a hub that limits requests. A longer `Retry-After` or `RateLimit` is cut to it."""
 MAX_ANSWER_BYTES = 64 * MIB
 """Bytes of one answer of a hub's API after unpacking. More is a fault of the hub."""
 MAX_PAGES = 2000
@@ -150,8 +152,6 @@ MAX_ELEMENTS = 2_000_000
 """Elements of one listing of a hub, all pages together. More is a fault of the hub."""
 MAX_PAGES_BYTES = 256 * MIB
 """Bytes of one listing of a hub, all pages together; a million files take about this. More is a fault of the hub."""
-MAX_RETRY_PAUSES_SECONDS = 30.0
-"""Seconds of all rests that one question to a hub waits for. A hub that asks for more counts as unreachable."""
 MAX_SMALL_BODY_BYTES = 64 * KIB
 """Bytes of a refusal or redirect that are read to keep its connection open. With a longer body the connection is
 closed."""

@@ -15,6 +15,7 @@ HfpeerError            internal          exit 1    HTTP 500
 │  └─ NameTaken        name_taken                            the name of a publication belongs to another repo
 ├─ Unreachable         unreachable       exit 6    HTTP 503
 │  ├─ HubUnreachable   hub_unreachable
+│  │  └─ RateLimited   rate_limited              HTTP 429   a hub limits the requests of this node
 │  ├─ PeerUnreachable  peer_unreachable
 │  ├─ NoSourceLeft     no_source_left
 │  └─ SshFailed        ssh_failed                             the far end of a push cannot be reached by ssh
@@ -146,6 +147,12 @@ class HubUnreachable(Unreachable):
     """An upstream hub does not answer, or answers with a fault of its own."""
 
     code = "hub_unreachable"
+
+
+class RateLimited(HubUnreachable):
+    """A hub limits requests, and the rest that it asks for is not waited for."""
+
+    code, http_status = "rate_limited", 429
 
 
 class PeerUnreachable(Unreachable):

@@ -158,6 +158,15 @@ class Settings:
     patience_seconds: Annotated[
         float, Key("patience", "60", "seconds without a byte from any source after which an add gives up", keys.seconds)
     ]
+    rest_seconds: Annotated[
+        float,
+        Key(
+            "rate_limit.wait",
+            "900",
+            "seconds without a byte or an answer for which an add waits for hubs that limit requests",
+            keys.seconds,
+        ),
+    ]
     lan_up_limit: Annotated[
         Schedule,
         Key(

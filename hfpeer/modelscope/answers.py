@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from hfpeer.budgets import LARGE_MESSAGE_BYTES
+from hfpeer.budgets import LARGE_MESSAGE_BYTES, MAX_RETRY_AFTER_SECONDS
 from hfpeer.errors import (
     AccessDenied,
     HfpeerError,
@@ -26,7 +26,7 @@ from hfpeer.errors import (
 )
 from hfpeer.net.http1 import has_too_many_items
 from hfpeer.system.printable import printable
-from hfpeer.upstream.refusals import is_transient, retry_after_seconds
+from hfpeer.upstream.refusals import asked_rest, is_transient
 
 Aim: TypeAlias = Literal["read", "create", "write"]
 """What a request tries: to read, to create a repo, or to change one."""
@@ -122,10 +122,10 @@ def refusal(site: str, answer: Answer, repo: str = "", aim: Aim = "read") -> Hfp
     if repo:
         facts["repo"] = repo
     if answer.status == 429 or code == "RateLimitExceed" or "frequency limit" in message:
-        return Transient(_limited(answer), retry_after_seconds(answer.headers), is_rate_limit=True)
+        return Transient(_limited(answer), _rest_seconds(answer), is_rate_limit=True)
     is_race = is_write and (_has(message, _COMMIT_RACE_WORDS) or (aim == "write" and answer.status == 409))
     if is_transient(answer.status) or "error 1461" in message or is_race:
-        return Transient(f"answers {answer.said}", retry_after_seconds(answer.headers))
+        return Transient(f"answers {answer.said}", _rest_seconds(answer))
     if answer.status == 401 or code in (_BAD_TOKEN, "InvalidAuthentication") or _has(message, _LOGGED_OUT_WORDS):
         return AccessDenied(f"{site} does not accept the token.", hint=f"It may have expired. {_LOGIN}", **facts)
     if answer.status == 413:
@@ -179,6 +179,12 @@ def outage(site: str, reason: str, hint: str = "Run the same command again later
 def is_branch_missing(error: HfpeerError) -> bool:
     """Whether a listing failed because the repo has no commit yet, or not this branch."""
     return isinstance(error, RevisionNotFound)
+
+
+def _rest_seconds(answer: Answer) -> float | None:
+    """The rest that an answer asks for, at most MAX_RETRY_AFTER_SECONDS; None if it does not say how long."""
+    seconds = asked_rest(answer.headers).seconds
+    return None if seconds is None else min(seconds, MAX_RETRY_AFTER_SECONDS)
 
 
 def _limited(answer: Answer) -> str:

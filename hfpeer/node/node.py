@@ -61,6 +61,7 @@ from hfpeer.transfer.lan import Lan
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.site_copies import SiteFinder
 from hfpeer.upstream.connection.clients import Connections
+from hfpeer.upstream.rate_limit import Rest
 from hfpeer.upstream.upstream import Upstream, stored_token
 from hfpeer.upstream.upstreams import Upstreams
 from hfpeer.version import __version__
@@ -85,7 +86,7 @@ class Node:
             makes_links=settings.makes_links,
         )
         self.store.shared.shares_prepared = settings.shares_prepared_sets
-        limits = StallLimits.with_patience(settings.patience_seconds)
+        limits = StallLimits.with_patience(settings.patience_seconds, settings.rest_seconds)
         self._fetches = Fetches(self.store, self._identity.node_id, limits)
         limiter, connections = make_limiter(settings.wan_down_limit), _make_connections(settings)
         self._upstreams = _make_upstreams(settings, limiter, connections)
@@ -117,6 +118,7 @@ class Node:
                 lan,
                 self._sites,
                 trusts_attested=trusts_attested,
+                rest_seconds=self._settings.rest_seconds,
             )
         )
         self._cache = CacheOperations(self.store, resolver, self._upstreams, self._scanned)
@@ -327,7 +329,12 @@ class Node:
             transfers=(*self._adder.under_way, *(self.endpoint.files.under_way if self.endpoint else ())),
             is_daemon=self._neighbourhood is not None,
             holder="" if self._neighbourhood is not None else self._held_by(),
-            notes=(*self._identity.notes, *self.store.passed_over, *await asyncio.to_thread(self._other_daemon)),
+            notes=(
+                *self._identity.notes,
+                *self.store.passed_over,
+                *await asyncio.to_thread(self._other_daemon),
+                *map(_rest_sentence, self._upstreams.rests),
+            ),
         )
 
     def _held_by(self) -> str:
@@ -367,6 +374,10 @@ class Node:
             revisions = await asyncio.to_thread(self.store.revisions.all)
             shared = sorted((r for r in revisions if r.is_shared), key=lambda r: r.used_at, reverse=True)
             await self._discovery.announce(generation, [Commit(revision.commit) for revision in shared])
+
+
+def _rest_sentence(rest: Rest) -> str:
+    return f"{rest.hub} limits requests until {rest.clock_time}. Peers and other hubs are asked meanwhile."
 
 
 def _make_connections(settings: Settings) -> Connections:

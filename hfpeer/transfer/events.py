@@ -119,10 +119,15 @@ class NamedPeerSilent(Event):
 
 @dataclass(frozen=True)
 class WaitBegan(Event):
-    """A site asked for a rest, or failed for a moment; the work goes on after it. `reason` is a sentence."""
+    """A site or a hub asked for a rest, or failed for a moment; the work goes on after it. `reason` is a sentence.
+
+    For a hub that limits requests: its name, and `until` when, in seconds since the epoch. Others give meanwhile.
+    """
 
     kind: ClassVar[str] = "wait_began"
     reason: str
+    hub: str = ""
+    until: float | None = None
 
 
 @dataclass(frozen=True)

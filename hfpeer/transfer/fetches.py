@@ -136,11 +136,12 @@ class Fetches:
         here: Sequence[Digest] = (),
         only_given: bool = False,
         is_kept_later: bool = False,
+        rest_seconds: float | None = None,
     ) -> BundleFetch:
         """A fetch of small blobs, for `fetch_bundle`; see `BundleFetch`.
 
         Peers follow it, and are followed, if it has `all_small`, the small blobs of the commit in order; `here` are
-        those of them that are in the cache.
+        those of them that are in the cache. It waits `rest_seconds` for upstreams that limit requests, if given.
         """
         return BundleFetch(
             wanted,
@@ -148,6 +149,7 @@ class Fetches:
             on_event,
             find=find,
             patience_seconds=self._limits.patience_seconds,
+            rest_seconds=self._limits.rest_seconds if rest_seconds is None else rest_seconds,
             bundle=Bundle(all_small, [blob.digest for blob in wanted], here, self._own_id) if all_small else None,
             credits=self._credits,
             in_flight=self._in_flight,

@@ -11,10 +11,13 @@ WRONG_BYTES = "gave wrong bytes"
 """The reason of a source whose bytes do not hash to the digest."""
 
 
-def no_source_left(path: FilePath, reasons: Mapping[str, str], what: str = "") -> HfpeerError:
+def no_source_left(
+    path: FilePath, reasons: Mapping[str, str], what: str = "", *, retry_after_seconds: float | None = None
+) -> HfpeerError:
     """The error for the file at `path`: CorruptData if all sources gave wrong bytes, else NoSourceLeft.
 
-    `reasons` say by source name why it did not give the file; `what` is missing, in words, if not just that file.
+    `reasons` say by source name why it did not give the file; `what` is missing, in words, if not just that file. An
+    upstream may have said after which time it may be asked again.
     """
     what = what or str(path)
     said = "; ".join(f"{name}: {reason}" for name, reason in reasons.items()) or "no source has it"
@@ -30,4 +33,5 @@ def no_source_left(path: FilePath, reasons: Mapping[str, str], what: str = "") -
         hint="What came is kept; run the same command again later and it continues.",
         path=str(path),
         sources=dict(reasons),
+        **({} if retry_after_seconds is None else {"retry_after_seconds": retry_after_seconds}),
     )

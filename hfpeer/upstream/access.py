@@ -29,11 +29,15 @@ class BadRedirect(Exception):
 
 @dataclass(frozen=True)
 class Access:
-    """A hub's endpoint and the right to send a token to it. `token` is called for each request and may block."""
+    """A hub's endpoint and the right to send a token to it. `token` is called for each request and may block.
+
+    `rest_seconds`: a request may wait for so long, without an answer, for a hub that limits requests.
+    """
 
     endpoint: str
     token: Token | None
     sends_token: bool
+    rest_seconds: float = 0.0
 
     def headers_for(self, url: httpx.URL) -> dict[str, str]:
         """The Authorization header, if this URL may get it."""

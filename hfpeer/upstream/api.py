@@ -1,7 +1,7 @@
 """API requests to one hub: JSON, pages of JSON, and raw responses of bounded size.
 
-Retries, waits when a hub asks for it, and follows redirects. Every response has a largest size and every loop an end. A
-fault of the hub becomes HubUnreachable, a refusal the error that `refusals` finds for it.
+Retries, keeps the rests that the hub asks for, and follows redirects. Every response has a largest size and every loop
+an end. A fault of the hub becomes HubUnreachable, a refusal the error that `refusals` finds for it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,16 @@ from hfpeer.budgets import (
     MAX_PAGES,
     MAX_PAGES_BYTES,
     MAX_REDIRECTS,
-    MAX_RETRY_PAUSES_SECONDS,
 )
+from hfpeer.errors import RateLimited
 from hfpeer.names import RepoId
 from hfpeer.net.http1 import has_too_many_items
 from hfpeer.upstream.access import USER_AGENT, Access, BadRedirect, is_small, origin_of, redirect_target
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import Connections, fault_of
+from hfpeer.upstream.rate_limit import RateLimit, Rests
 from hfpeer.upstream.reach import Reach
-from hfpeer.upstream.refusals import is_transient, not_a_hub, outage, refusal, retry_after_seconds
+from hfpeer.upstream.refusals import is_transient, not_a_hub, outage, refusal
 from hfpeer.upstream.unpacking import ENCODINGS, BadEncoding, drain, unpacked
 
 MAX_TRIES = 3
@@ -76,9 +77,11 @@ class Api:
         hub_url: str,
         connections: Connections,
         reach: Reach | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self.name = name
         self._reach = reach or Reach()
+        self._rate_limit = rate_limit or RateLimit(name)
         self._hub_url = hub_url
         self._connections = connections
         self._timeouts = timeouts
@@ -111,29 +114,33 @@ class Api:
         not_a_hub(self.name, "a listing has no end")
 
     async def get(self, request: ApiRequest, access: Access) -> httpx.Response:
-        """A whole response with a status below 300, after redirects and retries."""
-        pauses_left_seconds = MAX_RETRY_PAUSES_SECONDS
-        for attempt in range(1, MAX_TRIES + 1):
+        """A whole response with a status below 300, after redirects, retries, and rests that the access allows.
+
+        Raises RateLimited if the hub asks for a longer rest, or for short ones again and again.
+        """
+        failures, rests = 0, Rests(access.rest_seconds)
+        while True:
             try:
                 return await asyncio.wait_for(self._read_once(request, access), self._timeouts.response_seconds)
             except (asyncio.TimeoutError, TimeoutError) as error:
                 raise outage(self.name, "takes too long to answer") from error
+            except RateLimited as limit:
+                await rests.after(limit)
             except TransientFault as fault:
-                pause_seconds = fault.retry_after_seconds
-                if pause_seconds is None:
-                    pause_seconds = self._timeouts.backoff_seconds * 2 ** (attempt - 1)
-                pauses_left_seconds -= pause_seconds
-                if attempt == MAX_TRIES or pauses_left_seconds < 0:
-                    raise outage(self.name, fault.reason, retry_after_seconds=fault.retry_after_seconds) from fault
-                await asyncio.sleep(pause_seconds)
-        raise AssertionError("unreachable")
+                failures += 1
+                if failures == MAX_TRIES:
+                    raise outage(self.name, fault.reason) from fault
+                await asyncio.sleep(self._timeouts.backoff_seconds * 2 ** (failures - 1))
 
     @asynccontextmanager
     async def open(self, request: ApiRequest, access: Access) -> AsyncIterator[httpx.Response]:
         """A response with a status below 300, its body unread, after redirects; without retries.
 
-        Raises TransientFault where `get` would retry, HubUnreachable for other outages, else a refusal.
+        Raises TransientFault where `get` would retry, RateLimited while the hub rests, HubUnreachable for other
+        outages, else a refusal.
         """
+        if (rest := self._rate_limit.rest(request.url)) is not None:
+            raise rest.error
         client = await self._open_client()
         url, response = request.url, None
         try:
@@ -231,10 +238,10 @@ class Api:
 
     def _raise_for_status(self, response: httpx.Response, request: ApiRequest) -> None:
         status = response.status_code
+        if (rest := self._rate_limit.note(request.url, response)) is not None:
+            raise rest.error
         if is_transient(status):
-            pause_seconds = retry_after_seconds(response.headers)
-            wait = "" if pause_seconds is None else f" and asks to wait {pause_seconds:.0f} s"
-            raise TransientFault(f"answers {status}{wait}", pause_seconds)
+            raise TransientFault(f"answers {status}")
         if status >= 400:
             raise refusal(self.name, status, response.headers, request.repo, request.revision)
         if status >= 300 and not request.is_head:
@@ -275,7 +282,6 @@ def _without_sibling(found: dict[str, Any]) -> dict[str, Any] | None:
 class TransientFault(Exception):
     """A fault that may be gone a moment later. `reason` ends a sentence that starts with the hub's name."""
 
-    def __init__(self, reason: str, retry_after_seconds: float | None = None) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
-        self.retry_after_seconds = retry_after_seconds

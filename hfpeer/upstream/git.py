@@ -22,7 +22,7 @@ from hfpeer.budgets import (
     MAX_PACK_BYTES,
     MAX_UNPACKED_PACK_BYTES,
 )
-from hfpeer.errors import HfpeerError
+from hfpeer.errors import HfpeerError, RateLimited
 from hfpeer.git.pack_reader import BrokenPack, read_objects
 from hfpeer.git.trees import BrokenTree, GitEntry, leaves
 from hfpeer.names import Commit, RepoId
@@ -50,7 +50,8 @@ class GitSnapshot:
 
 
 async def fetch_snapshot(api: Api, access: Access, repo: RepoId, commit: Commit, timeout_seconds: float) -> GitSnapshot:
-    """The commit and its trees. Raises NoGit if the hub has no git, no filters, or sends nothing valid in time."""
+    """The commit and its trees. Raises NoGit if the hub has no git, no filters, or sends nothing valid in time, and
+    RateLimited."""
     fetching = asyncio.ensure_future(_fetch(api, access, repo, commit))
     # If this is cancelled at the moment the fetch fails, nothing else reads the exception, and asyncio would log that.
     fetching.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -58,10 +59,17 @@ async def fetch_snapshot(api: Api, access: Access, repo: RepoId, commit: Commit,
         return await asyncio.wait_for(fetching, timeout_seconds)
     except (asyncio.TimeoutError, TimeoutError) as error:
         raise NoGit(f"git takes more than {timeout_seconds:.0f} s") from error
+    except RateLimited:
+        raise
     except (HfpeerError, TransientFault) as error:
         raise NoGit(str(error)) from error
     except _BROKEN_GIT as error:
         raise NoGit(f"the git response is broken: {error or type(error).__name__}") from error
+
+
+def advertisement_url(base: httpx.URL) -> httpx.URL:
+    """The URL of the first request to the git of a repo, which has the URL `base`."""
+    return base.copy_with(path=base.path + "/info/refs", query=b"service=git-upload-pack")
 
 
 async def _fetch(api: Api, access: Access, repo: RepoId, commit: Commit) -> GitSnapshot:
@@ -80,8 +88,7 @@ async def _fetch(api: Api, access: Access, repo: RepoId, commit: Commit) -> GitS
 
 async def _check_advertisement(api: Api, access: Access, repo: RepoId, base: httpx.URL) -> httpx.URL:
     """The repo's git URL after redirects. Raises NoGit unless the server supports version 2 with filters."""
-    url = base.copy_with(path=base.path + "/info/refs", query=b"service=git-upload-pack")
-    response = await api.get(ApiRequest(url, repo, headers=_VERSION_2, max_bytes=1 << 20), access)
+    response = await api.get(ApiRequest(advertisement_url(base), repo, headers=_VERSION_2, max_bytes=1 << 20), access)
     lines = await in_thread(lambda: list(_lines_of(response.content)))
     capabilities = [line.rstrip(b"\n") for line in lines if line is not None]
     if b"version 2" not in capabilities:

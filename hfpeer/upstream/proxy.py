@@ -20,6 +20,7 @@ from hfpeer.upstream.access import origin_of
 from hfpeer.upstream.api import Timeouts
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import fault_of
+from hfpeer.upstream.rate_limit import Rest
 from hfpeer.upstream.refusals import outage
 from hfpeer.upstream.upstream import Upstream
 
@@ -117,15 +118,30 @@ class ReverseProxy:
             await self._client.aclose()
 
     async def _first_response(self, request: ProxyRequest) -> tuple[Upstream, httpx.Response]:
+        """The response of the first hub that can be reached and does not limit requests."""
         reasons: list[str] = []
+        rests: list[Rest] = []
         for upstream in self._in_order(request):
+            url = _url_at(upstream, request)
+            if (rest := upstream.rate_limit.rest(url)) is not None:
+                rests.append(rest)
+                continue
             try:
-                return upstream, await self._send(upstream, request)
+                response = await self._send(upstream, url, request)
             except (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError) as error:
                 self._unreachable_until[upstream.name] = self._clock() + OUTAGE_SECONDS
                 reasons.append(f"{upstream.name} {fault_of(error)[0]}")
+                continue
             except (httpx.RequestError, httpx.InvalidURL, ValueError) as error:
                 raise outage(upstream.name, f"sends no response ({str(error) or type(error).__name__})") from error
+            if (rest := upstream.rate_limit.note(url, response)) is None:
+                return upstream, response
+            await response.aclose()
+            rests.append(rest)
+            if request.body is not None:
+                break
+        if rests:
+            raise min(rests, key=lambda rest: rest.seconds).error
         said = "; ".join(reasons) or "there is no upstream to ask"
         raise HubUnreachable(f"Only a hub can answer this, and {said}.", hint="Try again later.")
 
@@ -139,10 +155,8 @@ class ReverseProxy:
         now = self._clock()
         return sorted(candidates, key=lambda upstream: self._unreachable_until.get(upstream.name, 0.0) > now)
 
-    async def _send(self, upstream: Upstream, request: ProxyRequest) -> httpx.Response:
+    async def _send(self, upstream: Upstream, url: httpx.URL, request: ProxyRequest) -> httpx.Response:
         client = await self._open_client(upstream)
-        base = httpx.URL(upstream.endpoint)
-        url = base.copy_with(raw_path=base.raw_path.rstrip(b"/") + request.target.encode("latin-1"))
         headers = _request_headers(request.headers, with_token=upstream.sends_token)
         encoded = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
         built = client.build_request(request.method, url, headers=encoded, content=request.body)
@@ -161,6 +175,15 @@ class ReverseProxy:
                     raise outage(upstream.name, reason, hint=hint) from error
                 self._client.headers.clear()
         return self._client
+
+
+def _url_at(upstream: Upstream, request: ProxyRequest) -> httpx.URL:
+    """The URL of a request at a hub. Raises HubUnreachable if its target is none."""
+    base = httpx.URL(upstream.endpoint)
+    try:
+        return base.copy_with(raw_path=base.raw_path.rstrip(b"/") + request.target.encode("latin-1"))
+    except (httpx.InvalidURL, ValueError) as error:
+        raise outage(upstream.name, f"sends no response ({str(error) or type(error).__name__})") from error
 
 
 async def _chunks(upstream: Upstream, response: httpx.Response) -> AsyncIterator[bytes]:

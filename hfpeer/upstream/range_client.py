@@ -32,7 +32,8 @@ from hfpeer.upstream.access import (
 from hfpeer.upstream.api import Timeouts
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import Connections, fault_of
-from hfpeer.upstream.refusals import is_transient, refusal, retry_after_seconds
+from hfpeer.upstream.rate_limit import RateLimit, Rest
+from hfpeer.upstream.refusals import is_transient, refusal
 
 _MAX_REDIRECTS = 4096
 
@@ -86,8 +87,16 @@ class RangeAccess(Protocol):
 class RangeClient:
     """Opens ranges of a hub's files. Thread-safe; keeps and shares its connections."""
 
-    def __init__(self, name: str, timeouts: Timeouts, hub_url: str, connections: Connections) -> None:
+    def __init__(
+        self,
+        name: str,
+        timeouts: Timeouts,
+        hub_url: str,
+        connections: Connections,
+        rate_limit: RateLimit | None = None,
+    ) -> None:
         self._name = name
+        self._rate_limit = rate_limit or RateLimit(name)
         self._hub_url = hub_url
         self._connections = connections
         self._timeouts = timeouts
@@ -96,17 +105,21 @@ class RangeClient:
         self._is_closed = False
 
     def open(self, access: RangeAccess, redirects: RedirectCache, wanted: WantedRange) -> Body:
-        """The bytes of a range. Raises SourceFault; its cause is the hub's refusal, if there is one."""
+        """The bytes of a range. Raises SourceFault; its cause is the hub's refusal, if there is one. While the hub
+        rests, nothing is sent."""
         if wanted.size_bytes == 0 or wanted.start >= wanted.stop:
             return EmptyBody()
+        if (rest := self._rate_limit.rest(wanted.file_url)) is not None:
+            _raise_for_rest(rest)
         known = redirects.find(wanted.file_url)
         if known is not None:
             try:
                 response = self._get(access, known, wanted)
                 if response.status_code in (200, 206):
                     return self._body(response, wanted)
-            except SourceFault:
-                redirects.forget(wanted.file_url)
+            except SourceFault as fault:
+                if fault.retry_after_seconds is None:
+                    redirects.forget(wanted.file_url)
                 raise
             response.close()
             redirects.forget(wanted.file_url)
@@ -149,9 +162,9 @@ class RangeClient:
         request = client.build_request("GET", url, headers=headers)
         try:
             try:
-                return client.send(request, stream=True, follow_redirects=False)
+                response = client.send(request, stream=True, follow_redirects=False)
             except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError):
-                return client.send(request, stream=True, follow_redirects=False)
+                response = client.send(request, stream=True, follow_redirects=False)
         except BadRedirect as error:
             raise SourceFault(str(error)) from error
         except (httpx.InvalidURL, ValueError) as error:
@@ -160,6 +173,10 @@ class RangeClient:
             # httpx raises RuntimeError after the client is closed.
             is_unreachable = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
             raise SourceFault(fault_of(error)[0], is_unreachable=is_unreachable) from error
+        if (rest := self._rate_limit.note(wanted.file_url, response)) is not None:
+            response.close()
+            _raise_for_rest(rest)
+        return response
 
     def _body(self, response: httpx.Response, wanted: WantedRange) -> Body:
         try:
@@ -174,7 +191,7 @@ class RangeClient:
     def _raise_for_status(self, response: httpx.Response, wanted: WantedRange) -> NoReturn:
         status, headers = response.status_code, response.headers
         if is_transient(status):
-            raise SourceFault(f"answers {status}", retry_after_seconds=retry_after_seconds(headers))
+            raise SourceFault(f"answers {status}")
         if status == 416:
             raise SourceFault("has a file of another size", is_permanent=True)
         if status in (401, 403) and response.request.url.netloc != wanted.file_url.netloc:
@@ -263,6 +280,11 @@ class HttpBody:
         if not chunk:
             raise SourceFault("broke off")
         return memoryview(chunk)
+
+
+def _raise_for_rest(rest: Rest) -> NoReturn:
+    error = rest.error
+    raise SourceFault(error.facts["reason"], retry_after_seconds=rest.seconds) from error
 
 
 def _is_range(response: httpx.Response) -> bool:

@@ -8,9 +8,11 @@ come from a Hub: it is a fault of the upstream, never proof that something does 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, NoReturn
 
-from hfpeer.budgets import MAX_HINT_HEADER_CHARACTERS, MAX_RETRY_AFTER_SECONDS
+from hfpeer.budgets import MAX_HINT_HEADER_CHARACTERS, MAX_RATE_LIMIT_SECONDS
 from hfpeer.errors import (
     AccessDenied,
     EntryNotFound,
@@ -70,24 +72,52 @@ def not_a_hub(hub: str, reason: str, cause: Exception | None = None) -> NoReturn
     raise outage(hub, f"does not answer like a Hub: {reason}") from cause
 
 
-def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a 429 or 503 asks to wait, at most MAX_RETRY_AFTER_SECONDS: those of `RateLimit` if it says that
-    nothing is left, else those of `Retry-After`. None without a valid number of seconds."""
-    until_reset = _until_reset(headers.get("ratelimit", "")[:MAX_HINT_HEADER_CHARACTERS])
-    if until_reset is not None:
-        return min(until_reset + 1, MAX_RETRY_AFTER_SECONDS)
-    return parse_delay_seconds(headers.get("retry-after", ""), MAX_RETRY_AFTER_SECONDS)
+@dataclass(frozen=True)
+class AskedRest:
+    """A rest that a response asks for: its length in seconds, None if it does not say, and the bucket of requests that
+    is used up, "" for all of them."""
+
+    seconds: float | None
+    bucket: str = ""
 
 
-def _until_reset(rate_limit: str) -> float | None:
-    """The `t` of the first policy in `RateLimit` with both `r` and `t`, if its `r` is 0. Source:
-    draft-ietf-httpapi-ratelimit-headers."""
+def asked_rest(headers: Mapping[str, str], now: float | None = None) -> AskedRest:
+    """The rest for which a 429 or 503 asks, at most MAX_RATE_LIMIT_SECONDS.
+
+    `RateLimit` counts before `Retry-After`, if it says that nothing is left. A date is read by the clock of its sender;
+    `now`, in seconds since the epoch, counts if the response does not tell the time.
+    """
+    used_up = _used_up(headers.get("ratelimit", "")[:MAX_HINT_HEADER_CHARACTERS])
+    if used_up is not None:
+        return used_up
+    text = headers.get("retry-after", "")[:MAX_HINT_HEADER_CHARACTERS]
+    seconds = parse_delay_seconds(text, MAX_RATE_LIMIT_SECONDS)
+    if seconds is None and (until := _http_date(text)) is not None:
+        sent_at = _http_date(headers.get("date", "")[:MAX_HINT_HEADER_CHARACTERS])
+        since = now if sent_at is None else sent_at
+        seconds = None if since is None else min(max(0.0, until - since), MAX_RATE_LIMIT_SECONDS)
+    return AskedRest(seconds)
+
+
+def _used_up(rate_limit: str) -> AskedRest | None:
+    """The first policy in `RateLimit` with both `r` and `t`, if its `r` is 0. A second is added, as the Hub's client
+    does. Source: draft-ietf-httpapi-ratelimit-headers."""
     for policy in rate_limit.split(","):
-        _, *parameters = policy.split(";")
-        text = {name.strip(): value.strip() for name, _, value in (each.partition("=") for each in parameters)}
+        name, *parameters = policy.split(";")
+        text = {key.strip(): value.strip() for key, _, value in (each.partition("=") for each in parameters)}
         if "r" in text and "t" in text:
-            return parse_delay_seconds(text["t"], MAX_RETRY_AFTER_SECONDS) if text["r"] == "0" else None
+            seconds = parse_delay_seconds(text["t"], MAX_RATE_LIMIT_SECONDS) if text["r"] == "0" else None
+            bucket = name.strip().strip('"')
+            return None if seconds is None else AskedRest(min(seconds + 1, MAX_RATE_LIMIT_SECONDS), bucket)
     return None
+
+
+def _http_date(text: str) -> float | None:
+    """The time of an HTTP-date (RFC 9110 §5.6.7) in seconds since the epoch; None for anything else."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
 
 
 def is_transient(status: int) -> bool:

@@ -10,12 +10,20 @@ import asyncio
 import copy
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias
 from urllib.parse import quote
 
 from hfpeer.budgets import MAX_ODD_POINTERS
-from hfpeer.errors import AccessDenied, GatedRepo, InvalidName, NotFound, RepoNotFound, RevisionNotFound
+from hfpeer.errors import (
+    AccessDenied,
+    GatedRepo,
+    InvalidName,
+    NotFound,
+    RateLimited,
+    RepoNotFound,
+    RevisionNotFound,
+)
 from hfpeer.git import lfs
 from hfpeer.git import proof as gitproof
 from hfpeer.manifest import Manifest
@@ -31,6 +39,7 @@ from hfpeer.upstream.api import Api, ApiRequest, Timeouts
 from hfpeer.upstream.connection.clients import Connections
 from hfpeer.upstream.file_lists import MAX_CONCURRENT_REQUESTS, FileLister
 from hfpeer.upstream.range_client import RangeClient, RedirectCache, WantedRange, file_url
+from hfpeer.upstream.rate_limit import RateLimit, Rest, Rests
 from hfpeer.upstream.reach import Reach
 from hfpeer.upstream.refusals import not_a_hub, outage
 
@@ -97,6 +106,7 @@ class Upstream:
         self._limiter = limiter
         self.connections = connections
         self.reach = Reach()
+        self.rate_limit = RateLimit(name)
         self.name = name
         self.kind: UpstreamKind = kind
         self.endpoint = endpoint.rstrip("/")
@@ -104,8 +114,8 @@ class Upstream:
         self._timeouts = timeouts
         self.may_send_token = sends_token and token is not None
         """Whether a request to it can carry a token."""
-        self._api = Api(name, timeouts, self.endpoint, connections, self.reach)
-        self._range_client = RangeClient(name, timeouts, self.endpoint, connections)
+        self._api = Api(name, timeouts, self.endpoint, connections, self.reach, self.rate_limit)
+        self._range_client = RangeClient(name, timeouts, self.endpoint, connections, self.rate_limit)
         self._redirects = RedirectCache()
 
     def with_token(self, token: str | None) -> Upstream:
@@ -114,9 +124,15 @@ class Upstream:
         Closing it closes the original. Cached redirects of one user are not used for the other.
         """
         other = copy.copy(self)
-        other._access = Access(self.endpoint, lambda: token, self._access.sends_token)
+        other._access = replace(self._access, token=lambda: token)
         other.may_send_token = self._access.sends_token and bool(token)
         other._redirects = RedirectCache()
+        return other
+
+    def resting(self, seconds: float) -> Upstream:
+        """The same hub for requests that wait, each for up to `seconds`, while it limits requests."""
+        other = copy.copy(self)
+        other._access = replace(self._access, rest_seconds=seconds)
         return other
 
     async def resolve(self, repo: RepoId, revision: Revision) -> Commit:
@@ -153,6 +169,10 @@ class Upstream:
         listed = await lister.completed(listed, listing.missing_from(listed, snapshot))
         pointers = await self._raw_pointers(repo, commit, listing.odd_pointers(listed, snapshot))
         return await in_thread(_prove, repo, commit, listed, snapshot, pointers)
+
+    def rest_of_proofs(self, repo: RepoId) -> Rest | None:
+        """The rest that keeps the hub from proving a commit of the repo now; None if there is none."""
+        return self.rate_limit.rest(git.advertisement_url(self._access.url(f"/{repo.url_path}.git")))
 
     async def visibility(self, repo: RepoId, commit: Commit | None = None) -> tuple[Visibility, str]:
         """Who may see a commit (without one: the head of the main branch), as the hub answers an anonymous request; and
@@ -247,11 +267,18 @@ class Upstream:
         return info
 
     async def _git_snapshot(self, repo: RepoId, commit: Commit) -> git.GitSnapshot | None:
-        try:
-            return await git.fetch_snapshot(self._api, self._access, repo, commit, self._timeouts.git_seconds)
-        except git.NoGit as error:
-            log.info("%s gives no proof of %s at %s: %s", self.name, repo, commit.short, error)
-            return None
+        rests, access = Rests(self._access.rest_seconds), replace(self._access, rest_seconds=0.0)
+        while True:
+            try:
+                return await git.fetch_snapshot(self._api, access, repo, commit, self._timeouts.git_seconds)
+            except RateLimited as limit:
+                try:
+                    await rests.after(limit)
+                except RateLimited:
+                    return None
+            except git.NoGit as error:
+                log.info("%s gives no proof of %s at %s: %s", self.name, repo, commit.short, error)
+                return None
 
     async def _raw_pointers(self, repo: RepoId, commit: Commit, files: list[listing.TreeEntry]) -> dict[str, bytes]:
         """Path -> text of each pointer that cannot be rebuilt."""

@@ -9,12 +9,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, HubUnreachable, NotFound, Unreachable
+from hfpeer.errors import (
+    AccessDenied,
+    CorruptData,
+    HfpeerError,
+    HubUnreachable,
+    NotFound,
+    RateLimited,
+    Unreachable,
+)
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId, Revision, Visibility
+from hfpeer.upstream.rate_limit import OnRest, Rest
 from hfpeer.upstream.reach import first_success
 from hfpeer.upstream.refusals import LATER, outage
 from hfpeer.upstream.upstream import ApiResponse, Upstream
@@ -55,6 +65,32 @@ class Upstreams:
         """The same hubs, asked even if they were silent a moment ago, and for as long as it takes."""
         return Upstreams(self.upstreams, is_last_resort=True)
 
+    def resting(self, seconds: float) -> Upstreams | None:
+        """The same hubs, for requests that wait for those that limit requests now, each up to `seconds`. None if there
+        are none.
+
+        A hub that rests shorter is asked sooner, and the others before.
+        """
+        rests = {upstream: upstream.rate_limit.longest for upstream in self.upstreams}
+        if not any(rests.values()):
+            return None
+        in_order = sorted(self.upstreams, key=lambda one: rest.seconds if (rest := rests[one]) else 0.0)
+        waiting = [upstream.resting(seconds) if rests[upstream] else upstream for upstream in in_order]
+        return Upstreams(waiting, is_last_resort=self._is_last_resort)
+
+    @contextmanager
+    def telling_of_rests(self, on_rest: OnRest) -> Iterator[None]:
+        """While the block runs, `on_rest` is called for each rest of a hub; see `RateLimit.telling`."""
+        with ExitStack() as stack:
+            for upstream in self.upstreams:
+                stack.enter_context(upstream.rate_limit.telling(on_rest))
+            yield
+
+    @property
+    def rests(self) -> tuple[Rest, ...]:
+        """The rests of the hubs that limit requests now."""
+        return tuple(rest for upstream in self.upstreams if (rest := upstream.rate_limit.longest) is not None)
+
     @property
     def silent(self) -> tuple[Upstream, ...]:
         """The hubs that accepted no connection a moment ago; see `reach`."""
@@ -84,6 +120,8 @@ class Upstreams:
             manifest = await upstream.manifest(repo, commit)
             if manifest.is_attested:
                 attested = attested or (manifest, upstream.name)
+                if (rest := upstream.rest_of_proofs(repo)) is not None:
+                    raise rest.error
                 raise HubUnreachable(f"{upstream.name} gives no proof of it.")
             return manifest
 
@@ -180,7 +218,8 @@ class Upstreams:
 
 
 def _summary(errors: Sequence[tuple[Upstream, HfpeerError]]) -> HfpeerError:
-    """One error for all. Among upstreams that decide, a refusal outweighs absence, and absence outweighs silence."""
+    """One error for all. Among upstreams that decide, a refusal outweighs absence, and absence outweighs silence; a
+    limit that ends outweighs other silence."""
     if not errors:
         return HubUnreachable("There is no upstream to ask.", hint="`hfpeer conf set upstreams` names some.")
     everyone = [error for _, error in errors]
@@ -189,21 +228,22 @@ def _summary(errors: Sequence[tuple[Upstream, HfpeerError]]) -> HfpeerError:
         said = [error for error in voices if isinstance(error, kind)]
         if said:
             return _joined(said[0], errors)
+    said_no = {"said_no": True} if any(isinstance(error, (AccessDenied, NotFound)) for error in everyone) else {}
+    limits = [error for error in everyone if isinstance(error, RateLimited)]
+    if limits:
+        first = min(limits, key=lambda error: float(error.facts["retry_after_seconds"]))
+        return _joined(first, errors, **said_no)
     # What can be mended on this machine is worth more than the advice to wait.
     hint = next((error.hint for error in everyone if error.hint not in (None, LATER)), NETWORK_HINT)
-    if any(isinstance(error, (AccessDenied, NotFound)) for error in everyone):
-        silence = HubUnreachable(
-            "The origin cannot be reached; a repo or revision that a mirror lacks may still exist.",
-            hint=hint,
-            said_no=True,
-        )
-        return _joined(silence, errors)
-    return _joined(HubUnreachable("No upstream can be reached.", hint=hint), errors)
+    message = "No upstream can be reached."
+    if said_no:
+        message = "The origin cannot be reached; a repo or revision that a mirror lacks may still exist."
+    return _joined(HubUnreachable(message, hint=hint), errors, **said_no)
 
 
-def _joined(error: HfpeerError, errors: Sequence[tuple[Upstream, HfpeerError]]) -> HfpeerError:
-    """The error with the messages of all others added to its own."""
+def _joined(error: HfpeerError, errors: Sequence[tuple[Upstream, HfpeerError]], **facts: Any) -> HfpeerError:
+    """The error with the messages of all others, and facts, added to its own."""
     words = [other.message for _, other in errors if other is not error]
     message = " ".join([error.message, *words])
-    facts = {**error.facts, "answers": {upstream.name: other.message for upstream, other in errors}}
+    facts = {**error.facts, **facts, "answers": {upstream.name: other.message for upstream, other in errors}}
     return type(error)(message, hint=error.hint, **facts)

@@ -6,7 +6,6 @@ import hashlib
 import ipaddress
 import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -27,7 +26,7 @@ from hfpeer.upstream.access import Access
 from hfpeer.upstream.api import Api, ApiRequest, Timeouts
 from hfpeer.upstream.connection import destinations
 from hfpeer.upstream.connection.clients import Connections
-from hfpeer.upstream.refusals import retry_after_seconds
+from hfpeer.upstream.refusals import asked_rest
 from hfpeer.upstream.upstream import Upstream
 
 ZOO, MAIN = RepoId.parse("acme/zoo"), Revision("main")
@@ -85,25 +84,6 @@ async def test_a_listing_has_a_largest_number_of_pages_and_elements(
     monkeypatch.setattr(api, bound, most - 1)
     with pytest.raises(HubUnreachable, match="no end"):
         await upstream.manifest(ZOO, commit)
-
-
-async def test_the_retry_pauses_of_one_request_have_a_largest_sum(
-    hub: HubSimulator, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    commit = put(hub, 1)
-    assert vars(api)["MAX_RETRY_PAUSES_SECONDS"] == budgets.MAX_RETRY_PAUSES_SECONDS
-    monkeypatch.setattr(api, "MAX_RETRY_PAUSES_SECONDS", 0.4)
-    hub.inject(faults.status(429, headers={"Retry-After": "0.2"}), times=2)
-    assert await upstream.resolve(ZOO, MAIN) == commit
-    before = len(hub.requests)
-    with hub.inject(faults.status(429, headers={"Retry-After": "0.3"})), pytest.raises(HubUnreachable, match="429"):
-        await upstream.resolve(ZOO, MAIN)
-    assert len(hub.requests) == before + 2, "the first is waited out"
-    hub.inject(faults.status(429, headers={"Retry-After": "31"}), times=1)
-    began_at = time.monotonic()
-    with pytest.raises(HubUnreachable, match="wait 31 s"):
-        await upstream.resolve(ZOO, MAIN)
-    assert time.monotonic() - began_at < 20.0
 
 
 async def test_so_many_paths_are_asked_for_one_by_one_and_no_more(
@@ -211,4 +191,4 @@ def test_of_many_addresses_the_first_are_looked_at() -> None:
 def test_of_a_hint_no_more_is_read_than_its_bound() -> None:
     hint = '"api";r=0;t=7'
     for size, seconds in ((MAX_HINT_HEADER_CHARACTERS, 8.0), (MAX_HINT_HEADER_CHARACTERS + len(hint), 4.0)):
-        assert retry_after_seconds({"ratelimit": hint.rjust(size), "retry-after": "4"}) == seconds
+        assert asked_rest({"ratelimit": hint.rjust(size), "retry-after": "4"}).seconds == seconds

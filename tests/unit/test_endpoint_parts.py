@@ -18,7 +18,7 @@ from hfpeer.endpoint.files.reader import BlobReader, reserve_of
 from hfpeer.endpoint.files.unverified import UnverifiedReads
 from hfpeer.endpoint.metadata.hub_json import TreeEntries, history, info, without_xet
 from hfpeer.endpoint.metadata.view import AdmittedRevision
-from hfpeer.errors import CorruptData, InvalidName
+from hfpeer.errors import CorruptData, InvalidName, RateLimited
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.net.lru_cache import LruCache
@@ -183,6 +183,7 @@ class Growing:
         self.present = RangeSet()
         self.is_verified = False
         self.wrong: list[ByteRange] = []
+        self.rest_seconds = 0.0
 
     def readable_stop(self, start: int, stop: int) -> int:
         gap = next(self.present.gaps(start, stop), None)
@@ -191,6 +192,10 @@ class Growing:
     def prefer(self, reader: int, start: int, stop: int) -> None: ...
 
     def check(self) -> None: ...
+
+    def check_rest(self) -> None:
+        if self.rest_seconds:
+            raise RateLimited("The hubs limit requests.", retry_after_seconds=self.rest_seconds)
 
     def wrong_since(self, number: int) -> list[ByteRange]:
         return self.wrong[number:]
@@ -223,6 +228,16 @@ def test_of_every_blob_something_is_held_back_and_of_a_large_one_not_its_end(siz
     held = reserve_of(size)
     assert 0 <= held.start < held.stop <= size
     assert size - held.stop >= min(8_000_000, size // 4)
+
+
+async def test_a_caller_is_told_when_all_sources_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hfpeer.endpoint.files.reader.TRICKLE_SECONDS", 0.01)
+    growing = Growing()
+    growing.rest_seconds = 60.0
+    with pytest.raises(RateLimited):
+        await BlobReader(-1, 1_000_000, growing, _nothing).readable(0, 1_000_000)
+    growing.present.add(0, 10)
+    assert await BlobReader(-1, 1_000_000, growing, _nothing).readable(0, 1_000_000) == 10
 
 
 async def test_the_end_of_a_blob_is_given_as_soon_as_it_is_here() -> None:

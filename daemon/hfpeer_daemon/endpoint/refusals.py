@@ -16,6 +16,7 @@ from hfpeer.errors import (
     HfpeerError,
     InvalidName,
     NotFound,
+    RateLimited,
     RepoNotFound,
     RevisionNotFound,
     Unreachable,
@@ -71,7 +72,8 @@ def _refusal(request: HubRequest, problem: HfpeerError) -> tuple[int, str | None
     if isinstance(problem, InvalidName):
         return 400, None, problem.message
     if isinstance(problem, Unreachable):
-        return (429 if _waits_for_file(request) else 503), None, problem.message
+        is_limit = isinstance(problem, RateLimited) or _waits_for_file(request)
+        return (429 if is_limit else 503), None, problem.message
     return problem.http_status, None, problem.message
 
 

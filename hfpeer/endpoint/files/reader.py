@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Protocol
 
 from hfpeer.endpoint.files.unverified import ClientReads
-from hfpeer.errors import CorruptData, HfpeerError, HubUnreachable, Unreachable
+from hfpeer.errors import CorruptData, HfpeerError, HubUnreachable, RateLimited, Unreachable
 from hfpeer.ranges import MIB, ByteRange
 from hfpeer.transfer.fetch.fetch import BlobFetch
 
@@ -52,6 +52,10 @@ class GrowingBlob(Protocol):
 
     def check(self) -> None:
         """Raises the error that ended the fetch or the check."""
+        ...
+
+    def check_rest(self) -> None:
+        """Raises RateLimited if nothing comes because all sources rest."""
         ...
 
     def wrong_since(self, number: int) -> list[ByteRange]:
@@ -130,7 +134,8 @@ class BlobReader:
     async def readable(self, position: int, stop: int) -> int:
         """Waits until bytes at `position` are readable; returns their end, at most `stop`.
 
-        Raises the error that ended the fetch. Raises CorruptData if bytes before `position` turned out to be wrong.
+        Raises the error that ended the fetch, RateLimited while all sources rest, and CorruptData if bytes before
+        `position` turned out to be wrong.
         """
         self._began_at = position if self._began_at is None else self._began_at
         growing = self._growing
@@ -152,6 +157,7 @@ class BlobReader:
                 end = growing.readable_stop(position, min(stop, position + TRICKLE_BYTES, self._reserve.stop - 1))
                 if end > position:
                     return end
+                growing.check_rest()
 
     async def close(self) -> None:
         """Closes the file, in a thread: closing the last descriptor of a large removed file takes long."""
@@ -197,6 +203,15 @@ class Fetching:
         if self._task.done() and not self._fetch.is_verified:
             raise _error_of(self._task)
 
+    def check_rest(self) -> None:
+        seconds = self._fetch.rest_seconds
+        if seconds > TRICKLE_SECONDS:
+            raise RateLimited(
+                "The hubs limit requests, and no peer gives this file.",
+                hint=f"Ask again in {seconds:.0f} s.",
+                retry_after_seconds=seconds,
+            )
+
     def wrong_since(self, number: int) -> list[ByteRange]:
         return self._fetch.discarded[number:]
 
@@ -223,6 +238,9 @@ class Checking:
             if self._task.cancelled() or self._task.exception():
                 raise _error_of(self._task)
             raise CorruptData(f"{self._name} in the cache does not hash to its name.", hint="Ask again: it is fetched.")
+
+    def check_rest(self) -> None:
+        """Does nothing: no source is needed."""
 
     def wrong_since(self, number: int) -> list[ByteRange]:
         return []

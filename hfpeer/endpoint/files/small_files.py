@@ -22,6 +22,8 @@ from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.small.verified import VerifiedBlob
 from hfpeer.transfer.sources import WantedBlob
 
+REST_SECONDS = 3.0
+"""Seconds for which a caller waits for a hub that limits requests. After that it is told when to ask again."""
 LOCK_POLL_SECONDS = 0.1
 """Seconds between two tries for a lock of another process, which cannot notify us."""
 RECEIVERS = 16
@@ -90,7 +92,13 @@ class SmallFiles:
                 return found
 
             fetch = self._fetches.bundle(
-                [blob], got.extend, find, self._on_event, only_given=request.only_given, is_kept_later=True
+                [blob],
+                got.extend,
+                find,
+                self._on_event,
+                only_given=request.only_given,
+                is_kept_later=True,
+                rest_seconds=REST_SECONDS,
             )
             try:
                 await self._fetches.fetch_bundle(fetch, request.finder, follows=False, executor=self._threads)

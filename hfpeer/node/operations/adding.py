@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hfpeer.cache.disk.volume import refuse_unfit
 from hfpeer.cache.store import Store
@@ -23,6 +23,7 @@ from hfpeer.errors import (
     HubUnreachable,
     NoSourceLeft,
     NotFound,
+    RateLimited,
     RepoNotFound,
     RevisionNotFound,
     StorageError,
@@ -40,15 +41,17 @@ from hfpeer.resolver.peer_queries import PeerTrust
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.resolver.visibility_checks import VisibilityChecker
 from hfpeer.system.cancellation import in_thread, in_threads
-from hfpeer.transfer.events import Asking, CheckBegan, Finished, OnEvent, Planned, Resolved
+from hfpeer.transfer.events import Asking, CheckBegan, Finished, OnEvent, Planned, Resolved, WaitBegan
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.lan import Lan
 from hfpeer.transfer.site_copies import FindSites, SiteFinder, no_sites
 from hfpeer.transfer.snapshot import SnapshotTransfer
 from hfpeer.transfer.swarm.finder import PeerFinder
 from hfpeer.trust.visibility import Verdict
+from hfpeer.upstream.rate_limit import Rest
 from hfpeer.upstream.upstreams import Upstreams
 
+Found = TypeVar("Found")
 ASKING_SECONDS = 0.5
 """Seconds without an answer after which an add says which hubs it asks."""
 HASHING_THREADS = 2
@@ -59,7 +62,8 @@ come to a commit that is shared by an older answer, and again at its end."""
 
 @dataclass(frozen=True)
 class AddParts:
-    """The parts of a node that an add uses. `trusts_attested`: the owner's setting for every add."""
+    """The parts of a node that an add uses. Two settings of the owner: `trusts_attested`, and `rest_seconds`, for which
+    an add waits for hubs that limit requests."""
 
     store: Store
     fetches: Fetches
@@ -68,6 +72,7 @@ class AddParts:
     lan: Lan
     sites: SiteFinder
     trusts_attested: bool
+    rest_seconds: float
 
 
 class Adder:
@@ -104,7 +109,8 @@ class Adder:
         number = next(self._numbers)
         self._under_way[number] = request
         try:
-            finished = await _Add(parts, self._room, request, upstreams, on_event).run()
+            with upstreams.telling_of_rests(lambda rest: on_event(_wait_began(rest))):
+                finished = await _Add(parts, self._room, request, upstreams, on_event).run()
         except (RepoNotFound, AccessDenied, NoSourceLeft):
             if not request.is_local_only and upstreams.upstreams:
                 self._parts.visibility.note_refusal(request.repo)
@@ -271,7 +277,7 @@ class _Add:
             resolution = await commits.resolve_cached(self._repo, revision)
         else:
             resolution = await self._telling_of_hubs(
-                commits.resolve(self._repo, revision, self._upstreams, trust=self._trust)
+                self._resting(lambda upstreams: commits.resolve(self._repo, revision, upstreams, trust=self._trust))
             )
         self._on_event(
             Resolved(
@@ -318,7 +324,27 @@ class _Add:
         manifests = self._parts.resolver.manifests
         if self._request.is_local_only:
             return await manifests.find_cached(self._repo, commit)
-        return await manifests.find(self._repo, commit, self._upstreams, self._on_event, trust=self._trust, is_add=True)
+        return await self._resting(
+            lambda upstreams: manifests.find(
+                self._repo, commit, upstreams, self._on_event, trust=self._trust, is_add=True
+            )
+        )
+
+    async def _resting(self, ask: Callable[[Upstreams], Coroutine[Any, Any, Found]]) -> Found:
+        """The answer of `ask`. Hubs that limit requests are waited for, if only they can answer."""
+        try:
+            return await ask(self._upstreams)
+        except RateLimited:
+            resting = self._upstreams.resting(self._parts.rest_seconds)
+        if resting is None:  # the rest has ended meanwhile
+            return await ask(self._upstreams)
+        try:
+            return await ask(resting)
+        except RateLimited as limit:
+            longest = (
+                f"An add waits {self._parts.rest_seconds:.0f} s; `hfpeer conf set rate_limit.wait SECONDS` changes it."
+            )
+            raise RateLimited(limit.message, hint=f"{limit.hint} {longest}", **limit.facts) from limit
 
     def _missing(self, files: Sequence[ManifestFile]) -> tuple[list[ManifestFile], int, int]:
         """The files to fetch, and the bytes taken from adopted files, and from other cache folders. What other tools
@@ -388,6 +414,11 @@ class _Add:
             publisher = self._lan.publisher(self._repo, resolution.commit)
             if publisher is not None:
                 await asyncio.to_thread(self._store.note_published_there, self._repo, resolution.commit, publisher)
+
+
+def _wait_began(rest: Rest) -> WaitBegan:
+    sentence = f"{rest.hub} limits requests until {rest.clock_time}; peers and other hubs are asked meanwhile."
+    return WaitBegan(sentence, rest.hub, rest.until)
 
 
 def _size(files: Sequence[ManifestFile]) -> int:

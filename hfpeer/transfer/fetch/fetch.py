@@ -167,6 +167,11 @@ class BlobFetch:
         self._readers.leave(reader)
         self._state.prefer(reader, 0, 0)
 
+    @property
+    def rest_seconds(self) -> float:
+        """Seconds until a source can be asked, if all of them rest and an upstream asked for it; else 0."""
+        return self._state.rest_seconds()
+
     def prefer(self, reader: int, start: int, stop: int) -> None:
         """`reader` waits for `[start, stop)`: these bytes are requested first, until it says otherwise."""
         self._state.prefer(reader, start, stop)

@@ -331,6 +331,11 @@ class FetchState:
     def is_over(self) -> bool:
         return self._is_over
 
+    def rest_seconds(self) -> float:
+        """See `Picker.rest_seconds`."""
+        with self._lock:
+            return self._picker.rest_seconds(self._job.clock())
+
     def is_hopeless(self) -> bool:
         """Whether bytes are missing and no source will bring them, or none has within the patience. Raises what failed
         in a worker."""
@@ -339,8 +344,10 @@ class FetchState:
                 raise self._failure
             if self._picker.is_complete:
                 return False
-            seconds = self._job.clock() - (self._progressed_at or 0.0)
-            is_patient = seconds <= self._job.limits.patience_seconds or self._running.are_any_paused
+            limits, progressed_at = self._job.limits, self._progressed_at or 0.0
+            rest_ends_at = self._picker.rest_ends_at(progressed_at + limits.rest_seconds)
+            seconds = self._job.clock() - max(progressed_at, rest_ends_at)
+            is_patient = seconds <= limits.patience_seconds or self._running.are_any_paused
             return self._picker.is_stuck() or not is_patient
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from mmap import mmap
 
-from hfpeer.errors import AccessDenied
+from hfpeer.errors import AccessDenied, RateLimited
 from hfpeer.net.body import Body, SourceFault
 from hfpeer.peers.protocol.pieces import piece_digest
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES, ByteRange
@@ -100,7 +100,7 @@ class Workers:
     def _settle(self, request: RangeRequest, fault: SourceFault | None) -> None:
         if fault is not None and isinstance(fault.__cause__, AccessDenied):
             self.refusal = fault.__cause__
-        if self._state.settle(request, fault) and fault is not None:
+        if self._state.settle(request, fault) and fault is not None and not isinstance(fault.__cause__, RateLimited):
             self._job.source_failed(request.source, fault.reason)
 
     def _receive(self, request: RangeRequest, body: Body) -> None:

@@ -263,6 +263,23 @@ class Picker:
         hopeful = [source for source in self.sources.values() if source.excluded_because is None]
         return not any(source.pieces & self._ledger.free or not source.is_seed for source in hopeful)
 
+    def rest_ends_at(self, latest: float) -> float:
+        """When the last upstream has rested that asked for a rest until `latest` or before; 0 if there is none.
+
+        A peer's rest counts for nothing: it could make a fetch without other sources wait for long.
+        """
+        upstreams = (source for source in self.sources.values() if source.tier.is_upstream)
+        ends = [source.failures.asked_rest_until for source in upstreams if source.excluded_because is None]
+        return max((end for end in ends if end <= latest), default=0.0)
+
+    def rest_seconds(self, now: float) -> float:
+        """Seconds until a source can be asked, if nothing is requested and an upstream asked for a rest; else 0."""
+        sources = [source for source in self.sources.values() if source.excluded_because is None]
+        is_limited = any(source.tier.is_upstream and source.failures.asked_rest_until > now for source in sources)
+        if self.requests or not is_limited:
+            return 0.0
+        return max(0.0, min(source.failures.resting_until for source in sources) - now)
+
     # Inside
 
     def _is_ready(self, source: SourceState, leechers: list[SourceState], now: float) -> bool:

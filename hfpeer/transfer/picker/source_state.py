@@ -135,6 +135,8 @@ class Failures:
     count: int = 0
     latest_at: float = 0.0
     resting_until: float = 0.0
+    asked_rest_until: float = 0.0
+    """When the rest ends for which the source itself asked."""
     reason: str = ""
     """Of the latest failure or stall; also after the source has recovered."""
     _bytes_since: int = 0
@@ -149,6 +151,8 @@ class Failures:
     def rest(self, retry_after_seconds: float | None, now: float) -> None:
         """Lets the source rest for the time that it asked for, else for longer with each failure in a row."""
         self.resting_until = max(self.resting_until, now + backoff_seconds(self.count, retry_after_seconds))
+        if retry_after_seconds is not None:
+            self.asked_rest_until = now + retry_after_seconds
 
     def recover(self, size_bytes: int, enough_bytes: int) -> None:
         """`size_bytes` came; after `enough_bytes` since the latest failure the count begins at 0 again."""
@@ -274,7 +278,7 @@ class SourceState:
 
     def reset(self, now: float) -> None:
         """Forgets its failures, because it is reached at another address now."""
-        self.failures.count, self.failures.resting_until = 0, 0.0
+        self.failures.count, self.failures.resting_until, self.failures.asked_rest_until = 0, 0.0, 0.0
         self.rate.bytes_per_second, self.avoided = 0.0, Avoided()
         self.credit.reset(now)
         self.readmit()

@@ -48,11 +48,14 @@ class StallLimits:
     """With leechers this part of the floor is enough, because all of them load the same links."""
     patience_seconds: float = 60.0
     """Seconds without a byte from any source before a fetch ends."""
+    rest_seconds: float = 900.0
+    """Seconds without a byte for which a fetch waits for upstreams that limit requests; patience begins after it."""
 
     @classmethod
-    def with_patience(cls, seconds: float) -> StallLimits:
+    def with_patience(cls, seconds: float, rest_seconds: float = rest_seconds) -> StallLimits:
         """The usual limits for a fetch that ends after `seconds` without a byte. A source is silent well before."""
-        return cls(silence_seconds=min(cls.silence_seconds, seconds / 3), patience_seconds=seconds)
+        silence_seconds = min(cls.silence_seconds, seconds / 3)
+        return cls(silence_seconds=silence_seconds, patience_seconds=seconds, rest_seconds=rest_seconds)
 
     def hold_seconds(self, tier: Tier) -> float:
         """Seconds for which a source of this tier may keep a request and give nothing useful."""

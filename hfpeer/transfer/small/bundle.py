@@ -44,8 +44,15 @@ class _Source:
     """It does nothing about its share."""
     is_slow: bool = False
     """Upstreams are asked beside it."""
+    is_resting: bool = False
+    """Others need not wait for it: it has asked for a rest."""
     is_last: bool = False
     """It gave too little for too long: it is asked only for files that all others did not give."""
+
+    @property
+    def comes_before_last(self) -> bool:
+        """Whether a source that comes last waits for this one."""
+        return not (self.is_gone or self.is_last or self.is_resting)
 
     def could_give(self, files: int) -> int:
         """Those of `files` that it can still be asked for."""
@@ -120,6 +127,10 @@ class Bundle:
     def comes_last(self, name: str) -> None:
         """From now on all others are asked before this source."""
         self._sources[name].is_last = True
+
+    def rests(self, name: str, is_resting: bool) -> None:
+        """A source rests, or has rested. Meanwhile other sources are asked in its place."""
+        self._sources[name].is_resting = is_resting
 
     def returns(self, name: str) -> None:
         """A source has another address now: it is asked for everything again."""
@@ -215,7 +226,7 @@ class Bundle:
 
     def _askable(self, source: _Source, rank: int) -> int:
         free = self.todo & ~self._claimed & ~self._held & ~source.asked
-        others = [one for one in self._sources.values() if one is not source and not (one.is_gone or one.is_last)]
+        others = [one for one in self._sources.values() if one is not source and one.comes_before_last]
         if source.has is not None:
             free &= source.has
         if source.is_last:

@@ -22,6 +22,7 @@ class SourceFailures:
         self._refusals: dict[Digest, AccessDenied] = {}
         self._misses: dict[str, int] = {}
         """How many files in a row each upstream did not give."""
+        self._retry_after_seconds: float | None = None
         self._threads: dict[str, int] = {}
         """Of each source the threads that have not given it up."""
 
@@ -33,6 +34,10 @@ class SourceFailures:
         """A thread gives a source up. Whether all have."""
         self._threads[source] -= 1
         return self._threads[source] == 0
+
+    def limited(self, retry_after_seconds: float) -> None:
+        """An upstream asks to be asked again after this time."""
+        self._retry_after_seconds = retry_after_seconds
 
     def of_file(self, source: str, digest: Digest, reason: str, refusal: AccessDenied | None = None) -> None:
         """A source did not give one file; an upstream may have refused it."""
@@ -66,7 +71,8 @@ class SourceFailures:
         refusal = next((self._refusals[blob.digest] for blob in missing if blob.digest in self._refusals), None)
         if refusal is not None:
             return _refused(refusal, what) if is_partly else refusal
-        return no_source_left(first.path, {**self._of_sources, **self._of_files.get(first.digest, {})}, what)
+        reasons = {**self._of_sources, **self._of_files.get(first.digest, {})}
+        return no_source_left(first.path, reasons, what, retry_after_seconds=self._retry_after_seconds)
 
 
 def _refused(refusal: AccessDenied, files: str) -> HfpeerError:

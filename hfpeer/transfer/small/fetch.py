@@ -15,6 +15,7 @@ from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.credit import Credits
 from hfpeer.transfer.events import OnEvent
+from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.small.bundle import Bundle, bundle_digest
 from hfpeer.transfer.small.from_peers import FromPeers
@@ -34,7 +35,8 @@ def is_small(blob: WantedBlob) -> bool:
 class BundleFetch:
     """Fetches the blobs `wanted`, each of which `is_small`. Blocking: `run` it in a thread, `cancel` from another.
 
-    `patience_seconds` without a blob from an upstream end the tries there. With a `bundle` of all small files of the
+    `patience_seconds` without a blob from an upstream end the tries there, `rest_seconds` the wait for one that limits
+    requests. With a `bundle` of all small files of the
     commit, peers that fetch it too are leechers. Fetches with the same `in_flight` share what they request.
     """
 
@@ -46,6 +48,7 @@ class BundleFetch:
         *,
         find: Find = lambda blobs: (),
         patience_seconds: float = 60.0,
+        rest_seconds: float = StallLimits.rest_seconds,
         bundle: Bundle | None = None,
         credits: Credits | None = None,
         in_flight: InFlight | None = None,
@@ -58,7 +61,7 @@ class BundleFetch:
         self.result: Future[FetchReport] = Future()
         self.report = FetchReport()
         self._on_event = self.report.noting_failures(on_event)
-        picker = BundlePicker(wanted, bundle, credits or Credits(), patience_seconds, time.monotonic())
+        picker = BundlePicker(wanted, bundle, credits or Credits(), patience_seconds, time.monotonic(), rest_seconds)
         self._file_count = picker.bundle.count
         self._state = BundleState(picker, self.report)
         self.joined = self._state.joined

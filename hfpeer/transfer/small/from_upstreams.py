@@ -33,26 +33,33 @@ class FromUpstreams:
     def drain(self, upstream: UpstreamSource) -> None:
         """Asks for file after file, until the upstream was asked for all that is missing."""
         while claimed := self._state.claim(upstream, 1):
+            rest_seconds = None
             try:
-                self._ask(upstream, claimed[0])
+                rest_seconds = self._ask(upstream, claimed[0])
             finally:
-                self._state.unclaim(upstream, claimed[0])
-            self._keeper.pass_on(claimed)
+                self._state.unclaim(upstream, claimed[0], may_be_asked_again=rest_seconds is not None)
+            if rest_seconds is None:
+                self._keeper.pass_on(claimed)
+            else:
+                self._state.rest_source(upstream, rest_seconds)
 
-    def _ask(self, upstream: UpstreamSource, blob: WantedBlob) -> None:
-        """One file, with a few tries."""
+    def _ask(self, upstream: UpstreamSource, blob: WantedBlob) -> float | None:
+        """One file, with a few tries. If the upstream limits requests: the seconds for which it rests."""
         asked_at = time.monotonic()
         for attempt in range(1, UPSTREAM_TRIES + 1):
             try:
                 data = self._read_whole(upstream, blob)
             except SourceFault as fault:
+                limit_seconds = fault.retry_after_seconds
+                if limit_seconds is not None and self._state.may_rest(limit_seconds):
+                    return limit_seconds
                 rest_seconds = backoff_seconds(attempt, fault.retry_after_seconds)
                 is_useless = self._is_useless(upstream, fault, asked_at, rest_seconds)
                 if is_useless or attempt == UPSTREAM_TRIES or self._is_final(fault):
                     self._state.give_up(upstream, blob, fault, is_useless=is_useless)
                     if not self._state.is_over:
                         self._on_event(SourceFailed(upstream.name, str(blob.path), fault.reason))
-                    return
+                    return None
                 self._state.rest(rest_seconds)
                 continue
             if is_right(blob, data):
@@ -60,7 +67,8 @@ class FromUpstreams:
             elif self._state.note_liar(upstream, blob):
                 reason = "gave bytes that are not the file's"
                 self._on_event(SourceFailed(upstream.name, str(blob.path), reason, was_lying=True))
-            return
+            return None
+        return None
 
     def _is_final(self, fault: SourceFault) -> bool:
         """Whether the upstream is not asked for this file again."""
@@ -70,7 +78,8 @@ class FromUpstreams:
         """Whether an upstream is not asked for any other file: patience is over, or it cannot be reached and another
         follows it."""
         is_passed_over = fault.is_unreachable and upstream.name != self._last
-        return is_passed_over or self._state.is_patience_over(asked_at, rest_seconds)
+        is_limited = fault.retry_after_seconds is not None
+        return is_passed_over or is_limited or self._state.is_patience_over(asked_at, rest_seconds)
 
     def _read_whole(self, upstream: UpstreamSource, blob: WantedBlob) -> bytes:
         found = bytearray(blob.size_bytes)

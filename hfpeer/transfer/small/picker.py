@@ -14,6 +14,7 @@ from hfpeer.net.body import SourceFault
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.credit import Credit, Credits
 from hfpeer.transfer.events import SourceFailed
+from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.small.bundle import Bundle
 from hfpeer.transfer.small.promises import Hold, Promises
 from hfpeer.transfer.sources import PeerSource, Source, WantedBlob
@@ -45,13 +46,20 @@ class BundlePicker:
     """The sources of one fetch of `wanted`. `credits` are what the node knows of peers from other fetches."""
 
     def __init__(
-        self, wanted: Iterable[WantedBlob], bundle: Bundle | None, credits: Credits, patience_seconds: float, now: float
+        self,
+        wanted: Iterable[WantedBlob],
+        bundle: Bundle | None,
+        credits: Credits,
+        patience_seconds: float,
+        now: float,
+        rest_seconds: float = StallLimits.rest_seconds,
     ) -> None:
         self._wanted = {blob.digest: blob for blob in wanted}
         self.bundle = bundle or Bundle(list(self._wanted), self._wanted)
         self.bundle.hold(self._wanted)
         self.promises = Promises()
         self.patience_seconds = patience_seconds
+        self._rest_seconds = rest_seconds
         self.progressed_at = now
         """When the last file came, or a leecher last told of one."""
         self._credits = credits
@@ -148,6 +156,10 @@ class BundlePicker:
         if self.bundle.awaits_others or any(has_time or not self.bundle.tells(source.name) for source in asked):
             return True
         return self.promises.may_be_found(now, min(FOUND_AGAIN_SECONDS, self.patience_seconds))
+
+    def may_rest(self, seconds: float, now: float) -> bool:
+        """Whether an upstream that limits requests is waited for so long."""
+        return now + seconds - self.progressed_at <= self._rest_seconds
 
     # Requests
 

@@ -180,10 +180,10 @@ class BundleState:
                 self._changed.wait()
         return []
 
-    def unclaim(self, source: Source, blob: WantedBlob) -> None:
+    def unclaim(self, source: Source, blob: WantedBlob, *, may_be_asked_again: bool = False) -> None:
         """The request for a single file has ended."""
         with self._changed:
-            self._picker.unclaim(source, [blob])
+            self._picker.unclaim(source, [blob], may_be_asked_again=may_be_asked_again)
             self._changed.notify_all()
 
     @contextmanager
@@ -208,6 +208,19 @@ class BundleState:
         """Blocks for this time, or until the fetch ends."""
         with self._changed:
             self._changed.wait_for(lambda: self.is_over, seconds)
+
+    def may_rest(self, seconds: float) -> bool:
+        """Whether an upstream that limits requests is waited for so long."""
+        with self._changed:
+            return self._picker.may_rest(seconds, time.monotonic())
+
+    def rest_source(self, source: Source, seconds: float) -> None:
+        """Blocks while a source rests, or until the fetch ends. Meanwhile other sources are asked in its place."""
+        with self._changed:
+            self._picker.bundle.rests(source.name, True)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self.is_over, seconds)
+            self._picker.bundle.rests(source.name, False)
 
     def is_patience_over(self, since: float, rest_seconds: float) -> bool:
         """Whether no file will have come for `patience_seconds` after a rest; `since` the request began."""
@@ -264,6 +277,8 @@ class BundleState:
         with self._changed:
             refusal = fault.__cause__ if isinstance(fault.__cause__, AccessDenied) else None
             self._failures.of_file(source.name, blob.digest, fault.reason, refusal)
+            if source.tier.is_upstream and fault.retry_after_seconds is not None:
+                self._failures.limited(fault.retry_after_seconds)
             if source.kind == "peer":
                 is_useless |= self._failures.is_last_thread(source.name)
             elif refusal is not None:
