@@ -138,7 +138,7 @@ class RateLimit:
             listener(rest)
 
     def _rest(self, bucket: str, now: float) -> Rest:
-        seconds = max(0.0, self._until.get(bucket, 0.0) - now)
+        seconds = round(max(0.0, self._until.get(bucket, 0.0) - now), 3)
         return Rest(self._hub, seconds, time.time() + seconds)
 
 
