@@ -20,7 +20,7 @@ from hfpeer.peers.table import Peer
 
 
 class NamedFirst:
-    """What resolver and transfers use of a neighbourhood, with the named peers first. Belongs to one event loop."""
+    """The part that resolver and transfers use of a neighbourhood, with the named peers first. Of one event loop."""
 
     def __init__(self, named: Neighbourhood, others: Neighbourhood | None) -> None:
         """`others` is the neighbourhood of the node; None if no other peer is to be asked."""

@@ -40,7 +40,7 @@ SSH_FAILED = 255
 """The exit code of ssh for its own errors. Source: ssh(1)."""
 POLL_SECONDS = 0.05
 PIPE_BYTES = 1024 * 1024
-"""The pipe to ssh takes so many bytes at a time, where the system allows it: fewer turns of both processes."""
+"""The pipe to ssh takes this number of bytes at a time, where the system allows it: fewer turns of both processes."""
 SET_PIPE_SIZE = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 """Python knows the name since 3.10. Source: fcntl(2), Linux."""
 NO_SENDFILE = (errno.EINVAL, errno.ENOTSOCK, errno.ENOSYS, errno.ENOTSUP)

@@ -121,7 +121,7 @@ class NamedPeerSilent(Event):
 class WaitBegan(Event):
     """A site or a hub asked for a rest, or failed for a moment; the work goes on after it. `reason` is a sentence.
 
-    For a hub that limits requests: its name, and `until` when, in seconds since the epoch. Others give meanwhile.
+    For a hub that limits requests: its name, and `until` when, in seconds since the epoch. The work goes on elsewhere.
     """
 
     kind: ClassVar[str] = "wait_began"

@@ -31,7 +31,7 @@ class BadRedirect(Exception):
 class Access:
     """A hub's endpoint and the right to send a token to it. `token` is called for each request and may block.
 
-    `rest_seconds`: a request may wait for so long, without an answer, for a hub that limits requests.
+    `rest_seconds`: the longest wait of a request for a hub that limits requests.
     """
 
     endpoint: str

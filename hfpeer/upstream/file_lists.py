@@ -67,7 +67,7 @@ class FileLister:
     async def completed(
         self, listed: Mapping[str, listing.TreeEntry], paths: Iterable[str]
     ) -> dict[str, listing.TreeEntry]:
-        """The listing with those of `paths` that it lacks. What the hub does not know stays missing."""
+        """The listing with those of `paths` that it lacks. Files that the hub does not know stay missing."""
         missing = [path for path in paths if path not in listed]
         if not missing or len(missing) > MAX_MISSING_PATHS:
             return dict(listed)

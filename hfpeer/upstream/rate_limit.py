@@ -28,7 +28,7 @@ TOLD_SECONDS = 2.0
 SHORT_REST_SECONDS, SHORT_RESTS = 3.0, 3
 """Every request waits out this number of rests of this length in seconds; only some wait longer."""
 UNKNOWN_REST_STEPS = 2
-"""A rest of unknown length begins with so many steps of the backoff."""
+"""A rest of unknown length begins after this number of steps of the backoff."""
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ SILENT_SECONDS = 30.0
 
 Result = TypeVar("Result")
 UPSTREAM_ERRORS = (NotFound, AccessDenied, Unreachable, CorruptData)
-"""What a hub can answer, or fail with; other errors end the whole request."""
+"""The answers and failures of a hub; other errors end the whole request."""
 
 
 class Reach:
@@ -66,7 +66,7 @@ class Reach:
 
 
 class Asked(Protocol):
-    """What this module needs of an upstream."""
+    """The part of an upstream that this module needs."""
 
     @property
     def name(self) -> str: ...

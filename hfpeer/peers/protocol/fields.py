@@ -1,4 +1,4 @@
-"""What messages of peers have beside the fields of `json_fields`: pieces, and the error for a message."""
+"""The fields that messages of peers have beside the fields of `json_fields`: pieces, and the error for a message."""
 
 from __future__ import annotations
 

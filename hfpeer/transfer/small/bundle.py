@@ -45,7 +45,7 @@ class _Source:
     is_slow: bool = False
     """Upstreams are asked beside it."""
     is_resting: bool = False
-    """Others need not wait for it: it has asked for a rest."""
+    """It has asked for a rest, so no other source waits for it."""
     is_last: bool = False
     """It gave too little for too long: it is asked only for files that all others did not give."""
 

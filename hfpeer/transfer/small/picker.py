@@ -158,7 +158,7 @@ class BundlePicker:
         return self.promises.may_be_found(now, min(FOUND_AGAIN_SECONDS, self.patience_seconds))
 
     def may_rest(self, seconds: float, now: float) -> bool:
-        """Whether an upstream that limits requests is waited for so long."""
+        """Whether the fetch waits this time for an upstream that limits requests."""
         return now + seconds - self.progressed_at <= self._rest_seconds
 
     # Requests

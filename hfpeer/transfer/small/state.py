@@ -210,7 +210,7 @@ class BundleState:
             self._changed.wait_for(lambda: self.is_over, seconds)
 
     def may_rest(self, seconds: float) -> bool:
-        """Whether an upstream that limits requests is waited for so long."""
+        """See `BundlePicker.may_rest`."""
         with self._changed:
             return self._picker.may_rest(seconds, time.monotonic())
 

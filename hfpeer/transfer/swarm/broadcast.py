@@ -24,7 +24,7 @@ SIGN_OF_LIFE_SECONDS = 5.0
 
 
 class FollowerState:
-    """What one follower has been told, except pieces."""
+    """The news that one follower has been told, except pieces."""
 
     def __init__(self) -> None:
         self._claimed: tuple[int, ...] = ()

@@ -22,7 +22,7 @@ SYSTEM_BUNDLES = (
 REPLACING = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Variables that replace the stores, as OpenSSL and httpx have it."""
 ADDING = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-"""Variables of other tools; what they name is trusted too."""
+"""Variables of other tools; the certificates that they name are trusted too."""
 
 
 class UnusableCertificates(Exception):
