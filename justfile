@@ -69,6 +69,10 @@ docs:
 reference:
     {{ bin }}/python -m docs.made
 
+# The site of the documents, in build/site, with every link checked. Needs the `docs` extra, and no network.
+site *options:
+    NO_MKDOCS_2_WARNING=1 {{ bin }}/mkdocs build --strict --quiet {{ options }}
+
 # The wheel and the sdist in dist/, with the index's check of the metadata. Needs the `package` extra.
 package:
     rm -rf dist
