@@ -1,4 +1,4 @@
-"""What `hfpeer cache ls` costs over many files, against `hf cache ls`, `find` and `du` in the same run.
+"""The cost of `hfpeer cache ls` over many files, against `hf cache ls`, `find` and `du` in the same run.
 
     python -m bench.many_files.listing
     python -m bench.many_files.listing --files 20000 200000 --rounds 5

@@ -226,7 +226,7 @@ def _answer_usage(error: click.UsageError, output: Output) -> int:
 
 
 def _show(error: click.UsageError) -> None:
-    """What click shows of a malformed command line, in the language of the command."""
+    """Prints what click shows of a malformed command line, in the language of the command."""
     if error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
         click.echo(

@@ -1,4 +1,5 @@
-"""The blobs that peers and tools read from this node now. A removal leaves them alone. Thread-safe."""
+"""The blobs that peers and tools read from this node: now, so that a removal leaves them alone, and since the last time
+that their uses were taken. Thread-safe."""
 
 from __future__ import annotations
 
@@ -19,11 +20,24 @@ class Readers:
         self._lock = threading.Lock()
         self._open: Counter[Digest] = Counter()
         self._ended_at: dict[Digest, float] = {}
+        self._used: set[Digest] = set()
 
     def begin(self, digest: Digest) -> None:
         """A reader opens a blob."""
         with self._lock:
             self._open[digest] += 1
+            self._used.add(digest)
+
+    def note_use(self, digest: Digest) -> None:
+        """A reader has read a small blob at once."""
+        with self._lock:
+            self._used.add(digest)
+
+    def take_used(self) -> set[Digest]:
+        """The blobs that were read since the last call."""
+        with self._lock:
+            used, self._used = self._used, set()
+        return used
 
     def end(self, digest: Digest) -> None:
         """A reader closes a blob."""

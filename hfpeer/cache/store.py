@@ -11,7 +11,9 @@ become visible or are given to peers. Where the disk and the catalog differ, the
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +40,13 @@ from hfpeer.cache.ingest import Ingester
 from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.overrides import Overrides
 from hfpeer.cache.partial import blob as partial_blob
+from hfpeer.cache.partial.files import partials_bytes
+from hfpeer.cache.pins import Pins
 from hfpeer.cache.proofs import write_proof
 from hfpeer.cache.publications import Publications
 from hfpeer.cache.readers import Readers
 from hfpeer.cache.records import Provenance, Removed
-from hfpeer.errors import BrokenCache
+from hfpeer.errors import BrokenCache, StorageError
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.trust.visibility import Fact, after
@@ -81,6 +85,7 @@ class Store:
         self.manifests = Manifests(home / "manifests", cache, self.caches.others)
         self.overrides = Overrides(home / "shares.json")
         self.publications = Publications(home / "published.json")
+        self.pins = Pins(home)
         self.inventory = Inventory(self.caches, self._catalog)
         self.shared = SharedBlobs(self._catalog, self.inventory, self.manifests, self.overrides, self.publications)
         self.revisions = CachedRevisions(self.caches, self._catalog, self.manifests, self.shared, self.publications)
@@ -99,6 +104,7 @@ class Store:
     def close(self) -> None:
         """Writes the counts of bytes and closes the catalog. Open partials stay open."""
         self.traffic.flush()
+        self.note_uses()
         self._catalog.close()
 
     @property
@@ -253,6 +259,12 @@ class Store:
 
         return self._scan("look at the cache", look)
 
+    def note_uses(self) -> None:
+        """Writes down which revisions were read since the last call: a cache with a budget gives up others first."""
+        used = self.readers.take_used()
+        with contextlib.suppress(StorageError):  # statistics, like the counts of bytes
+            self._catalog.note_use(map(str, used), time.time())
+
     # Reports
 
     def verify(
@@ -347,6 +359,10 @@ class Store:
         if revision is None:
             return []
         return self.history.of(revision, paths, lambda: self.shared.is_published(repo, commit))
+
+    def known_bytes(self) -> int:
+        """The size of the first cache folder as the catalog knows it, with the space of partials. Scans nothing."""
+        return self._catalog.size_bytes(str(self.cache)) + partials_bytes(self.cache)
 
     def totals(self) -> dict[str, Any]:
         """`revisions`, `files`, `size_bytes`, `unverified_files`, and the keys of `Traffic.totals`."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import tomlkit
 
 FILE_NAME = "settings.toml"
+VALUES = {"cache"}
+"""Keys with a value that are the beginning of other keys too: `"cache.max_size"` stands in quotes beside `cache`."""
 
 
 def write_setting(home: Path, key: Key, text: str | None) -> None:
@@ -27,15 +29,25 @@ def write_setting(home: Path, key: Key, text: str | None) -> None:
     make_own_folder(home)
     path = home / FILE_NAME
     document = _load(path)
-    *tables, last = key.name.split(".")
-    table: Any = document
-    for part in tables:
-        table = table.setdefault(part, {})
+    table, last = _place(document, key.name)
     if text is None:
         table.pop(last, None)
     else:
+        inner = table.get(last)
         table[last] = text
+        if isinstance(inner, Mapping):
+            table.update({f"{last}.{name}": value for name, value in inner.items()})
     _replace(path, document)
+
+
+def _place(document: Any, name: str) -> tuple[Any, str]:
+    """The table of a key, and the rest of its name in that table."""
+    table, parts = document, name.split(".")
+    for index, part in enumerate(parts[:-1]):
+        if part in VALUES and not isinstance(table.get(part), Mapping):
+            return table, ".".join(parts[index:])
+        table = table.setdefault(part, {})
+    return table, parts[-1]
 
 
 def read_file(home: Path, names: Collection[str]) -> dict[str, str]:

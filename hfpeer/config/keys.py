@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
+from hfpeer.config.amounts import size_bytes
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId
 from hfpeer.net.address import Address
@@ -78,6 +79,14 @@ def boolean(text: str) -> bool:
     if text.lower() in ("0", "false", "no", "off"):
         return False
     raise InvalidName(f"{text!r} is neither true nor false.", hint="Use true or false.", value=text)
+
+
+def size(text: str) -> int:
+    """A number of bytes: 500GB, 200GiB."""
+    found = size_bytes(text)
+    if found is None:
+        raise InvalidName(f"{text!r} is not a size.", hint="Write 500GB, 200GiB or 4000000000.", value=text)
+    return found
 
 
 def is_switched_on(environ: Mapping[str, str], variable: str) -> bool:

@@ -41,6 +41,30 @@ class Settings:
             is_list=True,
         ),
     ]
+    max_cache_bytes: Annotated[
+        int | None,
+        Key(
+            "cache.max_size", "", "the size that the cache keeps below, such as 500GB; empty means no bound", keys.size
+        ),
+    ]
+    min_free_bytes: Annotated[
+        int | None,
+        Key(
+            "cache.min_free",
+            "",
+            "the space that stays free on the volume of the cache; empty means no bound",
+            keys.size,
+        ),
+    ]
+    evicts_last_copies: Annotated[
+        bool,
+        Key(
+            "cache.evict_last_copies",
+            "false",
+            "whether these bounds may cost the last copy on the LAN of what a hub still gives",
+            keys.boolean,
+        ),
+    ]
     lan_listen: Annotated[
         Address,
         Key(

@@ -47,7 +47,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a recipe says in one mode."""
+    """A recipe in one mode."""
 
     output: Path
     datasets: tuple[RecipeDataset, ...]

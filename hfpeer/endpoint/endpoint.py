@@ -22,7 +22,7 @@ from hfpeer.endpoint.access.grants import Grant, Grants
 from hfpeer.endpoint.access.request import AdmissionRequest
 from hfpeer.endpoint.files.files import Files
 from hfpeer.endpoint.files.reader import BlobReader
-from hfpeer.endpoint.files.streams import FileRequest
+from hfpeer.endpoint.files.streams import FileRequest, TakeRoom
 from hfpeer.endpoint.metadata.answer_cache import AnswerCache
 from hfpeer.endpoint.metadata.listings import Listings
 from hfpeer.endpoint.metadata.refs import AllRefs, Refs
@@ -73,7 +73,8 @@ class Endpoint:
         lan: Lan,
         upstreams: Upstreams,
         rules: Rules,
-        sites: SiteFinder | None = None,
+        sites: SiteFinder | None,
+        take_room: TakeRoom,
     ) -> None:
         self._store = store
         self._lan = lan
@@ -105,7 +106,7 @@ class Endpoint:
         )
         self.packs = PackCache(store.home / "packs")
         self.commits = Commits(store, lan, self.packs)
-        self.files = Files(store, fetches, lan.report_liar, self._note_installed)
+        self.files = Files(store, fetches, lan.report_liar, self._note_installed, take_room)
         self.proxy = ReverseProxy(upstreams.upstreams)
 
     async def _note_installed(self, repo: RepoId, commit: Commit) -> None:

@@ -44,6 +44,7 @@ from hfpeer.node.identity import Identity
 from hfpeer.node.operations.adding import Adder, AddParts
 from hfpeer.node.operations.cache.cached import CacheOperations
 from hfpeer.node.operations.peers import PeerOperations
+from hfpeer.node.operations.room import Evicted, Room
 from hfpeer.node.provider import NodeProvider
 from hfpeer.node.upkeep import Upkeep
 from hfpeer.peers.copies import CopyQuestions
@@ -95,6 +96,8 @@ class Node:
             self.store, self._upstreams, asks_mirrors=settings.asks_mirrors_who_may_see
         )
         self._notices = Notices()
+        has_budget = settings.max_cache_bytes is not None or settings.min_free_bytes is not None
+        self._room = Room(self.store, self._make_room if has_budget else None)
         self.provider = NodeProvider(self.store, self._fetches, self._message, self._alive_addresses, self._notices)
         self.listeners: dict[str, str] = {}
         self.endpoint: Endpoint | None = None
@@ -117,6 +120,7 @@ class Node:
                 self._visibility,
                 lan,
                 self._sites,
+                self._room,
                 trusts_attested=trusts_attested,
                 rest_seconds=self._settings.rest_seconds,
             )
@@ -146,7 +150,8 @@ class Node:
         lan = Lan(self._neighbourhood, waits_for_peers=self._discovery is not None)
         self._wire(resolver, lan)
         self.endpoint = self._make_endpoint(resolver, lan)
-        self._upkeep = Upkeep(self.store, self._upstreams, self._visibility, self._announce)
+        keep_budget = self._room.keep_budget if self._room.has_budget else None
+        self._upkeep = Upkeep(self.store, self._upstreams, self._visibility, self._announce, keep_budget)
         self._upkeep.start()
 
     async def stop(self) -> None:
@@ -166,7 +171,17 @@ class Node:
             offline_seconds=self._settings.offline_days * 86400,
             trusts_attested=self._settings.trusts_attested,
         )
-        return Endpoint(self.store, self._fetches, resolver, self._visibility, lan, self._upstreams, rules, self._sites)
+        return Endpoint(
+            self.store,
+            self._fetches,
+            resolver,
+            self._visibility,
+            lan,
+            self._upstreams,
+            rules,
+            self._sites,
+            self._room.take,
+        )
 
     async def _scanned(self) -> None:
         """Waits until the cache was scanned: by the upkeep of a daemon, in another node now."""
@@ -267,6 +282,9 @@ class Node:
 
     async def clean(self, request: CleanRequest) -> CleanReport:
         return await self._cleaning().clean(request)
+
+    async def _make_room(self, coming_bytes: int) -> Evicted:
+        return await self._cleaning().make_room(coming_bytes)
 
     def _cleaning(self) -> CleaningOperations:
         from hfpeer.node.operations.cache.cleaning import CleaningOperations, CleaningParts  # an add does not need it

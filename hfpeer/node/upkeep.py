@@ -1,4 +1,5 @@
-"""The background duties of a daemon: scan the cache, verify it, check its visibility, fetch manifests, announce it.
+"""The background duties of a daemon: scan the cache, verify it, keep its budget, check its visibility, fetch manifests,
+announce it.
 
 Each duty has a loop of its own. It works in small steps, so that it does not delay users. A failure is logged and tried
 again in the next round; users do not see it. No duty fetches files that no user asked for.
@@ -29,6 +30,7 @@ INTRODUCE_SECONDS = 300.0
 RETRY_SECONDS = 30.0
 ANNOUNCE_SECONDS = 1.0
 SWEEP_SECONDS = 3600.0
+BUDGET_SECONDS = 30.0
 LEFTOVER_SECONDS = 30 * 24 * 3600.0
 """Seconds of running after which a daemon deletes a partial that was not touched in that time."""
 MAX_SILENT = 3
@@ -42,7 +44,8 @@ _log = logging.getLogger(__name__)
 
 
 class Upkeep:
-    """Runs the duties. `announce` is called with the generation of the catalog after each change."""
+    """Runs the duties. `announce` is called with the generation of the catalog after each change, `keep_budget` now and
+    then."""
 
     def __init__(
         self,
@@ -50,12 +53,14 @@ class Upkeep:
         upstreams: Upstreams,
         visibility_checks: VisibilityChecker,
         announce: Callable[[int], Awaitable[None]],
+        keep_budget: Callable[[], Awaitable[None]] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._upstreams = upstreams
         self._visibility_checks = visibility_checks
         self._announce = announce
+        self._keep_budget = keep_budget
         self._announced: int | None = None
         self._clock = clock
         self._swept_at = clock()
@@ -71,6 +76,7 @@ class Upkeep:
             (self._introduce, RETRY_SECONDS),
             (self._announce_changes, ANNOUNCE_SECONDS),
             (self._sweep, SWEEP_SECONDS),
+            (self._note_uses, BUDGET_SECONDS),
         )
         self._tasks = [
             asyncio.create_task(self._supervise(duty, seconds), name=duty.__name__) for duty, seconds in duties
@@ -108,6 +114,13 @@ class Upkeep:
         now = self._clock()
         ran_seconds, self._swept_at = now - self._swept_at, now
         await in_thread(self._store.leftovers.sweep, ran_seconds, LEFTOVER_SECONDS)
+
+    async def _note_uses(self) -> None:
+        """Writes down what was read, and keeps the cache within its budget."""
+        await self._scanned.wait()
+        await in_thread(self._store.note_uses)
+        if self._keep_budget is not None:
+            await self._keep_budget()
 
     async def _verify(self) -> None:
         await self._scanned.wait()

@@ -268,7 +268,7 @@ def test_the_last_copy_is_named_with_the_word_that_removes_it(hfpeer: Run, node:
     assert ran.out == "Nothing was removed.\n"
     assert ran.err.splitlines() == [
         "Kept acme/tiny at 5a0d5a0d5a0d (main): the last copy on the LAN, no peer has it.",
-        "--force removes it all the same.",
+        "--force of `rm` and `prune` removes it all the same.",
         "1 of 1 known peers answered.",
     ]
 

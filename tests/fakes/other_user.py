@@ -54,7 +54,7 @@ def why_not() -> str | None:
 
 
 def run_as_nobody(code: str, *words: str | Path) -> str:
-    """Runs Python code as nobody, with `words` as its arguments; what it printed."""
+    """Runs Python code as that user, with `words` as its arguments; its output."""
     command = [_PYTHON, "-c", code, *map(str, words)]
     ran = subprocess.run(
         command, user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True, timeout=SECONDS, check=True

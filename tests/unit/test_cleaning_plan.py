@@ -10,7 +10,7 @@ import pytest
 from fakes.stub_node import TINY
 from hfpeer.cache.cleaning.facts import Leftover, PruneRules, StoredBlob, StoredRevision
 from hfpeer.cache.cleaning.plan import DAY_SECONDS, Facts, FileStep, Plan, chosen, garbage, pruned, steps_of
-from hfpeer.cache.cleaning.protection import Copies, lost, protected
+from hfpeer.cache.cleaning.protection import Care, Copies, lost, protected
 from hfpeer.cache.cleaning.requests import parse_target
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId
@@ -126,18 +126,18 @@ def kept(plan: Plan) -> list[tuple[str, str]]:
     ],
 )
 def test_the_last_copy_of_a_blob_keeps_its_revisions(copies: Copies, reasons: list[tuple[str, str]]) -> None:
-    plan = protected(chosen(FACTS, [A, B]), FACTS, copies, is_forced=False)
+    plan = protected(chosen(FACTS, [A, B]), FACTS, copies)
     assert kept(plan) == reasons
-    assert protected(chosen(FACTS, [A, B]), FACTS, copies, is_forced=True).revisions == (A, B)
+    assert protected(chosen(FACTS, [A, B]), FACTS, copies, Care(is_forced=True)).revisions == (A, B)
 
 
 def test_while_no_peer_answers_only_what_no_hub_has_stays() -> None:
     mine = revision(A, 90, visibility="published", is_published_here=True, published_by="me", is_shared=True)
     facts = replace(FACTS, revisions=(mine, *FACTS.revisions[1:]))
-    plan = protected(chosen(facts, [A, B]), facts, Copies(3, 0), is_forced=False)
+    plan = protected(chosen(facts, [A, B]), facts, Copies(3, 0))
     assert kept(plan) == [("a", "unknown_copies")]
     assert "published here; no hub has it" in plan.kept[0].sentence
-    assert protected(chosen(facts, [A, B]), facts, Copies(0), is_forced=False).kept == (), "a single machine cleans"
+    assert protected(chosen(facts, [A, B]), facts, Copies(0)).kept == (), "a single machine cleans"
 
 
 def test_a_blob_that_another_revision_needs_is_not_lost() -> None:
@@ -148,28 +148,28 @@ def test_a_blob_that_another_revision_needs_is_not_lost() -> None:
 
 def test_what_is_not_shared_is_no_copy_that_the_lan_knows() -> None:
     facts = replace(FACTS, revisions=(revision(A, 90, is_shared=False), *FACTS.revisions[1:]))
-    assert protected(chosen(facts, [A]), facts, Copies(2, 2), is_forced=False).revisions == (A,)
+    assert protected(chosen(facts, [A]), facts, Copies(2, 2)).revisions == (A,)
 
 
 def test_a_file_is_protected_like_a_revision() -> None:
     file = FileStep(A, "big.bin", BIG, 1000)
-    plan = protected(chosen(FACTS, [], [file]), FACTS, Copies(1, 1), is_forced=False)
+    plan = protected(chosen(FACTS, [], [file]), FACTS, Copies(1, 1))
     assert ([one.kind for one in plan.kept], plan.files) == (["file"], ())
     assert [step.freed_bytes for step in steps_of(chosen(FACTS, [], [file]), FACTS)] == [1000]
 
 
 def test_what_is_read_or_added_now_stays() -> None:
     facts = replace(FACTS, in_use={BIG})
-    assert kept(protected(chosen(facts, [A, B]), facts, Copies(), is_forced=False)) == [("a", "in_use")]
+    assert kept(protected(chosen(facts, [A, B]), facts, Copies())) == [("a", "in_use")]
     busy = replace(FACTS, busy={"acme/tiny"}, leftovers=(left("orphan", 2, repo="acme/tiny"),))
-    plan = protected(chosen(busy, [A], leftovers=busy.leftovers), busy, Copies(), is_forced=False)
+    plan = protected(chosen(busy, [A], leftovers=busy.leftovers), busy, Copies())
     assert (plan.revisions, plan.leftovers, {one.reason for one in plan.kept}) == ((), (), {"in_use"})
 
 
 def test_a_repo_of_which_something_stays_is_not_removed_as_a_whole() -> None:
     plan = chosen(FACTS, [A, B, C], whole_repos=[FOLDER])
-    assert protected(plan, FACTS, Copies(1, 1, {BOTH, SMALL}), is_forced=False).whole_repos == frozenset()
-    assert protected(plan, FACTS, Copies(1, 1, {BIG, BOTH, SMALL}), is_forced=False).whole_repos == {FOLDER}
+    assert protected(plan, FACTS, Copies(1, 1, {BOTH, SMALL})).whole_repos == frozenset()
+    assert protected(plan, FACTS, Copies(1, 1, {BIG, BOTH, SMALL})).whole_repos == {FOLDER}
 
 
 def test_ten_times_the_blobs_take_not_much_more_than_ten_times_the_steps() -> None:
@@ -191,7 +191,7 @@ def test_ten_times_the_blobs_take_not_much_more_than_ten_times_the_steps() -> No
     for number in (400, 4000):
         facts, Counting.asked = facts_of(number), 0
         held: Collection[str] = Counting(one.digest for one in facts.blobs)
-        plan = protected(pruned(facts, PruneRules()), facts, Copies(1, 1, held), is_forced=False)
+        plan = protected(pruned(facts, PruneRules()), facts, Copies(1, 1, held))
         assert len(plan.revisions) == number // 40
         counts.append(Counting.asked)
     assert counts[1] <= 10 * counts[0]

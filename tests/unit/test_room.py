@@ -13,7 +13,7 @@ from hfpeer.errors import NoSpace
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Digest, FilePath, RepoId
 from hfpeer.node.operations import room as room_module
-from hfpeer.node.operations.room import Room
+from hfpeer.node.operations.room import Evicted, Room
 
 REPO = RepoId.parse("acme/big")
 
@@ -38,36 +38,61 @@ def files(*sizes: int) -> list[ManifestFile]:
     ]
 
 
-def test_both_numbers_are_said_before_the_first_byte(store: Store, free: int) -> None:
+async def test_both_numbers_are_said_before_the_first_byte(store: Store, free: int) -> None:
     with pytest.raises(NoSpace, match=r"acme/big needs 1,200,000 bytes in .*, and 1,000,000 are free there") as caught:
-        Room(store).claim(REPO, files(700_000, 500_000))
+        async with Room(store).take(REPO, files(700_000, 500_000)):
+            pass
     assert (caught.value.facts["needed_bytes"], caught.value.facts["free_bytes"]) == (1_200_000, free)
 
 
-def test_a_little_stays_free(store: Store, free: int) -> None:
+async def test_a_little_stays_free(store: Store, free: int) -> None:
     room = Room(store)
-    room.release(room.claim(REPO, files(free - free // 100)))
+    async with room.take(REPO, files(free - free // 100)):
+        pass
     with pytest.raises(NoSpace):
-        room.claim(REPO, files(free - 1))
+        async with room.take(REPO, files(free - 1)):
+            pass
 
 
-def test_what_other_adds_will_take_counts_until_they_end(store: Store, free: int) -> None:
+async def test_what_other_adds_will_take_counts_until_they_end(store: Store, free: int) -> None:
     room = Room(store)
-    first = room.claim(REPO, files(600_000))
-    with pytest.raises(NoSpace, match=r"needs 500,000 bytes in .*, other adds under way 600,000 more"):
-        room.claim(REPO, files(500_000))
-    room.claim(REPO, files(600_000))  # the same blob is fetched once
-    room.release(first)
-    with pytest.raises(NoSpace):
-        room.claim(REPO, files(500_000))
+    async with room.take(REPO, files(600_000)):
+        with pytest.raises(NoSpace, match=r"needs 500,000 bytes in .*, other adds under way 600,000 more"):
+            async with room.take(REPO, files(500_000)):
+                pass
+        async with room.take(REPO, files(600_000)):  # the same blob is fetched once
+            pass
+    async with room.take(REPO, files(500_000)):
+        pass
 
 
-def test_what_is_here_needs_nothing(store: Store, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_here_needs_nothing(store: Store, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = fill(store, MODEL, FILES)
     monkeypatch.setattr(room_module, "free_bytes", lambda folder: 0)
-    Room(store).claim(MODEL, manifest.files)
+    async with Room(store).take(MODEL, manifest.files):
+        pass
 
 
-def test_a_partial_has_its_space_already(store: Store, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_partial_has_its_space_already(store: Store, free: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room_module, "begun_bytes", lambda cache, digests: 900_000)
-    Room(store).claim(REPO, files(1_800_000))
+    async with Room(store).take(REPO, files(1_800_000)):
+        pass
+
+
+async def test_a_cache_with_a_budget_makes_room_for_all_that_is_coming(store: Store) -> None:
+    asked: list[int] = []
+
+    async def make_room(coming_bytes: int) -> Evicted:
+        asked.append(coming_bytes)
+        return Evicted(500, lacking_bytes=max(0, coming_bytes - 1000), sentence="Revisions that stay: 1 pinned.")
+
+    room = Room(store, make_room)
+    async with room.take(REPO, files(600)):
+        with pytest.raises(NoSpace, match=r"needs 500 bytes, 100 more than the budget .* has 500\. .* 1 pinned\.$"):
+            async with room.take(REPO, files(500)):
+                pass
+    async with room.take(REPO, files(500)):
+        pass
+    async with room.take(REPO, []):
+        pass
+    assert asked == [600, 1100, 500]

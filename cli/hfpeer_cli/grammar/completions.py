@@ -1,4 +1,4 @@
-"""What the shell can complete: names that are in the cache. Nothing is asked over a network."""
+"""The words that the shell can complete: names that are in the cache. Nothing is asked over a network."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 import click
 
+from hfpeer.config.amounts import size_bytes
 from hfpeer.errors import InvalidName
 from hfpeer.names import FilePath, RepoType, Revision
 from hfpeer.net.address import Address
-from hfpeer_cli.amounts import size_bytes
 
 Parsed = TypeVar("Parsed")
 

@@ -53,7 +53,7 @@ class Template:
         return found if all(is_number) else None
 
     def filled(self, values: Mapping[str, str]) -> str:
-        """The template with its values. One that is not given stays empty."""
+        """The template with its values. A value that is not given is empty."""
         names = [*(values.get(name, "") for name in self.names), ""]
         return "".join(part for pair in zip(self.literals, names, strict=True) for part in pair)
 
@@ -76,7 +76,7 @@ class Catalog:
         return self._exact.get(text, text)
 
     def text(self, text: str) -> str:
-        """One sentence or several, a line of columns, or a text for help; what the catalog lacks stays English."""
+        """One sentence or several, a line of columns, or a text for help. It stays English if the catalog lacks it."""
         return self._text(text, MAX_DEPTH)
 
     def _text(self, text: str, depth: int) -> str:

@@ -25,7 +25,7 @@ from hfpeer.cache.cleaning.facts import (
 )
 from hfpeer.cache.cleaning.garbage import Garbage
 from hfpeer.cache.cleaning.known_lists import KnownLists
-from hfpeer.cache.cleaning.plan import Facts, FileStep, Plan, file_id, key_of, revision_id, steps_of
+from hfpeer.cache.cleaning.plan import Facts, FileStep, Plan, file_id, key_of, repo_of, revision_id, steps_of
 from hfpeer.cache.cleaning.repo_folder import leftover
 from hfpeer.cache.cleaning.report import make_report
 from hfpeer.cache.cleaning.survey import Survey, look_at
@@ -35,6 +35,7 @@ from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.revisions import CachedRevisions
 from hfpeer.cache.manifests import Manifests
+from hfpeer.cache.pins import Pin
 from hfpeer.cache.records import Removed
 from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.names import Commit, Digest, FilePath, RepoId
@@ -45,7 +46,8 @@ Remove = Callable[[RepoId, "Sequence[Commit] | None", Iterable[FilePath]], Remov
 
 @dataclass(frozen=True)
 class Cleaned:
-    """What went, and what stayed although it was to go. `left` are paths that no Hub client made."""
+    """The steps that were done, and the things that stayed although they were to go. `left` are paths that no Hub
+    client made."""
 
     steps: tuple[Step, ...]
     kept: tuple[Kept, ...]
@@ -77,13 +79,19 @@ class Cleaner:
         Stopped."""
         return make_report(self._cache, self._home, beside, self._survey(), self._revisions.in_first())
 
-    def facts(self, in_use: Collection[str] = (), busy: Collection[str] = ()) -> Facts:
-        """What a plan is made from. Raises Stopped."""
+    def facts(self, in_use: Collection[str] = (), busy: Collection[str] = (), pins: Collection[Pin] = ()) -> Facts:
+        """The facts that a plan is made from. Raises Stopped."""
         survey = self._survey()
         report = make_report(self._cache, self._home, (), survey, self._revisions.in_first())
         own = self._own_leftovers({key_of(one) for one in report.revisions}, survey)
         elsewhere = self._catalog.digests_elsewhere()
-        return Facts(report.revisions, survey.blobs, (*survey.leftovers, *own), time.time(), in_use, busy, elsewhere)
+        leftovers = (*survey.leftovers, *own)
+        pinned = {
+            key_of(one)
+            for one in report.revisions
+            if any(pin.fits(repo_of(one), one.revision.commit, one.revision.refs) for pin in pins)
+        }
+        return Facts(report.revisions, survey.blobs, leftovers, time.time(), in_use, busy, elsewhere, pinned)
 
     def only_elsewhere(self, repo: RepoId) -> list[str]:
         """The cache folders that are only read and have a repo that the first one does not have."""

@@ -168,8 +168,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Kept:
-    """One thing that was to go and stays. `reason` is last_copy, unknown_copies or in_use, which force overcomes, or
-    locked, young, foreign or changed; `sentence` says it."""
+    """One thing that was to go and stays. `reason` is pinned, last_copy, unknown_copies or in_use, which force
+    overcomes, or only_copy, locked, young, foreign or changed; `sentence` says it."""
 
     id: str
     kind: str

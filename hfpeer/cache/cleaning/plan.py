@@ -53,9 +53,9 @@ YOUNG_SECONDS: dict[str, float] = {
 
 @dataclass(frozen=True)
 class Facts:
-    """What a plan is made from. `in_use` are the digests of blobs that are being read, `busy` the names of repos with
-    an add under way, `elsewhere` the digests of blobs in other cache folders of this node. `now` is in seconds since
-    the epoch."""
+    """The facts that a plan is made from. `in_use` are the digests of blobs that are being read, `busy` the names of
+    repos with an add under way, `elsewhere` the digests of blobs in other cache folders of this node, `pinned` the
+    revisions that the owner has pinned. `now` is in seconds since the epoch."""
 
     revisions: Sequence[StoredRevision]
     blobs: Sequence[StoredBlob]
@@ -64,6 +64,7 @@ class Facts:
     in_use: Collection[str] = ()
     busy: Collection[str] = ()
     elsewhere: Collection[str] = ()
+    pinned: Collection[RevisionKey] = ()
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,8 @@ class FileStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """What goes. `whole_repos` are the folders of repos of which everything goes; `remnants` are revisions of which an
-    interrupted removal has left only blobs and lists."""
+    """The things that go. `whole_repos` are the folders of repos of which everything goes; `remnants` are revisions
+    of which an interrupted removal has left only blobs and lists."""
 
     revisions: tuple[RevisionKey, ...] = ()
     files: tuple[FileStep, ...] = ()
@@ -93,7 +94,11 @@ class Plan:
 
 def key_of(one: StoredRevision) -> RevisionKey:
     """The folder of its repo, and its commit."""
-    return RepoId.parse(one.revision.repo, one.revision.type).folder, one.revision.commit
+    return repo_of(one).folder, one.revision.commit
+
+
+def repo_of(one: StoredRevision) -> RepoId:
+    return RepoId.parse(one.revision.repo, one.revision.type)
 
 
 def revision_id(key: RevisionKey) -> str:
@@ -215,8 +220,15 @@ def only(plan: Plan, ids: Collection[str]) -> Plan:
     )
 
 
+def can_be_fetched(one: StoredRevision) -> bool:
+    """Whether a hub said last that it gives the revision, to all or to users with access."""
+    revision = one.revision
+    is_listed = bool(revision.said_by) and revision.visibility in ("public", "gated", "private")
+    return is_listed and not revision.published_by
+
+
 def hub_word(one: StoredRevision) -> str:
-    """Whether a revision can be fetched again, by what hubs said last."""
+    """Whether a revision can be fetched again, by the last answer of a hub."""
     revision = one.revision
     if revision.published_by:
         return "published here; no hub has it" if revision.is_published_here else "published on the LAN; no hub has it"
@@ -266,7 +278,7 @@ def steps_of(plan: Plan, facts: Facts) -> tuple[Step, ...]:
 def name_of_revision(one: StoredRevision) -> str:
     """`ns/name at 123456789abc (main)`."""
     refs = ", ".join(one.revision.refs) or "no ref"
-    return f"{RepoId.parse(one.revision.repo, one.revision.type)} at {one.revision.commit[:12]} ({refs})"
+    return f"{repo_of(one)} at {one.revision.commit[:12]} ({refs})"
 
 
 def name_of_file(one: FileStep) -> str:

@@ -1,4 +1,4 @@
-"""Decides what of a plan must stay: the last copies on the LAN, and what is being read or added. Pure."""
+"""Decides what of a plan must stay: pins, the last copies on the LAN, and what is being read or added. Pure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hfpeer.cache.cleaning.facts import Kept, RevisionKey, StoredRevision
 from hfpeer.cache.cleaning.plan import (
     Facts,
     Plan,
+    can_be_fetched,
     file_id,
     hub_word,
     kept_leftover,
@@ -17,14 +18,17 @@ from hfpeer.cache.cleaning.plan import (
     name_of_file,
     name_of_revision,
     only,
+    repo_of,
     revision_id,
 )
-from hfpeer.names import RepoId
+
+ONLY_COPY = "only_copy"
+"""The reason why an automatic cleaning keeps what can be had nowhere else."""
 
 
 @dataclass(frozen=True)
 class Copies:
-    """What peers have of blobs, by their digests. `peers` are known, `answered` of them have answered; without any
+    """The blobs that peers have, by their digests. `peers` are known, `answered` of them have answered; without any
     known, no blob is protected. `held` are whole at a peer that does not remove them now."""
 
     peers: int = 0
@@ -57,22 +61,43 @@ def lost_to_peers(plan: Plan, facts: Facts) -> dict[str, set[str]]:
     return {digest: ids for digest, ids in found.items() if ids}
 
 
-def protected(plan: Plan, facts: Facts, copies: Copies, *, is_forced: bool) -> Plan:
+@dataclass(frozen=True)
+class Care:
+    """How much must stay. `is_forced`: the user said that all may go. `is_automatic`: no user has seen the plan, so
+    nothing goes that no hub and no peer gives again. `takes_last_copies`: a revision that a hub still gives may go,
+    even if no peer has it."""
+
+    is_forced: bool = False
+    is_automatic: bool = False
+    takes_last_copies: bool = False
+
+
+CAREFUL = Care()
+
+
+def protected(plan: Plan, facts: Facts, copies: Copies, care: Care = CAREFUL) -> Plan:
     """The plan without what must stay. With `is_forced` it is the plan itself."""
-    if is_forced:
+    if care.is_forced:
         return plan
     by_id = {revision_id(key_of(one)): one for one in facts.revisions}
     reasons: dict[str, tuple[str, str]] = {}
     for digest, ids in lost_to_peers(plan, facts).items():
         for id in ids:
-            reason = _why_last(digest, by_id[id.partition("/")[0]], copies)
+            one = by_id[id.partition("/")[0]]
+            reason = None if care.takes_last_copies and can_be_fetched(one) else _why_last(digest, one, copies)
             if reason is not None:
                 reasons[id] = reason
     for digest, ids in lost(plan, facts).items():
         if digest in facts.in_use:
             reasons.update(dict.fromkeys(ids, ("in_use", "it is being read now, by a peer or a tool")))
+        if care.is_automatic and digest not in copies.held:
+            only = {id for id in ids if not can_be_fetched(by_id[id.partition("/")[0]])}
+            reasons.update({id: (ONLY_COPY, f"no peer has it, and {hub_word(by_id[id])}") for id in only})
+    pinned = ("pinned", "it is pinned")
+    reasons.update({revision_id(key): pinned for key in plan.revisions if key in facts.pinned})
+    reasons.update({file_id(one): pinned for one in plan.files if one.key in facts.pinned})
     busy = ("in_use", "an add of this repo is under way")
-    is_busy = {id: str(RepoId.parse(one.revision.repo, one.revision.type)) in facts.busy for id, one in by_id.items()}
+    is_busy = {id: str(repo_of(one)) in facts.busy for id, one in by_id.items()}
     reasons.update({id: busy for key in plan.revisions if is_busy[id := revision_id(key)]})
     reasons.update({file_id(one): busy for one in plan.files if is_busy[revision_id(one.key)]})
     reasons.update({one.path: busy for one in plan.leftovers if one.repo in facts.busy})
@@ -94,7 +119,7 @@ def _why_last(digest: str, one: StoredRevision, copies: Copies) -> tuple[str, st
         silent = copies.peers - copies.answered
         asked = f"{copies.answered} answered" + (f", {silent} did not" if silent else "")
         return "last_copy", f"the last copy on the LAN, no peer has it ({asked}); {hub_word(one)}"
-    if one.revision.said_by and one.revision.visibility in ("public", "gated", "private"):
+    if can_be_fetched(one):
         return None
     return "unknown_copies", f"whether a peer has it is unknown, because no peer answers; {hub_word(one)}"
 

@@ -265,6 +265,14 @@ class Catalog:
         with self.database.reading() as connection:
             return [RevisionRow(*row) for row in connection.execute(query)]
 
+    def note_use(self, digests: Iterable[str], used_at: float) -> None:
+        """Notes the use of the revisions that have files with these digests, in seconds since the epoch."""
+        place = sa.tuple_(REVISIONS.c.repo, REVISIONS.c.commit, REVISIONS.c.cache)
+        for batch in batches(digests):
+            used = sa.select(FILES.c.repo, FILES.c.commit, FILES.c.cache).where(FILES.c.digest.in_(batch))
+            is_older = REVISIONS.c.used_at < used_at
+            self.database.execute(sa.update(REVISIONS).where(place.in_(used), is_older).values(used_at=used_at))
+
     # Refs
 
     def refs(self, repo: str | None = None, name: str | None = None) -> list[RefRow]:
@@ -332,6 +340,12 @@ class Catalog:
         return dropped
 
     # Statistics
+
+    def size_bytes(self, cache: str) -> int:
+        """The bytes of all blobs of one cache folder."""
+        query = sa.select(sa.func.coalesce(sa.func.sum(BLOBS.c.size_bytes), 0)).where(BLOBS.c.cache == cache)
+        with self.database.reading() as connection:
+            return int(connection.scalar(query) or 0)
 
     def totals(self) -> tuple[int, int, int, int]:
         """Counts: revisions, files, bytes of distinct blobs, and blobs that were never hashed."""

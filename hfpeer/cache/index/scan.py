@@ -98,7 +98,7 @@ def row_of(
 
 
 def stamp_of(facts: os.stat_result) -> tuple[int, int, int, int]:
-    """What a file has that a row holds for; see `BlobRow.stamp`."""
+    """The facts of a file that a row holds for; see `BlobRow.stamp`."""
     return facts.st_size, facts.st_mtime_ns, inode_of(facts), ctime_of_link(facts)
 
 

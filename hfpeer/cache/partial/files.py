@@ -132,12 +132,20 @@ def partial_bytes(cache: Path) -> int:
 
 def begun_bytes(cache: Path, digests: Collection[Digest]) -> int:
     """The bytes that the partials of these blobs take on the disk."""
-    wanted, total = {digest.hex for digest in digests}, 0
-    for folder in partial_folders(cache):
-        if folder.name.partition(".")[0] in wanted:
-            with contextlib.suppress(OSError):
-                total += (folder / "data").lstat().st_blocks * 512
-    return total
+    wanted = {digest.hex for digest in digests}
+    return sum(_disk_bytes(folder) for folder in partial_folders(cache) if folder.name.partition(".")[0] in wanted)
+
+
+def partials_bytes(cache: Path) -> int:
+    """The bytes that all partials take on the disk."""
+    return sum(map(_disk_bytes, partial_folders(cache)))
+
+
+def _disk_bytes(folder: Path) -> int:
+    try:
+        return (folder / "data").lstat().st_blocks * 512
+    except OSError:
+        return 0
 
 
 def kept_prefixes(cache: Path) -> list[journal.Prefix]:

@@ -20,7 +20,7 @@ from hfpeer.cache.store import Store
 from hfpeer.endpoint.files.installer import Installer
 from hfpeer.endpoint.files.reader import BlobReader, Checking, not_given
 from hfpeer.endpoint.files.small_files import SmallFiles
-from hfpeer.endpoint.files.streams import FileRequest, Streams
+from hfpeer.endpoint.files.streams import FileRequest, Streams, TakeRoom
 from hfpeer.endpoint.files.unverified import ClientReads, UnverifiedReads
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.net.singleflight import SingleFlight
@@ -69,6 +69,7 @@ class Files:
         fetches: Fetches,
         report_liar: Callable[[str], None],
         on_installed: Callable[[RepoId, Commit], Awaitable[None]],
+        take_room: TakeRoom,
     ) -> None:
         self._store = store
         self._fetches = fetches
@@ -76,7 +77,7 @@ class Files:
         self._unverified = UnverifiedReads()
         self._checks: SingleFlight[Digest, bool] = SingleFlight()
         self._installer = Installer(store, on_installed)
-        self._streams = Streams(fetches, self._unverified, self._installer.add, self._on_event)
+        self._streams = Streams(fetches, self._unverified, self._installer.add, self._on_event, take_room)
         self._small = SmallFiles(store, fetches, self._installer.add, self._on_event)
         # Threads of their own, because hashing for minutes must not delay short lookups.
         self._hashers = ThreadPoolExecutor(HASHERS, "hfpeer-check")
@@ -136,6 +137,7 @@ class Files:
         if found.is_verified and is_small(blob):
             data = os.pread(fd, blob.size_bytes, 0)
             os.close(fd)
+            self._store.readers.note_use(blob.digest)
             return _CachedBlob(found, -1, is_installed, data) if len(data) == blob.size_bytes else None
         return _CachedBlob(found, fd, is_installed)
 

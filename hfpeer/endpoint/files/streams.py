@@ -7,15 +7,17 @@ clients come back, and clients that read ranges come again and again. Then it st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from hfpeer.endpoint.access.grants import Grant
 from hfpeer.endpoint.files.reader import BlobReader, Fetching, not_given
 from hfpeer.endpoint.files.unverified import ClientReads, UnverifiedReads
 from hfpeer.errors import HfpeerError, Unreachable
 from hfpeer.manifest import ManifestFile
-from hfpeer.names import Digest
+from hfpeer.names import Digest, RepoId
 from hfpeer.transfer.events import OnEvent
 from hfpeer.transfer.fetch.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
@@ -23,6 +25,8 @@ from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.sources import WantedBlob
 from hfpeer.transfer.swarm.finder import PeerFinder
 
+TakeRoom: TypeAlias = Callable[[RepoId, Sequence[ManifestFile]], AbstractAsyncContextManager[None]]
+"""Takes the space of files of a repo for a block. Raises NoSpace."""
 LINGER_SECONDS = 15.0
 """Seconds that a fetch goes on after its last reader has left."""
 
@@ -61,7 +65,8 @@ class _Stream:
 
 
 class Streams:
-    """Belongs to one event loop. `install` is called for each file that was fetched."""
+    """Belongs to one event loop. `install` is called for each file that was fetched; `take_room` takes the space of a
+    file for as long as it is fetched."""
 
     def __init__(
         self,
@@ -69,8 +74,10 @@ class Streams:
         unverified: UnverifiedReads,
         install: Callable[[WantedBlob, ManifestFile], None],
         on_event: OnEvent,
+        take_room: TakeRoom,
     ) -> None:
         self._fetches = fetches
+        self._take_room = take_room
         self._unverified = unverified
         self._install = install
         self._on_event = on_event
@@ -163,6 +170,12 @@ class Streams:
 
     async def _run(self, stream: _Stream, request: FileRequest) -> None:
         """Fetches, ingests and installs one blob."""
+        async with self._take_room(stream.blob.repo, [request.file]):
+            await self._fetch(stream, request)
+        self._unverified.note_verified(stream.blob.digest)
+        self._install(stream.blob, request.file)
+
+    async def _fetch(self, stream: _Stream, request: FileRequest) -> None:
         blob = stream.blob
         fetching = asyncio.ensure_future(self._fetches.fetch(blob, request.finder, self._on_event))
         fetch = None
@@ -175,8 +188,6 @@ class Streams:
             await asyncio.gather(fetching, return_exceptions=True)
             if fetch is not None:
                 self._note_wrong(fetch, stream)
-        self._unverified.note_verified(blob.digest)
-        self._install(blob, request.file)
 
     async def _opened(self, digest: Digest, fetching: asyncio.Future[FetchReport]) -> BlobFetch | None:
         """The fetch once its partial is open; None if it ended before."""

@@ -71,6 +71,7 @@ class AddParts:
     visibility: VisibilityChecker
     lan: Lan
     sites: SiteFinder
+    room: Room
     trusts_attested: bool
     rest_seconds: float
 
@@ -82,7 +83,6 @@ class Adder:
         self._parts = parts
         self._numbers = count()
         self._under_way: dict[int, AddRequest] = {}
-        self._room = Room(parts.store)
 
     @property
     def under_way(self) -> tuple[str, ...]:
@@ -110,7 +110,7 @@ class Adder:
         self._under_way[number] = request
         try:
             with upstreams.telling_of_rests(lambda rest: on_event(_wait_began(rest))):
-                finished = await _Add(parts, self._room, request, upstreams, on_event).run()
+                finished = await _Add(parts, request, upstreams, on_event).run()
         except (RepoNotFound, AccessDenied, NoSourceLeft):
             if not request.is_local_only and upstreams.upstreams:
                 self._parts.visibility.note_refusal(request.repo)
@@ -126,7 +126,7 @@ class Adder:
     async def list_commit(self, request: AddRequest, upstreams: Upstreams) -> ListedCommit:
         """See `Operations.list_commit`. `upstreams` have the token of the request."""
         try:
-            return await _Add(self._parts, self._room, request, upstreams, lambda event: None).list_commit()
+            return await _Add(self._parts, request, upstreams, lambda event: None).list_commit()
         except (RepoNotFound, AccessDenied):
             self._parts.visibility.note_refusal(request.repo)
             raise
@@ -135,11 +135,8 @@ class Adder:
 class _Add:
     """One add. It holds what all of its steps need."""
 
-    def __init__(
-        self, parts: AddParts, room: Room, request: AddRequest, upstreams: Upstreams, on_event: OnEvent
-    ) -> None:
+    def __init__(self, parts: AddParts, request: AddRequest, upstreams: Upstreams, on_event: OnEvent) -> None:
         self._parts = parts
-        self._room = room
         self._store = parts.store
         self._lan = parts.lan
         self._request = request
@@ -241,11 +238,8 @@ class _Add:
             verdict = await asyncio.to_thread(self._store.shared.verdict, self._repo, commit)
             if verdict.is_public or self._parts.sites.is_on:
                 await asyncio.wait([visibility], timeout=VISIBILITY_SECONDS)
-        claim = await in_thread(self._room.claim, self._repo, missing)
-        try:
+        async with self._parts.room.take(self._repo, missing):
             await self._run_transfer(transfer, found, missing)
-        finally:
-            self._room.release(claim)
         if visibility is not None:
             await asyncio.wait([visibility], timeout=VISIBILITY_SECONDS)
         await self._remember(resolution)

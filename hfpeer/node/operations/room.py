@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from itertools import count
 
 from hfpeer.cache.disk.os_errors import free_bytes
 from hfpeer.cache.partial.files import begun_bytes
@@ -12,40 +14,61 @@ from hfpeer.cache.store import Store
 from hfpeer.errors import NoSpace
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import RepoId
+from hfpeer.system.cancellation import in_thread
 
 SPARE_BYTES = 64 * 1024**2
 SPARE_PART = 100
 """A hundredth of what is needed, and at most SPARE_BYTES, stays free: folders and links take space too."""
 
 
-@dataclass(frozen=True, eq=False)
-class Claim:
-    """The files that one add will fetch."""
+@dataclass(frozen=True)
+class Evicted:
+    """The bytes that a cache with a budget holds after it has made room. `lacking_bytes` more would have to go;
+    `sentence` says why they may not."""
 
-    files: tuple[ManifestFile, ...]
+    used_bytes: int = 0
+    lacking_bytes: int = 0
+    sentence: str = ""
 
 
 class Room:
-    """The claims of the adds under way in this process. Thread-safe."""
+    """The space that adds, and files for callers of the endpoint, take in this process. Belongs to one event loop."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, make_room: Callable[[int], Awaitable[Evicted]] | None = None) -> None:
+        """`make_room` removes old revisions, until the cache keeps its budget with that number of bytes more."""
         self._store = store
-        self._lock = threading.Lock()
-        self._claims: list[Claim] = []
+        self._make_room = make_room
+        self._making = asyncio.Lock()
+        self._taken: dict[int, tuple[ManifestFile, ...]] = {}
+        self._numbers = count()
 
-    def claim(self, repo: RepoId, files: Sequence[ManifestFile]) -> Claim:
-        """Claims space for files until `release`. Raises NoSpace if they and the files of other claims need more than
-        is free. Blocking."""
-        claim = Claim(tuple(files))
-        with self._lock:
-            others = [file for one in self._claims for file in one.files]
-            self._check(repo, claim.files, others)
-            self._claims.append(claim)
-        return claim
+    @property
+    def has_budget(self) -> bool:
+        return self._make_room is not None
 
-    def release(self, claim: Claim) -> None:
-        with self._lock:
-            self._claims.remove(claim)
+    async def keep_budget(self) -> None:
+        """Removes old revisions if the cache has outgrown its budget, as other tools may let it."""
+        if self._make_room is not None:
+            async with self._making:
+                await self._make_room(0)
+
+    @asynccontextmanager
+    async def take(self, repo: RepoId, files: Sequence[ManifestFile]) -> AsyncIterator[None]:
+        """Takes the space of files for the block. Raises NoSpace if they, and those that are being fetched, need more
+        than is free, or more than the budget of the cache has even without what may go."""
+        number, mine = next(self._numbers), tuple(files)
+        self._taken[number] = mine
+        try:
+            others = [file for taken, some in self._taken.items() if taken != number for file in some]
+            if self._make_room is not None and mine:
+                async with self._making:
+                    evicted = await self._make_room(await in_thread(self._left_bytes, [*mine, *others]))
+                if evicted.lacking_bytes:
+                    raise _over_budget(repo, evicted, await in_thread(self._left_bytes, mine))
+            await in_thread(self._check, repo, mine, others)
+            yield
+        finally:
+            del self._taken[number]
 
     def _check(self, repo: RepoId, files: Sequence[ManifestFile], others: Sequence[ManifestFile]) -> None:
         cache = self._store.cache
@@ -71,6 +94,17 @@ class Room:
         """The bytes that files still need: not those that are here, nor what their partials take already."""
         sizes = {file.digest: file.size_bytes for file in self._store.inventory.missing(files)}
         return max(0, sum(sizes.values()) - begun_bytes(self._store.cache, sizes)) if sizes else 0
+
+
+def _over_budget(repo: RepoId, evicted: Evicted, needed_bytes: int) -> NoSpace:
+    return NoSpace(
+        f"{repo} needs {needed_bytes:,} bytes, {evicted.lacking_bytes:,} more than the budget of the cache leaves, "
+        f"which has {evicted.used_bytes:,}. {evicted.sentence}".rstrip(),
+        hint="`hfpeer cache gc --dry-run` says what may not go and why. Unpin it (`hfpeer model unpin`), remove it, or "
+        "set a larger `hfpeer conf set cache.max_size`.",
+        needed_bytes=needed_bytes,
+        lacking_bytes=evicted.lacking_bytes,
+    )
 
 
 def _fits(needed_bytes: int, free: int) -> bool:

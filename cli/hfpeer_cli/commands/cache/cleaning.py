@@ -11,9 +11,9 @@ import click
 
 from hfpeer.cache.cleaning.facts import PruneRules
 from hfpeer.cache.cleaning.requests import CleanRequest, parse_target
+from hfpeer.config.amounts import time_seconds
 from hfpeer.errors import InvalidName, NotFound
 from hfpeer.names import RepoType
-from hfpeer_cli.amounts import time_seconds
 from hfpeer_cli.commands.cache.leftovers import NOUNS
 from hfpeer_cli.commands.cache.sets import sets_beside, stay_notes
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 EXIT_NOT_FOUND, EXIT_KEPT, EXIT_LOCKED = 4, 3, 8
-FORCEABLE = ("last_copy", "unknown_copies", "in_use")
+FORCEABLE = ("pinned", "last_copy", "unknown_copies", "in_use")
 MAX_LISTED = 50
 """At most this many steps of one kind of leftover are printed one by one; JSON has all."""
 GOES_ON = "Interrupted. What was removed is gone, nothing is half removed: the same command goes on."
@@ -134,6 +134,9 @@ def gc(invocation: Invocation, dry_run: bool) -> None:
 
     Blobs that no revision uses, temporary files and lists of gone revisions, locks that no process holds, empty
     folders. Nothing that a process may still use, and nothing that hfpeer does not know. Does not ask.
+
+    With a budget (`cache.max_size`, `cache.min_free`) also the least recently used revisions above it: those that no
+    pin keeps, and that a hub or a peer gives again.
     """
     clean(invocation, CleanRequest(collects_garbage=True, is_dry_run=dry_run), yes=True)
     invocation.note_passed_over()
@@ -238,7 +241,7 @@ def _kept_lines(report: CleanReport) -> list[str]:
         noun = NOUNS[found[0].kind][len(found) > 1]
         lines.append(f"Kept {len(found):,} {noun}: {found[0].sentence}.")
     if any(one.reason in FORCEABLE for one in report.kept):
-        lines.append("--force removes it all the same.")
+        lines.append("--force of `rm` and `prune` removes it all the same.")
     if report.lan:
         lines.append(report.lan)
     if report.left:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hfpeer.config.amounts import size_bytes, time_seconds
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId
-from hfpeer_cli.amounts import size_bytes, time_seconds
 from hfpeer_cli.commands.cache.leftovers import NOUNS, describe, several
 from hfpeer_cli.commands.cache.sets import HEADINGS, prepared_in, set_notes, set_rows
 from hfpeer_cli.commands.cache.states import STATES, sharing

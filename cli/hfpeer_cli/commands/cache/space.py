@@ -1,4 +1,4 @@
-"""`hfpeer cache du`: what takes the space, by kind and by repo."""
+"""`hfpeer cache du`: the space that things take, by kind and by repo."""
 
 from __future__ import annotations
 

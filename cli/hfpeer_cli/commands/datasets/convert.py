@@ -180,7 +180,7 @@ def _by_recipe(invocation: Invocation, ctx: click.Context, repo: NamedRepo | Non
 
 
 def _way(scheduler: str | None) -> Convert:
-    """What converts a dataset: this machine, or a cluster."""
+    """The machine that converts a dataset: this machine, or a cluster."""
     from hfpeer.conversion.extra import spare_memory
     from hfpeer.node.operations.conversion.converting import convert
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 import click
 
+from hfpeer.config.amounts import size_bytes
 from hfpeer.errors import InvalidName, NotFound, from_problem
 from hfpeer.names import MAIN, Commit, Digest, RepoId, Revision
 from hfpeer.repo_words import NamedRepo
-from hfpeer_cli.amounts import size_bytes
 from hfpeer_cli.commands.datasets.prepared import prepared_options, set_lines
 from hfpeer_cli.grammar import Verb, Word, pass_invocation, takes_repos, type_option
 from hfpeer_cli.invocation import Invocation

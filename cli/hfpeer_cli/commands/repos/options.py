@@ -1,4 +1,4 @@
-"""What the verbs of repos have in common: the option that names files, and the sentence after Ctrl-C."""
+"""The options that the verbs of repos have in common: the option that names files, and the sentence after Ctrl-C."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a shell takes from hfpeer: an environment, and completion."""
+"""The texts that a shell takes from hfpeer: an environment, and completion."""

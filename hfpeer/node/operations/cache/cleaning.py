@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
+from hfpeer.cache.cleaning.eviction import (
+    Budget,
+    enough,
+    evicted,
+    first_steps,
+    least_recently_used,
+    used_bytes,
+)
+from hfpeer.cache.cleaning.eviction import (
+    freed_bytes as freed_by,
+)
 from hfpeer.cache.cleaning.facts import (
     DANGLING_REF,
     LOCK,
@@ -16,31 +28,44 @@ from hfpeer.cache.cleaning.facts import (
     STALE_LIST,
     CacheReport,
     CleanReport,
+    Kept,
     Leftover,
     RevisionKey,
 )
 from hfpeer.cache.cleaning.plan import Facts, FileStep, Plan, chosen, garbage, key_of, only, pruned, steps_of
-from hfpeer.cache.cleaning.protection import Copies, lost_to_peers, protected
+from hfpeer.cache.cleaning.protection import Care, Copies, lost_to_peers, protected
 from hfpeer.cache.cleaning.requests import Target
+from hfpeer.cache.disk.os_errors import free_bytes
 from hfpeer.cache.store import Store
 from hfpeer.config.paths import xet_cache
 from hfpeer.config.settings import Settings
 from hfpeer.control.operations import CleanRequest
 from hfpeer.errors import InvalidName, NotFound, StorageError
 from hfpeer.names import Digest, RepoId
+from hfpeer.node.operations.room import Evicted
 from hfpeer.peers.copies import CopyQuestions, PeersCopies
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.system.cancellation import in_thread
 
+SLACK_BYTES = 64 * 1024 * 1024
+"""So near a bound the disk is looked at; before, the catalog's count of bytes is enough."""
+REASONS = {
+    "pinned": "pinned",
+    "in_use": "in use",
+    "last_copy": "without another copy on the LAN",
+    "unknown_copies": "perhaps without another copy on the LAN",
+    "only_copy": "that no hub and no peer has",
+}
+"""Why a revision stays, for people."""
 REMNANTS = (ORPHAN, LOST, STALE_LIST, DANGLING_REF)
-"""What an interrupted removal leaves of a revision."""
+"""The remnants that an interrupted removal leaves of a revision."""
 
 
 @dataclass(frozen=True)
 class CleaningParts:
-    """What cleaning uses of a node. `neighbourhood` is None in a node without peers, which only the configured ones are
-    asked for then; `busy` tells the repos with an add under way; `scanned` waits for the first scan."""
+    """The parts of a node that cleaning uses. `neighbourhood` is None in a node without peers, which asks only the
+    configured ones then; `busy` tells the repos with an add under way; `scanned` waits for the first scan."""
 
     settings: Settings
     store: Store
@@ -58,6 +83,8 @@ class CleaningOperations:
     def __init__(self, parts: CleaningParts) -> None:
         self._parts = parts
         self._store = parts.store
+        settings = parts.settings
+        self._budget = Budget(settings.max_cache_bytes, settings.min_free_bytes, settings.evicts_last_copies)
 
     async def report(self) -> CacheReport:
         """See `Operations.cache_report`."""
@@ -76,8 +103,50 @@ class CleaningOperations:
             plan = only(plan, request.only)
         digests = [Digest.parse(digest) for digest in lost_to_peers(plan, facts)]
         async with self._copies(digests, removes=not request.is_dry_run) as (copies, sentence):
-            plan = protected(plan, facts, copies, is_forced=request.is_forced)
-            return await self._carry_out(request, plan, facts, sentence, missing)
+            plan = protected(plan, facts, copies, Care(is_forced=request.is_forced))
+            report = await self._carry_out(request, plan, facts, sentence, missing)
+        if request.collects_garbage and self._budget.has_bound:
+            more, _ = await self._evict(0, is_dry_run=request.is_dry_run)
+            report = _joined(report, more)
+        return report
+
+    async def make_room(self, coming_bytes: int = 0) -> Evicted:
+        """Removes garbage and the least recently used revisions, until the cache keeps its budget with `coming_bytes`
+        more, or until nothing more may go."""
+        budget, room = self._budget, SLACK_BYTES + self._budget.slack_bytes()
+        known_bytes, free = await in_thread(self._store.known_bytes), await in_thread(free_bytes, self._store.cache)
+        if not budget.excess_bytes(known_bytes, free, coming_bytes + room):
+            return Evicted(known_bytes)
+        await self._look()
+        _, evicted = await self._evict(coming_bytes, is_dry_run=False)
+        return evicted
+
+    async def _evict(self, coming_bytes: int, *, is_dry_run: bool) -> tuple[CleanReport, Evicted]:
+        """The same, in the order of use. The peers are asked about as many revisions as are needed, and about more if
+        some of these must stay."""
+        await in_thread(self._store.note_uses)
+        facts = await in_thread(self._facts)
+        used, free = used_bytes(facts), await in_thread(free_bytes, self._store.cache)
+        excess = self._budget.excess_bytes(used, free, coming_bytes)
+        request, refuse = CleanRequest(is_dry_run=is_dry_run), garbage(facts)
+        if not excess:
+            return CleanReport(is_dry_run, (), (), 0), Evicted(used)
+        wanted = excess + self._budget.slack_bytes() - sum(one.disk_bytes for one in refuse.leftovers)
+        order = least_recently_used(facts)
+        care = Care(is_automatic=True, takes_last_copies=self._budget.takes_last_copies)
+        count = enough(order, facts, wanted)
+        while True:
+            plan = evicted(facts, order[:count])
+            digests = [Digest.parse(digest) for digest in lost_to_peers(plan, facts)]
+            async with self._copies(digests, removes=not is_dry_run) as (copies, sentence):
+                plan = protected(plan, facts, copies, care)
+                if freed_by(plan, facts) >= wanted or count >= len(order):
+                    plan = replace(first_steps(plan, facts, wanted), leftovers=refuse.leftovers)
+                    report = await self._carry_out(request, plan, facts, sentence, ())
+                    break
+            count = min(len(order), 2 * count + 1)
+        lacking = max(0, excess - report.freed_bytes)
+        return report, Evicted(used - report.freed_bytes, lacking, sentence=_why_kept(report.kept) if lacking else "")
 
     async def _carry_out(
         self, request: CleanRequest, plan: Plan, facts: Facts, lan: str, missing: tuple[str, ...]
@@ -98,7 +167,7 @@ class CleaningOperations:
         await in_thread(self._store.scan_blobs, None)
 
     def _facts(self) -> Facts:
-        return self._store.cleaner.facts(self._store.readers.read_now(), self._parts.busy())
+        return self._store.cleaner.facts(self._store.readers.read_now(), self._parts.busy(), self._store.pins.all())
 
     # What goes
 
@@ -166,6 +235,27 @@ class CleaningOperations:
         if not answer.answered:
             return f"Unknown: no peer answers ({answer.peers} known).{without}"
         return f"{answer.answered} of {answer.peers} known peers answered.{without}"
+
+
+def _joined(first: CleanReport, second: CleanReport) -> CleanReport:
+    """Two reports as one; a step that both name counts once."""
+    known = {step.id for step in first.steps}
+    more = [step for step in second.steps if step.id not in known]
+    return replace(
+        first,
+        steps=(*first.steps, *more),
+        kept=tuple(dict.fromkeys((*first.kept, *second.kept))),
+        freed_bytes=first.freed_bytes + sum(step.freed_bytes for step in more),
+        lan=first.lan or second.lan,
+        left=(*first.left, *second.left),
+    )
+
+
+def _why_kept(kept: Collection[Kept]) -> str:
+    """`Not removed: 3 revisions pinned, 1 in use.`"""
+    counts = Counter(one.reason for one in kept if one.kind == "revision")
+    words = [f"{number:,} {REASONS.get(reason, reason)}" for reason, number in counts.most_common()]
+    return f"Revisions that stay: {', '.join(words)}." if words else ""
 
 
 class _Finder:

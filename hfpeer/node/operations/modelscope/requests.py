@@ -1,4 +1,4 @@
-"""What a push is asked to do, and the list of many. Pure.
+"""The request of a push, and the list of many. Pure.
 
 A list has a repo of the Hub and a repo at ModelScope on each line, as its users keep them, and may have a revision
 third. Every line is read before anything is asked or sent.

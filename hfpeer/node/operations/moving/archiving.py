@@ -143,7 +143,7 @@ def _name(revisions: Sequence[tuple[RepoId, Commit]], omitted: Sequence[object])
 
 
 async def have(settings: Settings) -> Have:
-    """What this node has: its whole blobs, and the first bytes of those that are not whole yet."""
+    """The bytes that this node has: its whole blobs, and the first bytes of those that are not whole yet."""
 
     def look() -> Have:
         store.scan_blobs(None)
