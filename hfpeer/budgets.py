@@ -137,6 +137,12 @@ MAX_UNANSWERED_PER_HOST = 64
 """The same for all peers at one IP address together."""
 MAX_UNANSWERED = 256
 """The same for all peers together."""
+MAX_NAME_ADDRESSES = 256
+"""Addresses of one DNS name among the configured peers, and hosts of its SRV records. The others are ignored."""
+MAX_REGISTERED_NODES = 512
+"""Nodes read from the registry. Of more, a random choice at each look."""
+MAX_REGISTRATION_BYTES = 4 * KIB
+"""Bytes of the entry of one node in the registry. A longer one is ignored."""
 
 # Hubs: headers, hints, redirects.
 

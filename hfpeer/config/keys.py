@@ -212,9 +212,56 @@ def listener(usual_port: int) -> Callable[[str], Address]:
     return lambda text: Address.parse(text, usual_port, is_listener=True)
 
 
-def addresses(text: str) -> tuple[Address, ...]:
-    """HOST[:PORT], separated by commas."""
-    return tuple(Address.parse(part.strip()) for part in text.split(",") if part.strip())
+@dataclass(frozen=True)
+class Advertised:
+    """An IP address at which other nodes reach this one. The port 0 is that of the LAN door."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return str(Address(self.host, self.port)) if self.port else self.host
+
+
+def advertised(text: str) -> tuple[Advertised, ...]:
+    """IP[:PORT], separated by commas."""
+    return tuple(_advertised(part.strip()) for part in text.split(",") if part.strip())
+
+
+def _advertised(text: str) -> Advertised:
+    address = Address.parse(text, 0)
+    if address.ip is None or address.ip.is_unspecified or address.ip.is_multicast:
+        raise InvalidName(
+            f"{text!r} is not the address of a machine.",
+            hint="Give the IP address, with the port if it is another than here: 192.168.1.20 or 192.168.1.20:9437. "
+            "`hostname -I` shows those of a machine.",
+            value=text,
+        )
+    return Advertised(address.host, address.port)
+
+
+def registry(text: str) -> str:
+    """redis://[USER@]HOST[:PORT][/NUMBER], or rediss:// for TLS; never with a password."""
+    try:
+        parts = urlsplit(text)
+        is_url = parts.scheme in ("redis", "rediss") and bool(parts.hostname) and parts.port != 0
+        has_password = parts.password is not None
+    except ValueError:
+        is_url = has_password = False
+    if has_password:
+        # What the settings say is shown to people and written to logs.
+        raise InvalidName(
+            "The URL of the registry has a password in it.",
+            hint="Leave it out, and set HFPEER_REGISTRY_PASSWORD, or name its file: "
+            "`hfpeer conf set registry_password_file FILE`.",
+        )
+    if not is_url or parts.query or parts.fragment or not re.fullmatch(r"(/[0-9]*)?", parts.path):
+        raise InvalidName(
+            f"{text!r} is not the URL of a Redis server.",
+            hint="Write redis://HOST[:PORT][/NUMBER], or rediss://HOST[:PORT][/NUMBER] for TLS.",
+            value=text,
+        )
+    return text
 
 
 def host_names(text: str) -> tuple[str, ...]:

@@ -6,14 +6,15 @@ Each later source overrides the earlier ones. Settings are read once where a pro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from hfpeer.config import keys
 from hfpeer.config.file import read_file
-from hfpeer.config.keys import DEFAULT_UPSTREAMS, Key, RepoPair, UpstreamSetting
+from hfpeer.config.keys import DEFAULT_UPSTREAMS, Advertised, Key, RepoPair, UpstreamSetting
 from hfpeer.config.paths import Places, chosen_cache, datasets_cache, default_cache, default_home
+from hfpeer.config.peer_names import PeerName, parse_peers
 from hfpeer.errors import InvalidName
 from hfpeer.net.address import ENDPOINT_PORT, LAN_PORT, Address
 from hfpeer.net.networks import AllowedNetworks
@@ -81,6 +82,16 @@ class Settings:
             "private",
             "networks that are answered beside private ones and this machine's own, separated by commas, or any",
             AllowedNetworks.parse,
+        ),
+    ]
+    advertised: Annotated[
+        tuple[Advertised, ...],
+        Key(
+            "lan.advertise",
+            "",
+            "where other nodes reach this one, IP[:PORT], separated by commas, if not at its own addresses: behind NAT",
+            keys.advertised,
+            is_list=True,
         ),
     ]
     endpoint_listen: Annotated[
@@ -161,13 +172,32 @@ class Settings:
         bool, Key("mdns", "true", "whether to announce this node and find others by mDNS", keys.boolean)
     ]
     peers: Annotated[
-        tuple[Address, ...],
+        tuple[PeerName, ...],
         Key(
             "peers",
             "",
-            "static peers, HOST[:PORT], separated by commas; the environment's are added to the file's",
-            keys.addresses,
+            "peers, separated by commas: HOST[:PORT], dns:NAME[:PORT] or srv:_hfpeer._tcp.DOMAIN; the environment's "
+            "are added to the file's",
+            parse_peers,
             is_list=True,
+        ),
+    ]
+    registry: Annotated[
+        str | None,
+        Key(
+            "registry",
+            "",
+            "a Redis server by which nodes find each other, redis://HOST[:PORT][/NUMBER], or rediss:// for TLS",
+            keys.registry,
+        ),
+    ]
+    registry_password_file: Annotated[
+        Path | None,
+        Key(
+            "registry_password_file",
+            "",
+            "a file with the password of the registry; HFPEER_REGISTRY_PASSWORD may have it instead",
+            keys.folder,
         ),
     ]
     trusts_attested: Annotated[
@@ -267,10 +297,12 @@ class Settings:
     """Whether files in snapshots are links to blobs: not with HF_HUB_DISABLE_SYMLINKS, as huggingface_hub reads it."""
     datasets_cache: Path
     """The cache of the `datasets` library, as the environment has it."""
-    added_peers: tuple[Address, ...]
+    added_peers: tuple[PeerName, ...]
     """The peers that the file names; `peers` has those of the environment too."""
     origins: Mapping[str, str]
     """For each key where its value came from."""
+    registry_password: str | None = field(default=None, repr=False)
+    """HFPEER_REGISTRY_PASSWORD. It is in no file of hfpeer, and no command shows it."""
 
     @property
     def makes_cache(self) -> bool:
@@ -284,8 +316,8 @@ class Settings:
 
 
 FIELDS: Mapping[Key, str] = {
-    data: field
-    for field, hint in get_type_hints(Settings, include_extras=True).items()
+    data: name
+    for name, hint in get_type_hints(Settings, include_extras=True).items()
     for data in getattr(hint, "__metadata__", ())
 }
 """Each key with its field of Settings."""
@@ -330,9 +362,9 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
     file_texts = read_file(home, KEYS)
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
-    for key, field in FIELDS.items():
+    for key, name in FIELDS.items():
         text, origins[key.name] = _text_of(key, file_texts, environ)
-        values[field] = key.value(text, origins[key.name])
+        values[name] = key.value(text, origins[key.name])
     added_peers = KEYS["peers"].value(file_texts.get("peers", ""), "file")
     if added_peers and origins["peers"] != "file":
         values["peers"] = tuple(dict.fromkeys([*values["peers"], *added_peers]))
@@ -349,6 +381,7 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         datasets_cache=datasets_cache(environ),
         added_peers=added_peers,
         origins=origins,
+        registry_password=environ.get("HFPEER_REGISTRY_PASSWORD") or None,
         **values,
     )
 

@@ -21,7 +21,11 @@ from hfpeer.cache.verify.findings import VerifyReport as VerifyReport
 
 @dataclass(frozen=True)
 class PeerStatus:
-    """A peer as this node sees it. `state` is known, alive or gone; `origin` is static, mdns or gossip."""
+    """A peer as this node sees it. `state` is known, alive or gone; `origin` is static, dns, mdns, registry or gossip.
+
+    Also a DNS name that has no address now: its state is unresolved, and `note` says why. `found_by` is the DNS name
+    that lists a peer, else its origin.
+    """
 
     node_id: str
     name: str
@@ -33,6 +37,7 @@ class PeerStatus:
     last_seen_seconds_ago: float | None = None
     received_bytes: int = 0
     note: str = ""
+    found_by: str = ""
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from hfpeer.control.operations import RepairReport, RepairRequest
 from hfpeer.errors import HfpeerError, InvalidName
 from hfpeer.net.address import Address
 from hfpeer.node.node import Node
+from hfpeer.peers.discovery.discovery import addresses_now
 from hfpeer.transfer.events import OnEvent
 
 
@@ -39,7 +40,7 @@ async def repair_folder(folder: Path, settings: Settings, request: RepairRequest
 
 async def _peers(settings: Settings) -> tuple[Address, ...]:
     """The static peers, and those that the daemon finds alive."""
-    addresses = dict.fromkeys(settings.peers)
+    addresses = dict.fromkeys(await addresses_now(settings))
     with contextlib.suppress(HfpeerError):
         for peer in await ControlClient(settings.places.control_socket).list_peers():
             if peer.state == "alive":

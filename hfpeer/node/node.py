@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from hfpeer.cache.store import Store
+from hfpeer.config.peer_names import addresses_among
 from hfpeer.config.settings import Settings
 from hfpeer.control.operations import (
     AddRequest,
@@ -48,6 +49,7 @@ from hfpeer.node.operations.room import Evicted, Room
 from hfpeer.node.provider import NodeProvider
 from hfpeer.node.upkeep import Upkeep
 from hfpeer.peers.copies import CopyQuestions
+from hfpeer.peers.discovery.discovery import Discovery, addresses_now
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.notices import Notices
 from hfpeer.peers.protocol.messages import NodeMessage
@@ -69,7 +71,6 @@ from hfpeer.version import __version__
 
 if TYPE_CHECKING:
     from hfpeer.node.operations.cache.cleaning import CleaningOperations
-    from hfpeer.peers.discovery import Discovery
 
 
 class Node:
@@ -126,7 +127,7 @@ class Node:
             )
         )
         self._cache = CacheOperations(self.store, resolver, self._upstreams, self._scanned)
-        self._peers = PeerOperations(self._settings, self.store, self._neighbourhood)
+        self._peers = PeerOperations(self._settings, self.store, self._neighbourhood, self._discovery)
 
     async def start(self, lan_address: Address | None) -> None:
         """Joins the LAN. `lan_address` is the address of the LAN door; with None the node stays without peers."""
@@ -134,20 +135,17 @@ class Node:
             return
         self._neighbourhood = Neighbourhood(
             self._identity.node_id,
-            self._settings.peers,
+            addresses_among(self._settings.peers),
             limiter=make_limiter(self._settings.lan_down_limit),
             is_busy=lambda: self._fetches.are_under_way,
             own_run_id=self._identity.run_id,
             on_duplicate_id=self._identity.on_duplicate_id,
         )
         await self._neighbourhood.start()
-        if self._settings.uses_mdns:
-            from hfpeer.peers.discovery import Discovery
-
-            self._discovery = Discovery(self._identity.node_id, self._settings.name, lan_address)
-            await self._discovery.start(self._neighbourhood.found, self._neighbourhood.left)
+        self._discovery = Discovery(self._settings, self._identity.node_id, lan_address, self._neighbourhood)
+        await self._discovery.start()
         resolver = Resolver(self.store, self._neighbourhood)
-        lan = Lan(self._neighbourhood, waits_for_peers=self._discovery is not None)
+        lan = Lan(self._neighbourhood, waits_for_peers=self._discovery.finds)
         self._wire(resolver, lan)
         self.endpoint = self._make_endpoint(resolver, lan)
         keep_budget = self._room.keep_budget if self._room.has_budget else None
@@ -245,12 +243,11 @@ class Node:
             return
         from hfpeer.peers.named import named_first
 
+        addresses = await addresses_now(self._settings)
         identity, limiter = self._identity, make_limiter(self._settings.lan_down_limit)
-        opened = named_first(
-            self._settings.peers, None, identity.node_id, identity.run_id, identity.on_duplicate_id, limiter
-        )
+        opened = named_first(addresses, None, identity.node_id, identity.run_id, identity.on_duplicate_id, limiter)
         async with opened as neighbours:
-            await neighbours.greet(self._settings.peers)
+            await neighbours.greet(addresses)
             yield Resolver(self.store, neighbours), self._lan.with_named(neighbours), True
 
     async def adopt(self, request: AdoptRequest, on_event: OnEvent) -> AdoptReport:
@@ -352,6 +349,7 @@ class Node:
                 *self.store.passed_over,
                 *await asyncio.to_thread(self._other_daemon),
                 *map(_rest_sentence, self._upstreams.rests),
+                *(self._discovery.problems if self._discovery else ()),
             ),
         )
 
@@ -388,7 +386,7 @@ class Node:
         return [] if self._neighbourhood is None else [str(a) for a in self._neighbourhood.alive_addresses()]
 
     async def _announce(self, generation: int) -> None:
-        if self._discovery is not None:
+        if self._discovery is not None and self._discovery.announces:
             revisions = await asyncio.to_thread(self.store.revisions.all)
             shared = sorted((r for r in revisions if r.is_shared), key=lambda r: r.used_at, reverse=True)
             await self._discovery.announce(generation, [Commit(revision.commit) for revision in shared])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from weakref import WeakValueDictionary
 
 from hfpeer.budgets import (
@@ -140,8 +140,19 @@ class Neighbourhood:
                 address=str(address),
             )
 
+    def listed(self, name: str, addresses: Collection[Address]) -> None:
+        """The addresses that a DNS name has now. New ones are probed."""
+        for peer in self.table.listed(name, addresses, self._clock()):
+            self._begin_probe(peer)
+
     def found(
-        self, node_id: str, name: str, addresses: Sequence[Address], generation: int, hints: frozenset[str]
+        self,
+        node_id: str,
+        name: str,
+        addresses: Sequence[Address],
+        generation: int | None,
+        hints: frozenset[str],
+        by: Origin = Origin.MDNS,
     ) -> None:
         """A node announced itself or changed its announcement. It is probed now; a busy node probes a known peer that
         is alive at its known address later."""
@@ -150,7 +161,9 @@ class Neighbourhood:
                 Peer((addresses[0],), self._clock())
             )  # this node under an old name, or another node with the same id
             return
-        peer = self.table.announced(node_id, addresses, self._clock(), name=name, generation=generation, hints=hints)
+        peer = self.table.announced(
+            node_id, addresses, self._clock(), by=by, name=name, generation=generation, hints=hints
+        )
         if peer is None:
             return
         is_in_place = peer.address in addresses and not peer.failures

@@ -8,7 +8,7 @@ use costs time, never wrong bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -24,6 +24,7 @@ from hfpeer.budgets import (
 from hfpeer.names import Commit
 from hfpeer.net.address import Address
 from hfpeer.peers.catalogs import NO_COMMITS, Catalog, CommitSet
+from hfpeer.peers.configured import ConfiguredAddresses
 from hfpeer.peers.gossip import parse_gossiped_address
 from hfpeer.peers.protocol.messages import NodeMessage
 
@@ -40,10 +41,13 @@ BAN_SECONDS = 600.0
 
 
 class Origin(str, Enum):
-    """How the table first learned of a peer. `static` (configured) outweighs the others."""
+    """How the table learned of a peer; an upper one outweighs a lower one. `static`: by its address in the settings;
+    `dns`: by a name there; `mdns`, `registry`: it announced itself; `gossip`: a peer told of it."""
 
     STATIC = "static"
+    DNS = "dns"
     MDNS = "mdns"
+    REGISTRY = "registry"
     GOSSIP = "gossip"
 
 
@@ -62,13 +66,15 @@ class Peer:
 
     `addresses` are tried in order. `commits` are those of its catalog, `hints` the abbreviated ones of its last
     announcement. Since `outdated_since` it announces another catalog than was read. `gossiped_by` is the key of the
-    peer that told of it, `gossiped_from` that peer's host. Times are of the caller's clock.
+    peer that told of it, `gossiped_from` that peer's host; `dns_name` the name that lists it. Times are of the caller's
+    clock.
     """
 
     addresses: tuple[Address, ...]
     seen_at: float
     origin: Origin = Origin.GOSSIP
-    is_announced: bool = False
+    announced_by: Origin | None = None
+    dns_name: str = ""
     node_id: str | None = None
     name: str = ""
     version: str = ""
@@ -127,7 +133,7 @@ class PeerTable:
         self._own_node_id = own_node_id
         self._max_peers = max_peers
         self._peers: dict[str, Peer] = {}
-        self._static: set[Address] = set()
+        self._configured = ConfiguredAddresses()
         self._own_addresses: set[Address] = set()
 
     def __len__(self) -> int:
@@ -148,7 +154,7 @@ class PeerTable:
     def add_static(self, address: Address, now: float) -> Peer:
         """Adds a configured peer, which is never forgotten and never replaced. Accepts this node's own address, which
         never becomes a peer that responds."""
-        self._static.add(address)
+        self._configured.static.add(address)
         first, *others = self._all_at(address) or [Peer((address,), now)]
         for peer in others:
             self._put(peer)
@@ -156,14 +162,26 @@ class PeerTable:
 
     def remove_static(self, address: Address) -> bool:
         """Forgets a configured address, and its peer unless that announced itself; False if the address is unknown."""
-        if address not in self._static:
+        if address not in self._configured.static:
             return False
-        self._static.discard(address)
-        for peer in self._all_at(address):
-            self._drop(peer)
-            if peer.is_announced or self._is_static(peer):
-                self._put(peer)
+        self._configured.static.discard(address)
+        self._let_go(address)
         return True
+
+    def listed(self, name: str, addresses: Collection[Address], now: float) -> list[Peer]:
+        """The addresses that a DNS name has now. They are configured as long as it has them. Returns their peers that
+        are new."""
+        new, gone = self._configured.set_name(name, addresses)
+        for address in gone:
+            self._let_go(address)
+        added = []
+        for address in new:
+            known = self._all_at(address)
+            for peer in known:
+                self._put(peer)
+            if not known and not self.is_own(address):
+                added.append(self._put(Peer((address,), now)))
+        return added
 
     def announced(
         self,
@@ -171,11 +189,13 @@ class PeerTable:
         addresses: Iterable[Address],
         now: float,
         *,
+        by: Origin = Origin.MDNS,
         name: str = "",
         generation: int | None = None,
         hints: frozenset[str] = frozenset(),
     ) -> Peer | None:
-        """A node announced itself. None if it is this node, has no address, or the table is full."""
+        """A node announced itself, by mDNS or in the registry. None if it is this node, has no address, or the table is
+        full."""
         announced = tuple(dict.fromkeys(addresses))[:MAX_ADDRESSES]
         if node_id == self._own_node_id or not announced:
             return None
@@ -190,11 +210,11 @@ class PeerTable:
             peer,
             node_id=node_id,
             addresses=self._ordered(peer, announced, now),
-            is_announced=True,
+            announced_by=Origin.MDNS if Origin.MDNS in (by, peer.announced_by) else by,
             seen_at=now,
             name=peer.name or name,
             generation=peer.generation if generation is None else generation,
-            hints=hints,
+            hints=hints if by is Origin.MDNS else peer.hints,
         )
         return self._put(_with_outdated_since(updated, now))
 
@@ -335,7 +355,7 @@ class PeerTable:
 
     def forget_silent(self, now: float) -> list[Peer]:
         """Drops and returns the peers that are not configured and have been silent for FORGET_SECONDS."""
-        unbound = [p for p in self._peers.values() if not self._is_static(p) and not p.is_banned(now)]
+        unbound = [p for p in self._peers.values() if not self._is_configured(p) and not p.is_banned(now)]
         silent = [peer for peer in unbound if now - _last_seen_at(peer) >= FORGET_SECONDS]
         for peer in silent:
             self._drop(peer)
@@ -345,8 +365,10 @@ class PeerTable:
         return (peer for peer in self._peers.values() if not peer.is_backing_off(now) and not peer.is_banned(now))
 
     def _put(self, peer: Peer) -> Peer:
-        other = Origin.MDNS if peer.is_announced else Origin.GOSSIP
-        peer = replace(peer, origin=Origin.STATIC if self._is_static(peer) else other)
+        name = self._configured.name_of(peer.addresses)
+        origin = Origin.DNS if name else peer.announced_by or Origin.GOSSIP
+        is_static = not self._configured.static.isdisjoint(peer.addresses)
+        peer = replace(peer, origin=Origin.STATIC if is_static else origin, dns_name=name)
         self._peers[peer.key] = peer
         return peer
 
@@ -367,19 +389,26 @@ class PeerTable:
         found = (self._at(address) for address in addresses)
         return next((peer for peer in found if peer is not None and peer.node_id is None), None)
 
-    def _is_static(self, peer: Peer) -> bool:
-        return not self._static.isdisjoint(peer.addresses)
+    def _is_configured(self, peer: Peer) -> bool:
+        return self._configured.lists_any(peer.addresses)
+
+    def _let_go(self, address: Address) -> None:
+        """Forgets the peer at an address that was configured, unless it announced itself or is configured otherwise."""
+        for peer in self._all_at(address):
+            self._drop(peer)
+            if peer.announced_by or self._is_configured(peer):
+                self._put(peer)
 
     def _ordered(self, peer: Peer, announced: tuple[Address, ...], now: float) -> tuple[Address, ...]:
         """The addresses in order: the one that responded lately, which an announcement cannot replace; the configured;
         the announced."""
         in_use = (peer.address,) if peer.state(now) is State.ALIVE else ()
-        static = tuple(address for address in peer.addresses if address in self._static)
+        static = tuple(address for address in peer.addresses if address in self._configured)
         return self._bounded((*in_use, *static, *announced))
 
     def _bounded(self, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
         """At most MAX_ADDRESSES, each once: always the first, then configured ones before others."""
-        static = (address for address in addresses if address in self._static)
+        static = (address for address in addresses if address in self._configured)
         kept = set(list(dict.fromkeys((addresses[0], *static, *addresses)))[:MAX_ADDRESSES])
         return tuple(dict.fromkeys(address for address in addresses if address in kept))
 
@@ -407,7 +436,7 @@ class PeerTable:
     def _make_room(self, host: str, now: float, *, for_announced: bool) -> bool:
         """Whether one more peer at this host fits. May drop the least useful peer for it: one that is gone, or, for an
         announced peer, one that was only told of by others."""
-        others = [peer for peer in self._peers.values() if not self._is_static(peer)]
+        others = [peer for peer in self._peers.values() if not self._is_configured(peer)]
         if sum(peer.address.host == host for peer in others) >= MAX_PEERS_PER_HOST:
             return False
         if len(others) < self._max_peers:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hfpeer.config.peer_names import parse_peer
 from hfpeer.control.operations import (
     AddRequest,
     AdoptReport,
@@ -217,7 +218,7 @@ class MemoryNode:
 
     async def add_peer(self, address: str) -> PeerStatus:
         self._record("add_peer", address=address)
-        peer = PeerStatus("id", "peer", str(Address.parse(address)), "alive", "static", last_seen_seconds_ago=0.5)
+        peer = PeerStatus("id", "peer", str(parse_peer(address)), "alive", "static", last_seen_seconds_ago=0.5)
         self.peers[address] = peer
         return peer
 

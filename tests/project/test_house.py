@@ -17,8 +17,11 @@ DRAWERS = re.compile(
     r"(^|_)(utils?|common|helpers?|misc|base|managers?|handlers?|controllers?|services?|cmds?|tools?)(_|$)"
 )
 """Names that say nothing about what is inside."""
-HEAVY = {"asyncio", "dulwich", "fastapi", "httpx", "huggingface_hub", "rich", "sqlalchemy", "uvicorn", "zeroconf"}
-OF_EXTRAS = {"datasets", "distributed", "orjson", "pandas", "pyarrow"}
+HEAVY = {
+    *("asyncio", "dns", "dulwich", "fastapi", "httpx", "huggingface_hub", "rich", "sqlalchemy", "uvicorn"),
+    "zeroconf",
+}
+OF_EXTRAS = {"datasets", "distributed", "orjson", "pandas", "pyarrow", "redis"}
 """Libraries that an extra brings. They are imported where they are used, after a look whether they are there."""
 MAX_MODULES_OF_HELP = 130
 """At most this many modules are loaded for `--help`, beside the interpreter's own: what takes time is loading."""

@@ -52,6 +52,10 @@ BREACHES = {
         "import hfpeer.node.operations.moving.pushing",
     ),
     "inside the peers too": ("hfpeer/peers/range_client.py", "import hfpeer.peers.client"),
+    "inside the discovery too": (
+        "hfpeer/peers/discovery/advertised.py",
+        "import hfpeer.peers.discovery.multicast",
+    ),
     "inside the conversions too": ("hfpeer/conversion/plan.py", "import hfpeer.conversion.part"),
     "inside the operation of a conversion too": (
         "hfpeer/node/operations/conversion/requests.py",
@@ -77,6 +81,8 @@ BREACHES = {
     "pure modules have no input, no output, no clock, no dice": ("hfpeer/net/backoff.py", "import time"),
     "sqlalchemy only in the catalog": ("hfpeer/cache/store.py", "import sqlalchemy"),
     "zeroconf only in the discovery": ("hfpeer/node/node.py", "import zeroconf"),
+    "dnspython only where names are looked up": ("hfpeer/node/node.py", "import dns"),
+    "redis only in the registry": ("hfpeer/node/node.py", "import redis"),
     "huggingface_hub only where tokens are": ("hfpeer/node/download.py", "import huggingface_hub"),
     "dulwich only where git is spoken": ("hfpeer/manifest.py", "import dulwich"),
     "pyarrow only where Arrow files are read": ("hfpeer/prepared/listing.py", "import pyarrow"),

@@ -340,12 +340,47 @@ def test_a_full_table_prefers_announced_peers_to_gossiped_ones_and_both_to_peers
     assert table.get("n5") is None and table.get("10.0.0.100:9437") is not None
 
 
+def test_a_name_brings_peers_and_takes_them_away_again(table: PeerTable) -> None:
+    assert [peer.origin for peer in table.listed("dns:a", [at(1), at(2)], 0)] == [Origin.DNS, Origin.DNS]
+    assert table.listed("dns:a", [at(1), at(2)], 1) == []
+    table.answered(at(1), says("n1"), 1)
+    table.listed("dns:b", [at(2)], 1)
+    assert table.listed("dns:a", [at(3)], 2) == [table.get(str(at(3)))]
+    assert {(peer.key, peer.dns_name) for peer in table.all()} == {(str(at(2)), "dns:b"), (str(at(3)), "dns:a")}
+    table.listed("dns:a", [], 3)
+    table.listed("dns:b", [], 3)
+    assert not table.all()
+
+
+def test_a_peer_that_is_known_otherwise_outlives_its_name(table: PeerTable) -> None:
+    table.add_static(at(1), 0)
+    table.announced("n2", [at(2)], 0)
+    table.announced("n3", [at(3)], 0, by=Origin.REGISTRY)
+    table.listed("dns:a", [at(1), at(2), at(3)], 0)
+    assert [peer.origin for peer in table.all()] == [Origin.STATIC, Origin.DNS, Origin.DNS]
+    table.listed("dns:a", [], 1)
+    assert [peer.origin for peer in table.all()] == [Origin.STATIC, Origin.MDNS, Origin.REGISTRY]
+
+
+def test_a_listed_peer_is_not_forgotten_and_this_node_is_none(table: PeerTable) -> None:
+    table.answered(at(9), says(OWN), 0)
+    table.listed("dns:a", [at(1), at(9)], 0)
+    assert not table.forget_silent(10 * FORGET_SECONDS)
+    assert [peer.address for peer in table.all()] == [at(1)]
+
+
+def test_a_registration_adds_to_an_announcement_and_takes_no_hints_away(table: PeerTable) -> None:
+    table.announced("n1", [at(1)], 0, generation=3, hints=frozenset({COMMIT[:12]}))
+    again = must(table.announced("n1", [at(2)], 1, by=Origin.REGISTRY))
+    assert (again.origin, again.generation, again.may_have(COMMIT)) == (Origin.MDNS, 3, True)
+
+
 # ---- whatever happens
 
 _events = st.lists(
     st.tuples(
         st.sampled_from(
-            ["static", "unstatic", "heard", "told", "answered", "gave", "failed", "lied", "left", "forget"]
+            ["static", "unstatic", "listed", "heard", "told", "answered", "gave", "failed", "lied", "left", "forget"]
         ),
         st.integers(1, 6),
         st.integers(1, 6),
@@ -359,7 +394,7 @@ _events = st.lists(
 def test_whatever_happens_each_node_is_in_the_table_once_and_an_address_is_its_who_answers_there(
     events: list[tuple[str, int, int, float]],
 ) -> None:
-    table, static, now = PeerTable(OWN, max_peers=4), set[Address](), 0.0
+    table, static, listed, now = PeerTable(OWN, max_peers=4), set[Address](), set[Address](), 0.0
     for what, node, place, later in events:
         now += later
         node_id = OWN if node == 6 else f"n{node}"
@@ -369,6 +404,9 @@ def test_whatever_happens_each_node_is_in_the_table_once_and_an_address_is_its_w
         elif what == "unstatic":
             static.discard(at(place))
             table.remove_static(at(place))
+        elif what == "listed":
+            listed = {at(place), at(place + 1)} if node % 2 else set()
+            table.listed("dns:a", listed, now)
         elif what == "heard":
             table.announced(node_id, [at(place), at(place + 1)], now)
         elif what == "told":
@@ -386,6 +424,7 @@ def test_whatever_happens_each_node_is_in_the_table_once_and_an_address_is_its_w
         assert len(node_ids) == len(set(node_ids)) and OWN not in node_ids
         assert all(peer.addresses and table.get(peer.key) == peer for peer in peers)
         assert all((peer.origin is Origin.STATIC) == (not static.isdisjoint(peer.addresses)) for peer in peers)
+        assert all((peer.dns_name != "") == (not listed.isdisjoint(peer.addresses)) for peer in peers)
         if what == "answered":
             assert [peer.node_id for peer in peers if at(place) in peer.addresses] == [node_id] * (node_id != OWN)
         assert {peer.key for peer in table.candidates(now)} <= {peer.key for peer in peers}

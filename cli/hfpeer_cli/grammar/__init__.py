@@ -11,9 +11,9 @@ from hfpeer_cli.grammar.verbs import EXIT_CODES as EXIT_CODES
 from hfpeer_cli.grammar.verbs import Noun as Noun
 from hfpeer_cli.grammar.verbs import Verb as Verb
 from hfpeer_cli.grammar.verbs import pass_invocation as pass_invocation
-from hfpeer_cli.grammar.words import ADDRESS as ADDRESS
 from hfpeer_cli.grammar.words import FILE as FILE
 from hfpeer_cli.grammar.words import FOLDER as FOLDER
+from hfpeer_cli.grammar.words import PEER as PEER
 from hfpeer_cli.grammar.words import PORT as PORT
 from hfpeer_cli.grammar.words import REVISION as REVISION
 from hfpeer_cli.grammar.words import SIZE as SIZE

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import click
 
 from hfpeer.config.amounts import size_bytes
 from hfpeer.errors import InvalidName
 from hfpeer.names import FilePath, RepoType, Revision
-from hfpeer.net.address import Address
+
+if TYPE_CHECKING:
+    from hfpeer.config.peer_names import PeerName
 
 Parsed = TypeVar("Parsed")
 
@@ -41,8 +43,15 @@ REVISION = Word("revision", Revision.parse)
 FILE = Word("path", FilePath.parse)
 FOLDER = Word("folder", lambda text: _folder(text))
 """A folder of this machine, which need not exist; variables and ~ are expanded."""
-ADDRESS = Word("address", Address.parse)
+PEER = Word("peer", lambda text: _peer(text))
+"""An address, or a DNS name behind which peers are."""
 PORT = click.IntRange(1, 65535)
+
+
+def _peer(text: str) -> PeerName:
+    from hfpeer.config.peer_names import parse_peer  # most commands name no peer
+
+    return parse_peer(text)
 
 
 def _folder(text: str) -> Path:

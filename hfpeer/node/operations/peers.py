@@ -8,22 +8,27 @@ from dataclasses import replace
 
 from hfpeer.cache.store import Store
 from hfpeer.config.file import write_setting
+from hfpeer.config.peer_names import DnsName, PeerName, parse_peer
 from hfpeer.config.settings import Settings, find_key
 from hfpeer.control.operations import Holding, PeerStatus
 from hfpeer.errors import HfpeerError, NotFound
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.net.address import Address
+from hfpeer.peers.discovery.discovery import Discovery
 from hfpeer.peers.neighbourhood import Neighbourhood
-from hfpeer.peers.table import Peer
+from hfpeer.peers.table import Origin, Peer
 
 
 class PeerOperations:
     """Works on the neighbourhood of a daemon, or only on the settings of a node without one."""
 
-    def __init__(self, settings: Settings, store: Store, neighbourhood: Neighbourhood | None) -> None:
+    def __init__(
+        self, settings: Settings, store: Store, neighbourhood: Neighbourhood | None, discovery: Discovery | None
+    ) -> None:
         self._home = settings.home
         self._store = store
         self._neighbourhood = neighbourhood
+        self._discovery = discovery
         self._added = settings.added_peers
         self._of_environment = tuple(peer for peer in settings.peers if peer not in settings.added_peers)
 
@@ -73,17 +78,31 @@ class PeerOperations:
 
     async def add_peer(self, address: str) -> PeerStatus:
         """See `Operations.add_peer`."""
-        parsed = Address.parse(address)
+        parsed = parse_peer(address)
         await self._write(dict.fromkeys((*self._added, parsed)))
         if self._neighbourhood is None:
-            return PeerStatus("", "", str(parsed), "known", "static", note="no daemon is running")
+            return replace(_unseen(parsed), note="no daemon is running")
+        if isinstance(parsed, DnsName):
+            return await self._add_name(parsed)
         peer = self._neighbourhood.add_static(parsed)
         await self._neighbourhood.probe(peer)
         return self._status(self._neighbourhood.table.get(str(parsed)) or peer, {})
 
+    async def _add_name(self, name: DnsName) -> PeerStatus:
+        """Looks up a name and greets its peers."""
+        assert self._discovery is not None and self._neighbourhood is not None
+        addresses = await self._discovery.add_name(name)
+        if not addresses:
+            return _unseen(name, self._discovery.unresolved.get(name, ""))
+        await self._neighbourhood.settle(None, 0.0)
+        known = [peer for peer in self._neighbourhood.others() if not set(addresses).isdisjoint(peer.addresses)]
+        answering = [peer for peer in known if self._neighbourhood.is_alive(peer)]
+        note = f"it has {len(addresses):,} addresses, and {len(answering):,} peers answer there."
+        return replace(_unseen(name, note), state="alive" if answering else "known")
+
     async def remove_peer(self, address: str) -> None:
         """See `Operations.remove_peer`."""
-        parsed = Address.parse(address)
+        parsed = parse_peer(address)
         if parsed in self._of_environment:
             raise NotFound(
                 f"{parsed} was not added by a command: HFPEER_PEERS names it.",
@@ -92,20 +111,27 @@ class PeerOperations:
         was_added = parsed in self._added
         if was_added:
             await self._write(peer for peer in self._added if peer != parsed)
-        if self._neighbourhood is not None:
+        if isinstance(parsed, DnsName) and self._discovery is not None:
+            was_added |= await self._discovery.remove_name(parsed)
+        elif isinstance(parsed, Address) and self._neighbourhood is not None:
             self._neighbourhood.remove_static(parsed)
-        elif not was_added:
+            return
+        if not was_added:
             raise NotFound(f"{parsed} is not a configured peer.", hint="`hfpeer peer ls` shows them.")
 
     async def list_peers(self) -> list[PeerStatus]:
         """See `Operations.list_peers`."""
         if self._neighbourhood is None:
             peers = dict.fromkeys((*self._of_environment, *self._added))
-            return [PeerStatus("", "", str(peer), "known", "static") for peer in peers]
+            return [_unseen(peer) for peer in peers]
         totals = await asyncio.to_thread(self._store.totals)
-        return [self._status(peer, totals["received_by_source"]) for peer in self._neighbourhood.table.all()]
+        unresolved = {} if self._discovery is None else self._discovery.unresolved
+        return [
+            *(self._status(peer, totals["received_by_source"]) for peer in self._neighbourhood.table.all()),
+            *(_unseen(name, problem) for name, problem in unresolved.items()),
+        ]
 
-    async def _write(self, added: Iterable[Address]) -> None:
+    async def _write(self, added: Iterable[PeerName]) -> None:
         """Writes the peers that commands have added into the settings file."""
         peers = tuple(added)
         text = ",".join(map(str, peers)) or None
@@ -128,4 +154,13 @@ class PeerOperations:
             last_seen_seconds_ago=self._neighbourhood.seconds_since_answer(peer),
             received_bytes=sum(received_by_source.get(name, 0) for name in names),
             note="gave wrong bytes" if peer.lies else peer.last_failure if peer.failures else "",
+            found_by=peer.dns_name if peer.origin is Origin.DNS else peer.origin.value,
         )
+
+
+def _unseen(peer: PeerName, note: str = "") -> PeerStatus:
+    """A configured peer of which nothing else is known; with a note a name that has no address."""
+    if isinstance(peer, Address):
+        return PeerStatus("", "", str(peer), "known", "static", note=note, found_by="static")
+    state = "unresolved" if note else "known"
+    return PeerStatus("", "", str(peer), state, "dns", note=note, found_by=str(peer))

@@ -47,6 +47,10 @@ class SwitchedHost(Host):
         """Pulls its cable."""
         namespaces.ip(self._switch, f"link set {self.port} down")
 
+    def block_multicast(self) -> None:
+        """Has the switch pass no multicast to it."""
+        namespaces.ip(self._switch, f"link set {self.port} type bridge_slave mcast_flood off")
+
     def plug(self) -> None:
         namespaces.ip(self._switch, f"link set {self.port} up")
 

@@ -17,6 +17,8 @@ from pathlib import Path
 
 PREFIX = "hflan"
 PLACE = Path("/run/netns")
+FILES = Path("/etc/netns")
+"""`ip netns exec` shows the files of FILES/NAME in /etc."""
 BURST_BYTES = 128 * 1024
 COMMAND_SECONDS = 30.0
 
@@ -57,6 +59,14 @@ def remove(namespace: str) -> None:
         with suppress(ProcessLookupError):
             os.kill(int(pid), signal.SIGKILL)
     subprocess.run(["ip", "netns", "del", namespace], capture_output=True, check=False, timeout=COMMAND_SECONDS)
+    shutil.rmtree(FILES / namespace, ignore_errors=True)
+
+
+def use_dns(namespace: str, server_ip: str) -> None:
+    """Has programs that start there from now on ask this DNS server, and no other. Source: ip-netns(8)."""
+    folder = FILES / namespace
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "resolv.conf").write_text(f"nameserver {server_ip}\noptions timeout:1 attempts:1\n")
 
 
 def sweep() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import pytest
 
 from hfpeer.manifest import FORMAT_VERSION, Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer.peers.discovery import Announcement
+from hfpeer.peers.discovery.multicast import Announcement
 from hfpeer.peers.protocol import batch, copies, messages, paths, pieces
+from hfpeer.peers.protocol.registration import Registration
 from hfpeer.ranges import MIB, PieceGrid
 from project.documents.reading import text_of
 
@@ -32,6 +34,7 @@ MESSAGES = (
     pieces.PieceMap(1, 1, 1, None).to_json(),
     pieces.PieceNews(members={"n": 1}).to_json(),
     Announcement("5" * 32, 1, ()).to_txt(),
+    json.loads(Registration("5" * 32, ()).to_text()),
 )
 
 
@@ -67,5 +70,5 @@ def test_the_repo_names_are_those_of_the_paths() -> None:
 def test_no_wire_word_lies_outside_the_modules_that_are_compared() -> None:
     folder = Path(paths.__file__).parent
     assert {file.stem for file in folder.glob("*.py")} == {
-        *("__init__", "batch", "copies", "fields", "messages", "paths", "pieces"),
+        *("__init__", "batch", "copies", "fields", "messages", "paths", "pieces", "registration"),
     }

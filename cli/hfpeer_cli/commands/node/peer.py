@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import click
 
+from hfpeer.config.peer_names import PeerName, with_port
 from hfpeer.control.operations import PeerStatus
-from hfpeer.net.address import Address
-from hfpeer_cli.grammar import ADDRESS, PORT, Noun, pass_invocation
+from hfpeer_cli.grammar import PEER, PORT, Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, human_time
 
@@ -26,17 +26,30 @@ MAX_NOTES = 8
 def peer() -> None:
     """Other nodes on the LAN.
 
-    Nodes find each other by mDNS; add one by hand where multicast does not reach.
+    Nodes find each other by mDNS. Where multicast does not reach, name a peer, a DNS name that has the addresses of
+    peers, or a registry (`hfpeer conf set registry redis://HOST`).
     """
 
 
-@peer.command("add", examples=["hfpeer peer add 192.168.1.20", "hfpeer peer add gpu-3.local:9500"])
-@click.argument("address", metavar="HOST[:PORT]", type=ADDRESS)
+@peer.command(
+    "add",
+    examples=[
+        "hfpeer peer add 192.168.1.20",
+        "hfpeer peer add gpu-3.local:9500",
+        "hfpeer peer add dns:hfpeer.models.svc.cluster.local",
+        "hfpeer peer add srv:_hfpeer._tcp.lab.example",
+    ],
+)
+@click.argument("peer", metavar="PEER", type=PEER)
 @click.option("-p", "--port", type=PORT, help="The peer's port, instead of :PORT.")
 @pass_invocation
-def add(invocation: Invocation, address: Address, port: int | None) -> None:
-    """Remember a peer, and say whether it answers."""
-    called = str(Address(address.host, port or address.port))
+def add(invocation: Invocation, peer: PeerName, port: int | None) -> None:
+    """Remember a peer, and say whether it answers.
+
+    PEER is HOST[:PORT]; or dns:NAME[:PORT], all addresses of a DNS name; or srv:NAME, all its SRV records. Names are
+    looked up again as their records expire.
+    """
+    called = str(with_port(peer, port) if port else peer)
     status = invocation.run(lambda node: node.add_peer(called))
     output = invocation.output
     output.result(added_sentence(status), status)
@@ -44,19 +57,22 @@ def add(invocation: Invocation, address: Address, port: int | None) -> None:
 
 def added_sentence(status: PeerStatus) -> str:
     """A sentence on a peer that was added: whether it answers."""
+    if status.origin == "dns":
+        pause = ". " if status.state == "unresolved" else "; "
+        return f"{status.address} is remembered{pause}{status.note.rstrip('.')}."
     if status.state == "alive":
         return f"{status.name or status.address} answers at {status.address}; it shares {status.revisions:,} revisions."
     why = f" ({status.note})" if status.note else ""
     return f"{status.address} is remembered; it does not answer now{why}."
 
 
-@peer.command("rm", examples=["hfpeer peer rm 192.168.1.20", "hfpeer peer rm gpu-3.local:9500"])
-@click.argument("address", metavar="HOST[:PORT]", type=ADDRESS)
+@peer.command("rm", examples=["hfpeer peer rm 192.168.1.20", "hfpeer peer rm dns:hfpeer.models.svc.cluster.local"])
+@click.argument("peer", metavar="PEER", type=PEER)
 @click.option("-p", "--port", type=PORT, help="The peer's port, instead of :PORT.")
 @pass_invocation
-def rm(invocation: Invocation, address: Address, port: int | None) -> None:
+def rm(invocation: Invocation, peer: PeerName, port: int | None) -> None:
     """Forget a peer that was added by hand."""
-    called = str(Address(address.host, port or address.port))
+    called = str(with_port(peer, port) if port else peer)
     invocation.run(lambda node: node.remove_peer(called))
     invocation.output.result(f"{called} is forgotten.", {"address": called})
 
@@ -66,7 +82,7 @@ def rm(invocation: Invocation, address: Address, port: int | None) -> None:
 def ls(invocation: Invocation) -> None:
     """List the peers.
 
-    Their names, whether they answer, and how many bytes came from each.
+    Their names, whether they answer, by what they were found, and how many bytes came from each.
     """
     node = invocation.run(lambda node: node.status())
     peers = node.peers
@@ -78,8 +94,8 @@ def ls(invocation: Invocation) -> None:
 
 
 def _noted(peers: Sequence[PeerStatus]) -> list[PeerStatus]:
-    """The first peers that do not answer and say why."""
-    return [peer for peer in peers if peer.note and peer.state != "alive"][:MAX_NOTES]
+    """The first peers that do not answer and say why. Why a name has no address, the node says."""
+    return [peer for peer in peers if peer.note and peer.state not in ("alive", "unresolved")][:MAX_NOTES]
 
 
 def peer_row(status: PeerStatus) -> tuple[str, ...]:
@@ -89,7 +105,7 @@ def peer_row(status: PeerStatus) -> tuple[str, ...]:
         status.name or "?",
         status.address,
         status.state,
-        status.origin,
+        status.found_by or status.origin,
         f"{status.revisions:,}",
         human_size(status.received_bytes),
         "never" if seen is None else f"{human_time(seen)} ago",

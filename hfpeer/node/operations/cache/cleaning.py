@@ -44,6 +44,7 @@ from hfpeer.errors import InvalidName, NotFound, StorageError
 from hfpeer.names import Digest, RepoId
 from hfpeer.node.operations.room import Evicted
 from hfpeer.peers.copies import CopyQuestions, PeersCopies
+from hfpeer.peers.discovery.discovery import addresses_now
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.system.cancellation import in_thread
@@ -218,7 +219,7 @@ class CleaningOperations:
         if parts.neighbourhood is not None or not parts.settings.peers:
             yield parts.neighbourhood
             return
-        configured = Neighbourhood(parts.node_id, parts.settings.peers, gossips=False)
+        configured = Neighbourhood(parts.node_id, await addresses_now(parts.settings), gossips=False)
         await configured.start()
         try:
             yield configured

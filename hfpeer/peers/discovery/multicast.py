@@ -1,4 +1,4 @@
-"""Finds nodes on the LAN and announces this one: mDNS and DNS-SD (RFC 6762, RFC 6763) through zeroconf.
+"""Finds nodes by multicast and announces this one: mDNS and DNS-SD (RFC 6762, RFC 6763) through zeroconf.
 
 The only module that imports zeroconf. An announcement is a hint for ranking peers; nothing in it is trusted. A LAN
 without multicast causes a warning in the log and `problem`, never a crash, and is tried again.
@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from zeroconf import DNSQuestionType, Error, IPVersion, ServiceStateChange, Zeroconf
 from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
 
+from hfpeer.config.keys import Advertised
 from hfpeer.names import Commit
 from hfpeer.net.address import Address
 from hfpeer.net.tasks import end_tasks
+from hfpeer.peers.discovery.advertised import own_addresses
 from hfpeer.peers.interfaces import LanInterfaces, find_lan_interfaces
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION, SERVICE_TYPE
 
@@ -84,15 +86,17 @@ class Announcement:
         return cls(node_id, int(generation), tuple(hints))
 
 
-class Discovery:
+class Multicast:
     """Announces one node, which listens at `listen_address`, and browses for others, between `start` and `stop`.
 
     A node that listens at one address uses only the interface of that address (loopback included). At 0.0.0.0 or [::]
-    it uses every usable interface, and is assumed to accept IPv4 and IPv6.
+    it uses every usable interface, and is assumed to accept IPv4 and IPv6. It announces the addresses of
+    `advertised` instead of its own, if there are any.
     """
 
-    def __init__(self, node_id: str, name: str, listen_address: Address) -> None:
+    def __init__(self, node_id: str, name: str, listen_address: Address, advertised: Sequence[Advertised] = ()) -> None:
         self._listen_address = listen_address
+        self._advertised = advertised
         self._instance = _instance_name(name, node_id)
         self._announcement = Announcement(node_id, 0, ())
         self._changed = asyncio.Event()
@@ -137,8 +141,8 @@ class Discovery:
         interfaces = await asyncio.to_thread(find_lan_interfaces, self._listen_address)
         if self._presence is None or self._presence.interfaces != interfaces:
             await self._leave()
-            port = self._listen_address.port
-            self._presence = _Presence(interfaces, self._instance, self._announcement, port, on_found, on_left)
+            own = own_addresses(interfaces, self._listen_address, self._advertised)
+            self._presence = _Presence(interfaces, self._instance, self._announcement, own, on_found, on_left)
             await self._presence.open()
             self.problem = None
         await self._presence.announce(self._announcement)
@@ -150,7 +154,7 @@ class Discovery:
 
     def _report_problem(self, problem: str) -> None:
         if self.problem != problem:
-            _log.warning("%s Add peers by hand: hfpeer peer add HOST", problem)
+            _log.warning("%s Name peers: hfpeer peer add HOST, or dns:NAME", problem)
         self.problem = problem
 
 
@@ -162,14 +166,15 @@ class _Presence:
         interfaces: LanInterfaces,
         instance: str,
         announcement: Announcement,
-        port: int,
+        own: Sequence[Address],
         on_found: Found,
         on_left: Left,
     ) -> None:
         self.interfaces = interfaces
         self._instance = instance
         self._announcement = announcement
-        self._port = port
+        self._port = own[0].port if own else 0
+        self._hosts = [address.host for address in own]
         self._on_found = on_found
         self._on_left = on_left
         self._zeroconf: AsyncZeroconf | None = None
@@ -213,7 +218,7 @@ class _Presence:
             port=self._port,
             properties=self._announcement.to_txt(),
             server=f"{self._instance}.local.",
-            parsed_addresses=list(self.interfaces.addresses),
+            parsed_addresses=self._hosts,
         )
 
     def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
@@ -257,7 +262,7 @@ class _Presence:
         if not info.load_from_cache(zeroconf):
             return
         port = info.port or self._port
-        own = self.interfaces.addresses if port == self._port else ()
+        own = (*self.interfaces.addresses, *self._hosts) if port == self._port else ()
         foreign = [text for text in info.parsed_scoped_addresses(IPVersion.All) if text.partition("%")[0] not in own]
         addresses = self.interfaces.nearest_first(foreign, port)
         if addresses:

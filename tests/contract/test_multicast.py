@@ -18,8 +18,8 @@ import pytest
 from fakes.network.lan import Lan, why_not
 from hfpeer.names import Commit
 from hfpeer.net.address import Address
-from hfpeer.peers import discovery
-from hfpeer.peers.discovery import MAX_TXT_BYTES, Announcement, Discovery
+from hfpeer.peers.discovery import multicast
+from hfpeer.peers.discovery.multicast import MAX_TXT_BYTES, Announcement, Multicast
 from hfpeer.peers.interfaces import LanInterfaces, find_lan_interfaces
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
 
@@ -35,14 +35,14 @@ PROGRAM = """
 import asyncio, json, sys
 from hfpeer.names import Commit
 from hfpeer.net.address import Address
-from hfpeer.peers import discovery
-from hfpeer.peers.discovery import Discovery
+from hfpeer.peers.discovery import multicast
+from hfpeer.peers.discovery.multicast import Multicast
 
 def say(**what): print(json.dumps(what), flush=True)
 
 async def main(node_id, name, host, port, look_seconds):
-    discovery.LOOK_SECONDS = float(look_seconds)
-    node = Discovery(node_id, name, Address(host, int(port)))
+    multicast.LOOK_SECONDS = float(look_seconds)
+    node = Multicast(node_id, name, Address(host, int(port)))
     found = lambda node_id, name, addresses, generation, hints: say(
         found=node_id, name=name, addresses=[str(a) for a in addresses], generation=generation, hints=sorted(hints))
     await node.start(found, lambda node_id: say(left=node_id))
@@ -58,7 +58,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 class Node:
-    """A Discovery in a process of its own, and what it says. Talks of other nodes too, as others may be near."""
+    """A Multicast in a process of its own, and what it says. Talks of other nodes too, as others may be near."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -102,7 +102,7 @@ async def node(
     port: int = 9437,
     name: str = "box",
     netns: str = "",
-    look_seconds: float = discovery.LOOK_SECONDS,
+    look_seconds: float = multicast.LOOK_SECONDS,
 ) -> AsyncIterator[Node]:
     prefix = ["ip", "netns", "exec", netns] if netns else []
     pipe = asyncio.subprocess.PIPE
@@ -183,8 +183,8 @@ async def test_without_multicast_there_is_a_warning_and_no_crash(
     def refuse(**_: object) -> None:
         raise OSError("Operation not permitted")
 
-    monkeypatch.setattr(discovery, "AsyncZeroconf", refuse)
-    one = Discovery(fresh_id(), "box", Address(HERE, 1))
+    monkeypatch.setattr(multicast, "AsyncZeroconf", refuse)
+    one = Multicast(fresh_id(), "box", Address(HERE, 1))
     with caplog.at_level(logging.WARNING):
         await one.start(lambda *_: None, lambda _: None)
         await one.announce(1, COMMITS)
@@ -197,11 +197,11 @@ async def test_without_multicast_there_is_a_warning_and_no_crash(
 
 async def test_a_changed_network_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     reach = LanInterfaces((), (), ())
-    monkeypatch.setattr(discovery, "find_lan_interfaces", lambda _: reach)
-    monkeypatch.setattr(discovery, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(discovery, "SETTLE_SECONDS", 0.01)
+    monkeypatch.setattr(multicast, "find_lan_interfaces", lambda _: reach)
+    monkeypatch.setattr(multicast, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(multicast, "SETTLE_SECONDS", 0.01)
     a, b = fresh_id(), fresh_id()
-    one = Discovery(b, "box", Address(HERE, 1))
+    one = Multicast(b, "box", Address(HERE, 1))
     async with node(a) as other:
         await one.start(lambda *_: None, lambda _: None)
         while one.problem is None:  # noqa: ASYNC110
