@@ -12,6 +12,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from hfpeer.cache import snapshots
@@ -20,7 +21,9 @@ from hfpeer.cache.disk.directories import OpenFolders
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.inventory import Inventory, vanished
-from hfpeer.cache.index.scan import linked_blobs, row_of, sum_up
+from hfpeer.cache.index.scan.counting import sum_up
+from hfpeer.cache.index.scan.reading import linked_blobs
+from hfpeer.cache.index.scan.seeing import row_of
 from hfpeer.cache.index.schema import BlobRow, FileRow
 from hfpeer.cache.index.traffic import Traffic
 from hfpeer.cache.manifests import Manifests
@@ -28,7 +31,7 @@ from hfpeer.cache.partial.blob import PartialBlob
 from hfpeer.cache.proofs import write_proof
 from hfpeer.errors import BrokenCache
 from hfpeer.manifest import ManifestFile
-from hfpeer.names import Commit, Digest, RepoId
+from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.system.cancellation import check_stop
 
 log = logging.getLogger(__name__)
@@ -197,41 +200,71 @@ class Ingester:
         snapshot = layout.snapshot_path(self._cache, repo, commit)
         with translated("install files", snapshot), OpenFolders(self._cache) as folders:
             links = snapshots.Links(folders, repo, commit)
+            corrupt = self._catalog.corrupt_paths(repo.folder)
+            is_changed = False
             for start in range(0, len(files), INSTALLED_TOGETHER):
                 check_stop()
-                batch = files[start : start + INSTALLED_TOGETHER]
-                self._install_batch(folders, links, repo, snapshot, batch, replaces_copies=replaces_copies)
-        known = {row.path: row for row in self._catalog.files(repo.folder, commit)}
-        self._catalog.put_files(repo.folder, commit, (row for row in _rows(files) if known.get(row.path) != row))
+                unlinked, absent = self._unlinked(
+                    folders, links, repo, snapshot, files[start : start + INSTALLED_TOGETHER], corrupt, replaces_copies
+                )
+                is_changed |= bool(unlinked or absent)
+                self._install(folders, links, repo, unlinked, absent)
         self._note_lists(repo, commit)
-        self.sum_up(repo, commit)
+        if is_changed or not self._is_known_whole(repo, commit):
+            known = {row.path: row for row in self._catalog.files(repo.folder, commit)}
+            self._catalog.put_files(repo.folder, commit, (row for row in _rows(files) if known.get(row.path) != row))
+            self.sum_up(repo, commit)
         return snapshot
 
-    def _install_batch(
+    def _is_known_whole(self, repo: RepoId, commit: Commit) -> bool:
+        """Whether the catalog knows all files of a commit as here; then it notes that it was used now."""
+        rows = self._catalog.revisions(repo.folder, commit, str(self._cache))
+        if not (rows and rows[0].is_complete):
+            return False
+        self._catalog.put_revision(replace(rows[0], used_at=time.time()))
+        return True
+
+    def _unlinked(
         self,
         folders: OpenFolders,
         links: snapshots.Links,
         repo: RepoId,
         snapshot: Path,
         files: Sequence[ManifestFile],
-        *,
+        corrupt: Collection[str],
         replaces_copies: bool,
-    ) -> None:
-        """Links files to their blobs, after bringing those blobs into this repo that are only in another one."""
+    ) -> tuple[list[ManifestFile], list[ManifestFile]]:
+        """Those of these files that are not in the snapshot: with their blob in this repo, and without it."""
         blobs = layout.blobs_folder(self._cache, repo)
-        places = self._inventory.places(file.digest for file in files)
-        absent: list[ManifestFile] = []
-        unlinked: list[ManifestFile] = []
+        is_here: dict[FilePath, bool] = {}
+        odd: list[ManifestFile] = []
         for file in files:
-            rows = places.get(file.digest, ())
-            known = {row.path for row in rows if row.size_bytes == file.size_bytes and not row.is_corrupt}
-            place = f"{snapshot}{os.sep}{file.path}"
-            if not replaces_copies and place in known and Path(place).is_file() and not Path(place).is_symlink():
-                continue
-            if f"{blobs}{os.sep}{file.digest.hex}" not in known:
-                absent.append(file)
-            elif not (links.is_made(file.path, file.digest) and _is_blob(folders, blobs, file.digest)):
-                unlinked.append(file)
+            is_right = _size_of(folders, blobs, file.digest) == file.size_bytes
+            is_right = is_right and not (corrupt and f"{blobs}{os.sep}{file.digest.hex}" in corrupt)
+            found = links.look(file.path, file.digest)
+            if not is_right or found is not snapshots.Found.LINK:
+                is_here[file.path] = is_right
+                if not replaces_copies and found is snapshots.Found.FILE:
+                    odd.append(file)
+        if odd:
+            places = self._inventory.places(file.digest for file in odd)
+            for file in odd:
+                place = f"{snapshot}{os.sep}{file.path}"
+                rows = (row for row in places.get(file.digest, ()) if not row.is_corrupt)
+                if any(row.path == place and row.size_bytes == file.size_bytes for row in rows):
+                    del is_here[file.path]
+        left = [file for file in files if file.path in is_here]
+        return [file for file in left if is_here[file.path]], [file for file in left if not is_here[file.path]]
+
+    def _install(
+        self,
+        folders: OpenFolders,
+        links: snapshots.Links,
+        repo: RepoId,
+        unlinked: Sequence[ManifestFile],
+        absent: Sequence[ManifestFile],
+    ) -> None:
+        """Links files to their blobs, after bringing the blobs of `absent` into this repo."""
         for _ in range(TRIES):
             for file in absent:
                 self._inventory.bring(file, repo)
@@ -239,7 +272,7 @@ class Ingester:
             unlinked = []
             if not absent:
                 return
-        raise vanished(blobs / absent[0].digest.hex)
+        raise vanished(layout.blob_path(self._cache, repo, absent[0].digest))
 
     def _link(
         self, folders: OpenFolders, links: snapshots.Links, repo: RepoId, files: Sequence[ManifestFile]
@@ -254,7 +287,7 @@ class Ingester:
         def link(digests: Sequence[Digest]) -> None:
             for digest in digests:
                 for file in by_digest[digest]:
-                    if not _is_blob(folders, blobs, digest):
+                    if _size_of(folders, blobs, digest) is None:
                         absent.append(file)
                     elif (moved_to := place(file)) is not None:
                         moved.append((digest, moved_to))
@@ -303,9 +336,11 @@ def _by_digest(files: Iterable[ManifestFile]) -> dict[Digest, list[ManifestFile]
     return by_digest
 
 
-def _is_blob(folders: OpenFolders, blobs: Path, digest: Digest) -> bool:
-    """Whether there is a file in `blobs`, or a link there to one in the store that repos share."""
+def _size_of(folders: OpenFolders, blobs: Path, digest: Digest) -> int | None:
+    """The bytes of a file in `blobs`, or of one in the store that repos share to which a link there leads; None if
+    there is none."""
     try:
-        return stat.S_ISREG(os.stat(digest.hex, dir_fd=folders.fd(blobs)).st_mode)
+        facts = os.stat(digest.hex, dir_fd=folders.fd(blobs))
     except OSError:
-        return False
+        return None
+    return facts.st_size if stat.S_ISREG(facts.st_mode) else None

@@ -7,12 +7,14 @@ before they come here. No existing file is opened for writing: it may be a link 
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from enum import Enum
 from itertools import repeat
 from pathlib import Path
 
@@ -181,10 +183,18 @@ def copy_blob(
     return way
 
 
+class Found(Enum):
+    """What lies where a link should be."""
+
+    LINK = "link"
+    FILE = "file"
+    OTHER = "other"
+
+
 class Links:
     """The links of one snapshot to its blobs. For one thread; `folders` keeps the folders open.
 
-    `is_made` and `make` are called for each of many files, so they make no Path for a file.
+    `look` and `make` are called for each of many files, so they make no Path for a file.
     """
 
     def __init__(self, folders: OpenFolders, repo: RepoId, commit: Commit) -> None:
@@ -203,20 +213,23 @@ class Links:
             self._inner, self._folder = inner, self._top / inner
         return self._folder, name
 
-    def is_made(self, path: FilePath, digest: Digest) -> bool:
-        """Whether `snapshots/<commit>/<path>` is the link to `blobs/<etag>`, with no link on the way to it."""
+    def look(self, path: FilePath, digest: Digest) -> Found:
+        """What lies at `snapshots/<commit>/<path>`: the link to `blobs/<etag>`, with no link on the way to it, a
+        regular file, or anything else."""
         folder, name = self._split(path)
         if folder is self._missing:
-            return False
+            return Found.OTHER
         try:
             folder_fd = self._folders.fd(folder)
         except (OSError, BrokenCache):
             self._missing = folder
-            return False
+            return Found.OTHER
         try:
-            return os.readlink(name, dir_fd=folder_fd) == layout.link_target(path, digest)
-        except OSError:
-            return False
+            is_right = os.readlink(name, dir_fd=folder_fd) == layout.link_target(path, digest)
+        except OSError as error:
+            is_file = error.errno == errno.EINVAL and stat.S_ISREG(os.stat(name, dir_fd=folder_fd).st_mode)
+            return Found.FILE if is_file else Found.OTHER
+        return Found.LINK if is_right else Found.OTHER
 
     def make(self, path: FilePath, digest: Digest) -> Path | None:
         """Makes `snapshots/<commit>/<path>` a relative link to `blobs/<etag>`.

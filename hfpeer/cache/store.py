@@ -33,7 +33,8 @@ from hfpeer.cache.index.history import History
 from hfpeer.cache.index.inventory import Inventory
 from hfpeer.cache.index.refs import Refs
 from hfpeer.cache.index.revisions import CachedRevisions
-from hfpeer.cache.index.scan import ListedFiles, Scanner, ScanResult, added, listing, sum_up
+from hfpeer.cache.index.scan.counting import ListedFiles, listing, sum_up
+from hfpeer.cache.index.scan.scanner import Scanner, ScanResult, added
 from hfpeer.cache.index.shared_blobs import SharedBlobs
 from hfpeer.cache.index.traffic import Traffic
 from hfpeer.cache.ingest import Ingester
@@ -249,6 +250,10 @@ class Store:
     def scan_repo(self, repo: RepoId) -> ScanResult:
         """The same for one repo: cheap enough to do before every search for missing files."""
         return self._scan("read the cache", lambda scanner: scanner.scan_one(repo))
+
+    def scan_revisions(self, repo: RepoId) -> ScanResult:
+        """The same, only if a snapshot has come or gone: enough to know which commits of a repo are here."""
+        return self._scan("read the cache", lambda scanner: scanner.scan_revisions(repo))
 
     def scan_blobs(self, repo: RepoId | None) -> ScanResult:
         """The same for one repo or all, and looks at the size and mtime of every blob. A blob that was cut short

@@ -14,7 +14,7 @@ from huggingface_hub import scan_cache_dir, snapshot_download, try_to_load_from_
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from fakes.hub_cache import COMMIT, REPO, download, git_sha1_of, listed, manifest_of, sha256_of
-from hfpeer.cache.index import scan
+from hfpeer.cache.index.scan import reading
 from hfpeer.cache.store import Store
 from hfpeer.names import Commit, RepoId, Revision
 
@@ -234,16 +234,16 @@ def test_a_scan_finds_new_and_removed_files(store: Store) -> None:
 def test_files_removed_during_a_scan_do_not_come_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     download(store.cache, BODIES)
     download(store.cache, {"new.json": b"new"}, COMMIT_2)
-    read = scan.read_repo
-    reads: list[scan.RepoOnDisk] = []
+    read = reading.read_repo
+    reads: list[reading.RepoOnDisk] = []
 
-    def read_and_remove(*arguments: Any) -> scan.RepoOnDisk:
+    def read_and_remove(*arguments: Any) -> reading.RepoOnDisk:
         reads.append(read(*arguments))
         if len(reads) == 1:
             store.remove(REPO, COMMIT)
         return reads[-1]
 
-    monkeypatch.setattr(scan, "read_repo", read_and_remove)
+    monkeypatch.setattr(reading, "read_repo", read_and_remove)
     store.scan()
     assert len(reads) == 2
     assert [revision.commit for revision in store.revisions.all()] == [COMMIT_2]

@@ -19,6 +19,7 @@ BREACHES = {
     "the core points one way": ("hfpeer/upstream/upstreams.py", "import hfpeer.cache.store"),
     "inside the cache too": ("hfpeer/cache/disk/layout.py", "import hfpeer.cache.store"),
     "inside the index too": ("hfpeer/cache/index/database.py", "import hfpeer.cache.index.catalog"),
+    "inside the scan too": ("hfpeer/cache/index/scan/seeing.py", "import hfpeer.cache.index.scan.reading"),
     "inside the partial too": ("hfpeer/cache/partial/journal.py", "import hfpeer.cache.partial.files"),
     "inside the cleaning too": ("hfpeer/cache/cleaning/counting.py", "import hfpeer.cache.cleaning.survey"),
     "inside the verification too": ("hfpeer/cache/verify/listings.py", "import hfpeer.cache.verify.checking"),

@@ -8,7 +8,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,7 +172,7 @@ def test_a_table_that_vanishes_under_way_is_a_broken_cache(tmp_path: Path) -> No
 def test_the_hash_of_a_blob_that_changed_meanwhile_is_dropped(tmp_path: Path) -> None:
     catalog = opened(tmp_path)
     catalog.put_blobs([BLOB])
-    assert not catalog.judge_blob(replace(BLOB, mtime_ns=6), 1.0, is_corrupt=False)
+    assert not catalog.judge_blob(BLOB._replace(mtime_ns=6), 1.0, is_corrupt=False)
     assert catalog.unverified(5) == [BLOB]
     assert catalog.judge_blob(BLOB, 1.0, is_corrupt=False)
     assert catalog.unverified(5) == []
@@ -182,7 +181,7 @@ def test_the_hash_of_a_blob_that_changed_meanwhile_is_dropped(tmp_path: Path) ->
 
 def test_many_rows_go_in_and_out(tmp_path: Path) -> None:
     catalog = opened(tmp_path)
-    rows = [replace(BLOB, path=f"{REPO}/blobs/{number}", digest=f"d{number % 700}") for number in range(2000)]
+    rows = [BLOB._replace(path=f"{REPO}/blobs/{number}", digest=f"d{number % 700}") for number in range(2000)]
     catalog.put_blobs(rows)
     assert len(catalog.blobs(f"d{number}" for number in range(700))) == 2000
     catalog.drop_blobs(row.path for row in rows[:1500])
@@ -194,11 +193,11 @@ def test_many_rows_go_in_and_out(tmp_path: Path) -> None:
 def test_a_row_by_a_scan_does_not_replace_that_of_the_writer(tmp_path: Path) -> None:
     """A file lies in the cache a moment before its row is written; a scan or a reader may see it in between."""
     catalog = opened(tmp_path)
-    verified = replace(BLOB, verified_at=9.0, is_given=True)
+    verified = BLOB._replace(verified_at=9.0, is_given=True)
     catalog.put_blobs([verified])
     catalog.put_found_blobs([BLOB])
     assert catalog.blobs([BLOB.digest]) == [verified]
-    changed = replace(BLOB, mtime_ns=BLOB.mtime_ns + 1)
+    changed = BLOB._replace(mtime_ns=BLOB.mtime_ns + 1)
     catalog.put_found_blobs([changed])
     assert catalog.blobs([BLOB.digest]) == [changed]
     catalog.close()

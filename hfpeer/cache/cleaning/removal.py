@@ -21,8 +21,8 @@ from hfpeer.cache.disk.directories import OpenFolders, opened
 from hfpeer.cache.disk.locks import etag_lock, folder_lock, is_held
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.disk.writers import is_written
-from hfpeer.cache.index import scan
 from hfpeer.cache.index.catalog import Catalog
+from hfpeer.cache.index.scan import reading
 from hfpeer.cache.records import Removed
 from hfpeer.errors import BrokenCache, InvalidName, Locked
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
@@ -171,15 +171,15 @@ class _Removal:
 
     def remove_blobs(self, names: set[str]) -> None:
         """Removes the blobs of these names to which no snapshot links."""
-        linked, folders = scan.linked_blobs(self.cache, self.repo)
+        linked, folders = reading.linked_blobs(self.cache, self.repo)
         unlinked = sorted(names - linked)
         with OpenFolders(self.cache) as kept:
             for start in range(0, len(unlinked), TOGETHER):
                 check_stop()
                 with self._keeping_writers_out(kept, unlinked[start : start + TOGETHER]) as batch:
                     # Read once the locks are held, with which a program links to a blob.
-                    if scan.folders_changed(folders):
-                        linked, folders = scan.linked_blobs(self.cache, self.repo)
+                    if reading.folders_changed(folders):
+                        linked, folders = reading.linked_blobs(self.cache, self.repo)
                     removed = [self._remove_blob(blob) for name, blob in batch.items() if name not in linked]
                 self._forget(removed)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from hfpeer.cache.disk.mounts import mount_of
-from hfpeer.cache.index.database import Database, batches
+from hfpeer.cache.index.database import Database, batches, values_of
 from hfpeer.cache.index.schema import ADOPTED, AdoptedRow
 from hfpeer.names import Digest
 
@@ -34,7 +34,7 @@ class AdoptedTable:
         """Keeps rows. Older rows of the same files have to be dropped before. On a volume that numbers its files anew,
         size and mtime alone tell a file: its bytes are hashed again on their way into the cache anyway."""
         stable: dict[int, bool] = {}
-        self._database.put(ADOPTED, [vars(_lasting(row, stable)) for row in rows])
+        self._database.put(ADOPTED, (values_of(_lasting(row, stable)) for row in rows))
 
     def all(self) -> list[AdoptedRow]:
         with self._database.reading() as connection:

@@ -14,11 +14,10 @@ import sqlite3
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from itertools import islice
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +100,12 @@ class Database:
             return int(connection.execute(query).rowcount)
 
     def put(
-        self, table: sa.Table, rows: Iterable[Mapping[str, Any]], where: sa.ColumnElement[bool] | None = None
+        self, table: sa.Table, rows: Iterable[tuple[Any, ...]], where: sa.ColumnElement[bool] | None = None
     ) -> None:
-        """Writes rows, in batches, over those with the same key; with `where` only over those for which it holds."""
-        statement, values_of = _upsert(table, where)
-        for batch in batches(map(values_of, rows), BATCH_ROWS):
+        """Writes rows, which have the values of the table's columns in order, in batches over those with the same key;
+        with `where` only over those for which it holds."""
+        statement = _upsert(table, where)
+        for batch in batches(rows, BATCH_ROWS):
             with self.writing() as connection:
                 connection.exec_driver_sql(statement, batch)
 
@@ -217,18 +217,21 @@ class Database:
 
 
 @lru_cache
-def _upsert(
-    table: sa.Table, where: sa.ColumnElement[bool] | None
-) -> tuple[str, Callable[[Mapping[str, Any]], tuple[Any, ...]]]:
-    """The statement that writes a row over that with the same key, and what makes its values of a row. SQLAlchemy
-    takes longer to make it than SQLite takes for a hundred rows."""
+def _upsert(table: sa.Table, where: sa.ColumnElement[bool] | None) -> str:
+    """The statement that writes a row over that with the same key. SQLAlchemy takes longer to make it than SQLite takes
+    for a hundred rows."""
     keys = [column.name for column in table.primary_key]
     query = insert(table)
     rest = {column.name: query.excluded[column.name] for column in table.columns if column.name not in keys}
     query = query.on_conflict_do_update(index_elements=keys, set_=rest, where=where)
     compiled = query.compile(dialect=sqlite_dialect())
     assert compiled.positiontup == [column.name for column in table.columns]
-    return str(compiled), itemgetter(*compiled.positiontup)
+    return str(compiled)
+
+
+def values_of(row: object) -> tuple[Any, ...]:
+    """The values of a row that is a dataclass, for `Database.put`."""
+    return tuple(vars(row).values())
 
 
 def batches(items: Iterable[Any], count: int = BATCH_KEYS) -> Iterator[list[Any]]:

@@ -94,11 +94,7 @@ class History:
 
     def _put(self, records: Iterable[FetchRecord]) -> None:
         rows = [
-            {
-                "digest": record.digest,
-                "ended_at": record.ended_at,
-                "document": json.dumps(record, default=vars, separators=(",", ":")),
-            }
+            (record.digest, record.ended_at, json.dumps(record, default=vars, separators=(",", ":")))
             for record in records
         ]
         self._database.put(FETCHES, rows)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from hfpeer.cache import snapshots
 from hfpeer.cache.disk import layout
@@ -23,7 +25,8 @@ from hfpeer.cache.disk.linking import HardLinks, OnChunk, Way
 from hfpeer.cache.disk.locks import etag_lock, folder_lock, locked_ones
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
-from hfpeer.cache.index.scan import see_blob, stamp_of
+from hfpeer.cache.index.database import batches
+from hfpeer.cache.index.scan.seeing import see_blob, stamp_of
 from hfpeer.cache.index.schema import BlobRow
 from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.errors import BrokenCache, CorruptData, Locked
@@ -32,6 +35,8 @@ from hfpeer.names import Commit, Digest, RepoId
 
 _GONE = {errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENODEV}
 """Errors of a disk that was unplugged, or of a network volume whose server is gone."""
+LOOKED_AT_TOGETHER = 2000
+"""Files whose rows are in memory at a time."""
 LOCK_SECONDS = 2.0
 """Seconds to wait for a Hub client that has locked a blob, before going on without the lock."""
 
@@ -107,14 +112,47 @@ class Inventory:
 
     def missing(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
         """The files whose blob is in no repo of the cache, each digest once, in order."""
+        return self.look(files)[0]
+
+    def look(self, files: Iterable[ManifestFile]) -> tuple[list[ManifestFile], list[BlobFile]]:
+        """The `missing` files, and the blobs of the others that were never hashed. Verify these before an install."""
+        missing: list[ManifestFile] = []
+        unverified: list[BlobFile] = []
         wanted: dict[Digest, ManifestFile] = {}
         for file in files:
             wanted.setdefault(file.digest, file)
-        places = self.places(wanted)
-        return [file for digest, file in wanted.items() if not self._has(file, places.get(digest, ()))]
+        for batch in batches(wanted.values(), LOOKED_AT_TOGETHER):
+            places = self.places(file.digest for file in batch)
+            for file in batch:
+                rows = places.get(file.digest, ())
+                blob = self.best(rows) if rows else None
+                if blob is None or not (blob.size_bytes == file.size_bytes or self._has(file, rows)):
+                    missing.append(file)
+                elif not blob.is_verified:
+                    unverified.append(blob)
+        return missing, unverified
+
+    def verified_in(self, repo: RepoId, files: Iterable[ManifestFile]) -> set[Digest]:
+        """The digests of those of these files whose blob is in a repo of the first cache folder, was hashed there, and
+        has not changed since. Much faster than `look` for many files; it may leave files out that are here."""
+        sizes = {file.digest: file.size_bytes for file in files}
+        found: set[Digest] = set()
+        for name, path, stamp in self._catalog.verified(repo.folder, sizes):
+            digest = cast("Digest", name)
+            if sizes.get(digest) != stamp[0]:
+                continue
+            try:
+                facts = os.stat(path)  # noqa: PTH116  a Path for each of many files takes longer
+            except (OSError, ValueError):
+                continue
+            if stat.S_ISREG(facts.st_mode) and stamp_of(facts) == stamp and _may_read(path, facts):
+                found.add(digest)
+        return found
 
     def elsewhere(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
         """The files whose blob is in other cache folders only, each digest once. `bring` puts it into the first."""
+        if len(self._caches.present) == 1:
+            return []
         wanted = {file.digest: file for file in files}
         first, found = str(self._cache), []
         for digest, rows in self.places(wanted).items():
@@ -125,8 +163,7 @@ class Inventory:
 
     def unverified_of(self, files: Iterable[ManifestFile]) -> list[BlobFile]:
         """The blobs of these files that are here and were never hashed. Verify them before an install."""
-        found = map(self.best, self.places(file.digest for file in files).values())
-        return [blob for blob in found if blob is not None and not blob.is_verified]
+        return self.look(files)[1]
 
     def verified_at(self, repo: RepoId, files: Iterable[ManifestFile]) -> dict[Digest, float]:
         """By digest: when the blobs of these files in the folder of `repo` were last hashed and right. Those that have
@@ -300,13 +337,13 @@ class Inventory:
         except BrokenCache:
             return None
         is_right = is_right and see_blob(self._cache, seen.path, digest) == seen
-        return replace(known, verified_at=time.time()) if is_right else None
+        return known._replace(verified_at=time.time()) if is_right else None
 
     def seen(self, blob: Path, digest: Digest, *, is_verified: bool, is_given: bool = False) -> BlobRow | None:
         """A row for a blob that was just written to `blob`."""
         row = see_blob(self._cache, blob, digest)
         at = time.time() if is_verified else None
-        return None if row is None else replace(row, verified_at=at, is_given=is_given and is_verified)
+        return None if row is None else row._replace(verified_at=at, is_given=is_given and is_verified)
 
     def remember(self, rows: Iterable[BlobRow | None]) -> None:
         """Writes rows into the catalog."""
@@ -459,3 +496,8 @@ def _check_of(digest: Digest, size_bytes: int, on_chunk: OnChunk) -> Callable[[P
             raise CorruptData(f"A file changed while it was copied: its hash is not {digest}.", hint="Try again.")
 
     return check
+
+
+def _may_read(path: str, facts: os.stat_result) -> bool:
+    is_own = facts.st_uid == os.geteuid() and facts.st_mode & stat.S_IRUSR
+    return bool(is_own) or os.access(path, os.R_OK)

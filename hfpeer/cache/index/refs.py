@@ -13,7 +13,7 @@ from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.caches import Caches
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
-from hfpeer.cache.index.scan import is_overwritten
+from hfpeer.cache.index.scan.scanner import is_overwritten
 from hfpeer.cache.index.schema import RefRow
 from hfpeer.cache.publications import Publications
 from hfpeer.names import Commit, RepoId, Revision

@@ -10,7 +10,7 @@ from pathlib import Path
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.caches import Caches
 from hfpeer.cache.index.catalog import Catalog
-from hfpeer.cache.index.scan import listing
+from hfpeer.cache.index.scan.counting import listing
 from hfpeer.cache.index.schema import RevisionRow
 from hfpeer.cache.index.shared_blobs import SharedBlobs
 from hfpeer.cache.manifests import Manifests

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import sqlalchemy as sa
 
@@ -140,8 +141,7 @@ UPGRADES: dict[int, tuple[str, ...]] = {
 `:cache`. Missing tables are made."""
 
 
-@dataclass(frozen=True)
-class BlobRow:
+class BlobRow(NamedTuple):
     """A blob in a cache folder: its path, and that of the folder, both absolute.
 
     `verified_at`, `is_corrupt` and `is_given` hold for the file of this size, mtime, inode and ctime only. `is_given`:
@@ -193,8 +193,7 @@ class AdoptedRow:
     inode: int
 
 
-@dataclass(frozen=True)
-class FileRow:
+class FileRow(NamedTuple):
     """A file in a snapshot. `digest` is None if neither a link nor a listing tells it."""
 
     path: str

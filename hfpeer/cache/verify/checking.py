@@ -9,11 +9,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hfpeer.cache.index.catalog import Catalog
-from hfpeer.cache.index.scan import see_blob
+from hfpeer.cache.index.scan.seeing import see_blob
 from hfpeer.cache.index.schema import BlobRow
 from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.cache.verify.inspection import Blob
@@ -68,7 +68,7 @@ class Verdicts:
         """Keeps verdicts, and whether the bytes of the same file were given openly."""
         given = {row for row in self._catalog.blobs({row.digest for row in rows}) if row.is_given}
         stamps = {(row.path, row.stamp) for row in given}
-        self._catalog.put_blobs(replace(row, is_given=(row.path, row.stamp) in stamps) for row in rows)
+        self._catalog.put_blobs(row._replace(is_given=(row.path, row.stamp) in stamps) for row in rows)
         self._catalog.bump()
 
 
@@ -124,7 +124,7 @@ class _Check:
         if row.repo not in self._right:
             self._right[row.repo] = self._verdicts.right(row.repo, row.cache)
         known = self._right[row.repo].get(row.path)
-        return known is not None and replace(known, verified_at=None, is_given=False) == row
+        return known is not None and known._replace(verified_at=None, is_given=False) == row
 
     def _check(self, blob: Blob) -> Checked:
         be_nice()
@@ -137,7 +137,7 @@ class _Check:
             self._done_files += 1
             if blob.digest is not None and row is not None and checked.verdict in (RIGHT, WRONG, POINTER):
                 is_right = checked.verdict == RIGHT
-                self._fresh.append(replace(row, verified_at=time.time() if is_right else None, is_corrupt=not is_right))
+                self._fresh.append(row._replace(verified_at=time.time() if is_right else None, is_corrupt=not is_right))
             is_full = len(self._fresh) >= RECORDED_TOGETHER
         if is_full:
             self._flush()

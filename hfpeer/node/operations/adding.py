@@ -166,6 +166,7 @@ class _Add:
 
     async def list_commit(self) -> ListedCommit:
         """The steps of an add up to the listing, and the answer of the origin on the visibility."""
+        await in_thread(self._store.scan_repo, self._repo)
         commit = (await self._find_commit()).commit
         visibility = await self._begin_visibility_check(commit)
         found = await self._find_manifest(commit)
@@ -200,8 +201,8 @@ class _Add:
         )
 
     async def _find_commit(self) -> Resolution:
-        """Looks at the repo's folder, waits for the first peers, and resolves the revision."""
-        await in_thread(self._store.scan_repo, self._repo)
+        """Looks which commits are here, waits for the first peers, and resolves the revision."""
+        await in_thread(self._store.scan_revisions, self._repo)
         if self._trust.asks_peers:
             revision = self._request.revision
             await self._lan.wait_for_peers(Commit(revision) if revision.is_commit else None)
@@ -343,20 +344,23 @@ class _Add:
     def _missing(self, files: Sequence[ManifestFile]) -> tuple[list[ManifestFile], int, int]:
         """The files to fetch, and the bytes taken from adopted files, and from other cache folders. What other tools
         put into the cache is hashed first, once: files with wrong bytes count as missing."""
-        inventory = self._store.inventory
-        absent = {file.digest for file in inventory.missing(files)}
-        present = {file.digest for file in files} - absent
-        blobs = [inventory.find(digest) for digest in present]
-        caches = self._store.caches
-        here = [blob for blob in blobs if blob is not None and caches.of(blob.path) == caches.first]
-        unverified = [blob for blob in here if not blob.is_verified]
+        inventory, caches = self._store.inventory, self._store.caches
+        right = inventory.verified_in(self._repo, files)
+        files = [file for file in files if file.digest not in right]
+        if not files:
+            return [], 0, 0
+        self._store.scan_repo(self._repo)
+        missing, unhashed = inventory.look(files)
+        unverified = [blob for blob in unhashed if caches.of(blob.path) == caches.first]
         if unverified:
             self._on_event(CheckBegan(len(unverified), sum(blob.size_bytes for blob in unverified)))
             in_threads(inventory.verify, unverified, HASHING_THREADS)
+        has_others = len(caches.present) > 1
         copied = take_from_other_caches(self._store, self._repo, files, self._on_event)
-        missing = inventory.missing(files)
+        if unverified or has_others:  # also without a copy: a folder that failed is passed over
+            missing = inventory.missing(files)
         taken = take_adopted(self._store, self._repo, missing, self._on_event) if missing else []
-        return (inventory.missing(files) if taken else missing), _size(taken), _size(copied)
+        return (inventory.missing(missing) if taken else missing), _size(taken), _size(copied)
 
     def _make_transfer(
         self, resolution: Resolution, found: FoundManifest, files: Sequence[ManifestFile]

@@ -173,7 +173,7 @@ class PlainTarget:
         blob = layout.blob_path(self._cache, repo, file.digest)
         place = layout.snapshot_file(self._cache, repo, commit, file.path)
         is_here = self._is_in_place(blob, file.size_bytes)
-        if is_here and links.is_made(file.path, file.digest):
+        if is_here and links.look(file.path, file.digest) is snapshots.Found.LINK:
             return
         source = self._find(file.digest, file.size_bytes)
         if source is None:
