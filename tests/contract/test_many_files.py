@@ -1,0 +1,99 @@
+"""Many files cost time in proportion to them: the catalog is asked together for many, and no step repeats another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from fakes.hub_cache import REPO, proved_manifest_of
+from hfpeer.cache.store import Store
+from hfpeer.node.operations.publishing import publish_folder
+
+FEW, MANY = 100, 600
+MORE_STATEMENTS = 8
+"""At most this many statements more for MANY files than for FEW: some come once for every 500 keys."""
+
+
+@contextmanager
+def counted(store: Store) -> Iterator[list[str]]:
+    """The statements that reach the catalog."""
+    said: list[str] = []
+
+    def note(_c: object, _cursor: object, statement: str, *_: object) -> None:
+        said.append(statement)
+
+    engines = (store._catalog.database._reader, store._catalog.database._writer)
+    for engine in engines:
+        sa.event.listen(engine, "before_cursor_execute", note)
+    try:
+        yield said
+    finally:
+        for engine in engines:
+            sa.event.remove(engine, "before_cursor_execute", note)
+
+
+class Cache:
+    """A store, a folder of files, and the commit of it."""
+
+    def __init__(self, place: Path, files: int) -> None:
+        self.bodies = {f"part-{number % 7}/{number}.json": b"%d" % number for number in range(files)}
+        self.folder = place / "folder"
+        for name, body in self.bodies.items():
+            (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / name).write_bytes(body)
+        self.manifest = proved_manifest_of(self.bodies)
+        self.store = Store(place / "hub", place / "home")
+        self.place = place
+
+    def publish(self) -> None:
+        publish_folder(self.store, self.folder, REPO, "pegasus", False)
+
+    def ingest(self) -> None:
+        self.store.save_manifest(self.manifest)
+        bodies = {file.digest: self.bodies[file.path] for file in self.manifest.files}
+        self.store.ingester.ingest_files(REPO, self.manifest.commit, self.manifest.files, bodies)
+        self.store.ingester.sum_up(REPO, self.manifest.commit)
+
+    def install(self) -> None:
+        self.store.ingester.install(REPO, self.manifest.commit, self.manifest.files)
+
+    def look(self) -> None:
+        assert self.store.inventory.missing(self.manifest.files) == []
+        assert len(self.store.inventory.verified_in(REPO, self.manifest.files)) == len(self.bodies)
+
+    def scan(self) -> None:
+        assert self.store.scan().files == len(self.bodies)
+
+    def first_scan(self) -> None:
+        self.store.close()
+        self.store = Store(self.place / "hub", self.place / "another home")
+
+
+STEPS: dict[str, Callable[[Cache], tuple[Callable[[], None], ...]]] = {
+    "publish": lambda cache: (cache.publish,),
+    "publish again": lambda cache: (cache.publish, cache.publish),
+    "ingest": lambda cache: (cache.ingest,),
+    "install again": lambda cache: (cache.ingest, cache.install),
+    "look": lambda cache: (cache.ingest, cache.look),
+    "scan": lambda cache: (cache.ingest, cache.scan),
+    "first scan": lambda cache: (cache.ingest, cache.first_scan, cache.scan),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_the_catalog_is_asked_together_for_many_files(tmp_path: Path, name: str) -> None:
+    statements = []
+    for files in (FEW, MANY):
+        cache = Cache(tmp_path / str(files), files)
+        *before, last = STEPS[name](cache)
+        for step in before:
+            step()
+        with counted(cache.store) as said:
+            last()
+        statements.append(len(said))
+        cache.store.close()
+    assert 0 < statements[1] <= statements[0] + MORE_STATEMENTS
