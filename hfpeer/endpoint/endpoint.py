@@ -30,7 +30,7 @@ from hfpeer.endpoint.metadata.repo_info import RepoInfo
 from hfpeer.endpoint.metadata.view import AdmittedRevision
 from hfpeer.endpoint.packs.commits import Commits
 from hfpeer.endpoint.packs.pack_cache import PackCache, PackRecorder
-from hfpeer.errors import AccessDenied, HfpeerError, InvalidName, RepoNotFound
+from hfpeer.errors import AccessDenied, HfpeerError, HubUnreachable, InvalidName, RepoNotFound, RevisionNotFound
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.net.singleflight import SingleFlight
@@ -80,6 +80,7 @@ class Endpoint:
         self._lan = lan
         self._visibility_checks = visibility_checks
         self._upstreams = CallerUpstreams(upstreams)
+        self.has_hubs = bool(upstreams.upstreams)
         self._sites = sites
         self._learning: SingleFlight[tuple[RepoId, str], None] = SingleFlight()
         self._admission = Admission(
@@ -156,13 +157,24 @@ class Endpoint:
 
         Raises RepoNotFound, GatedRepo, AccessDenied, RevisionNotFound, and HubUnreachable if no hub or peer knows it.
         """
-        with self._noting_refusals(repo):
-            # The commit first, because commits of one repo can have different visibility.
-            resolution, asked_at = await self.refs.resolve(caller, repo, revision)
-            commit = resolution.commit
-            grant = await self.admit(caller, repo, commit, wants_files=wants_files)
-            listing = await self._listings.of(caller, repo, commit, uses_cache=grant.has_metadata)
+        try:
+            with self._noting_refusals(repo):
+                # The commit first, because commits of one repo can have different visibility.
+                resolution, asked_at = await self.refs.resolve(caller, repo, revision)
+                commit = resolution.commit
+                grant = await self.admit(caller, repo, commit, wants_files=wants_files)
+                listing = await self._listings.of(caller, repo, commit, uses_cache=grant.has_metadata)
+        except HubUnreachable as error:
+            if self.has_hubs or not await asyncio.to_thread(self._shows_any, caller, repo):
+                raise
+            # Else `datasets` takes another revision that it has prepared, without a word.
+            raise RevisionNotFound(error.message, repo=repo.api_path, revision=str(revision)) from error
         return AdmittedRevision(caller, resolution, listing, asked_at, grant)
+
+    def _shows_any(self, caller: Caller, repo: RepoId) -> bool:
+        """Whether the caller may see a commit of a repo, here or at a peer."""
+        here = [Commit(revision.commit) for revision in self._store.revisions.of(repo)]
+        return bool(self._lan.commits(repo)) or any(self._admission.may_see_here(caller, repo, one) for one in here)
 
     async def all_refs(self, caller: Caller, repo: RepoId, *, asks_anew: bool = False) -> AllRefs:
         """All refs of a repo that this caller may see. With `asks_anew` a hub is asked even if an answer is fresh.

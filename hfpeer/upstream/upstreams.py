@@ -32,6 +32,7 @@ from hfpeer.upstream.upstream import ApiResponse, Upstream
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
+NO_HUB_HINT = "`hfpeer conf set upstreams` names some."
 NETWORK_HINT = "Try again when the network is back; what has arrived is kept."
 
 
@@ -181,7 +182,7 @@ class Upstreams:
             reasons = [answer.message for answer in answers if isinstance(answer, HfpeerError)]
             raise HubUnreachable(
                 " ".join([f"No origin tells who may see {repo}.", *reasons]),
-                hint=NETWORK_HINT,
+                hint=NETWORK_HINT if self.upstreams else NO_HUB_HINT,
             )
         return said
 
@@ -221,7 +222,7 @@ def _summary(errors: Sequence[tuple[Upstream, HfpeerError]]) -> HfpeerError:
     """One error for all. Among upstreams that decide, a refusal outweighs absence, and absence outweighs silence; a
     limit that ends outweighs other silence."""
     if not errors:
-        return HubUnreachable("There is no upstream to ask.", hint="`hfpeer conf set upstreams` names some.")
+        return HubUnreachable("There is no upstream to ask.", hint=NO_HUB_HINT)
     everyone = [error for _, error in errors]
     deciding = [error for upstream, error in errors if upstream.kind == "origin"] or everyone
     for kind, voices in ((CorruptData, everyone), (AccessDenied, deciding), (NotFound, deciding)):

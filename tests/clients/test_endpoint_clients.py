@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 import shutil
 import sys
@@ -175,6 +176,53 @@ def test_errors_are_the_clients_own(stage: Stage) -> None:
         False,
         True,
     ]
+
+
+IMPATIENT = """
+import json, sys, time
+
+def sleep(seconds):
+    raise SystemExit(f"it waits for {seconds} s")
+
+time.sleep = sleep
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+calls = [lambda: snapshot_download(sys.argv[1]), lambda: hf_hub_download(sys.argv[1], "config.json"),
+         lambda: HfApi().model_info(sys.argv[1]), lambda: list(HfApi().list_models(search="x"))]
+if sys.argv[2] == "datasets":
+    import datasets
+    calls = [lambda: datasets.load_dataset(sys.argv[1]), lambda: datasets.load_dataset(sys.argv[1], streaming=True)]
+names = []
+for call in calls:
+    try: names.append(call())
+    except Exception as error: names.append(type(error).__name__)
+print(json.dumps(names))
+"""
+"""Asks for a repo that nobody has, and must not sleep in between."""
+
+
+def test_at_a_node_without_hubs_nobody_waits_for_an_unknown_repo(machines: Machines, tmp_path: Path) -> None:
+    with staged(tmp_path, machines, "alone", upstreams="") as alone:
+        env = alone.tool("impatient")
+        kinds = ["hub", *(["datasets"] if importlib.util.find_spec("datasets") else [])]
+        said = {kind: script(alone, IMPATIENT, env, "acme/nobody", kind) for kind in kinds}
+        assert said["hub"] == ["LocalEntryNotFoundError"] * 2 + ["HfHubHTTPError"] * 2
+        assert set(said.get("datasets", ())) <= {"FileNotFoundError", "ConnectionError", "DatasetNotFoundError"}
+        snapshot = script(alone, ONE_FILE_LEFT, env, "acme/nobody")
+        assert Path(snapshot).read_text() == "{}", "what the client has itself serves, as without a network"
+        alone.machine.stop()
+
+
+ONE_FILE_LEFT = """
+import json, os, sys
+from pathlib import Path
+from huggingface_hub import constants, hf_hub_download
+repo = Path(constants.HF_HUB_CACHE, "models--" + sys.argv[1].replace("/", "--"))
+(repo / "snapshots" / ("a" * 40)).mkdir(parents=True)
+(repo / "refs").mkdir()
+(repo / "refs" / "main").write_text("a" * 40)
+(repo / "snapshots" / ("a" * 40) / "config.json").write_text("{}")
+print(json.dumps(hf_hub_download(sys.argv[1], "config.json")))
+"""
 
 
 # One cache for the tool and the node

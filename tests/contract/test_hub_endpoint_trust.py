@@ -157,6 +157,47 @@ def test_an_outage_is_never_an_absence(machines: Machines, tmp_path: Path) -> No
         stage.machine.stop()
 
 
+def test_a_node_without_hubs_lets_nobody_wait_for_what_it_does_not_have(machines: Machines, tmp_path: Path) -> None:
+    with staged(tmp_path, machines, "alone", upstreams="") as stage:
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "a.txt").write_bytes(b"a")
+        commit = stage.machine.do("model", "publish", str(tmp_path / "own"), "--as", "team/own")["commit"]
+        ask = stage.endpoint
+        api = ("", "/revision/main", "/tree/main", "/refs", f"/tree/{commit}", "/nothing")
+        unknown = ["/acme/new/resolve/main/a.txt", *(f"/api/models/acme/new{path}" for path in api)]
+        for target in (*unknown, "/api/whoami-v2", "/api/models?search=new"):
+            for said in (ask.get(target), ask.head(target)):
+                assert (said.status, said.code, "retry-after" in said.headers) == (404, None, False), target
+        assert "no upstream to ask" in ask.get(unknown[0]).headers["x-error-message"]
+        for revision in ("dev", "0" * 40):
+            for target in (f"/team/own/resolve/{revision}/a.txt", f"/api/models/team/own/tree/{revision}"):
+                assert (ask.head(target).status, ask.head(target).code) == (404, "RevisionNotFound"), target
+        assert ask.get(f"/team/own/resolve/{commit}/a.txt").body == b"a"
+        stage.machine.stop()
+
+
+@pytest.mark.parametrize("has_hub", [True, False], ids=["with-hub", "alone"])
+def test_an_expanded_listing_of_what_was_published_has_its_commit(
+    machines: Machines, tmp_path: Path, has_hub: bool
+) -> None:
+    options = {} if has_hub else {"upstreams": ""}
+    with staged(tmp_path, machines, f"publisher-{has_hub}", **options) as stage:
+        (tmp_path / "own" / "folder").mkdir(parents=True)
+        (tmp_path / "own" / "folder" / "a.txt").write_bytes(b"a")
+        commit = stage.machine.do("model", "publish", str(tmp_path / "own"), "--as", "team/own")["commit"]
+        expected = {"id": commit, "title": "Published by hfpeer", "date": "1970-01-01T00:00:00.000Z"}
+        for query in ("expand=true&recursive=true", "expand=true&recursive=true&limit=10"):
+            entries = stage.endpoint.get(f"/api/models/team/own/tree/main?{query}").document
+            assert {entry["path"]: entry["lastCommit"] for entry in entries} == {
+                "folder": expected,
+                "folder/a.txt": expected,
+            }
+        said = stage.endpoint.ask("POST", "/api/models/team/own/paths-info/main", b"paths=folder/a.txt&expand=true")
+        assert [entry["lastCommit"] for entry in said.document] == [expected]
+        assert "lastCommit" not in stage.endpoint.get("/api/models/team/own/tree/main").document[0]
+        stage.machine.stop()
+
+
 def stale_answer(ask: Endpoint) -> Said | None:
     said = ask.head("/acme/known/resolve/main/a.txt")
     return said if "x-hf-warning" in said.headers else None

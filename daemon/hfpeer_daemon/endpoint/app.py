@@ -49,6 +49,7 @@ class HubApp:
         self._git = GitApp(endpoint, self._pass_through)
         self._lfs = LfsApp(endpoint, self._pass_through)
         self._held = HeldBytes()
+        self._has_hubs = endpoint.has_hubs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         has_begun = False
@@ -68,7 +69,7 @@ class HubApp:
             if has_begun:
                 # A response that has begun can only be broken off. The server does so if it is left unfinished.
                 return
-            await send_refusal(request, error)
+            await send_refusal(request, error, has_hubs=self._has_hubs)
         finally:
             request.held.free()
 

@@ -2,7 +2,9 @@
 
 Hub protocol: clients decide by the code, and remember `EntryNotFound` for ever. The response for a missing repo has its
 code here, although the real Hub leaves it out, because clients do not guess it over plain http. An outage of a hub is
-never "not found". For a GET of a file it is status 429, because a 503 ends a download at once.
+never "not found". For a GET of a file it is status 429, because a 503 ends a download at once. A node that has no hub
+to ask has no outage: no later request is answered otherwise, so clients must not wait for it. They get 404 without a
+code, at which they look in their own cache.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from hfpeer.errors import (
     EntryNotFound,
     GatedRepo,
     HfpeerError,
+    HubUnreachable,
     InvalidName,
     NotFound,
     RateLimited,
@@ -32,9 +35,11 @@ REALM = 'Bearer realm="Authentication required", charset="UTF-8"'
 GIT_REALM = 'Basic realm="Hugging Face"'
 
 
-async def send_refusal(request: HubRequest, error: BaseException) -> None:
-    """Sends the Hub's response for an error."""
+async def send_refusal(request: HubRequest, error: BaseException, *, has_hubs: bool) -> None:
+    """Sends the Hub's response for an error. `has_hubs`: the node has upstreams to ask."""
     problem = problem_of(error)
+    if isinstance(problem, HubUnreachable) and not has_hubs:
+        problem = NotFound(problem.message)
     status, code, message = _refusal(request, problem)
     headers = {"X-Error-Message": printable(message), "Content-Type": "application/json"}
     if code:

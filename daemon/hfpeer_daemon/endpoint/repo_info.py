@@ -49,15 +49,18 @@ class RepoInfoApp:
         admitted = await self._look(request, url)
         _, rest = url.revision()
         folder = decoded("/".join(rest)).strip("/")
-        if request.flag("expand") and await self._expanded_tree(request, admitted, rest):
+        is_expanded = request.flag("expand")
+        if is_expanded and await self._expanded_tree(request, admitted, rest):
             return
         is_recursive, limit = request.flag("recursive"), request.values("limit", "cursor")
-        if not limit:
+        if not limit and not is_expanded:
             body = await self._render(admitted, folder, is_recursive)
             await send_json(request, body, age_headers(admitted))
             return
         entries = self._entries(admitted, folder, is_recursive)
-        page, headers = _page(request, entries)
+        page, headers = _page(request, entries) if limit else (entries, {})
+        known = hub_json.last_commit(admitted.manifest) if is_expanded else {}
+        page = [{**entry, **known} for entry in page]
         await send_json(request, json_bytes(page), {**headers, **age_headers(admitted)})
 
     async def paths_info(self, request: HubRequest, url: HubUrl) -> None:
@@ -119,13 +122,13 @@ class RepoInfoApp:
         return body
 
     async def _expanded_tree(self, request: HubRequest, admitted: AdmittedRevision, rest: Sequence[str]) -> bool:
-        """Sends a page with the last commit of each entry, which only a hub knows. False if no hub can be asked."""
+        """Sends a page with the last commit of each entry, as a hub lists it. False if no hub tells."""
         query = [(name, value) for name, value in request.query if name in ("recursive", "limit", "cursor")]
         path = f"/tree/{admitted.commit}" + (f"/{'/'.join(rest)}" if rest else "")
         try:
             query.append(("expand", "true"))
             document = await self._endpoint.repo_info.document(admitted, f"{path}?{urlencode(query)}")
-        except Unreachable:
+        except (Unreachable, NotFound):
             return False
         await send_json(
             request, json_bytes(document.content), {**_next_page(request, document), **age_headers(admitted)}
@@ -133,7 +136,8 @@ class RepoInfoApp:
         return True
 
     async def _with_history(self, admitted: AdmittedRevision, entry: hub_json.Json) -> hub_json.Json:
-        """The entry with its last commit, from a hub's listing of its folder; unchanged if no hub can be asked."""
+        """The entry with its last commit, from a hub's listing of its folder; as far as it is known here if no hub
+        tells."""
         folder = str(entry["path"]).rpartition("/")[0]
         query = "?recursive=false&expand=true"
         path = f"/tree/{admitted.commit}" + (f"/{urlencode({'': folder})[1:].replace('+', '%20')}" if folder else "")
@@ -145,7 +149,7 @@ class RepoInfoApp:
                     return {**entry, **(found[0] if found else {})}
                 query = f"?{document.following}"
         except (Unreachable, NotFound):
-            return entry
+            return {**entry, **hub_json.last_commit(admitted.manifest)}
 
 
 def _page(request: HubRequest, entries: Sequence[Any]) -> tuple[Sequence[Any], dict[str, str]]:

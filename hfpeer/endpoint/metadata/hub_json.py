@@ -86,6 +86,16 @@ def history(manifest: Manifest) -> list[Json]:
     ]
 
 
+def last_commit(manifest: Manifest) -> Json:
+    """The field of an entry in an expanded listing that names its last commit: the manifest's own, if that is the first
+    one of its repo. Empty if it is not, because then only a hub knows."""
+    head = (manifest.commit_object or b"").partition(b"\n\n")[0]
+    if not head or b"\nparent " in head:
+        return {}
+    (commit,) = history(manifest)
+    return {"lastCommit": {key: commit[key] for key in ("id", "title", "date")}}
+
+
 def without_xet(document: Any) -> Any:
     """The same document without the keys that lead a client to Xet."""
     if isinstance(document, dict):
