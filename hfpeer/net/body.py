@@ -13,6 +13,11 @@ class Body(Protocol):
         ends early."""
         ...
 
+    def pass_over(self, view: memoryview) -> int:
+        """Fills the front of `view` with bytes before the range, which a source without ranges sends first; 0 if the
+        range comes next. `readinto` passes over them, too. Raises SourceFault."""
+        ...
+
     def close(self) -> None:
         """Returns the connection to its pool if the body was read to its end, else closes it."""
         ...
@@ -26,7 +31,8 @@ class SourceFault(Exception):
     """A source did not send what was requested. For the picker; not shown to people as it is.
 
     `is_permanent`: this source can never send this blob. `is_unreachable`: no connection was made.
-    `retry_after_seconds`: the source asked not to be asked again for that long.
+    `retry_after_seconds`: the source asked not to be asked again for that long. `ignores_ranges`: it gives the blob
+    only from its beginning.
     """
 
     def __init__(
@@ -36,9 +42,11 @@ class SourceFault(Exception):
         is_permanent: bool = False,
         is_unreachable: bool = False,
         retry_after_seconds: float | None = None,
+        ignores_ranges: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.is_permanent = is_permanent
         self.is_unreachable = is_unreachable
         self.retry_after_seconds = retry_after_seconds
+        self.ignores_ranges = ignores_ranges

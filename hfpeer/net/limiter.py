@@ -88,16 +88,22 @@ class LimitedBody:
 
     def readinto(self, view: memoryview) -> int:
         """Like the body's own, at most a quantum at a time. Raises SourceFault also when aborted while it waits."""
+        return self._read(self._body.readinto, view)
+
+    def pass_over(self, view: memoryview) -> int:
+        return self._read(self._body.pass_over, view)
+
+    def _read(self, read: Callable[[memoryview], int], view: memoryview) -> int:
         quantum = self._limiter.quantum()
         if quantum is None or not len(view):
-            return self._body.readinto(view)
+            return read(view)
         wanted = min(quantum, len(view))
         got = 0
         delay_seconds = self._limiter.reserve(wanted)
         try:
             if delay_seconds and self._aborted.wait(delay_seconds):
                 raise SourceFault("was aborted")
-            got = self._body.readinto(view[:wanted])
+            got = read(view[:wanted])
         finally:
             self._limiter.give_back(wanted - got)
         return got

@@ -222,6 +222,9 @@ class SocketBody:
         self._client.note_received(got)
         return got
 
+    def pass_over(self, view: memoryview) -> int:
+        return 0
+
     def close(self) -> None:
         """Releases the connection for another request if the body was read to its end, else closes it."""
         with self._lock:

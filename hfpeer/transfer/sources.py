@@ -59,6 +59,11 @@ class Source(Protocol):
         """Its place among the others: a peer that the request names is asked before all."""
         ...
 
+    @property
+    def takes_ranges(self) -> bool:
+        """Whether it gives a range without the bytes before it, as far as is known."""
+        ...
+
     def open_range(self, blob: WantedBlob, start: int, stop: int, *, cut_through: bool = False) -> Body:
         """The bytes `[start, stop)`. With `cut_through` the source also passes on bytes that it is just getting, as
         they come. Raises SourceFault."""
@@ -77,6 +82,7 @@ class PeerSource:
     node_id: str
     client: PeerClient
     kind: SourceKind = "peer"
+    takes_ranges: bool = True
     is_likely: bool = True
     """Its catalog or its announcement names the commit that is fetched."""
     is_named: bool = False
@@ -128,6 +134,10 @@ class UpstreamSource:
         return self.upstream.endpoint
 
     @property
+    def takes_ranges(self) -> bool:
+        return self.upstream.takes_ranges
+
+    @property
     def is_open(self) -> bool:
         return self.kind == "mirror" and not self.upstream.may_send_token
 
@@ -146,6 +156,7 @@ class SiteSource:
     tier: Tier
     kind: SourceKind = "modelscope"
     node_id: str = ""
+    takes_ranges: bool = True
     is_open: bool = False
     """A site decides by its own rules, as an origin does."""
 

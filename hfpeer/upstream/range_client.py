@@ -1,8 +1,9 @@
 """Reads ranges of files from one hub over blocking keep-alive connections: for worker threads.
 
 Range requests as in RFC 9110 §14. The target of a file's redirects is cached, so that a large file is resolved once; if
-that URL is refused, the file is resolved again, once. A response is used only if it announces exactly the requested
-bytes, without encoding. Every fault is a SourceFault; bytes that came before it may be kept. The caller checks digests.
+that URL is refused, the file is resolved again, once. A response is used unless it announces other bytes than the
+requested ones; one with the whole file is read from its beginning. Every fault is a SourceFault; bytes that came before
+it may be kept. The caller checks digests.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import Connections, fault_of
 from hfpeer.upstream.rate_limit import RateLimit, Rest
 from hfpeer.upstream.refusals import is_transient, refusal
+from hfpeer.upstream.unpacking import BadEncoding, Inflater, is_encoded, unpacked_portions
 
 _MAX_REDIRECTS = 4096
 
@@ -101,12 +103,20 @@ class RangeClient:
         self._connections = connections
         self._timeouts = timeouts
         self._lock = threading.Lock()
+        self._without_ranges: LruCache[httpx.URL, bool] = LruCache(_MAX_REDIRECTS)
+        """The files that the hub gives only as a whole."""
+        self.takes_ranges = True
+        """Whether the hub answered the latest request for a part with that part."""
         self._client: httpx.Client | None = None
         self._is_closed = False
 
     def open(self, access: RangeAccess, redirects: RedirectCache, wanted: WantedRange) -> Body:
         """The bytes of a range. Raises SourceFault; its cause is the hub's refusal, if there is one. While the hub
-        rests, nothing is sent."""
+        rests, nothing is sent.
+
+        If the hub ignores a range, the first request for that file fails, so that the caller may ask for more at once;
+        later ones are read from the beginning of the file.
+        """
         if wanted.size_bytes == 0 or wanted.start >= wanted.stop:
             return EmptyBody()
         if (rest := self._rate_limit.rest(wanted.file_url)) is not None:
@@ -182,11 +192,25 @@ class RangeClient:
         try:
             if response.status_code not in (200, 206):
                 self._raise_for_status(response, wanted)
-            _check_response(response, wanted)
-            return HttpBody(response, wanted.stop - wanted.start)
+            if wanted.stop - wanted.start < wanted.size_bytes:
+                self.takes_ranges = not _is_whole(response)
+            if not _is_whole(response):
+                _check_range(response, wanted)
+                return HttpBody(response, wanted.stop - wanted.start)
+            _check_whole(response, wanted)
+            if wanted.start > 0 and self._is_first_without_ranges(wanted):
+                raise SourceFault("ignores ranges", ignores_ranges=True)
+            return HttpBody(response, wanted.stop - wanted.start, wanted.start)
         except BaseException:
             response.close()
             raise
+
+    def _is_first_without_ranges(self, wanted: WantedRange) -> bool:
+        """Notes that the hub gives a file only as a whole. Whether that is news."""
+        with self._lock:
+            was_known = self._without_ranges.get(wanted.file_url) is not None
+            self._without_ranges.put(wanted.file_url, True)
+            return not was_known
 
     def _raise_for_status(self, response: httpx.Response, wanted: WantedRange) -> NoReturn:
         status, headers = response.status_code, response.headers
@@ -221,6 +245,9 @@ class EmptyBody:
     def readinto(self, view: memoryview) -> int:
         return 0
 
+    def pass_over(self, view: memoryview) -> int:
+        return 0
+
     def close(self) -> None:
         pass
 
@@ -229,25 +256,39 @@ class EmptyBody:
 
 
 class HttpBody:
-    """The body of a response, cut to `size_bytes`: a response with the whole file may have more."""
+    """The body of a response, cut to `size_bytes` after the first `skipped_bytes`: a response with the whole file may
+    have more."""
 
-    def __init__(self, response: httpx.Response, size_bytes: int) -> None:
+    def __init__(self, response: httpx.Response, size_bytes: int, skipped_bytes: int = 0) -> None:
         self._response = response
+        self._skipped_bytes = skipped_bytes
         self._remaining_bytes = size_bytes
-        self._chunks: Iterator[bytes] = response.iter_raw()
+        self._chunks = _decoded(response)
         self._chunk = memoryview(b"")
         self._ends_with_range = response.headers.get("content-length") == str(size_bytes)
         self._is_aborted = False
 
     def readinto(self, view: memoryview) -> int:
+        while self.pass_over(view):
+            pass
+        size = self._take(view, self._remaining_bytes)
+        self._remaining_bytes -= size
+        return size
+
+    def pass_over(self, view: memoryview) -> int:
+        size = self._take(view, self._skipped_bytes)
+        self._skipped_bytes -= size
+        return size
+
+    def _take(self, view: memoryview, most_bytes: int) -> int:
+        """The next bytes, at most `most_bytes`."""
         if self._is_aborted:
             raise SourceFault("was aborted")
-        if not len(self._chunk) and self._remaining_bytes:
+        if not len(self._chunk) and most_bytes:
             self._chunk = self._next_chunk()
-        size = min(len(view), len(self._chunk), self._remaining_bytes)
+        size = min(len(view), len(self._chunk), most_bytes)
         view[:size] = self._chunk[:size]
         self._chunk = self._chunk[size:]
-        self._remaining_bytes -= size
         return size
 
     def close(self) -> None:
@@ -255,7 +296,7 @@ class HttpBody:
         if self._ends_with_range and not self._remaining_bytes and not self._is_aborted:
             try:
                 next(self._chunks, None)
-            except httpx.HTTPError:
+            except (httpx.HTTPError, BadEncoding):
                 pass
         self._response.close()
 
@@ -277,6 +318,8 @@ class HttpBody:
             raise SourceFault("fell silent") from error
         except (httpx.RequestError, httpx.StreamError) as error:
             raise SourceFault("was aborted" if self._is_aborted else "broke off") from error
+        except BadEncoding as error:
+            raise SourceFault(str(error)) from error
         if not chunk:
             raise SourceFault("broke off")
         return memoryview(chunk)
@@ -292,17 +335,22 @@ def _is_range(response: httpx.Response) -> bool:
     return "content-range" in response.headers
 
 
-def _check_response(response: httpx.Response, wanted: WantedRange) -> None:
+def _is_whole(response: httpx.Response) -> bool:
+    """Whether a response has the whole file, not a range of it."""
+    return response.status_code == 200 and not _is_range(response)
+
+
+def _check_whole(response: httpx.Response, wanted: WantedRange) -> None:
+    """Raises SourceFault if a response with the whole file announces another length. It need not announce any."""
+    length = response.headers.get("content-length", "")
+    if not is_encoded(response) and length not in ("", str(wanted.size_bytes)):
+        raise SourceFault("sends a file of another length")
+
+
+def _check_range(response: httpx.Response, wanted: WantedRange) -> None:
     """Raises SourceFault unless the response announces exactly the wanted bytes."""
-    if response.headers.get("content-encoding", "identity").lower() not in ("identity", ""):
-        raise SourceFault("sends an encoded body")
-    length = response.headers.get("content-length")
-    if response.status_code == 200 and not _is_range(response):
-        if wanted.start > 0:
-            raise SourceFault("ignores ranges")
-        if length != str(wanted.size_bytes):
-            raise SourceFault("sends a file of another length")
-        return
+    if is_encoded(response):
+        raise SourceFault("sends a part of an encoded file")
     announced = parse_content_range(response.headers.get("content-range", ""))
     if announced is None:
         raise SourceFault("sends a range without Content-Range")
@@ -311,8 +359,15 @@ def _check_response(response: httpx.Response, wanted: WantedRange) -> None:
         raise SourceFault(f"has a file of {total} bytes", is_permanent=True)
     if (start, stop) != (wanted.start, wanted.stop):
         raise SourceFault("sends another range")
-    if length not in (None, str(wanted.stop - wanted.start)):
+    if response.headers.get("content-length") not in (None, str(wanted.stop - wanted.start)):
         raise SourceFault("sends a range of another length")
+
+
+def _decoded(response: httpx.Response) -> Iterator[bytes]:
+    """The body. Raises BadEncoding, and httpx's errors."""
+    if not is_encoded(response):
+        return response.iter_raw()
+    return unpacked_portions(Inflater(response), response.iter_raw())
 
 
 def _discard(response: httpx.Response) -> None:

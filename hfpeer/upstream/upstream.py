@@ -250,6 +250,11 @@ class Upstream:
         wanted = WantedRange(repo, commit, url, start, stop, size_bytes)
         return limited(self._range_client.open(self._access, self._redirects, wanted), self._limiter)
 
+    @property
+    def takes_ranges(self) -> bool:
+        """Whether the hub gives parts of files, as far as it was asked for any."""
+        return self._range_client.takes_ranges
+
     async def aclose(self) -> None:
         """Closes all connections."""
         await self._api.aclose()

@@ -241,6 +241,9 @@ def test_abort_wakes_a_download_that_waits_for_its_turn() -> None:
         def readinto(self, view: memoryview) -> int:
             return len(view)
 
+        def pass_over(self, view: memoryview) -> int:
+            return 0
+
         def close(self) -> None: ...
 
         def abort(self) -> None:

@@ -127,7 +127,7 @@ WRONG_ANSWERS: dict[str, tuple[Callable[[], Fault], str, bool]] = {
     ),
     "a shorter body": (faults.shortened, "another length", False),
     "a longer body": (faults.lengthened, "another length", False),
-    "gzip": (faults.gzipped, "encoded", False),
+    "a part in gzip": (faults.gzipped, "encoded", False),
     "416": (faults.range_not_satisfiable, "another size", True),
     "503": (lambda: faults.status(503), "answers 503", False),
     "404 of no hub": (lambda: faults.status(404), "answers 404", False),
@@ -160,10 +160,56 @@ def test_a_source_that_was_wrong_once_is_right_the_next_time(
         assert Range(upstream, commit, LARGE, 1000, 200_000).read() == WEIGHTS[1000:200_000]
 
 
-def test_a_whole_file_answers_a_range_from_its_start(hub: HubSimulator, upstream: Upstream, commit: Commit) -> None:
-    hub.inject(faults.ignored_range(), listener="cdn")
+def chunked(request: Request, answer: faults.Answer) -> Response:
+    """The whole file in chunks, so that no length is announced."""
+    response = faults.ignored_range()(request, answer).without_header("content-length")
+    body = body_bytes(response.body)
+    return replace(response, body=(), stream=(body[at : at + 70_000] for at in range(0, len(body), 70_000)))
+
+
+def whole_gzipped(request: Request, answer: faults.Answer) -> Response:
+    return faults.gzipped()(request, lambda asked: faults.ignored_range()(asked, answer))
+
+
+@pytest.mark.parametrize("fault", [faults.ignored_range(), chunked, whole_gzipped], ids=["plain", "chunked", "gzip"])
+@pytest.mark.parametrize("mode", ["hub", "direct"])
+def test_a_whole_file_is_read_on_from_the_range(
+    hub: HubSimulator, upstream: Upstream, commit: Commit, fault: Fault, mode: str
+) -> None:
+    hub.behaviour.resolve_mode = mode
+    hub.inject(fault, listener="cdn" if mode == "hub" else "hub", method="GET")
     assert Range(upstream, commit, LARGE, 0, 100_000).read() == WEIGHTS[:100_000]
     assert Range(upstream, commit, LARGE, 0, len(WEIGHTS)).read() == WEIGHTS
+    with pytest.raises(SourceFault, match="ignores ranges") as caught:
+        Range(upstream, commit, LARGE, 5000, 100_000).read()
+    assert caught.value.ignores_ranges and not caught.value.is_permanent
+    for start, stop in ((5000, 100_000), (len(WEIGHTS) - 1, len(WEIGHTS))):
+        assert Range(upstream, commit, LARGE, start, stop).read() == WEIGHTS[start:stop]
+    body, view = Range(upstream, commit, LARGE, 300_000, 300_010).open(), memoryview(bytearray(100_000))
+    passed_over = 0
+    while size_bytes := body.pass_over(view):
+        passed_over += size_bytes
+    assert passed_over == 300_000 and body.readinto(view) == 10 and view[:10] == WEIGHTS[300_000:300_010]
+    body.close()
+
+
+def test_a_whole_file_without_a_length_that_ends_early_broke_off(
+    hub: HubSimulator, upstream: Upstream, commit: Commit
+) -> None:
+    hub.inject(
+        lambda request, answer: chunked(request, lambda asked: faults.shortened()(asked, answer)), listener="cdn"
+    )
+    with pytest.raises(SourceFault, match="broke off"):
+        Range(upstream, commit, LARGE, 0, len(WEIGHTS)).read()
+
+
+def test_an_encoded_file_that_has_no_end_is_a_fault(hub: HubSimulator, upstream: Upstream, commit: Commit) -> None:
+    hub.inject(
+        lambda request, answer: faults.shortened(20)(request, lambda asked: whole_gzipped(asked, answer)),
+        listener="cdn",
+    )
+    with pytest.raises(SourceFault, match=r"without an end|broke off"):
+        Range(upstream, commit, LARGE, 0, len(WEIGHTS)).read()
 
 
 @pytest.mark.parametrize("reset", [False, True])

@@ -38,6 +38,10 @@ class FakeSource:
     ends_after: int | None = None
     lies_at: frozenset[int] | range = frozenset()
     refuses: SourceFault | None = None
+    takes_ranges: bool = True
+    ignores_ranges: bool = False
+    """It sends the whole blob, whatever range it is asked for."""
+    passed_over_bytes: int = 0
     tells_digests: bool = True
     digests_lie_at: frozenset[int] = frozenset()
     """Pieces of which it tells a wrong digest."""
@@ -48,6 +52,7 @@ class FakeSource:
     released: threading.Event = field(default_factory=threading.Event)
     open_bodies: int = 0
     asked: threading.Event = field(default_factory=threading.Event)
+    has_sent_whole: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
@@ -72,9 +77,12 @@ class FakeSource:
             raise SourceFault("no response within 30 s")
         if self.is_dead:
             raise SourceFault("the connection was refused")
+        if self.ignores_ranges and start and not self.has_sent_whole:
+            self.has_sent_whole = True
+            raise SourceFault("ignores ranges", ignores_ranges=True)
         with self._lock:
             self.open_bodies += 1
-        return FakeBody(self, start, stop)
+        return FakeBody(self, start, stop, start if self.ignores_ranges else 0)
 
     def open_piece_digests(self, blob: WantedBlob, pieces: range) -> Body:
         if self.kind != "peer" or not self.tells_digests:
@@ -110,7 +118,8 @@ class FakeSource:
 class FakeBody:
     """One answer of a FakeSource."""
 
-    def __init__(self, source: FakeSource, start: int, stop: int) -> None:
+    def __init__(self, source: FakeSource, start: int, stop: int, before_bytes: int = 0) -> None:
+        self._before_bytes = before_bytes
         self._source = source
         self._start = self._position = start
         self._stop = stop
@@ -132,6 +141,14 @@ class FakeBody:
         size = min(len(view), source.chunk_bytes, self._stop - self._position)
         view[:size] = source.piece(self._position, self._position + size)
         self._position += size
+        return size
+
+    def pass_over(self, view: memoryview) -> int:
+        size = min(len(view), self._before_bytes)
+        if self._source.bytes_per_second:
+            self._aborted.wait(size / self._source.bytes_per_second)
+        self._before_bytes -= size
+        self._source.passed_over_bytes += size
         return size
 
     def close(self) -> None:

@@ -59,6 +59,7 @@ class Hub(FakeSource):
     def open_range(self, blob: WantedBlob, start: int, stop: int, **_: bool) -> object:  # type: ignore[override]
         body = FakeSource(self.name, BLOBS.get(blob.digest, b"?" * blob.size_bytes), self.kind, refuses=self.refuses)
         body.lies_at, body.never_answers, body.released = self.lies_at, self.never_answers, self.released
+        body.bytes_per_second = self.bytes_per_second
         with self._lock:
             self.given.append((start, stop))
         return body.open_range(blob, start, stop)
@@ -74,12 +75,19 @@ class Run:
         patience_seconds: float = 1.0,
         bundle: Bundle | None = None,
         credits: Credits | None = None,
+        rest_seconds: float = 900.0,
     ) -> None:
         self.kept: dict[str, bytes] = {}
         self.events: list[Event] = []
         self.clients: list[PeerClient] = []
         self.small = BundleFetch(
-            blobs, self.keep, self.events.append, patience_seconds=patience_seconds, bundle=bundle, credits=credits
+            blobs,
+            self.keep,
+            self.events.append,
+            patience_seconds=patience_seconds,
+            rest_seconds=rest_seconds,
+            bundle=bundle,
+            credits=credits,
         )
 
     def keep(self, blobs: Sequence[VerifiedBlob]) -> None:
@@ -171,6 +179,44 @@ def test_a_hub_that_refuses_is_what_a_person_is_told_and_is_asked_once() -> None
     with pytest.raises(GatedRepo):
         Run()([], hub)
     assert len(hub.given) < MAX_HUB_MISSES + Tier.ORIGIN.bundle_requests
+
+
+def test_a_mirror_that_fails_again_and_again_keeps_no_file_from_the_origin() -> None:
+    run = Run(patience_seconds=60.0)
+    mirror, origin = Hub("mirror", b"", kind="mirror"), Hub("origin", b"", kind="origin")
+    mirror.refuses = SourceFault("answers 503")
+    report = run([], mirror, origin).report
+    run.assert_all_kept()
+    assert {name for name, size_bytes in report.bytes_by_source.items() if size_bytes} == {"origin"}
+    assert len(mirror.given) < 2 * len(FILES), "while it rests, others are asked"
+
+
+def test_a_mirror_that_limits_requests_is_passed_over_and_asked_again() -> None:
+    run = Run(patience_seconds=60.0)
+    mirror, origin = Hub("mirror", b"", kind="mirror"), Hub("origin", b"", kind="origin")
+    origin.bytes_per_second = 30_000.0
+    mirror.refuses = SourceFault("limits requests", retry_after_seconds=0.3)
+    timer = threading.Timer(0.2, lambda: setattr(mirror, "refuses", None))
+    timer.start()
+    report = run([], mirror, origin).report
+    timer.join()
+    run.assert_all_kept()
+    assert set(report.bytes_by_source) == {"mirror", "origin"}
+
+
+def test_a_hub_alone_that_limits_requests_is_waited_for_beyond_the_patience_and_within_its_bound() -> None:
+    hub = Hub("hub", b"", kind="origin")
+    hub.refuses = SourceFault("limits requests", retry_after_seconds=0.6)
+    run = Run(patience_seconds=0.1, rest_seconds=30.0)
+    timer = threading.Timer(0.3, lambda: setattr(hub, "refuses", None))
+    timer.start()
+    run([], hub)
+    timer.join()
+    run.assert_all_kept()
+    hub.refuses = SourceFault("limits requests", retry_after_seconds=20.0)
+    with pytest.raises(NoSourceLeft, match="limits requests") as caught:
+        Run(patience_seconds=0.1, rest_seconds=10.0)([], hub)
+    assert caught.value.facts["retry_after_seconds"] == 20.0
 
 
 def test_a_mirror_that_is_down_costs_no_time_and_the_last_hub_is_tried_again() -> None:

@@ -157,6 +157,42 @@ def test_a_source_that_ends_at_once_is_left_for_another(job: Job) -> None:
     assert job.reasons()["empty"][0] == "broke off after 0 bytes"
 
 
+def test_a_hub_without_ranges_is_read_once_from_its_beginning(job: Job) -> None:
+    job.data = noise(20 * MIB)
+    hub = FakeSource("hub", job.data, kind="origin", ignores_ranges=True)
+    report = job.run(hub)
+    assert not job.events, "the hub has not failed"
+    twice = report.bytes_by_source["hub"] - len(job.data)
+    assert report.refetched_bytes == twice == hub.passed_over_bytes <= 16 * MIB
+
+
+def test_a_hub_that_is_known_to_have_no_ranges_is_asked_once(job: Job) -> None:
+    job.data = noise(20 * MIB)
+    hub = FakeSource("hub", job.data, kind="origin", ignores_ranges=True, takes_ranges=False)
+    assert job.run(hub).bytes_by_source["hub"] == len(job.data)
+    assert not hub.passed_over_bytes
+
+
+def test_a_long_way_to_the_missing_bytes_is_no_silence(job: Job) -> None:
+    job.data = noise(20 * MIB)
+    first = job.begin(FakeSource("peer", job.data, dies_after=18 * MIB))
+    with pytest.raises(NoSourceLeft):
+        first.result.result(SECONDS)
+    first.stop()
+    first.partial.close()
+    job.events.clear()
+    job.patience_seconds = 0.5
+    report = job.run(FakeSource("hub", job.data, kind="origin", ignores_ranges=True, bytes_per_second=12 * MIB))
+    assert not job.reasons().get("hub") and report.refetched_bytes >= 17 * MIB
+
+
+def test_peers_come_before_a_hub_without_ranges(job: Job) -> None:
+    job.data = noise(8 * MIB)
+    hub = FakeSource("hub", job.data, kind="origin", ignores_ranges=True)
+    report = job.run(hub, FakeSource("peer", job.data))
+    assert set(report.bytes_by_source) == {"peer"}
+
+
 def test_when_no_source_is_left_the_error_names_each_with_its_reason_and_the_bytes_are_kept(job: Job) -> None:
     gone = SourceFault("does not have it", is_permanent=True)
     fetch = job.begin(

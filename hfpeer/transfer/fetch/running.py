@@ -72,8 +72,9 @@ class RunningRequests:
                 now,
                 is_permanent=fault is not None and fault.is_permanent,
                 retry_after_seconds=fault.retry_after_seconds if fault is not None else None,
+                ignores_ranges=fault is not None and fault.ignores_ranges,
             )
-            return True
+            return fault is None or not fault.ignores_ranges
         return False
 
     def end_overdue(self, now: float) -> list[tuple[str, str]]:

@@ -69,6 +69,7 @@ class FetchState:
             self._sources.setdefault(source.name, source)
             self._job.report.add_source(source)
             self._picker.add_source(source.name, tier, tier.blob_requests, pieces, source.node_id, credit)
+            self._picker.sources[source.name].takes_ranges &= source.takes_ranges
             if pieces is not None and pieces.bitfield is not None and source.node_id:
                 self._announcements.membership.note_leecher(source.node_id, self._job.clock())
             misfit = _misfit(pieces, self._job.blob.size_bytes)

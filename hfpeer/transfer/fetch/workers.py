@@ -23,6 +23,8 @@ from hfpeer.transfer.picker.source_state import RangeRequest
 
 MAX_WORKERS = MAX_ENVOYS + 2
 """At most this many threads a fetch: one for each envoy, and two for a seed."""
+PASSED_OVER_BYTES = MIB
+"""At most this many bytes are passed over at once."""
 SYNC_EVERY_BYTES = 256 * MIB
 """Bytes after which the partial is synced to disk."""
 WRITES_PER_SILENCE = 5
@@ -103,7 +105,14 @@ class Workers:
         if self._state.settle(request, fault) and fault is not None and not isinstance(fault.__cause__, RateLimited):
             self._job.source_failed(request.source, fault.reason)
 
+    def _pass_over(self, request: RangeRequest, body: Body) -> None:
+        """Passes over the bytes before the request, which a source without ranges sends first."""
+        view = memoryview(bytearray(PASSED_OVER_BYTES))
+        while size_bytes := body.pass_over(view):
+            self._state.count_sample(request.source, size_bytes)
+
     def _receive(self, request: RangeRequest, body: Body) -> None:
+        self._pass_over(request, body)
         while request.position < request.stop:
             self._state.pause(request)
             buffer = self._pool.acquire()

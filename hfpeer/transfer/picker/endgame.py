@@ -33,7 +33,7 @@ class Endgame:
     def take_half(self, source: SourceState, disputed: int, now: float) -> ByteRange | None:
         """Cuts the largest request that `source` can replace in half. Returns the second half, which is free now; None
         when there is no such request."""
-        if not source.is_sound(now) or (disputed and not source.gives_first_hand):
+        if not (source.is_sound(now) and source.takes_ranges) or (disputed and not source.gives_first_hand):
             return None
         for request in sorted(self._ledger.requests.values(), key=lambda request: -request.remaining_bytes):
             middle, stop = self._middle(request), request.stop

@@ -211,6 +211,7 @@ class Picker:
         *,
         is_permanent: bool = False,
         retry_after_seconds: float | None = None,
+        ignores_ranges: bool = False,
     ) -> None:
         """A request broke off. The bytes that it brought are kept, the rest is free, and the source rests.
 
@@ -221,6 +222,9 @@ class Picker:
         self._end(request)
         if request.is_cut_through and not is_permanent:
             source.news.withheld |= self._ledger.pieces_of(request)
+            return
+        if ignores_ranges and source.takes_ranges:
+            source.takes_ranges = False
             return
         source.failures.add(request.began_at, now)
         if is_permanent:
@@ -294,6 +298,9 @@ class Picker:
             pieces &= ~self._disputed
         if not pieces:
             return None
+        if not source.takes_ranges:
+            pieces &= ~self._tier_rules.held_back(source, self._disputed, now)
+            return self._ledger.first_free(pieces, self.grid.count) if pieces else None
         if self.swarm.is_spared(source, leechers):
             pieces &= (pieces & self._disputed) or self.swarm.share_of(source, leechers, now)
         elif not self.readers.urgent(pieces):

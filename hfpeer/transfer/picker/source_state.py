@@ -245,6 +245,8 @@ class SourceState:
     failures: Failures = field(default_factory=Failures)
     rate: RateMeter = field(default_factory=RateMeter)
     in_flight: int = 0
+    takes_ranges: bool = True
+    """If not, each response begins with the first byte of the blob, so it is asked for all of the rest at once."""
     excluded_because: str | None = None
     """Why it is not asked until it has something new; None when it may be asked."""
     is_removed: bool = False
@@ -257,7 +259,7 @@ class SourceState:
     @property
     def allowance(self) -> int:
         """How many requests it may have at a time: one, after a failure, until it has given bytes again."""
-        return 1 if self.failures.count else self.limit
+        return 1 if self.failures.count or not self.takes_ranges else self.limit
 
     def is_usable(self, now: float) -> bool:
         return self.excluded_because is None and self.failures.resting_until <= now

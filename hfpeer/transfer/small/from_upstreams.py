@@ -7,8 +7,10 @@ happens again and again.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from hfpeer.errors import AccessDenied
+from hfpeer.names import Digest
 from hfpeer.net.backoff import backoff_seconds
 from hfpeer.net.body import SourceFault
 from hfpeer.transfer.events import OnEvent, SourceFailed
@@ -21,6 +23,14 @@ UPSTREAM_TRIES = 6
 """Requests for one file that an upstream may break off."""
 
 
+@dataclass
+class _Tries:
+    """How often one upstream broke off one file, since `began_at`."""
+
+    began_at: float
+    faults: int = 0
+
+
 class FromUpstreams:
     """Asks upstreams, each in threads of its own. `last` is the name of the one that is asked after all others."""
 
@@ -29,9 +39,12 @@ class FromUpstreams:
         self._keeper = keeper
         self._on_event = on_event
         self._last = last
+        self._tries: dict[tuple[str, Digest], _Tries] = {}
+        """By the name of the upstream and the file."""
 
     def drain(self, upstream: UpstreamSource) -> None:
-        """Asks for file after file, until the upstream was asked for all that is missing."""
+        """Asks for file after file, until the upstream was asked for all that is missing. After a fault it rests, and
+        other sources may give the file meanwhile."""
         while claimed := self._state.claim(upstream, 1):
             rest_seconds = None
             try:
@@ -44,30 +57,34 @@ class FromUpstreams:
                 self._state.rest_source(upstream, rest_seconds)
 
     def _ask(self, upstream: UpstreamSource, blob: WantedBlob) -> float | None:
-        """One file, with a few tries. If the upstream limits requests: the seconds for which it rests."""
-        asked_at = time.monotonic()
-        for attempt in range(1, UPSTREAM_TRIES + 1):
-            try:
-                data = self._read_whole(upstream, blob)
-            except SourceFault as fault:
-                limit_seconds = fault.retry_after_seconds
-                if limit_seconds is not None and self._state.may_rest(limit_seconds):
-                    return limit_seconds
-                rest_seconds = backoff_seconds(attempt, fault.retry_after_seconds)
-                is_useless = self._is_useless(upstream, fault, asked_at, rest_seconds)
-                if is_useless or attempt == UPSTREAM_TRIES or self._is_final(fault):
-                    self._state.give_up(upstream, blob, fault, is_useless=is_useless)
-                    if not self._state.is_over:
-                        self._on_event(SourceFailed(upstream.name, str(blob.path), fault.reason))
-                    return None
-                self._state.rest(rest_seconds)
-                continue
-            if is_right(blob, data):
-                self._keeper.take(upstream, [(blob, data)])
-            elif self._state.note_liar(upstream, blob):
-                reason = "gave bytes that are not the file's"
-                self._on_event(SourceFailed(upstream.name, str(blob.path), reason, was_lying=True))
-            return None
+        """Asks for one file. If it may be asked for again: the seconds for which the upstream rests before."""
+        tries = self._tries.setdefault((upstream.name, blob.digest), _Tries(time.monotonic()))
+        try:
+            data = self._read_whole(upstream, blob)
+        except SourceFault as fault:
+            return self._rest_after(fault, upstream, blob, tries)
+        if is_right(blob, data):
+            self._keeper.take(upstream, [(blob, data)])
+        elif self._state.note_liar(upstream, blob):
+            reason = "gave bytes that are not the file's"
+            self._on_event(SourceFailed(upstream.name, str(blob.path), reason, was_lying=True))
+        return None
+
+    def _rest_after(
+        self, fault: SourceFault, upstream: UpstreamSource, blob: WantedBlob, tries: _Tries
+    ) -> float | None:
+        """The seconds of the rest after a fault; None if the upstream is not asked for the file again."""
+        limit_seconds = fault.retry_after_seconds
+        if limit_seconds is not None and self._state.may_rest(limit_seconds):
+            return limit_seconds
+        tries.faults += 1
+        rest_seconds = backoff_seconds(tries.faults, limit_seconds)
+        is_useless = self._is_useless(upstream, fault, tries.began_at, rest_seconds)
+        if not (is_useless or tries.faults == UPSTREAM_TRIES or self._is_final(fault)):
+            return rest_seconds
+        self._state.give_up(upstream, blob, fault, is_useless=is_useless)
+        if not self._state.is_over:
+            self._on_event(SourceFailed(upstream.name, str(blob.path), fault.reason))
         return None
 
     def _is_final(self, fault: SourceFault) -> bool:
