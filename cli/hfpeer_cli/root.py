@@ -59,6 +59,7 @@ NOUNS: dict[str, tuple[str, str]] = {
     "have": ("moving.archive:have", "List the blobs of this cache, for an export that leaves them out."),
     "modelscope": ("modelscope.commands:modelscope", "ModelScope: log in, push repos there, compare them."),
     "adopt": ("moving.adopt:adopt", "Use the files that other tools keep on this machine, instead of fetching them."),
+    "doctor": ("node.doctor:doctor", "What keeps this node from working, and what mends it."),
     "status": ("node.status:status", "What this node is, holds and does."),
     "completion": ("shell.completion:completion", "Completion of commands and names for your shell."),
     "uninstall": ("node.uninstall:uninstall", "Stop the daemon and remove what is hfpeer's own."),

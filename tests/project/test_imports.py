@@ -64,6 +64,7 @@ BREACHES = {
     ),
     "inside the resolver too": ("hfpeer/resolver/copies.py", "import hfpeer.resolver.commits"),
     "inside the node too": ("hfpeer/node/identity.py", "import hfpeer.node.session"),
+    "inside the doctor too": ("hfpeer/node/doctor/findings.py", "import hfpeer.node.doctor.doctor"),
     "inside the operations too": ("hfpeer/node/operations/selection.py", "import hfpeer.node.operations.adding"),
     "inside the command line too": ("cli/hfpeer_cli/grammar/words.py", "import hfpeer_cli.commands.node.status"),
     "inside the language too": ("cli/hfpeer_cli/language/catalog.py", "from hfpeer_cli.language import help_pages"),
