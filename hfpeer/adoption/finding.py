@@ -18,6 +18,7 @@ from pathlib import Path
 from hfpeer.adoption.places import diffusion, hub_cache, jan, llama_cpp, modelscope, old_layouts, ollama, plain
 from hfpeer.adoption.places import torch_hub as torch
 from hfpeer.adoption.walking import read_small
+from hfpeer.config.paths import user_home
 
 MAX_SETTINGS_BYTES = 1024 * 1024
 MAX_HOMES = 256
@@ -58,7 +59,7 @@ class _Machine:
     def __init__(self, environ: Mapping[str, str], root: Path) -> None:
         self.root = root
         self.environ = environ
-        self.home = Path(environ.get("HOME") or Path.home())
+        self.home = user_home(environ)
         self.cache = self.named("XDG_CACHE_HOME") or self.home / ".cache"
         self.data = self.named("XDG_DATA_HOME") or self.home / ".local" / "share"
         self.config = self.named("XDG_CONFIG_HOME") or self.home / ".config"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hfpeer.config.keys import expanded
 from hfpeer.errors import InvalidName
-from hfpeer.system.ownership import is_own_folder, read_own
+from hfpeer.system.ownership import is_own_folder, read_own, user_name
 
 _MAX_SOCKET_PATH_BYTES = 100
 """`sun_path` holds 104 bytes on macOS and 108 on Linux, the final NUL included."""
@@ -73,14 +73,38 @@ def _written_socket(pid_file: Path) -> Path | None:
     return Path(lines[-1]) if len(lines) > 1 and lines[-1].startswith("/") else None
 
 
+NO_HOME = Path("/nonexistent")
+"""The home of a user who has none, as Debian names it."""
+
+
+def user_home(environ: Mapping[str, str]) -> Path:
+    """The home folder of this user; NO_HOME for a user id without an entry in /etc/passwd and without HOME, as a
+    container may have."""
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        return NO_HOME
+
+
 def default_home(environ: Mapping[str, str]) -> Path:
-    """`HFPEER_HOME`, else the platform's folder for a user's application data."""
+    """`HFPEER_HOME`, else the platform's folder for a user's application data. Raises InvalidName for a user without a
+    home."""
     chosen = environ.get("HFPEER_HOME")
     if chosen:
         return Path(chosen).expanduser().absolute()
     import platformdirs
 
+    if not environ.get("XDG_DATA_HOME") and user_home(environ) == NO_HOME:
+        raise _no_home("HFPEER_HOME", "for hfpeer's own data")
     return Path(platformdirs.user_data_dir("hfpeer", appauthor=False))
+
+
+def _no_home(variable: str, use: str) -> InvalidName:
+    return InvalidName(
+        f"User {user_name(os.geteuid())} has no home folder, and {variable} is not set.",
+        hint=f"Set {variable} to a folder {use} to which this user may write.",
+        variable=variable,
+    )
 
 
 def chosen_cache(environ: Mapping[str, str]) -> Path | None:
@@ -116,9 +140,11 @@ def xet_cache(cache: Path, environ: Mapping[str, str]) -> Path | None:
 
 
 def default_cache(environ: Mapping[str, str]) -> Path:
-    """`~/.cache/huggingface/hub`, or the same below XDG_CACHE_HOME."""
-    base = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(base).expanduser().absolute() / "huggingface" / "hub"
+    """`~/.cache/huggingface/hub`, or the same below XDG_CACHE_HOME. Raises InvalidName for a user without a home."""
+    base = _cache_base(environ)
+    if base.is_relative_to(NO_HOME):
+        raise _no_home("HF_HOME", "for the Hugging Face cache")
+    return base / "huggingface" / "hub"
 
 
 def datasets_cache(environ: Mapping[str, str]) -> Path:
@@ -126,6 +152,9 @@ def datasets_cache(environ: Mapping[str, str]) -> Path:
     chosen = environ.get("HF_DATASETS_CACHE")
     if chosen:
         return Path(chosen).expanduser().absolute()
-    base = environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    home = environ.get("HF_HOME") or str(Path(base) / "huggingface")
+    home = environ.get("HF_HOME") or str(_cache_base(environ) / "huggingface")
     return Path(os.path.expandvars(home)).expanduser().absolute() / "datasets"
+
+
+def _cache_base(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("XDG_CACHE_HOME") or user_home(environ) / ".cache").expanduser().absolute()

@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from hfpeer.budgets import MAX_COOKIE_FILE_BYTES
+from hfpeer.config.paths import user_home
 from hfpeer.errors import AccessDenied, BrokenCache
 from hfpeer.modelscope.names import is_host_of
 from hfpeer.system.ownership import open_own, user_name, write_own
@@ -43,8 +44,7 @@ class Credentials:
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._environ = environ
         home = environ.get("MODELSCOPE_HOME")
-        user_home = environ.get("HOME")
-        place = Path(home).expanduser() if home else Path(user_home or Path.home()) / ".modelscope"
+        place = Path(home).expanduser() if home else user_home(environ) / ".modelscope"
         self.folder = place.absolute() / "credentials"
 
     @property
