@@ -4,6 +4,7 @@ HfpeerError            internal          exit 1    HTTP 500
 ├─ PushRefused         push_refused      exit 1    HTTP 502   ModelScope does not take a file or a commit
 ├─ BuildFailed         build_failed                           `datasets` could not build a prepared set
 ├─ ConversionFailed  conversion_failed                    a file of a dataset cannot be read as what its name says
+├─ TransferCancelled   cancelled                   HTTP 409   another command cancelled the transfer
 ├─ InvalidName         bad_name          exit 2    HTTP 400   malformed repo, revision, path, address, setting
 ├─ MissingExtra        missing_extra     exit 2    HTTP 501   a library that an extra of hfpeer brings is missing
 ├─ NotFound            not_found         exit 4    HTTP 404
@@ -75,6 +76,12 @@ class ConversionFailed(HfpeerError):
     """A file of a dataset cannot be read as what its name says, or its rows do not fit the shape."""
 
     code = "conversion_failed"
+
+
+class TransferCancelled(HfpeerError):
+    """Another command cancelled the transfer that this one waits for."""
+
+    code, http_status = "cancelled", 409
 
 
 class InvalidName(HfpeerError):

@@ -23,6 +23,8 @@ from hfpeer_cli.language.cells import cells, padded
 from hfpeer_cli.language.chosen import translated, translated_word
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from hfpeer.transfer.events import Event
 
 JSON_VERSION = 1
@@ -142,8 +144,14 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     return ["  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_fitted(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich.console import Console
+
+    Console(highlight=False).print(fitted_table(headings, rows))
+
+
+def fitted_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table that fits the width of a terminal; its cells must be printable."""
     from rich.table import Table
     from rich.text import Text
 
@@ -152,7 +160,7 @@ def _print_fitted(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Non
         column.overflow = "fold"
     for row in rows:
         table.add_row(*map(Text, row))
-    Console(highlight=False).print(table)
+    return table
 
 
 def human_size(size_bytes: float) -> str:

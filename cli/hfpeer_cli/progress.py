@@ -21,6 +21,7 @@ from hfpeer.transfer.events import (
     Progressed,
     Resolved,
     SourceFailed,
+    TransferJoined,
     WaitBegan,
 )
 from hfpeer_cli.output import Output, counted, human_size, human_time, on_screen
@@ -82,6 +83,9 @@ class _Reporter:
         if isinstance(event, Progressed):
             if self._draw:
                 self._draw(event)
+        elif isinstance(event, TransferJoined):
+            if not event.is_new:
+                self._say(joined_sentence(event))
         elif isinstance(event, Asking):
             self._say(f"Asking {' and '.join(event.hubs)} …")
         elif isinstance(event, Resolved):
@@ -99,6 +103,13 @@ class _Reporter:
                 self._say(f"No file matches --include {glob!r}.")
             if self._draw:
                 self._say(planned_sentence(event))
+
+
+def joined_sentence(event: TransferJoined) -> str:
+    """A sentence on a transfer that another command began."""
+    if event.state == "paused":
+        return f"Transfer {event.id} is paused: `hfpeer transfers resume {event.id}` lets it go on."
+    return f"Transfer {event.id} does this already: it is {event.state}."
 
 
 def resolved_sentence(event: Resolved, *, names_revision: bool) -> str:
@@ -141,7 +152,8 @@ def planned_sentence(event: Planned) -> str:
     total = _amount(event.files, event.size_bytes)
     if not event.missing_files:
         return f"{total}: all of it is here already."
-    return f"{total}; to fetch: {_amount(event.missing_files, event.missing_bytes)}."
+    kept = f"; resuming: {human_size(event.kept_bytes)} of it are here" if event.kept_bytes else ""
+    return f"{total}; to fetch: {_amount(event.missing_files, event.missing_bytes)}{kept}."
 
 
 def _amount(files: int, size_bytes: int) -> str:
@@ -297,7 +309,11 @@ def pace(event: Progressed) -> str:
     rate = event.rate_bytes_per_second
     if rate < 1:
         return "waiting"
-    minutes, seconds = divmod(round((event.size_bytes - event.present_bytes) / rate), 60)
+    return f"{human_size(rate)}/s, {clock_time((event.size_bytes - event.present_bytes) / rate)} left"
+
+
+def clock_time(seconds: float) -> str:
+    """`1:05`, `2:03:04`."""
+    minutes, whole = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    left = f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
-    return f"{human_size(rate)}/s, {left} left"
+    return f"{hours}:{minutes:02}:{whole:02}" if hours else f"{minutes}:{whole:02}"

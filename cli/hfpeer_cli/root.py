@@ -46,6 +46,8 @@ NOUNS: dict[str, tuple[str, str]] = {
     "cache": ("cache.noun:cache", "All that lies in the cache: list it, its space, remove what is old."),
     "daemon": ("node.daemon:daemon", "The node that runs in the background: start, stop, logs."),
     "peer": ("node.peer:peer", "Other nodes on the LAN."),
+    "transfers": ("transfers.noun:transfers", "Adds that run in the daemon: list, pause, resume, cancel."),
+    "history": ("transfers.history:history", "What was fetched, when, for whom and from where."),
     "env": ("shell.environment:env", "The environment in which Hugging Face tools ask this node."),
     "run": ("shell.environment:run", "Run one command in that environment."),
     "auth": ("auth:auth", "Your Hugging Face token, kept by huggingface_hub."),

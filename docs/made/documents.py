@@ -9,7 +9,7 @@ from docs.made.schema import ArrayOf, OneOf, Schema, With, schema_of
 from hfpeer.adoption.results import AdoptReport, Forgotten
 from hfpeer.archive.results import ExportReport, ImportReport
 from hfpeer.cache.records import CachedRevision, Provenance
-from hfpeer.control.results import Holding, NodeStatus, PeerStatus, Published
+from hfpeer.control.results import HistoryEntry, Holding, NodeStatus, PeerStatus, Published, TransferStatus
 from hfpeer.conversion.results import ConversionReport, RecipeReport
 from hfpeer.prepared.results import PreparedSet, RemovedSets
 from hfpeer.push.results import PushReport
@@ -21,8 +21,9 @@ SEVERAL = frozenset({"add", "rm", "search", "share", "unshare", "why", "publish"
 """Verbs that take several repos; with more than one, the documents of all are one array."""
 _REVISIONS = OneOf((list[CachedRevision], CachedRevision))
 _ADDED = (shapes.ADDED, shapes.ADDED_TO_FOLDER)
+_ADDED_OR_QUEUED = (*_ADDED, TransferStatus)
 _OF_REPOS: dict[str, Any] = {
-    "add": OneOf(_ADDED),
+    "add": OneOf(_ADDED_OR_QUEUED),
     "ls": _REVISIONS,
     "rm": shapes.CLEANED,
     "search": list[Holding],
@@ -34,7 +35,7 @@ DOCUMENTS: dict[str, Any] = {
     **{verb: kind for verb, kind in _OF_REPOS.items() if verb in ("add", "ls", "rm", "search")},
     **{f"model {verb}": kind for verb, kind in _OF_REPOS.items()},
     **{f"dataset {verb}": kind for verb, kind in _OF_REPOS.items()},
-    "dataset add": OneOf((*_ADDED, list[PreparedSet])),
+    "dataset add": OneOf((*_ADDED_OR_QUEUED, list[PreparedSet])),
     "dataset ls": OneOf((_REVISIONS, shapes.PreparedSets)),
     "dataset rm": OneOf((shapes.CLEANED, RemovedSets)),
     "dataset verify": shapes.CheckedSets,
@@ -49,6 +50,10 @@ DOCUMENTS: dict[str, Any] = {
     "peer add": PeerStatus,
     "peer ls": list[PeerStatus],
     "peer rm": shapes.ForgottenPeer,
+    "transfers": list[TransferStatus],
+    **{f"transfers {verb}": list[TransferStatus] for verb in ("pause", "resume", "cancel", "move")},
+    "transfers attach": shapes.ADDED,
+    "history": list[HistoryEntry],
     "env": dict[str, str],
     "auth login": shapes.LoggedIn,
     "auth logout": shapes.LoggedOut,

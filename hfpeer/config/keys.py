@@ -303,6 +303,13 @@ def seconds(text: str) -> float:
     return seconds
 
 
+def number_at_once(text: str) -> int:
+    """1 to 100."""
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100):
+        raise InvalidName(f"{text!r} is not a number of transfers.", hint="Give a number from 1 to 100.", value=text)
+    return int(text)
+
+
 def days(text: str) -> float:
     """0 to 3650 days."""
     try:

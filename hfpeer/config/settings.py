@@ -221,6 +221,15 @@ class Settings:
             keys.seconds,
         ),
     ]
+    transfers_at_once: Annotated[
+        int,
+        Key(
+            "transfers.at_once",
+            "3",
+            "how many transfers of the queue run at once; those that a command waits for run beside them",
+            keys.number_at_once,
+        ),
+    ]
     lan_up_limit: Annotated[
         Schedule,
         Key(

@@ -9,16 +9,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from hfpeer.control.operations import AddRequest, AdoptRequest, FollowedRequest, RepairRequest, VerifyRequest
+from hfpeer.control.operations import (
+    AddRequest,
+    AdoptRequest,
+    AttachRequest,
+    FollowedRequest,
+    RepairRequest,
+    VerifyRequest,
+)
 from hfpeer.errors import HfpeerError, NotRunning, from_problem
 from hfpeer.names import MAIN, FilePath, RepoId, Revision
 from hfpeer.net.http1 import BadResponse, NoResponse, ResponseReader, TimedOut, encode_request
 from hfpeer.system.ownership import check_peer, check_socket
-from hfpeer.transfer.events import KINDS, Finished, OnEvent
+from hfpeer.transfer.events import KINDS, Event, Finished, OnEvent, TransferJoined, TransferLeft
 from hfpeer.transfer.events import from_json as event_from_json
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
         CleanReport,
         CleanRequest,
         Forgotten,
+        HistoryEntry,
         Holding,
         ListedCommit,
         NodeStatus,
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
         Provenance,
         Published,
         RepairReport,
+        TransferStatus,
         VerifyReport,
     )
 from hfpeer.control.codec import (
@@ -85,9 +94,44 @@ class ControlClient:
         await self._ask("POST", STOP_PATH, timeout_seconds=STOP_ANSWER_SECONDS, checks_version=False)
 
     async def add(self, request: AddRequest, on_event: OnEvent) -> Finished:
-        """See `Operations.add`. The add runs in the daemon. Cancelling ends it there, unless another client waits for
-        the same add."""
-        return cast(Finished, await self._follow("add", Finished, request, on_event))
+        """See `Operations.add`. The add runs in the daemon. Cancelling tells the daemon so, and gives TransferLeft with
+        what becomes of it; when this process is killed, the transfer goes on."""
+        joined: list[TransferJoined] = []
+
+        def note(event: Event) -> None:
+            if isinstance(event, TransferJoined):
+                joined.append(event)
+            on_event(event)
+
+        try:
+            return cast(Finished, await self._follow("add", Finished, request, note))
+        except GeneratorExit:
+            raise
+        except BaseException as error:
+            if joined and not isinstance(error, HfpeerError):
+                with suppress(HfpeerError):
+                    left = await self.leave_transfer(joined[0].id, joined[0].follower)
+                    on_event(TransferLeft(joined[0].id, left))
+            raise
+
+    async def begin_transfer(self, request: AddRequest, priority: str = "normal") -> TransferStatus:
+        return cast("TransferStatus", await self._call("begin_transfer", request=request, priority=priority))
+
+    async def attach(self, request: AttachRequest, on_event: OnEvent) -> Finished:
+        return cast(Finished, await self._follow("attach", Finished, request, on_event))
+
+    async def leave_transfer(self, id: int, follower: int) -> str:
+        arguments = {"id": id, "follower": follower}
+        return cast(str, await self._call("leave_transfer", timeout_seconds=QUICK_TIMEOUT_SECONDS, **arguments))
+
+    async def list_transfers(self) -> list[TransferStatus]:
+        return cast("list[TransferStatus]", await self._call("list_transfers"))
+
+    async def change_transfers(self, ids: tuple[int, ...], change: str) -> list[TransferStatus]:
+        return cast("list[TransferStatus]", await self._call("change_transfers", ids=ids, change=change))
+
+    async def history(self, since: float = 0.0) -> list[HistoryEntry]:
+        return cast("list[HistoryEntry]", await self._call("history", since=since))
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:
         return cast("ListedCommit", await self._call("list_commit", request=request))

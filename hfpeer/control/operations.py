@@ -5,11 +5,12 @@ Requests and results are plain frozen values that cross the control socket as JS
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from hfpeer.control.asker import Asker
 from hfpeer.names import Commit, FilePath, RepoId, Revision
-from hfpeer.transfer.events import Finished, OnEvent
+from hfpeer.transfer.events import Finished, OnEvent, Resolved
 
 if TYPE_CHECKING:  # an add has to start quickly, and needs none of these
     from hfpeer.control.results import AdoptReport as AdoptReport
@@ -28,6 +29,8 @@ if TYPE_CHECKING:  # an add has to start quickly, and needs none of these
     from hfpeer.control.results import Published as Published
     from hfpeer.control.results import RepairReport as RepairReport
     from hfpeer.control.results import VerifyReport as VerifyReport
+    from hfpeer.control.transfers import HistoryEntry as HistoryEntry
+    from hfpeer.control.transfers import TransferStatus as TransferStatus
 from hfpeer.names import MAIN
 
 RESULTS = [
@@ -38,6 +41,7 @@ RESULTS = [
     "Forgotten",
     "CleanReport",
     "CleanRequest",
+    "HistoryEntry",
     "Holding",
     "ListedCommit",
     "ListedFile",
@@ -46,6 +50,7 @@ RESULTS = [
     "Provenance",
     "Published",
     "RepairReport",
+    "TransferStatus",
     "VerifyReport",
 ]
 """Importable from here. The module `results`, which defines them, is loaded when one is first used."""
@@ -57,6 +62,10 @@ def __getattr__(name: str) -> Any:
     from hfpeer.control import results
 
     return getattr(results, name)
+
+
+PRIORITIES = ("high", "normal", "low")
+"""The priorities of transfers in the queue."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class AddRequest:
     no other source is asked. `modelscope` is a repo at ModelScope, OWNER/NAME, that may have the same files: for this
     request it is a source, whatever the settings say. `optional` files are added if the commit has them; they alone may
     be no file at all. Without `makes_links` the files in the snapshot are regular files.
+
+    `resolved` is an earlier answer for the revision, which is then not asked again. `asked_by` decides nothing.
     """
 
     repo: RepoId
@@ -88,6 +99,15 @@ class AddRequest:
     modelscope: str = ""
     optional: tuple[FilePath, ...] = ()
     makes_links: bool = True
+    resolved: Resolved | None = None
+    asked_by: Asker = field(default=Asker(), compare=False)
+
+
+@dataclass(frozen=True)
+class AttachRequest:
+    """Follow the transfer with this id, without a say in whether it goes on."""
+
+    id: int
 
 
 @dataclass(frozen=True)
@@ -155,7 +175,7 @@ class RepairRequest:
     verifies_others: bool = True
 
 
-FollowedRequest: TypeAlias = "AddRequest | VerifyRequest | RepairRequest | AdoptRequest"
+FollowedRequest: TypeAlias = "AddRequest | AttachRequest | VerifyRequest | RepairRequest | AdoptRequest"
 """The request of an operation that sends events before its result."""
 
 
@@ -163,7 +183,40 @@ class Operations(Protocol):
     """A node, in this process or behind the control socket. Every method can raise the errors of `hfpeer.errors`."""
 
     async def add(self, request: AddRequest, on_event: OnEvent) -> Finished:
-        """Resolve, list, fetch, verify, install. Cancelling stops the fetch and keeps the pieces that came."""
+        """Resolve, list, fetch, verify, install. Cancelling stops the fetch and keeps the pieces that came.
+
+        In a daemon it is a transfer, and an equal request that runs already is joined. A caller that vanishes without
+        cancelling leaves it to the daemon. Raises TransferCancelled.
+        """
+        ...
+
+    async def begin_transfer(self, request: AddRequest, priority: str = "normal") -> TransferStatus:
+        """Puts an add into the queue, or finds it there, and returns at once. `priority` is high, normal or low. Raises
+        NotRunning in a node that is no daemon."""
+        ...
+
+    async def attach(self, request: AttachRequest, on_event: OnEvent) -> Finished:
+        """Follow a transfer to its end; cancelling only stops to follow. Raises NotFound, TransferCancelled, and the
+        error with which the transfer failed."""
+        ...
+
+    async def leave_transfer(self, id: int, follower: int) -> str:
+        """Stop to follow a transfer. If no other caller of `add` waits for it, and it was not begun with
+        `begin_transfer`, it is paused. Returns its state then."""
+        ...
+
+    async def list_transfers(self) -> list[TransferStatus]:
+        """The transfers that are not over, and those that were done in the last day; in the order in which they run."""
+        ...
+
+    async def change_transfers(self, ids: tuple[int, ...], change: str) -> list[TransferStatus]:
+        """Change transfers: pause, resume, cancel, or move them to be the first or the last of the queue. Returns what
+        they are then. Raises NotFound, before any is changed, for one that is not there or over."""
+        ...
+
+    async def history(self, since: float = 0.0) -> list[HistoryEntry]:
+        """The adds that are over, and files that were fetched for callers of the endpoint, oldest first; those that
+        ended after `since`, in seconds since the epoch."""
         ...
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:

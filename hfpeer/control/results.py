@@ -17,6 +17,8 @@ from hfpeer.cache.records import CachedRevision as CachedRevision
 from hfpeer.cache.records import Provenance as Provenance
 from hfpeer.cache.repair.results import RepairReport as RepairReport
 from hfpeer.cache.verify.findings import VerifyReport as VerifyReport
+from hfpeer.control.transfers import HistoryEntry as HistoryEntry
+from hfpeer.control.transfers import TransferStatus as TransferStatus
 
 
 @dataclass(frozen=True)
@@ -95,8 +97,9 @@ class Holding:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """The state of a node. `received_bytes` counts by kind of source since the catalog was made. `notes` are sentences
-    on problems. `holder`, of a node that is no daemon: the daemon that holds the home and does not answer, in words.
+    """The state of a node. `received_bytes` counts by kind of source since the catalog was made. `transfers` are those
+    that run or will by themselves, and the files that are fetched for callers of the endpoint. `notes` are sentences on
+    problems. `holder`, of a node that is no daemon: the daemon that holds the home and does not answer, in words.
     `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty."""
 
     node_id: str
@@ -115,7 +118,7 @@ class NodeStatus:
     files: int
     size_bytes: int
     unverified_files: int
-    transfers: tuple[str, ...] = ()
+    transfers: tuple[TransferStatus, ...] = ()
     is_daemon: bool = True
     notes: tuple[str, ...] = ()
     holder: str = ""

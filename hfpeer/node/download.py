@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hfpeer.config.settings import Settings
+from hfpeer.control.asker import Asker
 from hfpeer.control.operations import AddRequest, Operations
 from hfpeer.errors import InvalidName
 from hfpeer.names import MAIN, FilePath, RepoId, RepoType, Revision
@@ -68,6 +69,7 @@ def snapshot_download(
         exclude=_patterns("ignore_patterns", ignore_patterns),
         is_local_only=local_files_only or is_offline(os.environ),
         token=token_of(token),
+        asked_by=Asker.of(os.environ, "python"),
     )
     settings = settings_of(cache_dir, endpoint)
     request = replace(request, makes_links=settings.makes_links)
@@ -108,6 +110,7 @@ def hf_hub_download(
         files=(path,),
         is_local_only=local_files_only or is_offline(os.environ),
         token=token_of(token),
+        asked_by=Asker.of(os.environ, "python"),
     )
     settings = settings_of(cache_dir, endpoint)
     request = replace(request, makes_links=settings.makes_links)

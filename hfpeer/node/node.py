@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,13 @@ from hfpeer.control.operations import (
     AddRequest,
     AdoptReport,
     AdoptRequest,
+    AttachRequest,
     CachedRevision,
     CacheReport,
     CleanReport,
     CleanRequest,
     Forgotten,
+    HistoryEntry,
     Holding,
     ListedCommit,
     NodeStatus,
@@ -32,6 +34,7 @@ from hfpeer.control.operations import (
     Published,
     RepairReport,
     RepairRequest,
+    TransferStatus,
     VerifyReport,
     VerifyRequest,
 )
@@ -46,6 +49,7 @@ from hfpeer.node.operations.adding import Adder, AddParts
 from hfpeer.node.operations.cache.cached import CacheOperations
 from hfpeer.node.operations.peers import PeerOperations
 from hfpeer.node.operations.room import Evicted, Room
+from hfpeer.node.operations.transfers.operations import TransferOperations, status_of_file
 from hfpeer.node.provider import NodeProvider
 from hfpeer.node.upkeep import Upkeep
 from hfpeer.peers.copies import CopyQuestions
@@ -106,6 +110,7 @@ class Node:
         self._neighbourhood: Neighbourhood | None = None
         self._discovery: Discovery | None = None
         self._upkeep: Upkeep | None = None
+        self._transfers = TransferOperations(settings.home, self._run_add, settings.transfers_at_once)
         self._wire(Resolver(self.store, None), Lan(None, waits_for_peers=False))
 
     def _wire(self, resolver: Resolver, lan: Lan) -> None:
@@ -151,10 +156,18 @@ class Node:
         keep_budget = self._room.keep_budget if self._room.has_budget else None
         self._upkeep = Upkeep(self.store, self._upstreams, self._visibility, self._announce, keep_budget)
         self._upkeep.start()
+        await self._transfers.start()
 
     async def stop(self) -> None:
-        """Leaves the LAN and closes everything. Adds under way must have been cancelled before."""
-        for part in (self.endpoint, self._upkeep, self._visibility, self._discovery, self._neighbourhood):
+        """Leaves the LAN and closes everything. Adds that are no transfers must have been cancelled before."""
+        for part in (
+            self._transfers,
+            self.endpoint,
+            self._upkeep,
+            self._visibility,
+            self._discovery,
+            self._neighbourhood,
+        ):
             if part is not None:
                 await part.stop()
         await self._identity.stop()
@@ -198,6 +211,28 @@ class Node:
         return self._upstreams if request.token is None else self._upstreams.with_token(request.token)
 
     async def add(self, request: AddRequest, on_event: OnEvent) -> Finished:
+        return await self._transfers.add(request, on_event)
+
+    async def begin_transfer(self, request: AddRequest, priority: str = "normal") -> TransferStatus:
+        return await self._transfers.begin(request, priority)
+
+    async def attach(self, request: AttachRequest, on_event: OnEvent) -> Finished:
+        return await self._transfers.attach(request, on_event)
+
+    async def leave_transfer(self, id: int, follower: int) -> str:
+        return await self._transfers.leave(id, follower)
+
+    async def list_transfers(self) -> list[TransferStatus]:
+        return await self._transfers.listed()
+
+    async def change_transfers(self, ids: tuple[int, ...], change: str) -> list[TransferStatus]:
+        return await self._transfers.change(ids, change)
+
+    async def history(self, since: float = 0.0) -> list[HistoryEntry]:
+        return await self._transfers.history(since)
+
+    async def _run_add(self, request: AddRequest, on_event: OnEvent) -> Finished:
+        """The work of an add, in a transfer or without one."""
         upstreams = self._upstreams_of(request)
         await self._scanned()
         if not request.from_peers:
@@ -341,7 +376,7 @@ class Node:
             files=totals["files"],
             size_bytes=totals["size_bytes"],
             unverified_files=totals["unverified_files"],
-            transfers=(*self._adder.under_way, *(self.endpoint.files.under_way if self.endpoint else ())),
+            transfers=(*self._transfers.under_way, *self._files_under_way()),
             is_daemon=self._neighbourhood is not None,
             holder="" if self._neighbourhood is not None else self._held_by(),
             notes=(
@@ -367,6 +402,12 @@ class Node:
         is_daemon = self._neighbourhood is not None
         other = None if is_daemon else other_daemon_at(self._settings.endpoint_listen.port)
         return [] if other is None else [other.sentence]
+
+    def _files_under_way(self) -> Iterator[TransferStatus]:
+        """The large files that are fetched for callers of the endpoint."""
+        for blob in self.endpoint.files.under_way if self.endpoint else ():
+            came = self._fetches.bytes_by_source(blob.digest)
+            yield status_of_file(blob, self._fetches.present_bytes(blob.digest), came)
 
     # For the provider and the discovery
 

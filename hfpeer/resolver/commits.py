@@ -29,6 +29,7 @@ from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.peers.table import Peer
 from hfpeer.resolver.copies import Copies
 from hfpeer.resolver.peer_queries import MAX_PEERS_ASKED, PeerQueries, PeerTrust, name_of
+from hfpeer.transfer.events import Resolved
 from hfpeer.trust.precedence import Contest, UpstreamAnswer, Voice, Word, age_seconds, decide, named
 from hfpeer.upstream.upstreams import Upstreams
 
@@ -52,6 +53,18 @@ class Resolution:
     upstreams: UpstreamAnswer = UpstreamAnswer.ANSWERED
     age_seconds: float | None = None
     upstream_refusal: str = ""
+
+    @classmethod
+    def again(cls, told: Resolved) -> Resolution:
+        """The resolution that an earlier run of an add told."""
+        return cls(
+            Commit.parse(told.commit),
+            told.answered_by,
+            Voice(told.voice),
+            UpstreamAnswer(told.hubs),
+            told.age_seconds,
+            told.hubs_said,
+        )
 
     @property
     def is_current(self) -> bool:

@@ -22,6 +22,28 @@ class Event:
 
 
 @dataclass(frozen=True)
+class TransferJoined(Event):
+    """The add is transfer `id` of the daemon, and the command its follower number `follower`. `state` is one of
+    `control.transfers`; with `is_new` the command began it. `is_detached`: it goes on without followers."""
+
+    kind: ClassVar[str] = "transfer_joined"
+    id: int
+    follower: int
+    state: str
+    is_new: bool
+    is_detached: bool = False
+
+
+@dataclass(frozen=True)
+class TransferLeft(Event):
+    """The command has stopped to follow the transfer, which is in this state now."""
+
+    kind: ClassVar[str] = "transfer_left"
+    id: int
+    state: str
+
+
+@dataclass(frozen=True)
 class Asking(Event):
     """Hubs are being asked, and have not answered for a moment."""
 
@@ -59,7 +81,7 @@ class CheckBegan(Event):
 @dataclass(frozen=True)
 class Planned(Event):
     """The manifest is known, and with it the files and bytes that are missing. `unmatched` are globs of the request
-    that match no file."""
+    that match no file. Of `missing_bytes`, `kept_bytes` are in partials of this cache already."""
 
     kind: ClassVar[str] = "planned"
     repo: str
@@ -71,6 +93,7 @@ class Planned(Event):
     manifest_from: str
     is_proved: bool
     unmatched: tuple[str, ...] = ()
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,7 +107,7 @@ class FileProgress:
 
 @dataclass(frozen=True)
 class Progressed(Event):
-    """The state of the transfer, a few times a second: totals, files in flight, bytes by source."""
+    """The state of the transfer, a few times a second: totals, files in flight, bytes by source and by kind of it."""
 
     kind: ClassVar[str] = "progressed"
     present_bytes: int
@@ -95,6 +118,7 @@ class Progressed(Event):
     files: tuple[FileProgress, ...]
     files_done: int
     files_total: int
+    bytes_by_kind: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -168,7 +192,7 @@ OnEvent: TypeAlias = "Callable[[Event], None]"
 KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
-        *(Asking, Resolved, CheckBegan, Planned),
+        *(TransferJoined, TransferLeft, Asking, Resolved, CheckBegan, Planned),
         *(Progressed, SourceFailed, NamedPeerSilent, WaitBegan, Finished),
     )
 }

@@ -36,6 +36,7 @@ from hfpeer.transfer.sources import WantedBlob
 from hfpeer.transfer.swarm.broadcast import BroadcastFetch
 from hfpeer.transfer.swarm.finder import PeerFinder
 from hfpeer.transfer.swarm.follower import PeerFollower
+from hfpeer.transfer.tiers import SourceKind
 
 LOCK_POLL_SECONDS = 0.25
 """Seconds between two tries for a lock of another process, which cannot notify us."""
@@ -109,6 +110,11 @@ class Fetches:
         """The bytes that a running fetch got so far, by source name."""
         running = self._running.get(digest)
         return running.fetch.bytes_by_source() if running and running.fetch else {}
+
+    def kinds(self, digest: Digest) -> dict[str, SourceKind]:
+        """The kinds of the sources of a running fetch, by source name."""
+        running = self._running.get(digest)
+        return dict(running.fetch.report.kinds) if running and running.fetch else {}
 
     # Bundles of small blobs
 

@@ -58,11 +58,7 @@ class FetchTotals:
 
     @property
     def bytes_by_kind(self) -> dict[str, int]:
-        by_kind: dict[str, int] = {}
-        for name, size_bytes in self.bytes_by_source.items():
-            kind = self.kinds[name]
-            by_kind[kind] = by_kind.get(kind, 0) + size_bytes
-        return by_kind
+        return _by_kind(self.bytes_by_source, self.kinds)
 
 
 class SnapshotTransfer:
@@ -242,15 +238,17 @@ class SnapshotTransfer:
 
     def _progressed(self) -> Event:
         running = []
-        by_source = dict(self.totals.bytes_by_source)
+        by_source, kinds = dict(self.totals.bytes_by_source), dict(self.totals.kinds)
         for digest in self._fetching:
             file = self._files[digest][0]
             running.append(FileProgress(str(file.path), self._fetches.present_bytes(digest), file.size_bytes))
             _add(by_source, self._fetches.bytes_by_source(digest))
+            kinds.update(self._fetches.kinds(digest))
         if self._small is not None:
-            _add(by_source, dict(self._small.report.bytes_by_source))
-            _add(by_source, dict(self._small.joined.bytes_by_source))
-        return self._progress.event(running, by_source)
+            for report in (self._small.report, self._small.joined):
+                _add(by_source, dict(report.bytes_by_source))
+                kinds.update(report.kinds)
+        return self._progress.event(running, by_source, _by_kind(by_source, kinds))
 
 
 class _Progress:
@@ -272,8 +270,8 @@ class _Progress:
             self._done_bytes += sum(new.values())
             self._done |= new.keys()
 
-    def event(self, running: Sequence[FileProgress], by_source: dict[str, int]) -> Progressed:
-        """`running` are the large files on their way, `by_source` all bytes that came until now."""
+    def event(self, running: Sequence[FileProgress], by_source: dict[str, int], by_kind: dict[str, int]) -> Progressed:
+        """`running` are the large files on their way, `by_source` and `by_kind` all bytes that came until now."""
         rates = self._rate.of(by_source)
         with self._lock:
             done_files, done_bytes = self._done_files, self._done_bytes
@@ -286,6 +284,7 @@ class _Progress:
             files=tuple(running),
             files_done=done_files,
             files_total=self._files_total,
+            bytes_by_kind=by_kind,
         )
 
 
@@ -302,6 +301,14 @@ class _Rate:
         began_at, oldest = self._samples[0]
         seconds = max(now - began_at, PROGRESS_SECONDS)
         return {name: max(0, total - oldest.get(name, 0)) / seconds for name, total in totals.items()}
+
+
+def _by_kind(by_source: Mapping[str, int], kinds: Mapping[str, SourceKind]) -> dict[str, int]:
+    totals: dict[str, int] = {}
+    for name, size_bytes in by_source.items():
+        if name in kinds:  # a source that gave its first bytes just now may not be counted yet
+            totals[kinds[name]] = totals.get(kinds[name], 0) + size_bytes
+    return totals
 
 
 def _add(totals: dict[str, int], more: dict[str, int]) -> None:

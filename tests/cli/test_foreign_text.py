@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fakes.node import TRANSFER
 from fakes.stub_node import FINISHED, PEGASUS, STATUS, TINY, StubNode
 from hfpeer.control.operations import CachedFile, Holding, Provenance
 from hfpeer.errors import NotFound
@@ -24,7 +25,7 @@ def _name_a_file(node: StubNode) -> None:
 
 def _name_a_peer(node: StubNode) -> None:
     node.peers = {PEGASUS.address: replace(PEGASUS, name=BAD)}
-    node.picture = replace(STATUS, peers=(replace(PEGASUS, name=BAD),), transfers=(BAD,))
+    node.picture = replace(STATUS, peers=(replace(PEGASUS, name=BAD),), transfers=(replace(TRANSFER, repo=BAD),))
 
 
 def _name_a_contribution(node: StubNode) -> None:

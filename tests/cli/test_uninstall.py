@@ -24,6 +24,8 @@ OWN = (
     "shares.json.0a1b2c3d.incomplete",
     "leftovers.json",
     "leftovers.json.0a1b2c3d.incomplete",
+    "transfers.jsonl",
+    "history.jsonl",
     "published.json",
     "published.json.0a1b2c3d.incomplete",
     "logs/hfpeerd.log",

@@ -18,14 +18,15 @@ import pytest
 from blockbuster import blockbuster_ctx
 
 from fakes.doors import eventually, open_door
-from fakes.node import COMMIT, MemoryNode, cached_revision
+from fakes.node import COMMIT, TRANSFER, MemoryNode, cached_revision
 from fakes.program import unmeasured
 from hfpeer.cache.cleaning.facts import CleanReport, Kept, PruneRules, Step
 from hfpeer.cache.cleaning.requests import Target
 from hfpeer.config.settings import read_settings
+from hfpeer.control.asker import Asker
 from hfpeer.control.client import ControlClient
 from hfpeer.control.codec import CALLS, CONTROL_VERSION, FOLLOWED, VERSION_HEADER, decode, encode
-from hfpeer.control.operations import AddRequest, CleanRequest, Holding, Operations
+from hfpeer.control.operations import AddRequest, CleanRequest, HistoryEntry, Holding, Operations
 from hfpeer.errors import CODES, HfpeerError, InvalidName, NotFound, NotRunning, VersionMismatch, from_problem
 from hfpeer.names import FilePath, RepoId, Revision
 from hfpeer.net.http1_blocking import run_blocking
@@ -37,6 +38,8 @@ from hfpeer.transfer.events import (
     Progressed,
     Resolved,
     SourceFailed,
+    TransferJoined,
+    TransferLeft,
 )
 from hfpeer_daemon.app import control_app
 from hfpeer_daemon.control.adds import AddFollower, Adds, Calls
@@ -70,6 +73,7 @@ HFPEER_FOR_AN_ADD = {
     "hfpeer.config.paths",
     "hfpeer.config.settings",
     "hfpeer.control",
+    "hfpeer.control.asker",
     "hfpeer.control.client",
     "hfpeer.control.codec",
     "hfpeer.control.operations",
@@ -149,6 +153,8 @@ async def test_every_operation_crosses_the_socket_unchanged(
     node.cleaned = CleanReport(
         False, (Step("i", "revision", "n", 5, "w", ("note",), 2),), (Kept("k", "file", "n", 1, "young", "s"),), 5, "lan"
     )
+    node.transfers = [TRANSFER]
+    node.entries = [HistoryEntry(7, "a/b", "main", COMMIT, "done", Asker("cli"), 1.0, 2.0, 0.5, 1, 2, {}, {}, 0)]
     node.found = [Holding("pegasus", "10.0.0.7:9437", "org/name", COMMIT, ("main",), True, size_bytes=None)]
     files, revision = (FilePath("a b/ü"),), Revision("refs/pr/1")
 
@@ -167,6 +173,11 @@ async def test_every_operation_crosses_the_socket_unchanged(
             await operations.status(),
             await operations.share(REPO, None),
             await operations.share(REPO, is_shared=False),
+            await operations.begin_transfer(REQUEST, "high"),
+            await operations.list_transfers(),
+            await operations.change_transfers((7,), "pause"),
+            await operations.leave_transfer(7, 2),
+            await operations.history(1.5),
         ]
         await operations.remove_peer("10.0.0.7")
         return answers
@@ -181,7 +192,7 @@ async def test_every_operation_crosses_the_socket_unchanged(
 
 
 def test_the_client_has_every_operation_with_the_same_signature() -> None:
-    for name in (*CALLS, "add"):
+    for name in (*CALLS, *FOLLOWED):
         assert inspect.signature(getattr(ControlClient, name)) == inspect.signature(getattr(Operations, name))
 
 
@@ -342,22 +353,44 @@ async def test_a_client_that_leaves_ends_the_add(tmp_path: Path, node: MemoryNod
         assert node.running_adds == 0
 
 
-async def test_an_add_goes_on_until_its_last_client_leaves(tmp_path: Path, node: MemoryNode) -> None:
-    node.events, node.gate = STORY[:2], asyncio.Event()
-    heard: list[Event] = []
+async def test_equal_adds_are_a_call_each_because_the_node_joins_them(tmp_path: Path, node: MemoryNode) -> None:
+    node.gate = asyncio.Event()
     async with control(tmp_path, node) as door:
-        one = door.client()
-        other = door.client()
-        first = asyncio.ensure_future(one.add(REQUEST, lambda _event: None))
-        await eventually(lambda: node.running_adds == 1)
-        second = asyncio.ensure_future(other.add(REQUEST, heard.append))
-        await eventually(lambda: heard == STORY[:2])
+        first, second = (asyncio.ensure_future(door.client().add(REQUEST, lambda _event: None)) for _ in range(2))
+        await eventually(lambda: node.running_adds == 2)
         first.cancel()
-        await asyncio.sleep(0.1)
-        assert node.running_adds == 1
+        await eventually(lambda: node.running_adds == 1)
         node.gate.set()
         assert (await asyncio.wait_for(second, 20.0)).commit == COMMIT
-    assert len(node.calls) == 1
+
+
+@pytest.mark.parametrize("is_blocking", [False, True], ids=["in an event loop", "without one"])
+async def test_a_client_that_leaves_a_transfer_in_order_says_so(
+    tmp_path: Path, node: MemoryNode, is_blocking: bool
+) -> None:
+    heard: list[Event] = []
+
+    def leave(event: Event) -> None:
+        heard.append(event)
+        if isinstance(event, TransferJoined):
+            raise KeyboardInterrupt
+
+    node.events, node.gate = [TransferJoined(7, 3, "queued", is_new=True)], asyncio.Event()
+    async with control(tmp_path, node) as door:
+        client = ControlClient(door.path, is_blocking=is_blocking)
+
+        def add() -> bool:
+            try:
+                adding = client.add(REQUEST, leave)
+                run_blocking(adding) if is_blocking else asyncio.run(adding)
+            except KeyboardInterrupt:
+                return True
+            return False
+
+        assert await asyncio.to_thread(add)
+        await asyncio.wait_for(node.add_ended.wait(), 20.0)
+    assert node.calls[-1] == ("leave_transfer", {"id": 7, "follower": 3})
+    assert heard[-1] == TransferLeft(7, "paused")
 
 
 async def test_different_adds_run_at_the_same_time(tmp_path: Path, node: MemoryNode) -> None:

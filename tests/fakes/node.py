@@ -17,12 +17,14 @@ from hfpeer.control.operations import (
     AddRequest,
     AdoptReport,
     AdoptRequest,
+    AttachRequest,
     CachedFile,
     CachedRevision,
     CacheReport,
     CleanReport,
     CleanRequest,
     Forgotten,
+    HistoryEntry,
     Holding,
     ListedCommit,
     ListedFile,
@@ -32,6 +34,7 @@ from hfpeer.control.operations import (
     Published,
     RepairReport,
     RepairRequest,
+    TransferStatus,
     VerifyReport,
     VerifyRequest,
 )
@@ -47,6 +50,7 @@ from hfpeer.transfer.events import Event, Finished, OnEvent
 from hfpeer.version import __version__
 
 COMMIT = Commit("ab" * 20)
+TRANSFER = TransferStatus(7, "org/name", "main", COMMIT, "running", present_bytes=1, size_bytes=2, files=1)
 
 
 class MemoryBlob:
@@ -100,6 +104,8 @@ class MemoryNode:
         self.report = VerifyReport("/cache", False, (), ())
         self.adopted = AdoptReport((), 0, 0, 0, 0, 0, 0, {})
         self.repaired = RepairReport("/cache", False, (), self.report)
+        self.transfers: list[TransferStatus] = []
+        self.entries: list[HistoryEntry] = []
         self.events: list[Event] = []
         self.gate: asyncio.Event | None = None
         self.failure: Exception | None = None
@@ -152,6 +158,39 @@ class MemoryNode:
         files = (ListedFile("a.json", 2, "git-sha1:" + "0" * 40, True, True),)
         kind, folder = request.repo.type.value, f"/cache/{request.repo.folder}/{COMMIT}"
         return ListedCommit(request.repo.full_name, kind, COMMIT, folder, "public", True, files)
+
+    async def begin_transfer(self, request: AddRequest, priority: str = "normal") -> TransferStatus:
+        self._record("begin_transfer", request=request, priority=priority)
+        if self.failure is not None:
+            raise self.failure
+        return replace(TRANSFER, id=len(self.calls), repo=str(request.repo), priority=priority, state="queued")
+
+    async def attach(self, request: AttachRequest, on_event: OnEvent) -> Finished:
+        self.calls.append(("attach", {"request": request}))
+        for event in self.events:
+            on_event(event)
+        if self.failure is not None:
+            raise self.failure
+        return Finished("org/name", COMMIT, f"/cache/{COMMIT}", 1, 2, 0, {"peer": 2})
+
+    async def leave_transfer(self, id: int, follower: int) -> str:
+        self._record("leave_transfer", id=id, follower=follower)
+        return "paused"
+
+    async def list_transfers(self) -> list[TransferStatus]:
+        self._record("list_transfers")
+        return self.transfers
+
+    async def change_transfers(self, ids: tuple[int, ...], change: str) -> list[TransferStatus]:
+        self._record("change_transfers", ids=ids, change=change)
+        known = {one.id: one for one in self.transfers}
+        if not set(ids) <= known.keys():
+            raise NotFound(f"There is no transfer {max(ids)}.", hint="`hfpeer transfers` lists them.")
+        return [known[id] for id in ids]
+
+    async def history(self, since: float = 0.0) -> list[HistoryEntry]:
+        self._record("history", since=since)
+        return [entry for entry in self.entries if entry.ended_at > since]
 
     async def verify(self, request: VerifyRequest, on_event: OnEvent) -> VerifyReport:
         self.calls.append(("verify", {"request": request}))

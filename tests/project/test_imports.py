@@ -48,6 +48,10 @@ BREACHES = {
         "hfpeer/node/operations/modelscope/results.py",
         "import hfpeer.node.operations.modelscope.pushing",
     ),
+    "inside the transfers too": (
+        "hfpeer/node/operations/transfers/queue.py",
+        "import hfpeer.node.operations.transfers.runs",
+    ),
     "inside the moves too": (
         "hfpeer/node/operations/moving/local_dir.py",
         "import hfpeer.node.operations.moving.pushing",

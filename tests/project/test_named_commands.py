@@ -33,7 +33,7 @@ def problem(is_quoted: bool, words: list[str]) -> str | None:
         words = ["model", *words[1:]]
     command: click.Command = command_line
     context = click.Context(command_line)
-    while isinstance(command, click.Group) and words:
+    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
         found = command.get_command(context, words[0])
         if found is None:
             return f"no command: {words[0]}" if is_quoted or command is not command_line else None

@@ -1,8 +1,8 @@
-"""The operations that run in the daemon for commands: adds, verifications, repairs and adoptions, which equal
-requests share, and all others.
+"""The operations that run in the daemon for commands: verifications, repairs and adoptions, which equal requests
+share, adds, and all others.
 
-An operation lives as long as a command waits for it. When the last one leaves, it is cancelled; fetched bytes stay on
-disk.
+An operation lives as long as a command waits for it. When the last one leaves, it is cancelled. Cancelling an add does
+not end it: the node has it as a transfer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
 
 from hfpeer.control.operations import (
+    AddRequest,
     AdoptReport,
     AdoptRequest,
+    AttachRequest,
     FollowedRequest,
     Operations,
     RepairReport,
@@ -77,6 +79,8 @@ class SharedAdd:
             return await node.adopt(request, self._on_event)
         if isinstance(request, RepairRequest):
             return await node.repair(request, self._on_event)
+        if isinstance(request, AttachRequest):
+            return await node.attach(request, self._on_event)
         return await node.add(request, self._on_event)
 
     def join(self) -> AddFollower:
@@ -158,21 +162,23 @@ class Adds:
 
     def __init__(self, node: Operations) -> None:
         self._node = node
-        self._running: dict[FollowedRequest, SharedAdd] = {}
+        self._running: dict[object, SharedAdd] = {}
 
     @asynccontextmanager
     async def follow(self, request: FollowedRequest) -> AsyncIterator[tuple[SharedAdd, AddFollower]]:
-        """Starts the add or joins a running one. The add ends when the last caller leaves the block."""
-        add = self._running.get(request)
+        """Starts the operation or joins a running one, and ends it when the last caller leaves the block. Each add is a
+        call of its own: the node knows which are the same, and counts its callers."""
+        key: object = object() if isinstance(request, (AddRequest, AttachRequest)) else request
+        add = self._running.get(key)
         if add is None:
-            add = self._running[request] = SharedAdd(self._node, request)
-            add.task.add_done_callback(lambda _: self._forget(request, add))
+            add = self._running[key] = SharedAdd(self._node, request)
+            add.task.add_done_callback(lambda _: self._forget(key, add))
         follower = add.join()
         try:
             yield add, follower
         finally:
             if add.leave(follower):
-                self._forget(request, add)
+                self._forget(key, add)
                 add.task.cancel()
 
     async def stop(self) -> None:
@@ -182,6 +188,6 @@ class Adds:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _forget(self, request: FollowedRequest, add: SharedAdd | None) -> None:
-        if self._running.get(request) is add:
-            del self._running[request]
+    def _forget(self, key: object, add: SharedAdd | None) -> None:
+        if self._running.get(key) is add:
+            del self._running[key]

@@ -55,6 +55,12 @@ class Refs:
             if is_new and self._has_snapshot(repo, commit):
                 snapshots.write_ref(self._cache, repo, revision, commit)
 
+    def show_answer(self, repo: RepoId, revision: Revision, commit: Commit) -> None:
+        """Shows a hub's answer at the end of an add, unless a newer one has come meanwhile: an add may take days."""
+        known = self.read(repo, revision)
+        if known is None or known[0] == commit:
+            self.show(repo, revision, commit)
+
     def show_told(self, repo: RepoId, revision: Revision, commit: Commit) -> None:
         """Writes the file `refs/<revision>` for the answer of peers, unless a hub or another tool has written one.
 

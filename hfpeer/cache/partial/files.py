@@ -10,7 +10,7 @@ import contextlib
 import errno
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from hfpeer.cache.disk.directories import open_file, opened, path_of
@@ -146,6 +146,22 @@ def _disk_bytes(folder: Path) -> int:
         return (folder / "data").lstat().st_blocks * 512
     except OSError:
         return 0
+
+
+def kept_bytes(cache: Path, sizes: Mapping[Digest, int]) -> int:
+    """The bytes that the partials of these blobs have, by their journals. Needs no lock."""
+    boot, total = journal.boot_id(), 0
+    wanted = {digest.hex: digest for digest in sizes}
+    for folder in partial_folders(cache):
+        digest = wanted.get(folder.name.partition(".")[0])
+        if digest is not None:
+            with (
+                contextlib.suppress(OSError, BrokenCache),
+                opened(cache, folder) as inside,
+                open(open_file(inside / "journal", os.O_RDONLY), "rb") as file,
+            ):
+                total += journal.replay(file.read(), digest, sizes[digest], boot).present.total
+    return total
 
 
 def kept_prefixes(cache: Path) -> list[journal.Prefix]:

@@ -83,9 +83,9 @@ class Files:
         self._hashers = ThreadPoolExecutor(HASHERS, "hfpeer-check")
 
     @property
-    def under_way(self) -> tuple[str, ...]:
-        """The files that are streamed to callers now, to be shown to people."""
-        return tuple(f"{blob.repo} {blob.path}" for blob in self._streams.blobs)
+    def under_way(self) -> list[WantedBlob]:
+        """The large files that are fetched for callers now."""
+        return self._streams.blobs
 
     def has_wrong_bytes(self, client: str, digest: Digest) -> bool:
         """Whether a client was sent wrong bytes of a blob, so that it must be sent the whole blob again."""

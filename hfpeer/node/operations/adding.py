@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hfpeer.cache.disk.volume import refuse_unfit
+from hfpeer.cache.partial.files import kept_bytes
 from hfpeer.cache.store import Store
 from hfpeer.control.operations import AddRequest, ListedCommit, ListedFile
 from hfpeer.errors import (
@@ -29,7 +30,7 @@ from hfpeer.errors import (
     StorageError,
 )
 from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
-from hfpeer.names import Commit, path_problem
+from hfpeer.names import Commit, Digest, path_problem
 from hfpeer.net.tasks import end_tasks
 from hfpeer.node.operations.adopted import take_adopted, take_from_other_caches
 from hfpeer.node.operations.room import Room
@@ -83,11 +84,6 @@ class Adder:
         self._parts = parts
         self._numbers = count()
         self._under_way: dict[int, AddRequest] = {}
-
-    @property
-    def under_way(self) -> tuple[str, ...]:
-        """The adds under way, for people: repo and revision."""
-        return tuple(f"{request.repo} {request.revision}" for request in self._under_way.values())
 
     @property
     def busy_repos(self) -> set[str]:
@@ -232,7 +228,8 @@ class _Add:
         await in_thread(refuse_unfit, self._store.cache, [(file.path, file.size_bytes) for file in files])
         transfer = self._make_transfer(resolution, found, files)
         missing, adopted_bytes, copied_bytes = await in_thread(self._missing, files)
-        self._on_event(_planned(found, files, missing, self._selection.unmatched(manifest)))
+        kept = await in_thread(kept_bytes, self._store.cache, _sizes(missing)) if missing else 0
+        self._on_event(_planned(found, files, missing, self._selection.unmatched(manifest), kept))
         if self._request.is_local_only and missing:
             raise _not_cached(manifest, missing)
         if missing and visibility is not None:
@@ -268,7 +265,9 @@ class _Add:
 
     async def _resolve(self) -> Resolution:
         commits, revision = self._parts.resolver.commits, self._request.revision
-        if self._request.is_local_only:
+        if self._request.resolved is not None:
+            resolution = Resolution.again(self._request.resolved)
+        elif self._request.is_local_only:
             resolution = await commits.resolve_cached(self._repo, revision)
         else:
             resolution = await self._telling_of_hubs(
@@ -405,7 +404,7 @@ class _Add:
         """
         place = (self._repo, self._request.revision, resolution.commit)
         if resolution.is_of_upstream:
-            await asyncio.to_thread(self._store.refs.show, *place)
+            await asyncio.to_thread(self._store.refs.show_answer, *place)
         elif resolution.is_of_peers:
             await asyncio.to_thread(self._store.refs.show_told, *place)
         if self._trust.asks_peers and not resolution.is_of_upstream:
@@ -419,12 +418,20 @@ def _wait_began(rest: Rest) -> WaitBegan:
     return WaitBegan(sentence, rest.hub, rest.until)
 
 
+def _sizes(files: Sequence[ManifestFile]) -> dict[Digest, int]:
+    return {file.digest: file.size_bytes for file in files}
+
+
 def _size(files: Sequence[ManifestFile]) -> int:
-    return sum({file.digest: file.size_bytes for file in files}.values())
+    return sum(_sizes(files).values())
 
 
 def _planned(
-    found: FoundManifest, files: Sequence[ManifestFile], missing: Sequence[ManifestFile], unmatched: Sequence[str]
+    found: FoundManifest,
+    files: Sequence[ManifestFile],
+    missing: Sequence[ManifestFile],
+    unmatched: Sequence[str],
+    kept: int,
 ) -> Planned:
     return Planned(
         repo=found.manifest.repo.full_name,
@@ -436,6 +443,7 @@ def _planned(
         manifest_from=found.source,
         is_proved=not found.manifest.is_attested,
         unmatched=tuple(unmatched),
+        kept_bytes=kept,
     )
 
 

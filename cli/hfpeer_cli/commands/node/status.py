@@ -7,12 +7,14 @@ from collections.abc import Sequence
 
 import click
 
-from hfpeer.control.operations import NodeStatus
+from hfpeer.control.operations import NodeStatus, TransferStatus
 from hfpeer.net.address import Address
 from hfpeer_cli.commands.shell.environment import lan_urls
+from hfpeer_cli.commands.transfers.listing import done_words, state_words
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
+from hfpeer_cli.progress import clock_time
 
 
 @click.command("status", cls=Verb, examples=["hfpeer status", "hfpeer --json status"])
@@ -53,7 +55,7 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         "holds": _holds(node),
         "received": ", ".join(f"{human_size(size)} from {kind}" for kind, size in node.received_bytes.items()),
         "sent": human_size(node.sent_bytes),
-        "fetching": ", ".join(node.transfers),
+        "fetching": [_transfer(one) for one in node.transfers],
         "peers": _peers(node),
         **({"note": f"\n{'':<11}".join(node.notes)} if node.notes else {}),
     }
@@ -75,6 +77,17 @@ def _holds(node: NodeStatus) -> str:
 
 def _peers(node: NodeStatus) -> list[str]:
     return [f"{peer.name or '?'} {peer.address} {peer.state}" for peer in node.peers]
+
+
+def _transfer(one: TransferStatus) -> str:
+    """A transfer, or a file that is fetched for a caller of the endpoint: how far it is, how fast, how long still."""
+    name = f"{one.id} {one.repo}" if one.id else f"{one.repo} {one.path} (endpoint)"
+    facts = [state_words(one, time.time()), done_words(one)]
+    if one.rate_bytes_per_second >= 1:
+        facts.append(f"{human_size(one.rate_bytes_per_second)}/s")
+    if one.left_seconds is not None:
+        facts.append(f"{clock_time(one.left_seconds)} left")
+    return f"{name}: {', '.join(filter(None, facts))}"
 
 
 def _read_cache(folder: str, reason: str) -> str:

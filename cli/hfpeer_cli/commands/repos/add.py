@@ -9,12 +9,14 @@ from typing import Any
 
 import click
 
-from hfpeer.control.operations import AddRequest
+from hfpeer.control.asker import Asker
+from hfpeer.control.operations import PRIORITIES, AddRequest
 from hfpeer.names import MAIN, RepoType
 from hfpeer.repo_words import NamedRepo
 from hfpeer.transfer.events import Finished
 from hfpeer_cli.commands.moving.local_dir import add_and_list, fill, filled_lines
 from hfpeer_cli.commands.repos.options import RESUMES, address, any_type, files_option
+from hfpeer_cli.commands.transfers.detaching import begin_detached, telling_of_end
 from hfpeer_cli.grammar import FOLDER, Noun, Word, globs_of, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.progress import summary, watching
@@ -45,6 +47,7 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
             f"{prefix} add {address(example, type)}",
             f"{prefix} add {example} --local-dir ./{example.rpartition('/')[2]}",
             f"{prefix} add {example} --from 192.168.1.20",
+            f"{prefix} add {example} --detach",
         ],
     )
     @takes_repos(type, takes_paths=True)
@@ -85,6 +88,16 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
         is_flag=True,
         help="Take a manifest without proof from a peer, and what most peers say of a name.",
     )
+    @click.option(
+        "-d", "--detach", is_flag=True, help="Return at once; the daemon does it. `hfpeer transfers` shows it."
+    )
+    @click.option(
+        "--priority",
+        type=click.Choice(PRIORITIES),
+        default="normal",
+        show_default=True,
+        help="With --detach: what of the queue runs first.",
+    )
     @any_type(type)
     @click.pass_context
     def add(ctx: click.Context, /, **words: Any) -> None:
@@ -104,7 +117,14 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
             asks_peers = not (words["local_only"] or words["no_peers"] or words["only_from"])
             over, peers = into(invocation, words["cache"], asks_peers=asks_peers)
         requests = {named: _request(invocation, named, words, peers) for named in repos}
-        ctx.exit(run_each(over, repos, lambda named: _add(over, named, requests[named], words), done="added"))
+
+        def work(named: NamedRepo) -> None:
+            if words["detach"]:
+                begin_detached(over, requests[named], words["priority"])
+            else:
+                _add(over, named, requests[named], words)
+
+        ctx.exit(run_each(over, repos, work, done="queued" if words["detach"] else "added"))
 
 
 def _check(repos: Sequence[NamedRepo], words: Mapping[str, Any]) -> None:
@@ -120,6 +140,8 @@ def _check(repos: Sequence[NamedRepo], words: Mapping[str, Any]) -> None:
         raise click.UsageError("--modelscope names a source, and --local-only and --only-from ask no other.")
     if words["link"] and words["local_dir"] is None:
         raise click.UsageError("--link needs --local-dir: in which folder are the links to be?")
+    if words["detach"] and (words["local_dir"] or words["cache"] or words["local_only"]):
+        raise click.UsageError("--detach leaves the add to the daemon: give no --local-dir, --cache or --local-only.")
     for option, name in (("--local-dir", "local_dir"), ("--modelscope", "modelscope")):
         if words[name] and len(repos) > 1:
             raise click.UsageError(f"{option} is of one repo: give one REPO.")
@@ -142,6 +164,7 @@ def _request(invocation: Invocation, named: NamedRepo, words: Mapping[str, Any],
         modelscope=_site_repo(words["modelscope"], named.repo.type) if words["modelscope"] else "",
         token=environment_token(invocation.environ),
         makes_links=invocation.settings.makes_links,
+        asked_by=Asker.of(invocation.environ, "cli"),
     )
 
 
@@ -149,7 +172,8 @@ def _add(invocation: Invocation, named: NamedRepo, request: AddRequest, words: M
     """Adds one repo and prints the result."""
     local_dir: Path | None = words["local_dir"]
     output = invocation.output
-    with watching(output, names_revision=named.revision is not None) as on_event:
+    with watching(output, names_revision=named.revision is not None) as show:
+        on_event = telling_of_end(invocation, show)
         finished, selected = invocation.run(
             lambda node: add_and_list(node, request, on_event, lists=local_dir is not None)
         )

@@ -1,0 +1,107 @@
+"""The list of transfers, once or again and again."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+from hfpeer.control.transfers import DONE, FAILED, PAUSED, QUEUED, WAITING, TransferStatus
+from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.output import human_size, human_time
+from hfpeer_cli.progress import clock_time
+
+HEADINGS = ("ID", "REPO", "COMMIT", "STATE", "DONE", "RATE", "LEFT", "FROM")
+MAX_SOURCES = 2
+"""At most this many sources of a transfer are named."""
+WATCH_SECONDS = 1.0
+PIPE_SECONDS = 10.0
+"""Seconds between two lists where stdout is no terminal."""
+
+
+def print_list(invocation: Invocation, *, shows_all: bool) -> None:
+    """Prints the transfers, and below them why some do not run."""
+    found = _listed(invocation, shows_all=shows_all)
+    output = invocation.output
+    output.table(HEADINGS, map(transfer_row, found), found)
+    output.note(problem_lines(found))
+    if not found:
+        output.note("No transfer is under way. `hfpeer history` lists those that are over.")
+
+
+def watch_list(invocation: Invocation, *, shows_all: bool) -> None:
+    """Prints them again and again. Never ends by itself."""
+    invocation.when_interrupted = "No longer watching: the transfers go on."
+    if invocation.is_json or not sys.stdout.isatty():
+        while True:
+            print_list(invocation, shows_all=shows_all)
+            sys.stdout.flush()
+            time.sleep(PIPE_SECONDS)
+    from rich.live import Live
+
+    from hfpeer_cli.output import fitted_table
+
+    with Live(auto_refresh=False, vertical_overflow="crop") as live:
+        while True:
+            found = _listed(invocation, shows_all=shows_all)
+            live.update(fitted_table(HEADINGS, map(transfer_row, found)), refresh=True)
+            time.sleep(WATCH_SECONDS)
+
+
+def _listed(invocation: Invocation, *, shows_all: bool) -> list[TransferStatus]:
+    found = invocation.run(lambda node: node.list_transfers())
+    return [one for one in found if shows_all or one.state != DONE]
+
+
+def transfer_row(one: TransferStatus) -> tuple[str, ...]:
+    """One line of the list, under HEADINGS."""
+    rate = one.rate_bytes_per_second
+    return (
+        str(one.id),
+        one.repo,
+        one.commit[:12] or one.revision,
+        state_words(one, time.time()),
+        done_words(one),
+        f"{human_size(rate)}/s" if rate >= 1 else "",
+        "" if one.left_seconds is None else clock_time(one.left_seconds),
+        ", ".join(_sources(one)),
+    )
+
+
+def state_words(one: TransferStatus, now: float) -> str:
+    """The state, with what people ask next: the priority in the queue, the time of the next try, the exit code."""
+    if one.state == QUEUED and one.priority != "normal":
+        return f"{one.state}, {one.priority}"
+    if one.state == WAITING and one.next_try_at is not None:
+        return f"again in {human_time(max(0.0, one.next_try_at - now))}"
+    if one.state == FAILED and one.problem is not None:
+        return f"{one.state} ({one.problem.exit_code})"
+    return one.state
+
+
+def done_words(one: TransferStatus) -> str:
+    """`45% of 1.0 GB`; empty while the size is not known."""
+    if one.size_bytes is None:
+        return ""
+    share = one.present_bytes / one.size_bytes if one.size_bytes else 1.0
+    return f"{int(share * 100)}% of {human_size(one.size_bytes)}"
+
+
+def _sources(one: TransferStatus) -> Iterator[str]:
+    """The sources that gave most."""
+    given = sorted(((size, name) for name, size in one.bytes_by_source.items() if size), reverse=True)
+    yield from (name for _, name in islice(given, MAX_SOURCES))
+    if len(given) > MAX_SOURCES:
+        yield f"{len(given) - MAX_SOURCES} more"
+
+
+def problem_lines(found: Iterable[TransferStatus]) -> Sequence[str]:
+    """Why transfers have failed, or wait."""
+    lines = []
+    for one in found:
+        if one.problem is not None and one.state in (FAILED, WAITING, PAUSED):
+            lines.append(f"{one.id}: {one.problem.message}")
+            if one.problem.hint and one.state != WAITING:
+                lines.append(f"   {one.problem.hint}")
+    return lines
