@@ -61,6 +61,15 @@ def test_detach_prints_the_id_alone_and_returns(hfpeer: Run, node: StubNode) -> 
     assert (name, arguments["priority"], str(arguments["request"].repo)) == ("begin_transfer", "high", "acme/big")
 
 
+def test_detach_takes_several_repos(hfpeer: Run) -> None:
+    ran = hfpeer("add", "acme/big", "datasets/acme/rows@v1", "-d")
+    assert (ran.code, ran.out, "2 repos queued." in ran.err) == (0, "1\n2\n", True)
+    assert [one["repo"] for one in hfpeer("add", "acme/big", "acme/small", "-d", "--json").document] == [
+        "acme/big",
+        "acme/small",
+    ]
+
+
 def test_detach_as_json_is_the_transfer(hfpeer: Run) -> None:
     ran = hfpeer("dataset", "add", "-r", "acme/rows", "--detach", "--json")
     assert (ran.document["id"], ran.document["repo"], ran.document["state"]) == (1, "datasets/acme/rows", "queued")
