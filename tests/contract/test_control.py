@@ -68,9 +68,11 @@ NOT_FOR_AN_ADD = {
 HFPEER_FOR_AN_ADD = {
     "hfpeer.budgets",
     "hfpeer.config",
+    "hfpeer.config.amounts",
     "hfpeer.config.file",
     "hfpeer.config.keys",
     "hfpeer.config.paths",
+    "hfpeer.config.peer_names",
     "hfpeer.config.settings",
     "hfpeer.control",
     "hfpeer.control.asker",
