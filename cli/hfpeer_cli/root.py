@@ -43,6 +43,8 @@ NOUNS: dict[str, tuple[str, str]] = {
     "model": ("repos.nouns:model", "Models: add, ls, rm, search, publish, share."),
     "dataset": ("repos.nouns:dataset", "The same for datasets; also prepare and convert them."),
     "space": ("repos.nouns:space", "The same for spaces."),
+    "lock": ("repos.locking:lock", "Pin repos, and the digests of their files, in a lock file."),
+    "sync": ("repos.locking:sync", "Bring all files of a lock file into the cache."),
     "cache": ("cache.noun:cache", "All that lies in the cache: list it, its space, remove what is old."),
     "daemon": ("node.daemon:daemon", "The node that runs in the background: start, stop, logs."),
     "peer": ("node.peer:peer", "Other nodes on the LAN."),
