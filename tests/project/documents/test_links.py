@@ -16,6 +16,7 @@ from project.documents.reading import CHINESE, DOCUMENTS, ENGLISH, LINK, PAGES, 
 NAMED_TEST = re.compile(r"`((?:tests/)?(?:unit|contract|swarm|cli|clients|project)/test_\w+\.py)(?:::(test_\w+))?`")
 MODULE = re.compile(r"python[\s]-m[\s](bench(?:\.\w+)+)")
 RECIPE = re.compile(r"(?:^|[`/] ?)just ([a-z][a-z-]+)", re.MULTILINE)
+NO_FILE = re.compile(r"[a-z]+:|$")
 PLACE = re.compile(r"`((?:hfpeer|cli|daemon|tests|bench|docs|systemd)/[\w./-]*)`")
 
 
@@ -95,3 +96,15 @@ def test_a_page_leads_to_its_translation(english: str, chinese: str) -> None:
     for page, other, word in ((english, chinese, "中文"), (chinese, english, "English")):
         link = os.path.relpath(ROOT / other, (ROOT / page).parent)
         assert f"*[{word}]({link})" in text_of(page).partition("\n\n")[2].partition("\n")[0]
+
+
+def test_pages_lead_to_pages_alone() -> None:
+    """The site has what is in docs/, and nothing else of the checkout."""
+    links = ((page, link.partition("#")[0]) for page in PAGES for link in LINK.findall(text_of(page)))
+    files = ((page, link, ((ROOT / page).parent / link).resolve()) for page, link in links if not NO_FILE.match(link))
+    assert [(page, link) for page, link, file in files if not file.is_relative_to(ROOT / "docs")] == []
+
+
+def test_the_menu_of_the_site_has_every_page() -> None:
+    menu = re.findall(r"^ +- ([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(menu) == [page.removeprefix(ENGLISH) for page in PAGES if page.startswith(ENGLISH)]
