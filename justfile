@@ -79,6 +79,10 @@ package:
     {{ bin }}/hatchling build
     {{ bin }}/twine check --strict dist/*
 
+# The man pages, from the text of the help: `man -M dist/man hfpeer`.
+man folder="dist/man":
+    {{ bin }}/hfpeer help --man {{ folder }}
+
 # Three nodes on this machine, one of them as the hub, one killed in the middle.
 demo:
     {{ bin }}/hfpeer demo

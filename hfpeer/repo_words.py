@@ -127,7 +127,7 @@ def _from_uri(text: str) -> NamedRepo:
 
 
 def _split_revision(parts: Sequence[str]) -> tuple[Revision, str]:
-    """A revision and the path behind it. A slash in a revision is written `%2F`, but for the refs that the Hub has."""
+    """A revision and the path behind it. A slash in a revision is `%2F`, except in the refs of the Hub itself."""
     text = "/".join(parts)
     long = _LONG_REF.match(text)
     if long and text[long.end() :][:1] in ("", "/"):

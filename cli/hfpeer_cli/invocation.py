@@ -28,7 +28,7 @@ SessionOpener: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Ope
 class Invocation:
     """One run of `hfpeer`. Tests hand in `environ`, and `open_session` in place of the daemon or the node in this
     process. `when_interrupted` is the line printed after Ctrl-C. `documents` collects the results of work on
-    several repos.
+    several repos. `words` are those before the cursor when a shell asks what can follow.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -39,6 +39,7 @@ class Invocation:
     log_level: str | None = None
     when_interrupted: str = "Interrupted."
     documents: list[object] | None = None
+    words: tuple[str, ...] = ()
 
     @cached_property
     def settings(self) -> Settings:

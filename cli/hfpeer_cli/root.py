@@ -94,6 +94,8 @@ class Root(click.Group):
         module, _, attribute = place.partition(":")
         command = getattr(import_module(f"hfpeer_cli.commands.{module}"), attribute)
         assert isinstance(command, click.Command)
+        if name in NOUNS:
+            command.short_help = NOUNS[name][1]
         return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -135,6 +137,10 @@ class Root(click.Group):
             ],
         )
         write_exit_codes(formatter)
+        from hfpeer_cli.commands.manual.topics import TOPICS  # only the help names them
+
+        with formatter.section("More"):
+            formatter.write_text(f"hfpeer help {'|'.join(TOPICS)}")
 
 
 @click.group(
@@ -158,6 +164,9 @@ def run(words: Sequence[str], invocation: Invocation | None = None) -> int:
     if instruction:
         from click.shell_completion import shell_complete
 
+        from hfpeer_cli.grammar.shells import register
+
+        register()
         return shell_complete(root, {}, "hfpeer", COMPLETION_VARIABLE, instruction)
     invocation = invocation or Invocation()
     _speak(choose_language(invocation.environ))
@@ -231,7 +240,7 @@ def _answer_usage(error: click.UsageError, output: Output) -> int:
 
 
 def _show(error: click.UsageError) -> None:
-    """Prints what click shows of a malformed command line, in the language of the command."""
+    """Shows what is wrong with a malformed command line, as click does, in the language of the command."""
     if error.ctx is not None:
         click.echo(error.ctx.get_usage(), err=True)
         click.echo(

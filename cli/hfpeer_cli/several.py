@@ -1,4 +1,4 @@
-"""Work on several repos, one after the other. A failure does not stop the others."""
+"""Work on several repos, one after the other. A repo that fails does not stop the others."""
 
 from __future__ import annotations
 

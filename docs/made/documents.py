@@ -80,6 +80,7 @@ DOCUMENTS: dict[str, Any] = {
     "modelscope verify": shapes.SITE_COPY,
     "adopt": OneOf((AdoptReport, Forgotten, shapes.NoPlaces)),
     "status": NodeStatus,
+    "completion": shapes.InstalledCompletion,
     "uninstall": shapes.Uninstalled,
     "version": shapes.Version,
 }

@@ -70,6 +70,13 @@ class Uninstalled(TypedDict):
     cache: str
 
 
+class InstalledCompletion(TypedDict):
+    """The file with the completion script of a shell."""
+
+    shell: str
+    path: str
+
+
 class LoggedIn(TypedDict):
     """The account of a token, and the site that it belongs to."""
 

@@ -15,7 +15,7 @@ import click
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId, RepoType, Revision
 from hfpeer.repo_words import NamedRepo, parse_repo_word
-from hfpeer_cli.grammar.completions import cached_names, items
+from hfpeer_cli.grammar.completions import cached_names, complete_repo
 from hfpeer_cli.grammar.words import REVISION
 from hfpeer_cli.invocation import Invocation
 
@@ -35,10 +35,10 @@ class RepoWord(click.ParamType):  # type: ignore[type-arg] # generic only since 
     name = "repo"
 
     def __init__(self, type: RepoType | None) -> None:
-        self._type = type
+        self.of_type = type
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
-        return items(cached_names(ctx.ensure_object(Invocation), self._type), incomplete)
+        return complete_repo(ctx, self.of_type, incomplete)
 
 
 class Repos(click.Argument):

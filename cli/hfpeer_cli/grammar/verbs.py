@@ -108,9 +108,10 @@ class Noun(click.Group):
         write_examples(formatter, self.examples)
 
 
-def refuse_unknown(group: click.Group, ctx: click.Context, args: Sequence[str], others: Sequence[str] = ()) -> None:
+def refuse_unknown(group: click.Command, ctx: click.Context, args: Sequence[str], others: Sequence[str] = ()) -> None:
     """Raises UsageError if the first of `args` is no command of `group`, with those that may have been meant. `others`
     are named even if they are not like it."""
+    assert isinstance(group, click.Group)
     if ctx.resilient_parsing or group.get_command(ctx, args[0]) is not None:
         return
     guesses = [*others, *near(args[0], [*group.list_commands(ctx), *ALIASES])]

@@ -12,6 +12,7 @@ import click
 from hfpeer.config.amounts import size_bytes
 from hfpeer.errors import InvalidName
 from hfpeer.names import FilePath, RepoType, Revision
+from hfpeer_cli.grammar.completions import complete_file, complete_peer, complete_revision
 
 if TYPE_CHECKING:
     from hfpeer.config.peer_names import PeerName
@@ -22,12 +23,21 @@ Parsed = TypeVar("Parsed")
 class Word(click.ParamType, Generic[Parsed]):  # type: ignore[type-arg] # generic itself only since click 8.4
     """A word of the command line that is parsed into a value. The parser raises InvalidName."""
 
-    def __init__(self, name: str, parse: Callable[[str], Parsed]) -> None:
+    def __init__(
+        self,
+        name: str,
+        parse: Callable[[str], Parsed],
+        complete: Callable[[click.Context, str], list[Any]] | None = None,
+    ) -> None:
         self.name = name
         self._parse = parse
+        self._complete = complete
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         return self._parse(value) if isinstance(value, str) else value
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        return self._complete(ctx, incomplete) if self._complete is not None else []
 
 
 def parse_size(text: str) -> int:
@@ -39,11 +49,11 @@ def parse_size(text: str) -> int:
 
 
 SIZE = Word("size", parse_size)
-REVISION = Word("revision", Revision.parse)
-FILE = Word("path", FilePath.parse)
-FOLDER = Word("folder", lambda text: _folder(text))
+REVISION = Word("revision", Revision.parse, complete_revision)
+FILE = Word("path", FilePath.parse, complete_file)
+FOLDER = Word("folder", lambda text: _folder(text), lambda ctx, incomplete: _folders(incomplete))
 """A folder of this machine, which need not exist; variables and ~ are expanded."""
-PEER = Word("peer", lambda text: _peer(text))
+PEER = Word("peer", lambda text: _peer(text), complete_peer)
 """An address, or a DNS name behind which peers are."""
 PORT = click.IntRange(1, 65535)
 
@@ -52,6 +62,12 @@ def _peer(text: str) -> PeerName:
     from hfpeer.config.peer_names import parse_peer  # most commands name no peer
 
     return parse_peer(text)
+
+
+def _folders(incomplete: str) -> list[Any]:
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
 
 
 def _folder(text: str) -> Path:

@@ -17,6 +17,7 @@ from hfpeer.names import RepoType
 from hfpeer_cli.commands.cache.leftovers import NOUNS
 from hfpeer_cli.commands.cache.sets import sets_beside, stay_notes
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
+from hfpeer_cli.grammar.repos import RepoWord
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, on_screen
 
@@ -56,7 +57,7 @@ def parse_age(text: str) -> float:
         "hfpeer cache rm 475236b755f6 --dry-run",
     ],
 )
-@click.argument("words", nargs=-1, required=True, metavar="WHAT...")
+@click.argument("words", nargs=-1, required=True, metavar="WHAT...", type=RepoWord(None))
 @click.option(
     "--type",
     "type_",
@@ -120,7 +121,7 @@ def prune(
     without --force.
     """
     if not (yes or dry_run) and (invocation.is_json or not sys.stdin.isatty()):
-        raise click.UsageError("There is no terminal to ask at; give --yes to remove it, or --dry-run to see it.")
+        raise click.UsageError("Not a terminal: pass --yes to confirm, or --dry-run to see what would go.")
     rules = PruneRules(older_than, keep, all_)
     clean(invocation, CleanRequest(prune=rules, is_dry_run=dry_run, is_forced=force), yes=yes)
     invocation.note_passed_over()

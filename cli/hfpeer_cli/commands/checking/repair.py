@@ -1,4 +1,4 @@
-"""`hfpeer verify --repair`: what was done about each finding, where the bytes came from, and what is left."""
+"""`hfpeer verify --repair`: the outcome of each finding, the sources of the bytes, and the faults that are left."""
 
 from __future__ import annotations
 

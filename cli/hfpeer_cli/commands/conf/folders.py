@@ -14,6 +14,7 @@ from hfpeer.config.settings import find_key
 from hfpeer.errors import HfpeerError, InvalidName, NotFound
 from hfpeer_cli.commands.conf.writing import print_value, write
 from hfpeer_cli.grammar import FOLDER, Noun, pass_invocation
+from hfpeer_cli.grammar.completions import complete_read_cache
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
 from hfpeer_cli.progress import watching_check
@@ -21,6 +22,11 @@ from hfpeer_cli.progress import watching_check
 if TYPE_CHECKING:
     from hfpeer.config.settings import Settings
     from hfpeer.node.operations.cache.folders import ChosenFolder
+
+
+def read_caches(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """Completes to the folders that are only read."""
+    return complete_read_cache(ctx, incomplete)
 
 
 @click.group(
@@ -137,7 +143,7 @@ def add_cache(invocation: Invocation, folder: Path) -> None:
 
 
 @cache.command("rm", examples=["hfpeer conf cache rm /mnt/share/hub"])
-@click.argument("folder", metavar="DIR", type=FOLDER)
+@click.argument("folder", metavar="DIR", type=FOLDER, shell_complete=read_caches)
 @pass_invocation
 def remove_cache(invocation: Invocation, folder: Path) -> None:
     """Read from a folder no longer. Nothing in it is removed."""

@@ -9,9 +9,10 @@ from hfpeer.config.settings import KEYS, find_key, setting_text
 from hfpeer_cli.commands.conf.folders import keep_cache_in
 from hfpeer_cli.commands.conf.writing import WHEN, print_value, write
 from hfpeer_cli.grammar import FOLDER, Verb, Word, pass_invocation
+from hfpeer_cli.grammar.completions import complete_key
 from hfpeer_cli.invocation import Invocation
 
-KEY = Word("key", find_key)
+KEY = Word("key", find_key, complete_key)
 
 
 @click.command("ls", cls=Verb, examples=["hfpeer conf ls", "hfpeer conf ls --json"])

@@ -1,4 +1,4 @@
-"""What the commands on ModelScope print: of a push, of a list of pushes, of a comparison."""
+"""The output of the commands on ModelScope: of a push, of a list of pushes, of a comparison."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.names import MAIN, Revision
 from hfpeer.repo_words import parse_repo_word
 from hfpeer_cli.grammar import REVISION, Verb, pass_invocation, type_option
+from hfpeer_cli.grammar.repos import RepoWord
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 from hfpeer_cli.progress import watching_check
@@ -49,7 +50,9 @@ HOW = {
 )
 @click.argument("places", nargs=-1, metavar="[PLACE]...")
 @click.option("--list", "lists", is_flag=True, help="Only list the files: tool, file, size, repo, how they are taken.")
-@click.option("-r", "--repo", metavar="REPO", help="Hash only files with the sizes of this repo's files.")
+@click.option(
+    "-r", "--repo", metavar="REPO", type=RepoWord(None), help="Hash only files with the sizes of this repo's files."
+)
 @click.option(
     "-v",
     "--rev",

@@ -198,7 +198,7 @@ def _export_lines(report: ExportReport) -> Iterator[str]:
 
 
 def packed_set_line(packed: ExportedSet) -> str:
-    """What a prepared set is that goes along."""
+    """A prepared set that goes along, in a line."""
     at = f" at {packed.commit[:12]}" if packed.commit else ""
     size = f"{packed.rows:,} rows, {human_size(packed.size_bytes)}"
     return (

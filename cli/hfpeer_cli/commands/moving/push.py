@@ -13,6 +13,7 @@ from hfpeer.repo_words import parse_repo_word
 from hfpeer_cli.commands.datasets.prepared import prepared_options
 from hfpeer_cli.commands.moving.archive import packed_set_line, wanted_configs
 from hfpeer_cli.grammar import Verb, pass_invocation, type_option
+from hfpeer_cli.grammar.repos import RepoWord
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 from hfpeer_cli.progress import watching_check
@@ -32,8 +33,16 @@ WAYS = ("hfpeer", "python", "tar")
         "hfpeer push Qwen/Qwen3-0.6B node7 --ssh 'ssh -J me@gateway'",
     ],
 )
-@click.argument("words", nargs=-1, metavar="REPO[@REV]... [USER@]HOST[:CACHE]")
-@click.option("-r", "--repo", "behind_option", multiple=True, metavar="REPO", help="The same as a REPO before HOST.")
+@click.argument("words", nargs=-1, metavar="REPO[@REV]... [USER@]HOST[:CACHE]", type=RepoWord(None))
+@click.option(
+    "-r",
+    "--repo",
+    "behind_option",
+    multiple=True,
+    metavar="REPO",
+    type=RepoWord(None),
+    help="The same as a REPO before HOST.",
+)
 @click.option("--cache", metavar="FOLDER", default="", help="The folder of the cache there, as after HOST:.")
 @click.option("--ssh", "ssh_command", default="ssh", metavar="COMMAND", help="How to call ssh: 'ssh -J gateway'.")
 @click.option("--include", multiple=True, metavar="GLOB", help="Only files that match; '*' crosses '/'.")

@@ -16,6 +16,7 @@ from pathlib import Path
 import click
 
 from hfpeer.errors import BrokenCache
+from hfpeer_cli.commands.shell.completion import installed
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, on_screen
@@ -57,7 +58,7 @@ OTHER_HOMES = "caches/*"
 
 
 @click.command("uninstall", cls=Verb, examples=["hfpeer uninstall", "hfpeer uninstall --yes"])
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @pass_invocation
 def uninstall(invocation: Invocation, yes: bool) -> None:
     """Stop the daemon and remove hfpeer's own files.
@@ -70,7 +71,7 @@ def uninstall(invocation: Invocation, yes: bool) -> None:
     from hfpeer.control.process import stop_daemon
 
     places = invocation.settings.places
-    belongings = Belongings(places.home, places.control_socket)
+    belongings = Belongings(places.home, places.control_socket, tuple(installed(invocation.environ)))
     partials = layout.partials_folder(places.cache)
     output = invocation.output
     output.note(_announcement(belongings, partials, places.cache))
@@ -96,10 +97,11 @@ def uninstall(invocation: Invocation, yes: bool) -> None:
 
 @dataclass(frozen=True)
 class Belongings:
-    """The files that a node has written below its home."""
+    """The files that a node has written below its home, and the completion `scripts` of shells."""
 
     home: Path
     control_socket: Path
+    scripts: tuple[Path, ...] = ()
 
     def files(self) -> Iterator[Path]:
         """The files that are there now. Links are not followed into other folders."""
@@ -108,6 +110,7 @@ class Belongings:
                 yield from (path for path in home.glob(pattern) if not path.is_dir() and self._is_inside(path))
         if self.home not in self.control_socket.parents and self.control_socket.is_socket():
             yield self.control_socket
+        yield from self.scripts
 
     def remove(self) -> list[Path]:
         """Removes the files, and folders that are empty then. Returns the removed files. Raises BrokenCache."""
@@ -138,7 +141,7 @@ def _announcement(belongings: Belongings, partials: Path, cache: Path) -> list[s
     lines += [f"  {partials} (half-fetched blobs)"] if partials.is_dir() else []
     if not lines:
         return [f"There is nothing of hfpeer's in {belongings.home}."]
-    return ["The daemon is stopped, and this is removed:", *lines, f"The cache {cache} stays as it is."]
+    return ["This will stop the daemon and remove:", *lines, f"The cache {cache} stays as it is."]
 
 
 def _top(path: Path, home: Path) -> Path:
@@ -147,7 +150,7 @@ def _top(path: Path, home: Path) -> Path:
 
 def _is_agreed() -> bool:
     if not sys.stdin.isatty():
-        raise click.UsageError("There is no terminal to ask at; give --yes to remove it.")
+        raise click.UsageError("Not a terminal: pass --yes to confirm.")
     return click.confirm(on_screen("Go on?"), err=True)
 
 

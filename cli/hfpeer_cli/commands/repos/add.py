@@ -18,6 +18,7 @@ from hfpeer_cli.commands.moving.local_dir import add_and_list, fill, filled_line
 from hfpeer_cli.commands.repos.options import RESUMES, address, any_type, files_option
 from hfpeer_cli.commands.transfers.detaching import begin_detached, telling_of_end
 from hfpeer_cli.grammar import FOLDER, Noun, Word, globs_of, takes_repos
+from hfpeer_cli.grammar.completions import complete_peer
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.progress import summary, watching
 from hfpeer_cli.several import run_each
@@ -72,7 +73,7 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
     @click.option(
         "--from",
         "from_peers",
-        type=Word("address", _source),
+        type=Word("address", _source, complete_peer),
         multiple=True,
         metavar="HOST[:PORT]",
         help="Ask this peer before all others; it need not be a known one. May be given many times.",

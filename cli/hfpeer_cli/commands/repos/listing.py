@@ -1,4 +1,4 @@
-"""`hfpeer model|dataset|space ls` and `search`: what is in the cache, and what peers have."""
+"""`hfpeer model|dataset|space ls` and `search`: lists of the cache, and of the copies at peers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The options that the verbs of repos have in common: the option that names files, and the sentence after Ctrl-C."""
+"""Parts of several verbs of repos: the option that names files, and the sentence after Ctrl-C."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ MAX_PEERS = 8
 
 
 def into(invocation: Invocation, cache: Path, *, asks_peers: bool) -> tuple[Invocation, list[str]]:
-    """The run over a node of its own that keeps its files in `cache`, and the daemon and its peers to ask. What lies in
-    the usual cache folders is copied. Raises the errors of `choose_first`."""
+    """The run over a node of its own that keeps its files in `cache`, and the daemon and its peers to ask. Files
+    of the usual cache folders are copied. Raises the errors of `choose_first`."""
     from hfpeer.config.settings import over_cache
     from hfpeer.node.operations.cache.folders import choose_first
 

@@ -1,4 +1,4 @@
-"""`hfpeer model|dataset|space publish`, `share` and `unshare`: the repos that peers may have."""
+"""`hfpeer model|dataset|space publish`, `share` and `unshare`."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import click
 
@@ -13,11 +14,24 @@ from hfpeer.names import MAIN, FilePath, Revision
 from hfpeer.repo_words import parse_repo_word
 from hfpeer.trust.precedence import age_seconds
 from hfpeer_cli.grammar import FILE, REVISION, Verb, pass_invocation, type_option
+from hfpeer_cli.grammar.completions import complete_file
+from hfpeer_cli.grammar.repos import RepoWord
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 
 MAX_RANGES = 40
 """At most this many ranges of one source are printed; JSON has more."""
+
+
+class RepoAndFiles(RepoWord):
+    """The first word names a repo, the others files of it."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Any]:
+        is_file = bool(ctx.params.get("words") or ctx.params.get("repo"))
+        return complete_file(ctx, incomplete) if is_file else super().shell_complete(ctx, param, incomplete)
 
 
 @click.command(
@@ -29,8 +43,8 @@ MAX_RANGES = 40
         "hfpeer why datasets/rajpurkar/squad --json",
     ],
 )
-@click.argument("words", nargs=-1, metavar="[REPO] [FILE]...")
-@click.option("-r", "--repo", metavar="REPO", help="The repo, instead of the first word.")
+@click.argument("words", nargs=-1, metavar="[REPO] [FILE]...", type=RepoAndFiles())
+@click.option("-r", "--repo", metavar="REPO", type=RepoWord(None), help="The repo, instead of the first word.")
 @click.option(
     "-v", "--rev", "--revision", "revision", type=REVISION, metavar="REV", help="As for add; main if left out."
 )

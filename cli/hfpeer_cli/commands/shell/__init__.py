@@ -1,1 +1,1 @@
-"""The texts that a shell takes from hfpeer: an environment, and completion."""
+"""Commands for shells: an environment, and completion."""
