@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ import pytest
 import hfpeer
 from fakes.conversion import JPEG, contents, needs_libraries, rows_in
 from fakes.hub import HubSimulator, Lfs
-from hfpeer.errors import AccessDenied
-from hfpeer.manifest import Manifest
+from hfpeer.errors import AccessDenied, BuildFailed
 from hfpeer.node.operations.conversion import planning
 from hfpeer.node.operations.prepared import building
 from hfpeer_cli.invocation import Invocation
@@ -67,19 +67,10 @@ def write_lines(path: Path, first: int, rows: int) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def planned_once() -> Iterator[None]:
-    """Asks `datasets` once for the files of a config: its start takes seconds. Processes of their own still ask it."""
-    answers: dict[object, Any] = {}
-
-    def asked(python: Any, manifest: Manifest, snapshot: Path, hub_cache: Path, config: str, scratch: Path) -> Any:
-        key = (manifest.repo, manifest.commit, config)
-        if key not in answers:
-            answers[key] = building.plan(python, manifest, snapshot, hub_cache, config, scratch)
-        return answers[key]
-
+def python_found_once() -> Iterator[None]:
+    """Looks once for a Python with `datasets`. Processes of their own still look for one."""
     found = functools.lru_cache(1)(lambda: building.find_python(os.environ))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(planning, "plan", asked)
         patch.setattr(planning, "find_python", lambda environ, chosen: found())
         yield
 
@@ -169,6 +160,27 @@ def test_a_dataset_becomes_lines_once_and_again_changes_nothing(real: Run, tmp_p
     (folder / names[0]).write_text("spoiled")
     assert real("-r", "acme/rows", "-o", str(folder), "--rename", "text=query")[0] == 0
     assert ids(folder / names[0]) == list(range(ROWS))
+
+
+@pytest.mark.slow
+@needs_datasets
+def test_datasets_is_asked_once_about_a_commit_and_each_version_for_itself(
+    real: Run, machine: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def convert(number: int) -> int:
+        return int(real("acme/two", "-c", "en", "-o", str(tmp_path / str(number)))[0])
+
+    assert convert(1) == 0
+
+    def ask(*arguments: object) -> None:
+        raise BuildFailed("datasets was asked")
+
+    monkeypatch.setattr(building._Job, "run", ask)
+    assert convert(2) == 0
+    python = building.find_python(os.environ)
+    assert python is not None
+    monkeypatch.setattr(planning, "find_python", lambda environ, chosen: replace(python, datasets="0.0.1"))
+    assert convert(3) == 1
 
 
 @pytest.mark.slow

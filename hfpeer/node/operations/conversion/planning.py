@@ -6,6 +6,7 @@ files, in a process of its own that has no network; it runs no code of the repo.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -73,7 +74,7 @@ async def plan_conversion(
     if kept is not None:
         return Planned(kept, manifest, snapshot)
     planning = _Planning(node, request, manifest, snapshot, progress)
-    return Planned(await planning.run(places.hub_cache), manifest, snapshot)
+    return Planned(await planning.run(places), manifest, snapshot)
 
 
 async def commit_here(
@@ -111,9 +112,9 @@ class _Planning:
         self._progress = progress
         self._rows: dict[str, int] = {}
 
-    async def run(self, hub_cache: Path) -> ConversionPlan:
+    async def run(self, places: SetPlaces) -> ConversionPlan:
         """Makes the plan."""
-        built = await in_thread(self._files_of_config, hub_cache)
+        built = await in_thread(self._files_of_config, places)
         if not can_read(built.builder, built.reading):
             raise ConversionFailed(
                 f"The files of {self._manifest.repo} are of the kind {built.builder!r}, and are not read here.",
@@ -140,14 +141,13 @@ class _Planning:
             ]
         return replace(empty, parts=tuple(parts))
 
-    def _files_of_config(self, hub_cache: Path) -> BuildPlan:
-        import os
-
+    def _files_of_config(self, places: SetPlaces) -> BuildPlan:
         python = find_python(os.environ, self._request.python)
         if python is None:
             raise no_python()
+        config, answers = self._request.options.config, places.answers
         with tempfile.TemporaryDirectory(prefix="hfpeer-plan-") as scratch:
-            return plan(python, self._manifest, self._snapshot, hub_cache, self._request.options.config, Path(scratch))
+            return plan(python, self._manifest, self._snapshot, places.hub_cache, config, Path(scratch), answers)
 
     def _choices(self, splits: Mapping[str, Sequence[FilePath]]) -> tuple[SplitChoice, ...]:
         """What the user chose of the splits; all without a choice. Raises EntryNotFound that names the splits."""

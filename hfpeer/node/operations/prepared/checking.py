@@ -95,7 +95,8 @@ def _planned(
     assert found.info is not None and found.repo is not None
     snapshot = place.settings.cache / found.repo.folder / "snapshots" / commit
     with staging(place.cache, f"plan-{commit[:12]}", is_new=True) as scratch:
-        planned = plan(python, manifest, snapshot, place.settings.cache, found.info.config_name, scratch)
+        config = found.info.config_name
+        planned = plan(python, manifest, snapshot, place.hub_cache, config, scratch, place.answers)
         done_with(scratch)
     if planned.place != found.place:
         return None, "it was made with options of load_dataset that its folder does not tell"

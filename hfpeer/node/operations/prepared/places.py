@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hfpeer.cache.manifests import Manifests
 from hfpeer.config.settings import Settings
+from hfpeer.endpoint.metadata.answer_cache import AnswerCache
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 from hfpeer.prepared.arrow.making import Origin
@@ -37,6 +38,11 @@ class SetPlaces:
     @property
     def home(self) -> Path:
         return self.settings.home
+
+    @property
+    def answers(self) -> AnswerCache:
+        """What `datasets` has said of commits."""
+        return AnswerCache(self.settings.home / "answers")
 
     @property
     def node_name(self) -> str:

@@ -154,8 +154,8 @@ class _Preparing:
     def _plan(self, config: str) -> BuildPlan:
         assert self._python is not None
         with staging(self._place.cache, f"plan-{self._manifest.commit[:12]}", is_new=True) as scratch:
-            hub_cache = self._place.hub_cache
-            planned = plan(self._python, self._manifest, self._snapshot, hub_cache, config, scratch)
+            hub_cache, answers = self._place.hub_cache, self._place.answers
+            planned = plan(self._python, self._manifest, self._snapshot, hub_cache, config, scratch, answers)
             done_with(scratch)
         return planned
 
