@@ -19,7 +19,7 @@ from itertools import repeat
 from pathlib import Path
 
 from hfpeer.cache.disk import layout
-from hfpeer.cache.disk.directories import OpenFolders, open_folder, opened, path_of
+from hfpeer.cache.disk.directories import OpenFolders, open_folder, open_to_readers, opened, path_of
 from hfpeer.cache.disk.linking import UNSUPPORTED, HardLinks, OnChunk, Way, place_file
 from hfpeer.cache.disk.mounts import inode_of
 from hfpeer.cache.disk.os_errors import storage_error, translated
@@ -59,6 +59,8 @@ def write_file(path: Path, text: str, mode: int = 0o666, *, fresh: Path | None =
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
+                if mode & stat.S_IRGRP:
+                    open_to_readers(file.fileno(), path.parent)
                 file.write(body)
                 file.flush()
                 if is_synced:
@@ -137,6 +139,7 @@ def _write_synced(folder_fd: int, writes: Iterable[tuple[str, bytes]]) -> list[t
             rest = memoryview(body)
             while rest:
                 rest = rest[os.write(fd, rest) :]
+            open_to_readers(fd, folder_fd)
             os.fsync(fd)
             inodes.append((name, inode_of(os.fstat(fd))))
         finally:
@@ -173,6 +176,8 @@ def copy_blob(
         mode = stat.S_IMODE(source.stat().st_mode)
         try:
             way = place_file(source, fresh, hard_links, on_chunk)
+            if way is not Way.HARD_LINK:
+                open_to_readers(fresh, target.parent)
             check(fresh)
             fresh.replace(target)
         except BaseException:
@@ -273,6 +278,7 @@ class Links:
             fresh = aside(self._repo).name
             try:
                 place_file(blob, path_of(around, self._repo) / fresh)
+                open_to_readers(path_of(around, self._repo) / fresh, folder_fd)
                 os.replace(fresh, name, src_dir_fd=around, dst_dir_fd=folder_fd)
             except BaseException:
                 _drop([fresh], around)

@@ -69,7 +69,7 @@ def add(cache: Path, home: Path, bodies: dict[str, bytes]) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("umask", [0o022, 0o002], ids=["022", "002"])
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077], ids=["022", "002", "077"])
 def test_what_one_of_us_fetched_the_other_continues_replaces_and_removes(
     cache: Path, homes: dict[int, Path], umask: int
 ) -> None:
@@ -77,6 +77,8 @@ def test_what_one_of_us_fetched_the_other_continues_replaces_and_removes(
     for folder in [cache, *(path for path in cache.rglob("*") if path.is_dir() and not path.is_symlink())]:
         facts = folder.stat()
         assert (facts.st_gid, facts.st_mode & 0o2070) == (GROUP, 0o2070), folder
+    files = [path for path in (cache / REPO.folder).rglob("*") if path.is_file() and not path.is_symlink()]
+    assert files and all(path.stat().st_mode & 0o040 for path in files), "the group reads them, whatever the umask"
     assert forked_as(BOB, umask, lambda: add(cache, homes[BOB], NEXT)) == "right"
     assert forked_as(ANN, umask, lambda: add(cache, homes[ANN], {**NEXT, "last.json": b"[]"})) == "right"
 

@@ -198,14 +198,33 @@ def make_folders(folder: Path) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
+def open_to_readers(file: int | Path, folder: int | Path) -> None:
+    """Lets the group read a new file of this user, in a folder that the group may write to, whatever the umask."""
+    with contextlib.suppress(OSError):
+        facts = os.stat(file)  # noqa: PTH116 - a descriptor or a path
+        if facts.st_mode & stat.S_IRGRP:
+            return
+        around = os.stat(folder)  # noqa: PTH116
+        if _is_of_group(around, folder):
+            if facts.st_gid != around.st_gid:
+                os.chown(file, -1, around.st_gid)
+            os.chmod(file, stat.S_IMODE(facts.st_mode) | stat.S_IRGRP)  # noqa: PTH101
+
+
 def _make(fd: int, name: str) -> None:
     """Makes a folder. In a folder that a group may write to, it is made the same, whatever the umask of this user."""
     with contextlib.suppress(FileExistsError):
         os.mkdir(name, dir_fd=fd)
         around = os.stat(fd)
-        if around.st_mode & stat.S_IWGRP and not around.st_mode & stat.S_ISVTX and not _has_access_list(fd):
+        if _is_of_group(around, fd):
             with contextlib.suppress(OSError):
                 _open_to_group(fd, name, around)
+
+
+def _is_of_group(facts: os.stat_result, folder: int | Path) -> bool:
+    """Whether the bits of a folder's mode let its group write to it, so that new entries are to be the group's too."""
+    is_writable = bool(facts.st_mode & stat.S_IWGRP) and not facts.st_mode & stat.S_ISVTX
+    return is_writable and not _has_access_list(folder)
 
 
 def _open_to_group(fd: int, name: str, around: os.stat_result) -> None:
@@ -218,13 +237,14 @@ def _open_to_group(fd: int, name: str, around: os.stat_result) -> None:
         os.chmod(name, mode, dir_fd=fd)
 
 
-def _has_access_list(fd: int) -> bool:
+def _has_access_list(folder: int | Path) -> bool:
     """Whether a folder has an access control list. Then the bits of its mode for the group are a mask, and not the
     group's rights, and the list itself says what new folders get."""
     if not hasattr(os, "getxattr"):
         return False
     try:
-        os.getxattr(f"/proc/self/fd/{fd}", "system.posix_acl_access")
+        place = f"/proc/self/fd/{folder}" if isinstance(folder, int) else folder
+        os.getxattr(place, "system.posix_acl_access")
     except OSError:
         return False
     return True

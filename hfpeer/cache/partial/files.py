@@ -13,7 +13,7 @@ import time
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from hfpeer.cache.disk.directories import open_file, opened, path_of
+from hfpeer.cache.disk.directories import open_file, open_to_readers, opened, path_of
 from hfpeer.cache.disk.layout import partials_folder
 from hfpeer.cache.disk.locks import names
 from hfpeer.cache.disk.os_errors import free_of, storage_error
@@ -75,6 +75,7 @@ class PartialFiles:
         data = self._inside / "data"
         if not names(data, self.data_fd):
             raise swapped(blob)
+        open_to_readers(self.data_fd, place.parent)
         try:
             data.replace(place)
         except OSError as error:
