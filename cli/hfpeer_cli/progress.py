@@ -103,6 +103,8 @@ class _Reporter:
                 self._say(f"No file matches --include {glob!r}.")
             if self._draw:
                 self._say(planned_sentence(event))
+            elif event.kept_bytes:
+                self._say(f"Resuming: {human_size(event.kept_bytes)} of what is missing are here.")
 
 
 def joined_sentence(event: TransferJoined) -> str:
@@ -182,6 +184,11 @@ def summary(finished: Finished) -> list[str]:
     ]
     if finished.reused_bytes:
         lines.append(f"  {'from here':<15}{human_size(finished.reused_bytes):>10}")
+    if finished.kept_bytes:
+        lines.append(f"  {'begun before':<15}{human_size(finished.kept_bytes):>10}")
+    of_others = finished.size_bytes - finished.reused_bytes - finished.kept_bytes - received + finished.refetched_bytes
+    if of_others > 0:
+        lines.append(f"  {'by another add':<15}{human_size(of_others):>10}")
     if finished.adopted_bytes:
         lines.append(f"  {'of other tools':<15}{human_size(finished.adopted_bytes):>10}")
     rates = {name: size_bytes / seconds for name, size_bytes in finished.bytes_by_source.items()}

@@ -23,8 +23,9 @@ class CachedRevision:
     without a token. It is given if no hub has answered and every file here was given openly, and published if this node
     made the commit. `is_shared` is the verdict after the owner's override. `is_complete` is None while the listing is
     unknown. `cache` is the cache folder that `files`, `size_bytes` and `is_complete` are of, `also_in` are others that
-    have files of it. `published_by` is the name of the node that made the commit of a folder, or empty; it is this node
-    if `is_published_here`.
+    have files of it. Of a partial one, all its files have `listed_bytes`, and its half-fetched blobs have `kept_bytes`
+    here and take `reserved_bytes` on the disk. `published_by` is the name of the node that made the commit of a folder,
+    or empty; it is this node if `is_published_here`.
     """
 
     repo: str
@@ -46,6 +47,9 @@ class CachedRevision:
     asked_at: float | None = None
     cache: str = ""
     also_in: tuple[str, ...] = ()
+    kept_bytes: int = 0
+    reserved_bytes: int = 0
+    listed_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,11 @@ class Store:
         places = (layout.snapshot_file(cache, repo, commit, path) for cache in self.caches.present)
         return next((place for place in places if place.is_file()), None)
 
+    def in_no_other(self, repo: RepoId, commit: Commit, digests: Collection[Digest]) -> set[Digest]:
+        """Those of these blobs that no revision but this one has."""
+        others = self._catalog.in_other_revisions(repo.folder, commit, map(str, digests))
+        return {digest for digest in digests if str(digest) not in others}
+
     # Manifests
 
     def save_manifest(self, manifest: Manifest, *, is_of_origin: bool = False, is_given: bool = False) -> None:

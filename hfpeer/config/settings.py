@@ -301,6 +301,15 @@ class Settings:
             keys.boolean,
         ),
     ]
+    partial_days: Annotated[
+        float,
+        Key(
+            "partials.days",
+            "30",
+            "days of running after which a daemon deletes a half-fetched blob that was not touched; 0 means never",
+            keys.days,
+        ),
+    ]
     log_level: Annotated[str, Key("log.level", "info", "debug, info, warning or error", keys.log_level)]
     makes_links: bool
     """Whether files in snapshots are links to blobs: not with HF_HUB_DISABLE_SYMLINKS, as huggingface_hub reads it."""

@@ -100,6 +100,8 @@ class NodeStatus:
     """The state of a node. `received_bytes` counts by kind of source since the catalog was made. `transfers` are those
     that run or will by themselves, and the files that are fetched for callers of the endpoint. `notes` are sentences on
     problems. `holder`, of a node that is no daemon: the daemon that holds the home and does not answer, in words.
+    Of `begun_blobs`, half-fetched ones with `begun_whole_bytes`, `kept_bytes` are here; they take `reserved_bytes`.
+    `peer_bytes_by_month` came from peers: by month, such as 2026-11.
     `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty."""
 
     node_id: str
@@ -122,6 +124,11 @@ class NodeStatus:
     is_daemon: bool = True
     notes: tuple[str, ...] = ()
     holder: str = ""
+    begun_blobs: int = 0
+    kept_bytes: int = 0
+    begun_whole_bytes: int = 0
+    reserved_bytes: int = 0
+    peer_bytes_by_month: dict[str, int] = field(default_factory=dict)
     read_caches: dict[str, str] = field(default_factory=dict)
 
 

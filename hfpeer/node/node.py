@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from hfpeer.cache.partial.files import begun_blobs
 from hfpeer.cache.store import Store
 from hfpeer.config.peer_names import addresses_among
 from hfpeer.config.settings import Settings
@@ -153,8 +154,14 @@ class Node:
         lan = Lan(self._neighbourhood, waits_for_peers=self._discovery.finds)
         self._wire(resolver, lan)
         self.endpoint = self._make_endpoint(resolver, lan)
-        keep_budget = self._room.keep_budget if self._room.has_budget else None
-        self._upkeep = Upkeep(self.store, self._upstreams, self._visibility, self._announce, keep_budget)
+        self._upkeep = Upkeep(
+            self.store,
+            self._upstreams,
+            self._visibility,
+            self._announce,
+            self._room.keep_budget if self._room.has_budget else None,
+            partial_days=self._settings.partial_days,
+        )
         self._upkeep.start()
         await self._transfers.start()
 
@@ -358,6 +365,7 @@ class Node:
 
     async def status(self) -> NodeStatus:
         totals = await asyncio.to_thread(self.store.totals)
+        begun = await asyncio.to_thread(begun_blobs, self._settings.cache)
         return NodeStatus(
             node_id=self._identity.node_id,
             name=self._settings.name,
@@ -372,6 +380,11 @@ class Node:
             peers=tuple(await self.list_peers()),
             received_bytes=totals["received_bytes"],
             sent_bytes=totals["sent_bytes"],
+            peer_bytes_by_month=totals["peer_bytes_by_month"],
+            begun_blobs=len(begun),
+            kept_bytes=sum(one.present_bytes for one in begun),
+            begun_whole_bytes=sum(one.whole_bytes for one in begun),
+            reserved_bytes=sum(one.disk_bytes for one in begun),
             revisions=totals["revisions"],
             files=totals["files"],
             size_bytes=totals["size_bytes"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
@@ -31,8 +32,6 @@ RETRY_SECONDS = 30.0
 ANNOUNCE_SECONDS = 1.0
 SWEEP_SECONDS = 3600.0
 BUDGET_SECONDS = 30.0
-LEFTOVER_SECONDS = 30 * 24 * 3600.0
-"""Seconds of running after which a daemon deletes a partial that was not touched in that time."""
 MAX_SILENT = 3
 """After this many visibility checks in a row without an answer, the others wait for the next round."""
 MAX_AT_ONCE = 50
@@ -45,7 +44,7 @@ _log = logging.getLogger(__name__)
 
 class Upkeep:
     """Runs the duties. `announce` is called with the generation of the catalog after each change, `keep_budget` now and
-    then."""
+    then. A partial that was not touched in `partial_days` of running is deleted; with 0 none is."""
 
     def __init__(
         self,
@@ -54,8 +53,11 @@ class Upkeep:
         visibility_checks: VisibilityChecker,
         announce: Callable[[int], Awaitable[None]],
         keep_budget: Callable[[], Awaitable[None]] | None = None,
+        *,
+        partial_days: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self._idle_seconds = partial_days * 86400 if partial_days else math.inf
         self._store = store
         self._upstreams = upstreams
         self._visibility_checks = visibility_checks
@@ -113,7 +115,7 @@ class Upkeep:
         await self._scanned.wait()
         now = self._clock()
         ran_seconds, self._swept_at = now - self._swept_at, now
-        await in_thread(self._store.leftovers.sweep, ran_seconds, LEFTOVER_SECONDS)
+        await in_thread(self._store.leftovers.sweep, ran_seconds, self._idle_seconds)
 
     async def _note_uses(self) -> None:
         """Writes down what was read, and keeps the cache within its budget."""

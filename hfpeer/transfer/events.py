@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, TypeAlias
 
+WAN_KINDS = ("mirror", "modelscope", "origin")
+"""The kinds of source that are reached over the WAN."""
+
 
 @dataclass(frozen=True)
 class Event:
@@ -159,7 +162,8 @@ class Finished(Event):
     """All requested files are visible. `bytes_by_source` counts the bytes that crossed a network for this add.
     `answered_by`, `voice` and `age_seconds` are as in `Resolved`. Two parts of `reused_bytes`: `adopted_bytes` came
     from files of other tools, `copied_bytes` from other cache folders of this node. `notes` are sentences on what was
-    passed over in the cache.
+    passed over in the cache. `kept_bytes` were in partials of this cache before. `wan_bytes` of these
+    files crossed the WAN: for this add, for another one that it waited for, or for an earlier one that did not end.
     """
 
     kind: ClassVar[str] = "finished"
@@ -179,11 +183,14 @@ class Finished(Event):
     adopted_bytes: int = 0
     copied_bytes: int = 0
     notes: tuple[str, ...] = ()
+    kept_bytes: int = 0
+    wan_bytes: int | None = None
 
     @property
     def wan_saved_bytes(self) -> int:
         """The bytes that did not cross the WAN: all but those from mirrors, ModelScope and the origin."""
-        return self.size_bytes - sum(self.bytes_by_kind.get(kind, 0) for kind in ("mirror", "modelscope", "origin"))
+        received = sum(self.bytes_by_kind.get(kind, 0) for kind in WAN_KINDS)
+        return max(0, self.size_bytes - (received if self.wan_bytes is None else self.wan_bytes))
 
 
 OnEvent: TypeAlias = "Callable[[Event], None]"

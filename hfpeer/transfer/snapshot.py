@@ -48,8 +48,12 @@ class FetchTotals:
     local_bytes: int = 0
     """Bytes that came from files of this machine."""
     liars: set[str] = field(default_factory=set)
+    small_bytes_by_kind: dict[str, int] = field(default_factory=dict)
 
-    def add(self, report: FetchReport) -> None:
+    def add(self, report: FetchReport, *, is_small: bool = False) -> None:
+        for name, size_bytes in report.bytes_by_source.items() if is_small else ():
+            kind = report.kinds[name]
+            self.small_bytes_by_kind[kind] = self.small_bytes_by_kind.get(kind, 0) + size_bytes
         for name, size_bytes in report.bytes_by_source.items():
             self.bytes_by_source[name] = self.bytes_by_source.get(name, 0) + size_bytes
         self.kinds.update(report.kinds)
@@ -166,8 +170,8 @@ class SnapshotTransfer:
             await self._fetches.fetch_bundle(small, self._finder)
         finally:
             self._small = None
-            self.totals.add(small.report)
-            self.totals.add(small.joined)
+            self.totals.add(small.report, is_small=True)
+            self.totals.add(small.joined, is_small=True)
 
     def _take_small(self, wanted: Sequence[WantedBlob]) -> Collection[Digest]:
         """Blocking: keeps the small blobs that files of this machine have."""

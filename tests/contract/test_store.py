@@ -830,14 +830,19 @@ def test_statistics_add_up_over_restarts(store: Store, tmp_path: Path) -> None:
     assert totals["received_bytes"] == {"peer": 16, "origin": 1}
     assert totals["received_by_source"] == {"node1": 11, "node2": 5, "hub": 1}
     assert totals["sent_bytes"] == 7
+    assert totals["peer_bytes_by_month"] == {time.strftime("%Y-%m", time.gmtime()): 16}
     again.close()
 
 
 def test_statistics_that_cannot_be_written_now_are_written_later(store: Store) -> None:
     store.traffic.note_sent(3)
-    with mock.patch.object(store._catalog.database, "count", side_effect=Locked("busy")):
-        assert store.totals()["sent_bytes"] == 0
-    assert store.totals()["sent_bytes"] == 3
+    store.traffic.note_received("peer", "node1", 10)
+    with mock.patch("hfpeer.cache.index.traffic.count_in", side_effect=Locked("busy")):
+        totals = store.totals()
+        assert (totals["sent_bytes"], totals["received_bytes"]) == (0, {}), "all of it or nothing"
+    totals = store.totals()
+    assert (totals["sent_bytes"], totals["received_bytes"]) == (3, {"peer": 10})
+    assert sum(totals["peer_bytes_by_month"].values()) == 10
 
 
 def test_the_generation_grows_with_what_peers_should_hear_of(store: Store) -> None:

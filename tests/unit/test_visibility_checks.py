@@ -58,7 +58,9 @@ class Scene:
         self.hubs = FakeHubs()
         self.now = 1_000_000.0
         self.visibility_checks = VisibilityChecker(self.store, cast(Upstreams, self.hubs), clock=lambda: self.now)
-        self.upkeep = Upkeep(self.store, cast(Upstreams, self.hubs), self.visibility_checks, self._announce)
+        self.upkeep = Upkeep(
+            self.store, cast(Upstreams, self.hubs), self.visibility_checks, self._announce, partial_days=30.0
+        )
 
     async def _announce(self, generation: int) -> None:
         """No discovery."""

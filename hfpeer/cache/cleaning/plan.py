@@ -135,7 +135,7 @@ def pruned(facts: Facts, rules: PruneRules) -> Plan:
         for one in facts.leftovers
         if one.path not in known
         and (one.kind in (PARTIAL, UNFINISHED) or (one.kind == ORPHAN and one.wanted_by))
-        and facts.now - one.changed_at >= max(rules.older_than_seconds, YOUNG_SECONDS[one.kind])
+        and facts.now - one.changed_at >= max(rules.older_than_seconds, _young_seconds(one))
     ]
     stay = [one for one in collected.kept if one.id not in {leftover.path for leftover in old}]
     going, staying = _split(old)
@@ -145,6 +145,11 @@ def pruned(facts: Facts, rules: PruneRules) -> Plan:
         kept=(*staying, *stay),
         why={**collected.why, **why, **{one.path: "not touched" for one in going}},
     )
+
+
+def _young_seconds(one: Leftover) -> float:
+    """Seconds in which a download stays, whatever the rules say. Of a partial it is known whether it is in use."""
+    return 0.0 if one.kind == PARTIAL else YOUNG_SECONDS[one.kind]
 
 
 def garbage(facts: Facts) -> Plan:

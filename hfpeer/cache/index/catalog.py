@@ -232,6 +232,16 @@ class Catalog:
         with self.database.reading() as connection:
             return {path: size_bytes for path, size_bytes in connection.execute(query)}  # noqa: C416
 
+    def in_other_revisions(self, repo: str, commit: str, digests: Iterable[str]) -> set[str]:
+        """Those of these digests that a file of another revision has."""
+        found: set[str] = set()
+        for batch in batches(digests):
+            is_other = sa.or_(FILES.c.repo != repo, FILES.c.commit != commit)
+            query = sa.select(FILES.c.digest).distinct().where(FILES.c.digest.in_(batch), is_other)
+            with self.database.reading() as connection:
+                found.update(connection.scalars(query))
+        return found
+
     def put_files(self, repo: str, commit: str, rows: Iterable[FileRow], cache: str | None = None) -> None:
         place = (repo, commit, cache or self._first)
         self.database.put(FILES, ((*place, *row) for row in rows))

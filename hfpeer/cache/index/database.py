@@ -114,10 +114,16 @@ class Database:
         with self.reading() as connection:
             return int(connection.scalar(sa.select(META.c.value).where(META.c.key == key)) or 0)
 
+    def counters(self, prefix: str) -> dict[str, int]:
+        """The counters whose names begin so, by the rest of the name."""
+        query = sa.select(META.c.key, META.c.value).where(META.c.key.startswith(prefix, autoescape=True))
+        with self.reading() as connection:
+            return {key.removeprefix(prefix): int(value) for key, value in connection.execute(query)}
+
     def count(self, key: str, by: int) -> None:
         """Adds `by` to a counter."""
-        query = insert(META).values(key=key, value=by)
-        self.execute(query.on_conflict_do_update(index_elements=["key"], set_={"value": META.c.value + by}))
+        with self.writing() as connection:
+            count_in(connection, key, by)
 
     def shrink(self) -> None:
         """Gives the pages of dropped rows back to the file system, if they are more than a quarter of the file."""
@@ -214,6 +220,12 @@ class Database:
         with translated("delete a broken catalog", self._path):
             for suffix in _SUFFIXES:
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def count_in(connection: Connection, key: str, by: int) -> None:
+    """Adds `by` to a counter, in a transaction that writes."""
+    query = insert(META).values(key=key, value=by)
+    connection.execute(query.on_conflict_do_update(index_elements=["key"], set_={"value": META.c.value + by}))
 
 
 @lru_cache

@@ -16,6 +16,7 @@ from hfpeer.cache.index.shared_blobs import SharedBlobs
 from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.publications import Publications
 from hfpeer.cache.records import CachedFile, CachedRevision
+from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 
 
@@ -74,6 +75,13 @@ class CachedRevisions:
         """A revision with its listing: all files of the commit if they are known, else those that are here."""
         found = next((one for one in self.of(repo) if one.commit == commit), None)
         return None if found is None else replace(found, listing=self._listing(repo, commit, Path(found.cache)))
+
+    def empty(self, manifest: Manifest, used_at: float) -> CachedRevision:
+        """A revision of which no file is in the first cache folder."""
+        place = manifest.repo.folder, manifest.commit
+        row = RevisionRow(*place, 0, 0, False, not manifest.is_attested, used_at, str(self._caches.first))
+        refs = [ref.name for ref in self._catalog.refs(manifest.repo.folder) if ref.commit == manifest.commit]
+        return self._to_revision([row], refs, ())
 
     def _listing(self, repo: RepoId, commit: Commit, cache: Path) -> tuple[CachedFile, ...]:
         here = {row.path: row for row in self._catalog.files(repo.folder, commit, str(cache))}

@@ -15,12 +15,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects.sqlite import insert
 
-from hfpeer.cache.index.database import Database
+from hfpeer.cache.index.database import Database, count_in
 from hfpeer.cache.index.schema import RECEIVED
 from hfpeer.errors import StorageError
 
 FLUSH_SECONDS = 5.0
 """Seconds between two writes by `flush_if_due`."""
+_OF_MONTH = "from peers in "
+"""The beginning of the names of counters, one for each month."""
 
 
 class Traffic:
@@ -30,6 +32,7 @@ class Traffic:
         self._database = database
         self._lock = threading.Lock()
         self._received: dict[tuple[str, str], int] = defaultdict(int)
+        self._by_month: dict[str, int] = defaultdict(int)
         self._sent_bytes = 0
         self._flushed_at = time.monotonic()
 
@@ -37,6 +40,8 @@ class Traffic:
         """Counts bytes from a source; `kind` is peer, mirror, modelscope or origin."""
         with self._lock:
             self._received[kind, source] += size_bytes
+            if kind == "peer":
+                self._by_month[time.strftime("%Y-%m", time.gmtime())] += size_bytes
 
     def note_sent(self, size_bytes: int) -> None:
         """Counts bytes that were sent to peers."""
@@ -52,17 +57,22 @@ class Traffic:
         """Writes the counts to the catalog. Keeps those that it cannot write, for the next flush."""
         with self._lock:
             received, self._received = self._received, defaultdict(int)
+            by_month, self._by_month = self._by_month, defaultdict(int)
             sent_bytes, self._sent_bytes = self._sent_bytes, 0
             self._flushed_at = time.monotonic()
         try:
-            self._write(received, sent_bytes)
+            self._write(received, by_month, sent_bytes)
         except StorageError:
-            for (kind, source), size_bytes in received.items():
-                self.note_received(kind, source, size_bytes)
+            with self._lock:
+                for place, size_bytes in received.items():
+                    self._received[place] += size_bytes
+                for month, size_bytes in by_month.items():
+                    self._by_month[month] += size_bytes
             self.note_sent(sent_bytes)
 
     def totals(self) -> dict[str, Any]:
-        """`sent_bytes`, `received_bytes` by kind and `received_by_source` by source, since the catalog was made."""
+        """`sent_bytes`, `received_bytes` by kind, `received_by_source` by source and `peer_bytes_by_month`, the latest
+        month first, since the catalog was made."""
         self.flush()
         by_kind: dict[str, int] = defaultdict(int)
         by_source: dict[str, int] = defaultdict(int)
@@ -74,15 +84,20 @@ class Traffic:
             "sent_bytes": self._database.counter("sent"),
             "received_bytes": dict(by_kind),
             "received_by_source": dict(by_source),
+            "peer_bytes_by_month": dict(sorted(self._database.counters(_OF_MONTH).items(), reverse=True)),
         }
 
-    def _write(self, received: Mapping[tuple[str, str], int], sent_bytes: int) -> None:
+    def _write(self, received: Mapping[tuple[str, str], int], by_month: Mapping[str, int], sent_bytes: int) -> None:
         rows = [{"kind": kind, "source": source, "size_bytes": size} for (kind, source), size in received.items()]
         query = insert(RECEIVED)
         total = RECEIVED.c.size_bytes + query.excluded.size_bytes
         query = query.on_conflict_do_update(index_elements=["kind", "source"], set_={"size_bytes": total})
-        if rows:
-            with self._database.writing() as connection:
+        counted = {**{f"{_OF_MONTH}{month}": size for month, size in by_month.items()}, "sent": sent_bytes}
+        counted = {key: size for key, size in counted.items() if size}
+        if not (rows or counted):
+            return
+        with self._database.writing() as connection:
+            if rows:
                 connection.execute(query, rows)
-        if sent_bytes:
-            self._database.count("sent", sent_bytes)
+            for key, size_bytes in counted.items():
+                count_in(connection, key, size_bytes)

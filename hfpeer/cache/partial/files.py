@@ -11,6 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from hfpeer.cache.disk.directories import open_file, open_to_readers, opened, path_of
@@ -118,17 +119,36 @@ def partial_folders(cache: Path) -> list[Path]:
     return []
 
 
-def partial_bytes(cache: Path) -> int:
-    """The number of present bytes of all partials of a cache, by their journals. Needs no lock."""
-    total = 0
+@dataclass(frozen=True)
+class BegunBlob:
+    """A partial as it lies on the disk: `present_bytes` of `whole_bytes` are here, and it takes `disk_bytes`."""
+
+    etag: str
+    present_bytes: int
+    whole_bytes: int
+    disk_bytes: int
+    changed_at: float
+
+
+def begun_blobs(cache: Path) -> list[BegunBlob]:
+    """All partials of a cache, by their journals. Needs no lock."""
+    found = []
     for folder in partial_folders(cache):
         with (
             contextlib.suppress(OSError, BrokenCache),
             opened(cache, folder) as inside,
             open(open_file(inside / "journal", os.O_RDONLY), "rb") as file,
         ):
-            total += journal.recorded_bytes(file.read())
-    return total
+            data = (inside / "data").lstat()
+            present_bytes = journal.recorded_bytes(file.read())
+            etag = folder.name.partition(".")[0]
+            found.append(BegunBlob(etag, present_bytes, data.st_size, data.st_blocks * 512, data.st_mtime))
+    return found
+
+
+def partial_bytes(cache: Path) -> int:
+    """The number of present bytes of all partials of a cache."""
+    return sum(one.present_bytes for one in begun_blobs(cache))
 
 
 def begun_bytes(cache: Path, digests: Collection[Digest]) -> int:

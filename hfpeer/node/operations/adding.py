@@ -35,6 +35,7 @@ from hfpeer.net.tasks import end_tasks
 from hfpeer.node.operations.adopted import take_adopted, take_from_other_caches
 from hfpeer.node.operations.room import Room
 from hfpeer.node.operations.selection import selection_of
+from hfpeer.node.operations.wan_account import WanAccount
 from hfpeer.resolver.commits import Resolution
 from hfpeer.resolver.manifests import FoundManifest
 from hfpeer.resolver.other_types import error_of
@@ -229,6 +230,7 @@ class _Add:
         transfer = self._make_transfer(resolution, found, files)
         missing, adopted_bytes, copied_bytes = await in_thread(self._missing, files)
         kept = await in_thread(kept_bytes, self._store.cache, _sizes(missing)) if missing else 0
+        account = await in_thread(WanAccount, self._store, self._repo, commit, files, missing)
         self._on_event(_planned(found, files, missing, self._selection.unmatched(manifest), kept))
         if self._request.is_local_only and missing:
             raise _not_cached(manifest, missing)
@@ -261,6 +263,8 @@ class _Add:
             answered_by=resolution.answered_by,
             voice=resolution.voice.value,
             age_seconds=resolution.age_seconds,
+            kept_bytes=kept,
+            wan_bytes=await in_thread(account.wan_bytes, transfer.totals),
         )
 
     async def _resolve(self) -> Resolution:

@@ -16,6 +16,9 @@ from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 from hfpeer_cli.progress import clock_time
 
+MAX_MONTHS = 3
+"""At most this many months are shown, the latest; JSON has all."""
+
 
 @click.command("status", cls=Verb, examples=["hfpeer status", "hfpeer --json status"])
 @pass_invocation
@@ -53,7 +56,9 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         **({"for others": f"HF_ENDPOINT={open_urls[0]} (public repos)"} if open_urls else {}),
         "upstreams": _pairs(node.upstreams),
         "holds": _holds(node),
+        **({"half-fetched": _begun(node)} if node.begun_blobs else {}),
         "received": ", ".join(f"{human_size(size)} from {kind}" for kind, size in node.received_bytes.items()),
+        **({"WAN saved": _saved(node)} if node.received_bytes.get("peer") else {}),
         "sent": human_size(node.sent_bytes),
         "fetching": [_transfer(one) for one in node.transfers],
         "peers": _peers(node),
@@ -73,6 +78,17 @@ def _pairs(facts: dict[str, str]) -> list[str]:
 def _holds(node: NodeStatus) -> str:
     held = f"{counted(node.revisions, 'revision')}, {counted(node.files, 'file')}, {human_size(node.size_bytes)}"
     return f"{held} ({node.unverified_files:,} still to be verified)" if node.unverified_files else held
+
+
+def _begun(node: NodeStatus) -> str:
+    here = f"{human_size(node.kept_bytes)} of {human_size(node.begun_whole_bytes)}"
+    return f"{counted(node.begun_blobs, 'blob')}, {here}; takes {human_size(node.reserved_bytes)}"
+
+
+def _saved(node: NodeStatus) -> str:
+    """What peers gave instead of the WAN: over all time, and in the last months."""
+    months = [f"{human_size(size)} in {month}" for month, size in list(node.peer_bytes_by_month.items())[:MAX_MONTHS]]
+    return f"{human_size(node.received_bytes['peer'])}, given by peers" + (f" ({', '.join(months)})" if months else "")
 
 
 def _peers(node: NodeStatus) -> list[str]:

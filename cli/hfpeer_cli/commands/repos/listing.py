@@ -125,6 +125,8 @@ def print_revisions(invocation: Invocation, found: Sequence[CachedRevision], *, 
 
 def _revision_row(cached: CachedRevision, name: str) -> tuple[str, ...]:
     state = STATES[cached.is_complete]
+    if cached.listed_bytes is not None:
+        state += f", {human_size(cached.size_bytes + cached.kept_bytes)} of {human_size(cached.listed_bytes)}"
     return (
         name,
         cached.commit[:12],
@@ -170,7 +172,8 @@ def _search(invocation: Invocation, named: NamedRepo, files: tuple[FilePath, ...
     repo, wanted = named.repo, (*files, *filter(None, [named.file]))
     found = invocation.run(lambda node: node.search(repo, named.revision, wanted))
     if invocation.settings.read_caches:
-        for cached in invocation.run(lambda node: node.list_revisions(repo)):
+        here = [cached for cached in invocation.run(lambda node: node.list_revisions(repo)) if cached.files]
+        for cached in here:
             places = ", ".join((cached.cache, *cached.also_in))
             invocation.output.note(f"This node has {repo} at {cached.commit[:12]} in {places}.")
     if not found:

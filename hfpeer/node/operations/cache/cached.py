@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from hfpeer.cache.partial.files import BegunBlob, begun_blobs
 from hfpeer.cache.store import Store
 from hfpeer.control.operations import CachedRevision, Provenance, Published
 from hfpeer.errors import NotFound
+from hfpeer.manifest import Manifest
 from hfpeer.names import MAIN, Commit, FilePath, RepoId, Revision
 from hfpeer.node.operations.publishing import publish_folder
 from hfpeer.resolver.resolver import Resolver
@@ -34,10 +36,8 @@ class CacheOperations:
         """See `Operations.list_revisions`. No revision with a blob of a wrong size is called complete."""
         await self._scanned()
         await in_thread(self._store.scan_blobs, repo)
-        if repo is None:
-            return await asyncio.to_thread(self._store.revisions.all)
-        if revision is None:
-            return await asyncio.to_thread(self._store.revisions.of, repo)
+        if repo is None or revision is None:
+            return await asyncio.to_thread(self._with_begun, repo)
         resolution = await self._resolver.commits.resolve_cached(repo, revision)
         cached = await asyncio.to_thread(self._store.revisions.find, repo, resolution.commit)
         if cached is None:
@@ -46,6 +46,30 @@ class CacheOperations:
                 hint=f"`hfpeer {repo.type.value} add -r {repo.full_name} -v {revision}` fetches it.",
             )
         return [cached]
+
+    def _with_begun(self, repo: RepoId | None) -> list[CachedRevision]:
+        """The revisions, each partial one with its half-fetched blobs, and those of which nothing else is here."""
+        store = self._store
+        found = store.revisions.all() if repo is None else store.revisions.of(repo)
+        begun = {one.etag: one for one in begun_blobs(store.cache)}
+        named = set[str]()
+        for number, cached in enumerate(found):
+            if cached.is_complete is False:
+                place = RepoId.parse(cached.repo, cached.type), Commit(cached.commit)
+                manifest = store.manifests.load(*place) or store.manifests.listed(*place)
+                found[number] = _partial(cached, manifest, begun) if manifest else cached
+                named |= {file.digest.hex for file in manifest.files} if manifest else set()
+        here = {(cached.type, cached.repo, cached.commit) for cached in found}
+        left = begun.keys() - named
+        for one in [repo] if repo else store.manifests.repos() if left else []:
+            for commit in store.manifests.commits(one) if left else []:
+                manifest = store.manifests.load(one, commit)
+                mine = {file.digest.hex for file in manifest.files} & left if manifest else set()
+                if manifest and mine and (one.type.value, one.full_name, commit) not in here:
+                    changed_at = max(begun[etag].changed_at for etag in mine)
+                    found.append(_partial(store.revisions.empty(manifest, changed_at), manifest, begun))
+                    left -= mine
+        return found
 
     async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
         """See `Operations.why`."""
@@ -91,3 +115,15 @@ class CacheOperations:
             raise NotFound(f"{repo} is not in the cache.", hint=f"`hfpeer {repo.type.value} ls` lists what is.")
         await asyncio.to_thread(self._store.set_share, repo, is_shared)
         return await asyncio.to_thread(self._store.revisions.of, repo)
+
+
+def _partial(cached: CachedRevision, manifest: Manifest, begun: Mapping[str, BegunBlob]) -> CachedRevision:
+    """A partial revision with the size of all its files, and with what half-fetched blobs have of them."""
+    sizes = {file.digest.hex: file.size_bytes for file in manifest.files}
+    mine = [begun[etag] for etag in sizes if etag in begun]
+    return replace(
+        cached,
+        kept_bytes=sum(one.present_bytes for one in mine),
+        reserved_bytes=sum(one.disk_bytes for one in mine),
+        listed_bytes=sum(sizes.values()),
+    )
