@@ -79,7 +79,7 @@ def test_the_rows_of_a_resumed_add_add_up_and_nothing_was_saved(machine: Machine
     assert finished["wan_saved_bytes"] == 0
     assert finished["kept_bytes"] == begun
     assert received + finished["kept_bytes"] + finished["reused_bytes"] == finished["size_bytes"]
-    assert finished["reused_bytes"] == here
+    assert finished["reused_bytes"] >= here, "a blob may have come without its link"
     again = machine.do("model", "add", "acme/some")
     assert again["reused_bytes"] == again["size_bytes"] == again["wan_saved_bytes"], "now none would cross the WAN"
 
