@@ -59,6 +59,8 @@ MAX_GUEST_HELD_BYTES = 8 * MIB
 """The part of it for one other machine."""
 MAX_LFS_OBJECTS = 10_000
 """Objects in one batch request of git-lfs, which itself sends at most 100. More: 400."""
+MAX_GATHERED_FETCHES = 500
+"""Commits and programs whose fetches through the endpoint are gathered for the history. More: the oldest is written."""
 BODY_SECONDS = 120.0
 """Seconds for such a body as a whole. More: 400, and the connection is closed."""
 UPLOAD_STALL_SECONDS = 10.0

@@ -22,7 +22,7 @@ from hfpeer.endpoint.access.grants import Grant, Grants
 from hfpeer.endpoint.access.request import AdmissionRequest
 from hfpeer.endpoint.files.files import Files
 from hfpeer.endpoint.files.reader import BlobReader
-from hfpeer.endpoint.files.streams import FileRequest, TakeRoom
+from hfpeer.endpoint.files.streams import FileRequest, OnFetched, TakeRoom
 from hfpeer.endpoint.metadata.answer_cache import AnswerCache
 from hfpeer.endpoint.metadata.listings import Listings
 from hfpeer.endpoint.metadata.refs import AllRefs, Refs
@@ -75,6 +75,7 @@ class Endpoint:
         rules: Rules,
         sites: SiteFinder | None,
         take_room: TakeRoom,
+        on_fetched: OnFetched,
     ) -> None:
         self._store = store
         self._lan = lan
@@ -107,7 +108,7 @@ class Endpoint:
         )
         self.packs = PackCache(store.home / "packs")
         self.commits = Commits(store, lan, self.packs)
-        self.files = Files(store, fetches, lan.report_liar, self._note_installed, take_room)
+        self.files = Files(store, fetches, lan.report_liar, self._note_installed, take_room, on_fetched)
         self.proxy = ReverseProxy(upstreams.upstreams)
 
     async def _note_installed(self, repo: RepoId, commit: Commit) -> None:
@@ -222,7 +223,7 @@ class Endpoint:
         has_all = admitted.grant is Grant.ALL
         sites = self._sites.of_caller if has_all and self._sites is not None else no_sites
         finder = PeerFinder(self._lan, upstreams.upstreams if has_all else upstreams.mirrors, sites=sites)
-        return await self.files.read(FileRequest(blob, file, finder, admitted.grant, client))
+        return await self.files.read(FileRequest(blob, file, finder, admitted.grant, client, admitted.caller))
 
     def learn(self, caller: Caller, repo: RepoId, commit: str, recorder: PackRecorder) -> None:
         """Starts to put the plain files of a recorded pack into the cache, where peers find them too."""

@@ -146,6 +146,7 @@ class Node:
             is_busy=lambda: self._fetches.are_under_way,
             own_run_id=self._identity.run_id,
             on_duplicate_id=self._identity.on_duplicate_id,
+            on_came=self._transfers.retry_soon,
         )
         await self._neighbourhood.start()
         self._discovery = Discovery(self._settings, self._identity.node_id, lan_address, self._neighbourhood)
@@ -170,6 +171,7 @@ class Node:
         for part in (
             self._transfers,
             self.endpoint,
+            self._transfers.for_callers,
             self._upkeep,
             self._visibility,
             self._discovery,
@@ -199,6 +201,7 @@ class Node:
             rules,
             self._sites,
             self._room.take,
+            self._transfers.for_callers.note,
         )
 
     async def _scanned(self) -> None:

@@ -28,6 +28,7 @@ from hfpeer.net.singleflight import SingleFlight
 from hfpeer.net.tasks import end_tasks
 from hfpeer.peers.catalogs import Catalog, Catalogs
 from hfpeer.peers.client import MessageTooLarge, PeerClient, PeerClients
+from hfpeer.peers.presence import Presence, shown
 from hfpeer.peers.protocol.messages import NodeMessage
 from hfpeer.peers.table import Origin, Peer, PeerTable, State
 
@@ -45,7 +46,7 @@ class Neighbourhood:
 
     `limiter` bounds the blob bytes of all peers together. `is_busy` tells whether optional work has to wait.
     `on_duplicate_id` is called with the address of another node that has this node's id: its `run_id` is not
-    `own_run_id`. Without `gossips` it asks no peer for others.
+    `own_run_id`. Without `gossips` it asks no peer for others. `on_came` is called after peers have come.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Neighbourhood:
         own_run_id: str = "",
         on_duplicate_id: Callable[[Address], None] = lambda address: None,
         gossips: bool = True,
+        on_came: Callable[[], None] = lambda: None,
     ) -> None:
         self.table = PeerTable(own_node_id)
         self._own_node_id = own_node_id
@@ -66,6 +68,8 @@ class Neighbourhood:
         self._on_duplicate_id = on_duplicate_id
         self._is_busy = is_busy
         self._gossips = gossips
+        self._on_came = on_came
+        self._presence = Presence()
         self._clock = clock
         self._clients = PeerClients(own_node_id, limiter, clock)
         self._catalogs = Catalogs()
@@ -235,7 +239,17 @@ class Neighbourhood:
                 self._catalogs.forget(peer.key)
                 self._gossiped_at.pop(peer.key, None)
                 await self._clients.drop(peer.addresses)
+            self._tell_changes(now)
             await asyncio.sleep(PROBE_LOOP_SECONDS)
+
+    def _tell_changes(self, now: float) -> None:
+        came, gone = self._presence.changes(self.others(), now)
+        for peer in came:
+            _log.info("peer %s has come, found by %s", shown(peer), peer.origin.value)
+        for name, reason in gone:
+            _log.info("peer %s has gone%s", name, f": {reason}" if reason else "")
+        if came:
+            self._on_came()
 
     async def _probe(self, peer: Peer) -> bool:
         client = self.client(peer)

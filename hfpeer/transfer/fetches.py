@@ -111,6 +111,10 @@ class Fetches:
         running = self._running.get(digest)
         return running.fetch.bytes_by_source() if running and running.fetch else {}
 
+    def is_fetching(self, digest: Digest) -> bool:
+        """Whether a fetch of a blob is under way."""
+        return digest in self._running
+
     def kinds(self, digest: Digest) -> dict[str, SourceKind]:
         """The kinds of the sources of a running fetch, by source name."""
         running = self._running.get(digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
@@ -79,6 +80,27 @@ async def test_a_busy_node_that_is_asked_what_its_peers_have_reads_their_catalog
         async with knowing(peer, is_busy=True) as neighbourhood:
             await neighbourhood.refresh()
             assert CATALOG_PATH in peer.paths
+
+
+def told_by_neighbourhood(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == neighbourhood_module.__name__]
+
+
+async def test_a_peer_that_comes_is_a_line_of_the_log(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(neighbourhood_module, "PROBE_LOOP_SECONDS", 0.01)
+    came = asyncio.Event()
+    with GoodPeer() as peer:
+        neighbourhood = Neighbourhood(OWN, [peer.address], on_came=came.set)
+        await neighbourhood.start()
+        try:
+            await asyncio.wait_for(came.wait(), 20)
+            shown = f"{peer.name} ({peer.address})"
+            assert told_by_neighbourhood(caplog) == [f"peer {shown} has come, found by static"]
+        finally:
+            await neighbourhood.stop()
 
 
 class Boaster(GoodPeer):

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+from fakes.endpoint import endpoint_of
 from fakes.hub import HubSimulator, Lfs, faults
 from fakes.machine import HFPEER, Machine, Machines
 from fakes.waiting import wait_until
@@ -144,4 +145,24 @@ def test_adds_in_the_background_run_within_the_bound_and_are_tried_again_when_th
     machine.do("transfers", "resume", "--all")
     wait_until(lambda: all(is_done(machine, f"acme/queued{number}") for number in range(3)), "all are done", 60)
     assert sorted(entry["id"] for entry in machine.do("history")) == ids
+    machine.stop()
+
+
+def test_what_tools_read_through_the_endpoint_is_in_the_history_and_the_log(
+    machines: Machines, hub: HubSimulator, pegasus: Machine, put: Put
+) -> None:
+    commit = put("acme/read", MB)
+    machine = machines.make("reading", upstreams=f"origin={hub.endpoint}", peers=[pegasus.address])
+    machine.start()
+    machine.wait_until_it_knows(pegasus)
+    endpoint = endpoint_of(machine)
+    for path in ("config.json", "model.safetensors"):
+        assert endpoint.get(f"/acme/read/resolve/{commit}/{path}").status == 200
+    machine.do("daemon", "restart")  # at the end of a daemon, nothing is waited for
+    (entry,) = machine.do("history")
+    assert (entry["id"], entry["repo"], entry["commit"], entry["files"]) == (0, "acme/read", commit, 2)
+    assert entry["asked_by"] == {"via": "endpoint", "user": "", "host": "", "program": "test/1"}
+    assert entry["bytes_by_kind"] == {"origin": entry["size_bytes"]}
+    assert f"endpoint: fetched 2 files of acme/read at {commit[:12]} for test/1" in machine.log
+    assert "peer pegasus (" in machine.log and "has come, found by static" in machine.log
     machine.stop()

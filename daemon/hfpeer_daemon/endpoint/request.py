@@ -7,6 +7,7 @@ import base64
 import binascii
 import json
 import mmap
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -30,6 +31,9 @@ from hfpeer_daemon.http.responses import Receive, Scope, Send, header
 
 MAX_FIELDS = 20_000
 """Most fields of a query or form."""
+MAX_AGENT_LENGTH = 200
+"""Characters of a user agent in which its first product is looked for."""
+_PRODUCT = re.compile(r"[A-Za-z][\w.+-]{0,40}/[\w.+-]{1,40}", re.ASCII)
 _TRUE = frozenset({"true", "1", "yes", "on"})
 
 
@@ -93,13 +97,17 @@ class HubRequest:
     def caller(self) -> Caller:
         """The caller. The token of a caller on another machine is ignored."""
         is_local = _is_loopback(self.scope.get("client"))
-        return Caller(_token(self.header("authorization")) if is_local else None, is_local)
+        token, host = _token(self.header("authorization")) if is_local else None, "" if is_local else self._host
+        return Caller(token, is_local, host, program_of(self.header("user-agent") or ""))
+
+    @property
+    def _host(self) -> str:
+        return str((self.scope.get("client") or ("",))[0])
 
     @property
     def client(self) -> str:
         """Tells client programs apart, as well as possible: address, user agent, and the hash of the token."""
-        host = (self.scope.get("client") or ("",))[0]
-        return f"{host} {self.header('user-agent') or ''} {self.caller.fingerprint}"
+        return f"{self._host} {self.header('user-agent') or ''} {self.caller.fingerprint}"
 
     async def body(self, seconds: float = BODY_SECONDS) -> bytes:
         """The whole body, which counts as held until the request ends.
@@ -134,7 +142,7 @@ class HubRequest:
     @cached_property
     def held(self) -> Held:
         """The bytes of this request in memory. Call `free` when the request ends."""
-        return self.all_held.of(None if self.caller.is_local else str((self.scope.get("client") or ("",))[0]))
+        return self.all_held.of(None if self.caller.is_local else self._host)
 
     async def stream(self) -> AsyncIterator[bytes]:
         """The body in chunks, as it comes. Raises ConnectionError if the caller disconnects."""
@@ -181,6 +189,12 @@ def _fields(text: str) -> list[tuple[str, str]]:
         return parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS)
     except ValueError as error:
         raise InvalidName("There are too many fields in this request.") from error
+
+
+def program_of(user_agent: str) -> str:
+    """The first product of a user agent that has a name and a version: `transformers/4.50.0`."""
+    products = _PRODUCT.findall(user_agent[:MAX_AGENT_LENGTH])
+    return next((product for product in products if not product.startswith("unknown/")), "")
 
 
 def _is_loopback(client: Any) -> bool:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Caller:
-    """A caller with its own token, None for an anonymous one. Only callers on this machine may have a token."""
+    """A caller with its own token, None for an anonymous one. Only callers on this machine may have a token.
+
+    For people: `host` is the address of another machine, and `program` what the caller says it is.
+    """
 
     token: str | None = None
     is_local: bool = True
+    host: str = field(default="", compare=False)
+    program: str = field(default="", compare=False)
 
     @property
     def fingerprint(self) -> str:

@@ -20,7 +20,7 @@ from hfpeer.cache.store import Store
 from hfpeer.endpoint.files.installer import Installer
 from hfpeer.endpoint.files.reader import BlobReader, Checking, not_given
 from hfpeer.endpoint.files.small_files import SmallFiles
-from hfpeer.endpoint.files.streams import FileRequest, Streams, TakeRoom
+from hfpeer.endpoint.files.streams import FileRequest, OnFetched, Streams, TakeRoom
 from hfpeer.endpoint.files.unverified import ClientReads, UnverifiedReads
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.net.singleflight import SingleFlight
@@ -61,7 +61,7 @@ class _AdoptedBlob:
 
 class Files:
     """Belongs to one event loop. `report_liar` is called, from any thread, with each source that gave wrong bytes;
-    `on_installed` with each commit of which files have become visible."""
+    `on_installed` with each commit of which files have become visible, `on_fetched` after each fetch for a caller."""
 
     def __init__(
         self,
@@ -70,6 +70,7 @@ class Files:
         report_liar: Callable[[str], None],
         on_installed: Callable[[RepoId, Commit], Awaitable[None]],
         take_room: TakeRoom,
+        on_fetched: OnFetched,
     ) -> None:
         self._store = store
         self._fetches = fetches
@@ -77,8 +78,8 @@ class Files:
         self._unverified = UnverifiedReads()
         self._checks: SingleFlight[Digest, bool] = SingleFlight()
         self._installer = Installer(store, on_installed)
-        self._streams = Streams(fetches, self._unverified, self._installer.add, self._on_event, take_room)
-        self._small = SmallFiles(store, fetches, self._installer.add, self._on_event)
+        self._streams = Streams(fetches, self._unverified, self._installer.add, self._on_event, take_room, on_fetched)
+        self._small = SmallFiles(store, fetches, self._installer.add, self._on_event, on_fetched)
         # Threads of their own, because hashing for minutes must not delay short lookups.
         self._hashers = ThreadPoolExecutor(HASHERS, "hfpeer-check")
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from hfpeer.cache.store import Store
-from hfpeer.endpoint.files.streams import FileRequest
+from hfpeer.endpoint.files.streams import FileRequest, OnFetched
 from hfpeer.errors import HfpeerError, Locked, Unreachable
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Digest
@@ -33,11 +33,18 @@ _log = logging.getLogger(__name__)
 
 
 class SmallFiles:
-    """Belongs to one event loop. `install` is called with each file that is in the cache now."""
+    """Belongs to one event loop. `install` is called with each file that is in the cache now, `on_fetched` after each
+    fetch."""
 
     def __init__(
-        self, store: Store, fetches: Fetches, install: Callable[[WantedBlob, ManifestFile], None], on_event: OnEvent
+        self,
+        store: Store,
+        fetches: Fetches,
+        install: Callable[[WantedBlob, ManifestFile], None],
+        on_event: OnEvent,
+        on_fetched: OnFetched,
     ) -> None:
+        self._on_fetched = on_fetched
         self._store = store
         self._fetches = fetches
         self._install = install
@@ -106,6 +113,7 @@ class SmallFiles:
                 if got:
                     self._fetches.kept_later(blob.digest)
                 raise
+            self._on_fetched(request, fetch.report)
             if not got and found:
                 return None
             if not got:

@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from hfpeer.endpoint.access.caller import Caller
 from hfpeer.endpoint.access.grants import Grant
 from hfpeer.endpoint.files.reader import BlobReader, Fetching, not_given
 from hfpeer.endpoint.files.unverified import ClientReads, UnverifiedReads
@@ -35,7 +36,8 @@ LINGER_SECONDS = 15.0
 class FileRequest:
     """A file that a caller reads: the blob and its entry in the manifest, the sources, and what the caller may have.
 
-    `client` tells one client program from another; empty if nothing need be remembered of what it was sent.
+    `client` tells one client program from another; empty if nothing need be remembered of what it was sent. `caller` is
+    for people alone.
     """
 
     blob: WantedBlob
@@ -43,6 +45,7 @@ class FileRequest:
     finder: PeerFinder
     grant: Grant
     client: str = ""
+    caller: Caller = field(default_factory=Caller)
 
     @property
     def only_given(self) -> bool:
@@ -64,9 +67,13 @@ class _Stream:
     """Number of the fetch's wrong ranges that were noted as unverified reads."""
 
 
+OnFetched: TypeAlias = Callable[[FileRequest, FetchReport], None]
+"""Called with each file of which bytes were fetched for a caller, and with the costs of the fetch."""
+
+
 class Streams:
     """Belongs to one event loop. `install` is called for each file that was fetched; `take_room` takes the space of a
-    file for as long as it is fetched."""
+    file for as long as it is fetched. `on_fetched` is called after each fetch."""
 
     def __init__(
         self,
@@ -75,8 +82,10 @@ class Streams:
         install: Callable[[WantedBlob, ManifestFile], None],
         on_event: OnEvent,
         take_room: TakeRoom,
+        on_fetched: OnFetched,
     ) -> None:
         self._fetches = fetches
+        self._on_fetched = on_fetched
         self._take_room = take_room
         self._unverified = unverified
         self._install = install
@@ -177,6 +186,7 @@ class Streams:
 
     async def _fetch(self, stream: _Stream, request: FileRequest) -> None:
         blob = stream.blob
+        is_joined = self._fetches.is_fetching(blob.digest)
         fetching = asyncio.ensure_future(self._fetches.fetch(blob, request.finder, self._on_event))
         fetch = None
         try:
@@ -188,6 +198,8 @@ class Streams:
             await asyncio.gather(fetching, return_exceptions=True)
             if fetch is not None:
                 self._note_wrong(fetch, stream)
+                if not is_joined:
+                    self._on_fetched(request, fetch.report)
 
     async def _opened(self, digest: Digest, fetching: asyncio.Future[FetchReport]) -> BlobFetch | None:
         """The fetch once its partial is open; None if it ended before."""

@@ -12,6 +12,7 @@ from hfpeer.control.operations import PRIORITIES, AddRequest, AttachRequest, His
 from hfpeer.control.transfers import CHANGES, QUEUED, RUNNING, WAITING
 from hfpeer.errors import InvalidName, NotRunning
 from hfpeer.node.operations.transfers import queue
+from hfpeer.node.operations.transfers.caller_fetches import CallerFetches
 from hfpeer.node.operations.transfers.history import History
 from hfpeer.node.operations.transfers.journal import Journal
 from hfpeer.node.operations.transfers.recorded import add_recorded
@@ -29,6 +30,7 @@ class TransferOperations:
         self._run_add = run_add
         self._at_once = at_once
         self._journal, self._history = Journal(home), History(home)
+        self.for_callers = CallerFetches(self._history)
         self._transfers: Transfers | None = None
 
     async def start(self) -> None:

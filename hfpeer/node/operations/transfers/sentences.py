@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from hfpeer.control.asker import Asker
-from hfpeer.control.transfers import TransferProblem
+from hfpeer.control.transfers import HistoryEntry, TransferProblem
 from hfpeer.names import RepoId
 from hfpeer.node.operations.transfers.transfer import Transfer
 from hfpeer.transfer.events import Planned, SourceFailed
@@ -39,6 +39,12 @@ def source_failed(transfer: Transfer, event: SourceFailed) -> str:
 def failed(transfer: Transfer, problem: TransferProblem, wait_seconds: float | None) -> str:
     then = "" if wait_seconds is None else f" It is tried again in {wait_seconds:.0f} s."
     return f"{named(transfer)} failed: {problem.message}{then}"
+
+
+def fetched_for_caller(entry: HistoryEntry) -> str:
+    files = f"{entry.files:,} files" if entry.files != 1 else "1 file"
+    place = f"{entry.repo} at {entry.commit[:12]}"
+    return f"endpoint: fetched {files} of {place} for {asker(entry.asked_by)}; {came(entry.bytes_by_kind)}"
 
 
 def came(by_kind: Mapping[str, int]) -> str:
