@@ -23,7 +23,7 @@ from fakes.network.program import kill_session
 
 pytestmark = needs_client
 
-PAGE = (Path(__file__).parents[2] / "docs" / "modelscope.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "en" / "guide" / "modelscope.md").read_text()
 JOBS = dict(re.findall(r"^\| ([^|]+?) \| `(hfpeer modelscope (?:push|verify) [^`]+)` \|$", PAGE, re.MULTILINE))
 LIST = next(block for block in PAGE.split("```")[1::2] if block.startswith("\nmicrosoft/"))
 WRITER = User("carol", "ms-carol-may-write-0000-000000000000", organisations=("your-org",))
