@@ -17,7 +17,7 @@ from hfpeer.transfer.events import KINDS
 from hfpeer_cli.output import JSON_VERSION
 
 JSON_SCHEMA = f"docs/schemas/hfpeer-json-{JSON_VERSION}.json"
-SEVERAL = frozenset({"add", "rm", "search", "share", "unshare", "why", "publish", "prepare", "convert", "ls"})
+SEVERAL = frozenset({"add", "rm", "search", "share", "unshare", "why", "publish", "prepare", "convert", "ls", "sync"})
 """Verbs that take several repos; with more than one, the documents of all are one array."""
 _REVISIONS = OneOf((list[CachedRevision], CachedRevision))
 _ADDED = (shapes.ADDED, shapes.ADDED_TO_FOLDER)
@@ -30,6 +30,8 @@ _OF_REPOS: dict[str, Any] = {
     "publish": Published,
     "share": list[CachedRevision],
     "unshare": list[CachedRevision],
+    "pin": list[str],
+    "unpin": list[str],
 }
 DOCUMENTS: dict[str, Any] = {
     **{verb: kind for verb, kind in _OF_REPOS.items() if verb in ("add", "ls", "rm", "search")},
@@ -79,7 +81,10 @@ DOCUMENTS: dict[str, Any] = {
     "modelscope push": OneOf((shapes.SITE_PUSH, ArrayOf(shapes.SITE_OUTCOME))),
     "modelscope verify": shapes.SITE_COPY,
     "adopt": OneOf((AdoptReport, Forgotten, shapes.NoPlaces)),
+    "lock": shapes.WrittenLock,
+    "sync": OneOf((shapes.SYNCED, shapes.ChangedLock)),
     "status": NodeStatus,
+    "doctor": ArrayOf(shapes.DOCTOR),
     "completion": shapes.InstalledCompletion,
     "uninstall": shapes.Uninstalled,
     "version": shapes.Version,

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import types
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
 
@@ -60,6 +61,8 @@ def schema_of(kind: Any, found: dict[str, Schema]) -> Schema:
         return _named(kind.name, kind.meaning or _meaning(kind.base), _fields_with(kind), found)
     if kind in PLAIN:
         return dict(PLAIN[kind])
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {"enum": [one.value for one in kind]}
     if dataclasses.is_dataclass(kind) and kind is not RepoId:
         assert isinstance(kind, type)
         return _named(kind.__name__, _meaning(kind), _fields(kind), found)

@@ -8,6 +8,7 @@ from docs.made.schema import OneOf, With
 from hfpeer.cache.cleaning.facts import CacheReport, CleanReport
 from hfpeer.cache.repair.results import RepairReport
 from hfpeer.cache.verify.findings import VerifyReport
+from hfpeer.node.doctor.findings import Finding as DoctorFinding
 from hfpeer.node.operations.cache.folders import ChosenFolder
 from hfpeer.node.operations.cache.relocation import CopiedCache
 from hfpeer.node.operations.modelscope.results import CopyReport, PushOutcome
@@ -129,9 +130,34 @@ class NoPlaces(TypedDict):
     places: list[str]
 
 
+class LockedRepo(TypedDict):
+    """A repo of a lock file."""
+
+    repo: str
+    revision: str
+    commit: str
+    files: int
+    size_bytes: int
+
+
+class ChangedLock(TypedDict):
+    """What a lock file says that is no more so, a sentence each."""
+
+    file: str
+    changes: list[str]
+
+
+class WrittenLock(ChangedLock):
+    """A lock file, what changed in it, and the repos that were locked."""
+
+    repos: list[LockedRepo]
+
+
 class DemoResult(TypedDict):
     """What the demo measured."""
 
+    commit: str
+    files: int
     size_bytes: int
     mirror_bytes: int
     origin_bytes: int
@@ -219,6 +245,8 @@ REPAIRED = With(
     RepairReport,
     {"findings": list[RepairedFindingDocument], "after": AFTER_REPAIR, "exit_code": int},
 )
+SYNCED = With("SyncedRevision", Finished)
+DOCTOR = With("DoctorFinding", DoctorFinding)
 SITE_PUSH = With("SitePushReport", SitePush, {"state": str})
 SITE_OUTCOME = With("SitePushOutcome", PushOutcome, {"report": OneOf((SITE_PUSH, type(None)))})
 SITE_COPY = With("SiteCopyReport", CopyReport, {"exit_code": int})

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import click
 import pytest
 
+from docs.made.commands import all_commands
+from docs.made.documents import DOCUMENTS
 from docs.made.everything import made_files
 from docs.made.tables import TABLES
 from project.documents.reading import CHINESE, READMES, ROOT, shell_lines, table_of
+
+
+def test_every_command_that_prints_json_has_its_document() -> None:
+    verbs = {path for path, command in all_commands() if not isinstance(command, click.Group)}
+    assert verbs - set(DOCUMENTS) == {"daemon logs", "run", "help"}
+    assert set(DOCUMENTS) - verbs == {"version", "transfers"}, "a hidden command, and a group that is a command too"
 
 
 def test_what_is_made_from_the_code_is_up_to_date() -> None:
