@@ -32,7 +32,7 @@ class SourceFault(Exception):
 
     `is_permanent`: this source can never send this blob. `is_unreachable`: no connection was made.
     `retry_after_seconds`: the source asked not to be asked again for that long. `ignores_ranges`: it gives the blob
-    only from its beginning.
+    only from its beginning. `is_no_failure`: it may be asked again at once, in another way.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class SourceFault(Exception):
         is_unreachable: bool = False,
         retry_after_seconds: float | None = None,
         ignores_ranges: bool = False,
+        is_no_failure: bool = False,
     ) -> None:
         super().__init__(reason)
         self.reason = reason
@@ -50,3 +51,4 @@ class SourceFault(Exception):
         self.is_unreachable = is_unreachable
         self.retry_after_seconds = retry_after_seconds
         self.ignores_ranges = ignores_ranges
+        self.is_no_failure = is_no_failure

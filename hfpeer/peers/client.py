@@ -31,6 +31,7 @@ from hfpeer.net.http1 import BadResponse, NoResponse, encode_request, has_too_ma
 from hfpeer.net.http1_asyncio import send_request
 from hfpeer.net.limiter import Limiter
 from hfpeer.peers.catalogs import Catalog
+from hfpeer.peers.interfaces import ways_among
 from hfpeer.peers.message_budget import MessageBudget
 from hfpeer.peers.protocol.copies import CopiesMessage, copies_path
 from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage, RefMessage
@@ -48,8 +49,9 @@ from hfpeer.peers.protocol.paths import (
     ref_path,
 )
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews, parse_following
-from hfpeer.peers.range_client import Batch, RangeClient
-from hfpeer.peers.window import SharedWindow
+from hfpeer.peers.ranges.range_client import Batch, RangeClient
+from hfpeer.peers.ranges.ways import Ways
+from hfpeer.peers.ranges.window import SharedWindow
 
 PARSE_IN_THREAD_BYTES = 32 * 1024
 MAX_CONNECTIONS = 64
@@ -80,6 +82,8 @@ class PeerClient:
         message_budget: MessageBudget | None = None,
     ) -> None:
         self.address = address
+        self.ways: Ways | None = None
+        """All ways to the peer, if there are several; bytes come on any of them."""
         self._message_budget = message_budget or MessageBudget()
         self._connect_timeout_seconds = connect_timeout_seconds
         self._headers = {
@@ -100,7 +104,7 @@ class PeerClient:
                 uds=address.host if address.is_socket else None,
             ),
         )
-        self._range_client = RangeClient(
+        self.range_client = RangeClient(
             address,
             own_node_id,
             connect_timeout_seconds=connect_timeout_seconds,
@@ -180,19 +184,20 @@ class PeerClient:
         self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
     ) -> Body:
         """Blocking: see `RangeClient.open_range`."""
-        return self._range_client.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
+        client = self.ways or self.range_client
+        return client.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
 
     def open_piece_digests(self, digest: Digest, pieces: range, count: int) -> Body:
         """Blocking: see `RangeClient.open_piece_digests`."""
-        return self._range_client.open_piece_digests(digest, pieces, count)
+        return self.range_client.open_piece_digests(digest, pieces, count)
 
     def open_batch(self, digests: Sequence[Digest]) -> Batch:
         """Blocking: see `RangeClient.open_batch`."""
-        return self._range_client.open_batch(digests)
+        return (self.ways or self.range_client).open_batch(digests)
 
     async def aclose(self) -> None:
         """Closes all connections; a body that another thread is reading fails at once."""
-        self._range_client.close()
+        self.range_client.close()
         await self._http.aclose()
 
     async def _require(self, path: str, parse: Callable[[bytes], Message], limit_bytes: int) -> Message:
@@ -226,7 +231,7 @@ class PeerClient:
     ) -> Message | None:
         response = await self._http.send(request, stream=True)
         try:
-            self._range_client.measure_round_trip(response.extensions["network_stream"].get_extra_info("socket"))
+            self.range_client.measure_round_trip(response.extensions["network_stream"].get_extra_info("socket"))
             if response.status_code in absent:
                 return None
             async with self._message_budget.reading(self._announced_bytes(response, limit_bytes)):
@@ -286,12 +291,35 @@ class PeerClients:
         self._clients: dict[Address, PeerClient] = {}
         self._avoided_until: dict[Address, float] = {}
         """Address that did not respond -> until when another is preferred."""
+        self._ways: dict[tuple[Address, ...], Ways | None] = {}
+        """By all addresses of a peer: its ways; None if there are not several."""
 
     def best(self, addresses: Sequence[Address]) -> PeerClient:
-        """The client for the first of a peer's addresses. An address that did not respond lately comes last."""
+        """The client for the best of a peer's addresses: one that responded lately, then the one where bytes come
+        fastest, then the first."""
         now = self._clock()
         until = {address: self._avoided_until.get(address, now) for address in addresses}
-        address = min(addresses, key=lambda one: max(now, until[one]))
+        ways = self._ways_among(addresses)
+        fastest = None if ways is None else ways.fastest
+        address = min(addresses, key=lambda one: (max(now, until[one]), not self._is_at(one, fastest)))
+        client = self._at(address)
+        client.ways = ways
+        return client
+
+    def _is_at(self, address: Address, range_client: RangeClient | None) -> bool:
+        known = self._clients.get(address)
+        return known is not None and known.range_client is range_client
+
+    def _ways_among(self, addresses: Sequence[Address]) -> Ways | None:
+        if len(addresses) < 2:
+            return None
+        key = tuple(sorted(addresses))
+        if key not in self._ways:
+            near = ways_among(addresses)
+            self._ways[key] = Ways([self._at(one).range_client for one in near]) if len(near) > 1 else None
+        return self._ways[key]
+
+    def _at(self, address: Address) -> PeerClient:
         known = self._clients.get(address)
         if known is None:
             known = self._clients[address] = PeerClient(
@@ -305,13 +333,16 @@ class PeerClients:
 
     def avoid(self, address: Address) -> None:
         """Prefers other addresses of the same peer for AVOIDED_SECONDS."""
-        now = self._clock()
+        now, known = self._clock(), self._clients.get(address)
+        if known is not None and known.ways is not None:
+            known.ways.leave(known.range_client)
         self._avoided_until = {address: until for address, until in self._avoided_until.items() if until > now}
         self._avoided_until[address] = now + AVOIDED_SECONDS
 
     async def drop(self, addresses: Iterable[Address]) -> None:
         """Closes the clients for these addresses."""
         for address in addresses:
+            self._ways = {key: ways for key, ways in self._ways.items() if address not in key}
             client = self._clients.pop(address, None)
             if client is not None:
                 await client.aclose()

@@ -71,6 +71,30 @@ def find_lan_interfaces(listen_address: Address) -> LanInterfaces:
     )
 
 
+def ways_among(addresses: Sequence[Address]) -> list[Address]:
+    """The addresses of one peer in networks of this machine that may be different ways to it, in their order: each IPv4
+    one, and an IPv6 one for each interface that leads to no IPv4 one. Never loopback or link-local.
+
+    Reads the system's list of interfaces.
+    """
+    adapters = ifaddr.get_adapters()
+    near: dict[Address, str] = {}
+    for address in addresses:
+        ip = address.ip
+        if ip is not None and not (ip.is_loopback or ip.is_link_local):
+            names = (one.name for one in adapters if any(ip in own.network for own in _interfaces(one)))
+            if (name := next(names, None)) is not None:
+                near[address] = name
+    fours = [address for address in near if ":" not in address.host]
+    covered = {near[address] for address in fours}
+    ways = []
+    for address, name in near.items():
+        if address in fours or name not in covered:
+            ways.append(address)
+        covered.add(name)
+    return ways
+
+
 def interface_to(host: str) -> str:
     """The name of the interface through which this machine would send to an IP address; "" for a name or without a
     route.

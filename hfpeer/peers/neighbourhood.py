@@ -98,6 +98,10 @@ class Neighbourhood:
         """The client for a peer's best address. An address that did not respond lately comes last."""
         return self._clients.best(peer.addresses)
 
+    def address(self, peer: Peer) -> Address:
+        """The address at which a peer is asked now."""
+        return peer.address if len(peer.addresses) == 1 else self.client(peer).address
+
     def candidates(self, commit: Commit | None = None) -> list[Peer]:
         """The peers to ask now, best first; only those whose node id is known."""
         return [peer for peer in self.table.candidates(self._clock(), commit) if peer.node_id is not None]
@@ -181,8 +185,11 @@ class Neighbourhood:
         self.table.gave(node_id, self._clock())
 
     def failed(self, node_id: str, reason: str) -> None:
-        """A peer did not respond, or not in time: it ranks lower for a while."""
-        self.table.failed(node_id, self._clock(), reason)
+        """A peer did not respond, or not in time: it ranks lower for a while, and is asked at its next address."""
+        peer = self.table.get(node_id)
+        if peer is not None:
+            self._clients.avoid(self.client(peer).address)
+            self.table.failed(node_id, self._clock(), reason)
 
     def unanswered(self, node_id: str) -> None:
         """A peer sent nothing from the address that was used: its next address is used from now on, if it has
@@ -262,6 +269,7 @@ class Neighbourhood:
                     await self._read_catalog(client, answered)
                     await self._gossip(client, answered)
             except HfpeerError as error:
+                self._clients.avoid(client.address)
                 self.table.failed(peer.key, self._clock(), error.message)
                 return False
         self._changed.set()

@@ -12,7 +12,7 @@ from hfpeer.modelscope.source import SiteCopy
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.net.body import Body, SourceFault
 from hfpeer.peers.client import PeerClient
-from hfpeer.peers.range_client import Batch
+from hfpeer.peers.ranges.range_client import Batch
 from hfpeer.ranges import PieceGrid
 from hfpeer.transfer.tiers import SourceKind, Tier
 from hfpeer.upstream.upstream import Upstream

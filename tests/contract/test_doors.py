@@ -34,7 +34,7 @@ from hfpeer.net.body import SourceFault
 from hfpeer.peers.protocol.messages import RefMessage
 from hfpeer.peers.protocol.paths import blob_path, digests_path, follow_path, manifest_path, pieces_path, ref_path
 from hfpeer.peers.protocol.pieces import PIECE_DIGEST_BYTES, PieceMap, PieceNews, parse_following, piece_digest
-from hfpeer.peers.range_client import RangeClient
+from hfpeer.peers.ranges.range_client import RangeClient
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
 from hfpeer_daemon.app import endpoint_app, lan_app
 from hfpeer_daemon.http.listeners import bound_address, listen_tcp, listen_unix

@@ -22,7 +22,7 @@ from hfpeer.net.body import Body, SourceFault
 from hfpeer.net.limiter import LimitedBody, Limiter, limited, make_limiter
 from hfpeer.net.rates import Schedule, parse_schedule
 from hfpeer.peers.protocol.paths import blob_path
-from hfpeer.peers.range_client import RangeClient, SocketBody
+from hfpeer.peers.ranges.range_client import RangeClient, SocketBody
 from hfpeer_daemon.app import lan_app
 from hfpeer_daemon.http.copying import copy_to_socket
 from hfpeer_daemon.http.responses import App, Receive, Scope, Send

@@ -44,15 +44,15 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.net.address import Address
 from hfpeer.net.body import Body, SourceFault
-from hfpeer.peers import window
 from hfpeer.peers.client import PeerClient
 from hfpeer.peers.message_budget import MessageBudget
 from hfpeer.peers.protocol.batch import MAX_BATCH_BLOBS, encode_batch_header, parse_batch_digests, parse_batch_header
 from hfpeer.peers.protocol.messages import RefMessage
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
 from hfpeer.peers.protocol.pieces import PieceMap
-from hfpeer.peers.range_client import SocketBody
-from hfpeer.peers.window import MIN_SENDER_BYTES, MIN_TOTAL_BYTES, UNBOUNDED_SENDERS
+from hfpeer.peers.ranges import window
+from hfpeer.peers.ranges.range_client import SocketBody
+from hfpeer.peers.ranges.window import MIN_SENDER_BYTES, MIN_TOTAL_BYTES, UNBOUNDED_SENDERS
 
 OWN = "own-node"
 DATA = os.urandom(300_000)
@@ -92,7 +92,7 @@ def reading(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> Iterat
     try:
         yield client
     finally:
-        client._range_client.close()
+        client.range_client.close()
 
 
 def read_range(client: PeerClient, start: int, stop: int, digest: Digest = DIGEST, size: int = len(DATA)) -> bytes:
@@ -308,7 +308,7 @@ def test_idle_connections_are_few_however_many_bodies_were_open() -> None:
             body.readinto(memoryview(bytearray(10)))
             body.close()
             body.close()
-        assert len(client._range_client._idle) == 4
+        assert len(client.range_client._idle) == 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds a window")
@@ -345,7 +345,7 @@ def test_a_body_that_was_not_read_to_its_end_costs_its_connection(cls: type[Good
             body = client.open_range(DIGEST, 0, 20)
             body.readinto(memoryview(bytearray(10)))
             body.close()
-            assert not client._range_client._idle
+            assert not client.range_client._idle
             assert peer.connections == number
 
 
@@ -516,7 +516,7 @@ def test_closing_the_client_wakes_every_reader_and_lets_nobody_ask_again() -> No
     with StallingPeer([DATA]) as peer, reading(peer, silence_seconds=60) as client:
         body = client.open_range(DIGEST, 0, len(DATA))
         started = time.monotonic()
-        client._range_client.close()
+        client.range_client.close()
         with pytest.raises(SourceFault):
             while body.readinto(memoryview(bytearray(100_000))):
                 pass
@@ -577,7 +577,7 @@ def test_a_batch_that_breaks_gives_whole_blobs_and_then_a_fault(cls: type[GoodPe
         with pytest.raises(SourceFault):
             got.extend(data for _, data in client.open_batch([digest_of(blob) for blob in blobs]))
         assert got == blobs[: len(got)]
-        assert not client._range_client._busy
+        assert not client.range_client._busy
 
 
 def test_a_batch_in_another_order_or_of_huge_blobs_is_refused() -> None:

@@ -56,7 +56,7 @@ BREACHES = {
         "hfpeer/node/operations/moving/local_dir.py",
         "import hfpeer.node.operations.moving.pushing",
     ),
-    "inside the peers too": ("hfpeer/peers/range_client.py", "import hfpeer.peers.client"),
+    "inside the peers too": ("hfpeer/peers/ranges/range_client.py", "import hfpeer.peers.client"),
     "inside the discovery too": (
         "hfpeer/peers/discovery/advertised.py",
         "import hfpeer.peers.discovery.multicast",

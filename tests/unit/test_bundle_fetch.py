@@ -106,7 +106,7 @@ class Run:
             self.small.run(sources, hubs)  # type: ignore[arg-type]
         finally:
             for client in self.clients:
-                client._range_client.close()
+                client.range_client.close()
         return self.small
 
     def assert_all_kept(self) -> None:
@@ -347,7 +347,7 @@ def test_a_peer_that_keeps_files_waiting_and_gives_too_few_is_asked_after_the_hu
         run.small.run([run.peer(peer, silence_seconds=30.0)], [hub])  # type: ignore[list-item]
         seconds = time.monotonic() - began_at
         for client in run.clients:
-            client._range_client.close()
+            client.range_client.close()
     run.assert_all_kept()
     assert seconds < 25.0, "nothing waits for the silence limit"
 
@@ -357,7 +357,7 @@ def test_where_there_is_nobody_else_a_slow_peer_is_waited_for(monkeypatch: pytes
     run = Run(WANTED[:3])
     with AFileASecond(BLOBS) as peer:
         run.small.run([run.peer(peer, silence_seconds=30.0)], [])
-        run.clients[0]._range_client.close()
+        run.clients[0].range_client.close()
     assert len(run.kept) == 3
 
 
@@ -369,7 +369,7 @@ def test_who_kept_files_waiting_is_asked_last_for_the_next_bundle_too(monkeypatc
             run, hub = Run(credits=credits), Hub("hub", b"", kind="origin")
             run.small.run([run.peer(peer, silence_seconds=30.0)], [hub])  # type: ignore[list-item]
             run.assert_all_kept()
-            run.clients[0]._range_client.close()
+            run.clients[0].range_client.close()
         assert len(peer.paths) <= Tier.PEER.bundle_requests, "nothing more the second time"
 
 

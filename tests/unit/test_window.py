@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hfpeer.peers.window import MIN_SENDER_BYTES, MIN_TOTAL_BYTES, RATE_SECONDS, UNBOUNDED_SENDERS, SharedWindow
+from hfpeer.peers.ranges.window import MIN_SENDER_BYTES, MIN_TOTAL_BYTES, RATE_SECONDS, UNBOUNDED_SENDERS, SharedWindow
 
 HOME_SECONDS = 0.0002
 

@@ -46,7 +46,7 @@ class PeerOperations:
                 if revision is None or at_peer.commit.startswith(revision) or revision in at_peer.refs:
                     holding = Holding(
                         peer=peer.name,
-                        address=str(peer.address),
+                        address=str(self._neighbourhood.client(peer).address),
                         repo=repo.full_name,
                         commit=at_peer.commit,
                         refs=tuple(at_peer.refs),
@@ -146,7 +146,7 @@ class PeerOperations:
         return PeerStatus(
             node_id=peer.node_id or "",
             name=peer.name,
-            address=str(peer.address),
+            address=str(self._neighbourhood.address(peer)),
             state=self._neighbourhood.state(peer).value,
             origin=peer.origin.value,
             version=peer.version,

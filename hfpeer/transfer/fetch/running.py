@@ -61,7 +61,7 @@ class RunningRequests:
             self._unanswered.add(request.source)
         if request.position >= request.stop:
             self._picker.finished(request)
-        elif running.is_withdrawn:
+        elif running.is_withdrawn or (fault is not None and fault.is_no_failure):
             self._picker.withdrawn(request)
         elif running.overdue_reason is not None:
             self._picker.overtaken(request, running.overdue_reason, now)

@@ -111,6 +111,12 @@ def shape(namespace: str, device: str, bits: float, queue_seconds: float, delay_
     _run(*on, *place, "tbf", "rate", f"{int(bits)}bit", "burst", str(BURST_BYTES), "limit", str(limit))
 
 
+def swallow(namespace: str, device: str) -> None:
+    """A device that swallows nearly all packets. Raises CannotBuild."""
+    on = ("tc", "-n", namespace, "qdisc", "replace", "dev", device)
+    _run(*on, "root", "tbf", "rate", "1kbit", "burst", "10", "limit", "10")
+
+
 def shaped_bytes(namespace: str) -> int:
     """Bytes that have left `eth0`, headers included; 0 if it is not shaped."""
     shapers = json.loads(_run("tc", "-n", namespace, "-s", "-j", "qdisc", "show", "dev", "eth0"))

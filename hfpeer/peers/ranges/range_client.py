@@ -17,7 +17,6 @@ from hfpeer.net.address import Address
 from hfpeer.net.body import Body, SourceFault
 from hfpeer.net.http1 import parse_content_range, parse_delay_seconds
 from hfpeer.net.limiter import Limiter, limited
-from hfpeer.peers.connection import Connection, ResponseHead, StaleConnection, round_trip_seconds
 from hfpeer.peers.protocol.batch import MAX_BATCH_BLOBS, MAX_BATCH_HEADER_BYTES, batch_path, parse_batch_header
 from hfpeer.peers.protocol.paths import (
     NODE_HEADER,
@@ -28,7 +27,8 @@ from hfpeer.peers.protocol.paths import (
     digests_path,
 )
 from hfpeer.peers.protocol.pieces import PIECE_DIGEST_BYTES
-from hfpeer.peers.window import SharedWindow
+from hfpeer.peers.ranges.connection import Connection, ResponseHead, StaleConnection, round_trip_seconds
+from hfpeer.peers.ranges.window import SharedWindow
 
 MAX_IDLE_CONNECTIONS = 4
 

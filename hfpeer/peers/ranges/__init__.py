@@ -1,0 +1,1 @@
+"""Ranges of blobs from one peer: blocking, for worker threads. Read `range_client` first."""
