@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
+from collections.abc import Collection
 
 from hfpeer.names import Digest
 
@@ -20,6 +21,7 @@ class Readers:
         self._lock = threading.Lock()
         self._open: Counter[Digest] = Counter()
         self._ended_at: dict[Digest, float] = {}
+        self._swept_at = 0.0
         self._used: set[Digest] = set()
 
     def begin(self, digest: Digest) -> None:
@@ -28,10 +30,13 @@ class Readers:
             self._open[digest] += 1
             self._used.add(digest)
 
-    def note_use(self, digest: Digest) -> None:
-        """A reader has read a small blob at once."""
+    def note_use(self, digests: Collection[Digest]) -> None:
+        """A reader has read small blobs at once."""
+        now = time.monotonic()
         with self._lock:
-            self._used.add(digest)
+            self._used.update(digests)
+            self._ended_at.update(dict.fromkeys(digests, now))
+            self._sweep(now)
 
     def take_used(self) -> set[Digest]:
         """The blobs that were read since the last call."""
@@ -47,8 +52,13 @@ class Readers:
             if self._open[digest] <= 0:
                 del self._open[digest]
                 self._ended_at[digest] = now
-            if len(self._ended_at) > 1000:
-                self._ended_at = {key: at for key, at in self._ended_at.items() if now - at < LINGER_SECONDS}
+            self._sweep(now)
+
+    def _sweep(self, now: float) -> None:
+        """Forgets, now and then, blobs that were read long ago."""
+        if now - self._swept_at >= LINGER_SECONDS:
+            self._swept_at = now
+            self._ended_at = {key: at for key, at in self._ended_at.items() if now - at < LINGER_SECONDS}
 
     def read_now(self) -> set[str]:
         """The digests of the blobs with an open reader, or with one a moment ago."""

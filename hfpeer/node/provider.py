@@ -125,12 +125,22 @@ class NodeProvider:
         return await asyncio.to_thread(read)
 
     def open_shared(self, digest: Digest) -> SharedBlob | None:
-        return self._open_partial(digest) or next(self.open_all_shared([digest]))
+        partial = self._open_partial(digest)
+        if partial is not None:
+            return partial
+        found = self._store.shared.blob(digest)
+        return self._open_partial(digest) if found is None else self._open_whole(found)
 
-    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[SharedBlob | None]:
-        found = self._store.shared.blobs(digests)
+    def read_shared(self, digests: Sequence[Digest], max_bytes: int) -> Iterator[bytes | None]:
+        found = self._store.shared.blobs(digests, looks=False)
+        self._store.readers.note_use(found.keys())
         for digest in digests:
-            yield self._open_whole(found[digest]) if digest in found else self._open_partial(digest)
+            blob = found.get(digest)
+            body = blob.read() if blob is not None and blob.size_bytes <= max_bytes else None
+            if blob is not None and body is None:  # it is not as it was last seen
+                blob = self._store.shared.blob(digest)
+                body = blob.read() if blob is not None and blob.size_bytes <= max_bytes else None
+            yield body
 
     def _open_whole(self, blob: BlobFile) -> SharedBlob | None:
         try:

@@ -33,6 +33,7 @@ from hfpeer.net.limiter import Limiter
 from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.interfaces import ways_among
 from hfpeer.peers.message_budget import MessageBudget
+from hfpeer.peers.protocol.batch import FORMER_BATCH_BLOBS, MAX_BATCH_BLOBS
 from hfpeer.peers.protocol.copies import CopiesMessage, copies_path
 from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage, RefMessage
 from hfpeer.peers.protocol.paths import (
@@ -84,6 +85,8 @@ class PeerClient:
         self.address = address
         self.ways: Ways | None = None
         """All ways to the peer, if there are several; bytes come on any of them."""
+        self.batch_blobs = FORMER_BATCH_BLOBS
+        """At most this many blobs in a batch, as the peer has said."""
         self._message_budget = message_budget or MessageBudget()
         self._connect_timeout_seconds = connect_timeout_seconds
         self._headers = {
@@ -120,6 +123,7 @@ class PeerClient:
             raise self._unreachable(
                 f"speaks version {message.protocol_version} of the protocol, not {PROTOCOL_VERSION}"
             )
+        self.batch_blobs = max(1, min(message.batch_blobs, MAX_BATCH_BLOBS))
         return message
 
     async def catalog(self, after_generation: int | None = None) -> Catalog | None:

@@ -62,8 +62,9 @@ class Provider(Protocol):
         """Blocking; for a worker thread."""
         ...
 
-    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[SharedBlob | None]:
-        """`open_shared` for many, in order; each is opened when the iterator reaches it."""
+    def read_shared(self, digests: Sequence[Digest], max_bytes: int) -> Iterator[bytes | None]:
+        """Blocking: the bytes of whole blobs, in order; None for one that peers may not have, that is not whole, or
+        that has more than `max_bytes`. Each is read when the iterator reaches it."""
         ...
 
     async def piece_map(self, digest: Digest) -> PieceMap | None:

@@ -77,8 +77,9 @@ class PushProvider:
         except OSError:
             return None
 
-    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[WholeBlob | None]:
-        return map(self.open_shared, digests)
+    def read_shared(self, digests: Sequence[Digest], max_bytes: int) -> Iterator[bytes | None]:
+        blobs = (self._blobs.get(digest) for digest in digests)
+        return (blob.read() if blob is not None and blob.size_bytes <= max_bytes else None for blob in blobs)
 
     async def piece_map(self, digest: Digest) -> PieceMap | None:
         blob = self._blobs.get(digest)

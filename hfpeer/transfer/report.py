@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 
 from hfpeer.cache.records import Contribution, Failure, FetchRecord
 from hfpeer.cache.store import Store
-from hfpeer.names import Digest
 from hfpeer.peers.interfaces import interface_to
 from hfpeer.ranges import ByteRange
 from hfpeer.transfer.events import Event, OnEvent, SourceFailed
@@ -31,8 +30,8 @@ MAX_RANGES = 500
 class FetchReport:
     """The cost of one fetch: payload bytes by source name, and the bytes that had to be fetched twice.
 
-    `kinds` and `addresses` are by source name, `failures` are with the file's path. `small` are the small blobs, each
-    with its source.
+    `kinds` and `addresses` are by source name, `failures` are with the file's path. `small` are the small blobs by
+    source name, each once.
     """
 
     bytes_by_source: dict[str, int] = field(default_factory=dict)
@@ -41,7 +40,7 @@ class FetchReport:
     liars: list[str] = field(default_factory=list)
     addresses: dict[str, str] = field(default_factory=dict)
     failures: list[tuple[str, Failure]] = field(default_factory=list)
-    small: dict[Digest, tuple[WantedBlob, str]] = field(default_factory=dict)
+    small: dict[str, list[WantedBlob]] = field(default_factory=dict)
     local_bytes: int = 0
     """Bytes that came from files of this machine; no network was needed for them."""
     began_at: float = field(default_factory=time.time)
@@ -71,7 +70,8 @@ class FetchReport:
             store.traffic.note_received(self.kinds[name], name, size_bytes)
         if self.small:
             networks = self._networks()
-            whole = ((blob, [(0, blob.size_bytes, source)]) for blob, source in self.small.values())
+            came = ((blob, source) for source, blobs in self.small.items() for blob in blobs)
+            whole = ((blob, [(0, blob.size_bytes, source)]) for blob, source in came)
             store.history.note([self._record(blob, parts, networks) for blob, parts in whole])
 
     def record(

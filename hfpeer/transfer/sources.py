@@ -18,7 +18,7 @@ from hfpeer.transfer.tiers import SourceKind, Tier
 from hfpeer.upstream.upstream import Upstream
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class WantedBlob:
     """A blob and one path in a repo that has it, for sources that know files rather than digests."""
 
@@ -104,6 +104,11 @@ class PeerSource:
 
     def open_piece_digests(self, blob: WantedBlob, pieces: range) -> Body:
         return self.client.open_piece_digests(blob.digest, pieces, PieceGrid(blob.size_bytes).count)
+
+    @property
+    def batch_blobs(self) -> int:
+        """At most this many blobs in a batch."""
+        return self.client.batch_blobs
 
     def open_batch(self, digests: list[Digest]) -> Batch:
         """Many small blobs in one response; None for a blob that the peer does not have. Raises SourceFault."""

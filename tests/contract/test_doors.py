@@ -31,6 +31,7 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest, FilePath, RepoId, Revision
 from hfpeer.net.address import Address
 from hfpeer.net.body import SourceFault
+from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES, MAX_BATCH_BYTES
 from hfpeer.peers.protocol.messages import RefMessage
 from hfpeer.peers.protocol.paths import blob_path, digests_path, follow_path, manifest_path, pieces_path, ref_path
 from hfpeer.peers.protocol.pieces import PIECE_DIGEST_BYTES, PieceMap, PieceNews, parse_following, piece_digest
@@ -358,8 +359,23 @@ async def test_hfpeers_own_client_reads_ranges_and_batches(node: MemoryNode, blo
 
 
 async def test_a_batch_without_digests_or_with_too_many_is_refused(node: MemoryNode) -> None:
-    for query in ("", "?digests=", "?digests=x", "?digests=" + ",".join(f"sha256:{n:064x}" for n in range(65))):
+    for query in ("", "?digests=", "?digests=x", "?digests=" + ",".join(f"sha256:{n:064x}" for n in range(513))):
         assert (await ask_lan(node, f"/batch{query}")).status == 400
+
+
+async def test_a_batch_has_a_largest_size_and_says_so_of_each_blob_beyond_it(tmp_path: Path) -> None:
+    node, digests = MemoryNode(), []
+    for number in range(66):
+        path = tmp_path / str(number)
+        path.write_bytes(number.to_bytes(2, "big") * (MAX_BATCH_BLOB_BYTES // 2))
+        digests.append(node.put(path))
+    async with lan(node) as door:
+        client = RangeClient(door.address, "me")
+        got = await asyncio.to_thread(lambda: list(client.open_batch(digests)))
+        client.close()
+    given = [body for _, body in got if body is not None]
+    assert MAX_BATCH_BYTES <= sum(map(len, given)) <= MAX_BATCH_BYTES + MAX_BATCH_BLOB_BYTES
+    assert [digest for digest, _ in got] == digests and all(body is None for _, body in got[len(given) :])
 
 
 async def test_beyond_the_line_peers_are_asked_to_come_back(tmp_path: Path) -> None:

@@ -46,7 +46,13 @@ from hfpeer.net.address import Address
 from hfpeer.net.body import Body, SourceFault
 from hfpeer.peers.client import PeerClient
 from hfpeer.peers.message_budget import MessageBudget
-from hfpeer.peers.protocol.batch import MAX_BATCH_BLOBS, encode_batch_header, parse_batch_digests, parse_batch_header
+from hfpeer.peers.protocol.batch import (
+    FORMER_BATCH_BLOBS,
+    MAX_BATCH_BLOBS,
+    encode_batch_header,
+    parse_batch_digests,
+    parse_batch_header,
+)
 from hfpeer.peers.protocol.messages import RefMessage
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
 from hfpeer.peers.protocol.pieces import PieceMap
@@ -567,6 +573,23 @@ def test_a_full_batch_fits_into_one_request() -> None:
         assert [data for _, data in client.open_batch(digests)] == blobs
         with pytest.raises(ValueError, match="batch"):
             client.open_batch([*digests, DIGEST])
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"), [(None, FORMER_BATCH_BLOBS), (100, 100), (0, 1), (1 << 40, MAX_BATCH_BLOBS)]
+)
+async def test_a_peer_is_asked_for_as_many_blobs_at_once_as_it_says(said: int | None, taken: int) -> None:
+    class Saying(GoodPeer):
+        def _document(self, path: str) -> dict[str, object]:
+            document = super()._document(path)
+            document.pop("batch_blobs")
+            return document if said is None else {**document, "batch_blobs": said}
+
+    with Saying() as peer:
+        async with asking(peer) as client:
+            assert client.batch_blobs == FORMER_BATCH_BLOBS
+            await client.node()
+            assert client.batch_blobs == taken
 
 
 @pytest.mark.parametrize("cls", [FlakyPeer, TruncatingPeer, GzippingPeer, RedirectingPeer, SilentPeer, UnreachablePeer])

@@ -318,8 +318,9 @@ class MemoryNode:
     async def shared_ref(self, repo: RepoId, revision: Revision) -> RefMessage | None:
         return self.refs.get((repo, revision))
 
-    def open_all_shared(self, digests: Sequence[Digest]) -> Iterator[MemoryBlob | None]:
-        return map(self.open_shared, digests)
+    def read_shared(self, digests: Sequence[Digest], max_bytes: int) -> Iterator[bytes | None]:
+        whole = (None if digest in self.partial else self.blobs.get(digest) for digest in digests)
+        return (path.read_bytes() if path and path.stat().st_size <= max_bytes else None for path in whole)
 
     def open_shared(self, digest: Digest) -> MemoryBlob | None:
         if digest not in self.blobs:

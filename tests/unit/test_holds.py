@@ -107,7 +107,7 @@ def a_hold() -> Hold:
 def test_enough_small_files_or_bytes_restart_the_time_of_a_hold(files: int, size_bytes: int, is_enough: bool) -> None:
     hold = a_hold()
     for _ in range(files):
-        hold.came(size_bytes, 12.0)
+        hold.came(1, size_bytes, 12.0)
     assert hold.since == (12.0 if is_enough else 10.0)
 
 
@@ -123,7 +123,7 @@ def test_enough_small_files_or_bytes_restart_the_time_of_a_hold(files: int, size
 def test_a_peer_is_slow_below_both_floors(files: int, size_bytes: int, is_slow: bool) -> None:
     hold = a_hold()
     for _ in range(files):
-        hold.came(size_bytes, 10.5)
+        hold.came(1, size_bytes, 10.5)
     assert hold.is_slow(10.0 + SLOW_SECONDS / 2) is None
     assert hold.is_slow(11.0) is is_slow
 
@@ -132,7 +132,7 @@ def test_a_peer_that_breaks_off_again_and_again_is_slow_too() -> None:
     hold = Hold(cast(PeerSource, None))
     for turn in range(5):
         hold.begin([cast(WantedBlob, None)], 10.0 + turn / 4)
-        hold.came(64 * 1024, 10.0 + turn / 4)
+        hold.came(1, 64 * 1024, 10.0 + turn / 4)
     assert hold.is_slow(11.1) is True
     hold.end()
     hold.begin([cast(WantedBlob, None)], 20.0)

@@ -144,7 +144,7 @@ def test_what_two_fetches_want_is_requested_once_and_kept_by_both() -> None:
         assert sorted(hub.asked_for + other.asked_for) == sorted(paths(range(60)))
         assert second.fetch.report.bytes_by_source == {"other": sum(map(len, FILES[40:]))}
         assert second.fetch.joined.bytes_by_source == {"hub": sum(map(len, FILES[20:40]))}
-        assert not in_flight._flights
+        assert not in_flight._owners
 
 
 def test_a_file_that_another_fetch_waits_for_is_requested_before_others() -> None:
@@ -152,7 +152,7 @@ def test_a_file_that_another_fetch_waits_for_is_requested_before_others() -> Non
         first = Run(in_flight, wanted(range(60)), hub)
         assert wait_until(lambda: len(hub.asked_for) == 8)
         second = Run(in_flight, wanted([59], TWO), other)
-        assert wait_until(lambda: in_flight._flights[wanted([59])[0].digest].waiting)
+        assert wait_until(lambda: in_flight._waiting.get(wanted([59])[0].digest))
         hub.let("file-0", "file-59")
         assert second.finish().keys() == {"file-59"}
         assert not first.is_over and not other.asked_for
@@ -163,7 +163,7 @@ def test_a_fetch_that_is_cancelled_leaves_its_files_to_those_that_wait() -> None
         first = Run(in_flight, wanted(range(3)), hub)
         assert wait_until(lambda: len(hub.asked_for) == 3)
         second, third = (Run(in_flight, wanted(range(3), TWO), other) for _ in range(2))
-        assert wait_until(lambda: len(in_flight._flights[wanted([0])[0].digest].waiting) == 2)
+        assert wait_until(lambda: len(in_flight._waiting.get(wanted([0])[0].digest, ())) == 2)
         first.fetch.cancel()
         assert wait_until(lambda: len(other.asked_for) == 3)
         other.let()
@@ -192,7 +192,7 @@ def test_a_file_that_the_sources_of_one_fetch_refuse_goes_to_the_fetch_that_wait
         first = Run(in_flight, wanted(range(20)), hub)
         assert wait_until(lambda: len(hub.asked_for) == 8)
         second = Run(in_flight, wanted([19], TWO), other)
-        assert wait_until(lambda: in_flight._flights[wanted([19])[0].digest].waiting)
+        assert wait_until(lambda: in_flight._waiting.get(wanted([19])[0].digest))
         hub.let("file-0")
         assert second.finish().keys() == {"file-19"}
         assert wait_until(lambda: "file-19" in first.kept)
@@ -245,7 +245,7 @@ def test_a_caller_of_what_is_given_openly_does_not_get_what_a_token_brought() ->
         first = Run(in_flight, wanted([0]), hub)
         assert wait_until(lambda: hub.asked_for)
         second = Run(in_flight, wanted([0], TWO), other, only_given=True)
-        assert wait_until(lambda: in_flight._flights[wanted([0])[0].digest].waiting)
+        assert wait_until(lambda: in_flight._waiting.get(wanted([0])[0].digest))
         other.let()
         time.sleep(0.3)
         assert other.asked_for == []
@@ -261,7 +261,7 @@ def test_a_listing_that_lies_about_the_size_of_a_file_is_found_out() -> None:
         honest = wanted([0], TWO)[0]
         forged = WantedBlob(honest.digest, honest.size_bytes + 1, honest.repo, honest.commit, honest.path)
         second = Run(in_flight, [forged], other)
-        assert wait_until(lambda: in_flight._flights[honest.digest].waiting)
+        assert wait_until(lambda: in_flight._waiting.get(honest.digest))
         hub.let()
         first.finish()
         with pytest.raises(ForgedManifest):

@@ -21,7 +21,12 @@ from urllib.parse import parse_qs
 from hfpeer.errors import NotFound
 from hfpeer.names import Digest
 from hfpeer.net.limiter import Limiter
-from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES, encode_batch_header, parse_batch_digests
+from hfpeer.peers.protocol.batch import (
+    MAX_BATCH_BLOB_BYTES,
+    MAX_BATCH_BYTES,
+    encode_batch_header,
+    parse_batch_digests,
+)
 from hfpeer.peers.protocol.paths import BLOBS_PREFIX, WAIT_HEADER
 from hfpeer.peers.provider import Provider, SharedBlob
 from hfpeer.ranges import MIB, ByteRange
@@ -341,8 +346,9 @@ def _read_batch(provider: Provider, digests: Sequence[Digest]) -> tuple[int, int
     fd = _nameless_file()
     try:
         size_bytes, unwritten = 0, bytearray()
-        for digest, blob in zip(digests, provider.open_all_shared(digests), strict=True):
-            content = None if blob is None else _read_small(blob)
+        for digest, content in zip(digests, provider.read_shared(digests, MAX_BATCH_BLOB_BYTES), strict=True):
+            if size_bytes + len(unwritten) > MAX_BATCH_BYTES:
+                content = None
             unwritten += encode_batch_header(digest, None if content is None else len(content))
             unwritten += content or b""
             if len(unwritten) >= READ_BYTES:
@@ -368,14 +374,3 @@ def _write(fd: int, content: bytes | bytearray) -> int:
     while left:
         left = left[os.write(fd, left) :]
     return len(content)
-
-
-def _read_small(blob: SharedBlob) -> bytes | None:
-    """The bytes of a shared blob, which is closed; None if it is not whole, or too large for a batch."""
-    try:
-        if blob.present() is not None or blob.size_bytes > MAX_BATCH_BLOB_BYTES:
-            return None
-        content = os.pread(blob.fd, blob.size_bytes, 0)
-        return content if len(content) == blob.size_bytes else None
-    finally:
-        blob.close()

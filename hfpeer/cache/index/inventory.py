@@ -64,6 +64,20 @@ class BlobFile:
         os.close(fd)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self.path))
 
+    def read(self) -> bytes | None:
+        """All bytes of a small blob; None where `open` would raise OSError."""
+        try:
+            fd = self.open()
+        except OSError:
+            return None
+        try:
+            body = os.pread(fd, self.size_bytes, 0)
+        except OSError:
+            return None
+        finally:
+            os.close(fd)
+        return body if len(body) == self.size_bytes else None
+
 
 class Inventory:
     """The whole blobs of all `caches`. It writes into the first only. Thread-safe."""
@@ -105,6 +119,12 @@ class Inventory:
             if checked is not None:
                 return self._to_file(checked)
         return None
+
+    def as_last_seen(self, rows: Iterable[BlobRow]) -> BlobFile | None:
+        """The verified blob of one of these rows, if there is one, without a look at the disk."""
+        right = (row for row in rows if row.verified_at is not None and not (row.is_corrupt or row.is_in_doubt))
+        row = next(right, None)
+        return None if row is None else self._to_file(row)
 
     def whole(self) -> set[Digest]:
         """The digests of all whole blobs of the cache, verified or not, except those that are known to be corrupt."""

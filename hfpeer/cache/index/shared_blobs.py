@@ -131,8 +131,11 @@ class SharedBlobs:
         """A blob that peers may have: verified, and of a shared commit or given openly."""
         return self.blobs([digest]).get(digest)
 
-    def blobs(self, digests: Iterable[Digest]) -> dict[Digest, BlobFile]:
-        """Those of many blobs that peers may have, with one query of the catalog, or none."""
+    def blobs(self, digests: Iterable[Digest], *, looks: bool = True) -> dict[Digest, BlobFile]:
+        """Those of many blobs that peers may have, with one query of the catalog, or none.
+
+        Unless it `looks` at each on the disk, they are as they were last seen: `BlobFile.open` tells what has changed.
+        """
         kept = self._still_kept()
         places = self._places(list(digests), kept)
         # Read once for all blobs: the override of each repo, and the files of each commit that may be given.
@@ -150,7 +153,8 @@ class SharedBlobs:
             return False
 
         shared = [digest for digest, rows in places.items() if rows and is_shared(digest, rows)]
-        found = {digest: self._inventory.best(places[digest]) for digest in shared}
+        choose = self._inventory.best if looks else self._inventory.as_last_seen
+        found = {digest: choose(places[digest]) for digest in shared}
         return {digest: blob for digest, blob in found.items() if blob is not None and blob.is_verified}
 
     # The rule, applied

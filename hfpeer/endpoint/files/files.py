@@ -138,7 +138,7 @@ class Files:
         if found.is_verified and is_small(blob):
             data = os.pread(fd, blob.size_bytes, 0)
             os.close(fd)
-            self._store.readers.note_use(blob.digest)
+            self._store.readers.note_use([blob.digest])
             return _CachedBlob(found, -1, is_installed, data) if len(data) == blob.size_bytes else None
         return _CachedBlob(found, fd, is_installed)
 

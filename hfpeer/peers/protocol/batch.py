@@ -10,14 +10,20 @@ from hfpeer.names import Digest
 from hfpeer.peers.protocol import fields
 from hfpeer.peers.protocol.paths import BATCH_PATH
 
-MAX_BATCH_BLOBS = 64
+MAX_BATCH_BLOBS = 512
+"""At most this many blobs in a batch: the question stays below MAX_HEAD_BYTES."""
+FORMER_BATCH_BLOBS = 64
+"""At most this many for a peer that does not say how many it takes."""
 MAX_BATCH_BLOB_BYTES = 256 * 1024
 """Largest blob in a batch. Each blob of a batch is checked against its digest."""
+MAX_BATCH_BYTES = 16 * 1024 * 1024
+"""Bytes of blobs after which a node gives no more of them in one batch."""
 
 
 def batch_path(digests: Iterable[Digest]) -> str:
-    """`/batch?digests=a,b,c`. The response has a Content-Length. For each digest, in order, it has one line of
-    `encode_batch_header`, followed by the blob's bytes unless the node does not give it."""
+    """`/batch?digests=a,b,c`, at most as many as the node message says. The response has a Content-Length. For each
+    digest, in order, it has one line of `encode_batch_header`, followed by the blob's bytes unless the node does not
+    give it."""
     return f"{BATCH_PATH}?digests={','.join(map(str, digests))}"
 
 

@@ -14,6 +14,7 @@ from hfpeer import json_fields
 from hfpeer.budgets import MAX_GOSSIPED_PEERS, MAX_REVISION_REFS
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.peers.protocol import fields
+from hfpeer.peers.protocol.batch import FORMER_BATCH_BLOBS, MAX_BATCH_BLOBS
 
 Kind = TypeVar("Kind")
 
@@ -21,7 +22,7 @@ Kind = TypeVar("Kind")
 @dataclass(frozen=True)
 class NodeMessage:
     """`GET /node`: the node itself. `version` is hfpeer's. `run_id` is random, chosen at each start: two nodes may have
-    one node id, when a home was copied, but not one run id."""
+    one node id, when a home was copied, but not one run id. `batch_blobs` is how many blobs it takes in a batch."""
 
     node_id: str
     name: str
@@ -29,6 +30,7 @@ class NodeMessage:
     protocol_version: int
     catalog_generation: int
     run_id: str = ""
+    batch_blobs: int = MAX_BATCH_BLOBS
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,6 +45,7 @@ class NodeMessage:
                 protocol_version=json_fields.number(document["protocol_version"]),
                 catalog_generation=json_fields.number(document["catalog_generation"]),
                 run_id=json_fields.text(document["run_id"], 64),
+                batch_blobs=json_fields.number(document.get("batch_blobs", FORMER_BATCH_BLOBS)),
             )
 
 

@@ -15,7 +15,7 @@ from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.ranges import PieceGrid, RangeSet
 from hfpeer.transfer.picker.assignment import Assignment
-from hfpeer.transfer.picker.bitfield import bits_of, lowest, pieces_of
+from hfpeer.transfer.picker.bitfield import bits_of, first_pieces, pieces_of
 from hfpeer.transfer.swarm.have_log import HaveLog
 from hfpeer.transfer.tiers import Tier
 
@@ -79,8 +79,7 @@ class Bundle:
         self._preferred = 0
         self._sources: dict[str, _Source] = {}
         self._shares = Assignment(own_id, str(digests[0]), len(digests)) if own_id and digests else None
-        self._here = RangeSet()
-        self._have_log = HaveLog(PieceGrid(len(digests), 1), self._here)
+        self._have_log = HaveLog(PieceGrid(len(digests), 1), RangeSet())
         self.kept(here)
 
     @property
@@ -167,9 +166,10 @@ class Bundle:
         `rank` is 1 for this node's own share; with 2 the shares that it would take over first are added, and so on.
         """
         free = self._askable(self._sources[name], rank)
-        numbers = _first(free & self._preferred or free, count)
-        self._sources[name].asked |= bits_of(numbers)
-        self._claimed |= bits_of(numbers)
+        numbers = first_pieces(free & self._preferred or free, count)
+        claimed = bits_of(numbers)
+        self._sources[name].asked |= claimed
+        self._claimed |= claimed
         return [self._digests[number] for number in numbers]
 
     def may_be_of_use(self, name: str) -> bool:
@@ -190,14 +190,19 @@ class Bundle:
         """Whether any source is asked for a file now."""
         return bool(self._claimed)
 
-    def came(self, digest: Digest) -> bool:
-        """A file came. Whether it was still missing."""
-        was_missing = self.is_missing(digest)
-        self.todo &= ~(1 << self._numbers[digest])
-        return was_missing
+    def came(self, digests: Sequence[Digest]) -> list[Digest]:
+        """Files came. Returns those that were still missing."""
+        came = self._bits(digests)
+        new = self.todo & came
+        self.todo ^= new
+        if new == came:
+            return list(dict.fromkeys(digests))
+        return [digest for digest in dict.fromkeys(digests) if new >> self._numbers[digest] & 1]
 
-    def is_missing(self, digest: Digest) -> bool:
-        return bool(self.todo >> self._numbers[digest] & 1)
+    def are_missing(self, digests: Iterable[Digest]) -> bool:
+        """Whether all of these files are missing."""
+        bits = self._bits(digests)
+        return bits & self.todo == bits
 
     def missing(self) -> list[Digest]:
         return [self._digests[number] for number in pieces_of(self.todo)]
@@ -219,10 +224,12 @@ class Bundle:
         """These files are requested before others."""
         self._preferred |= self._bits(digest for digest in digests if digest in self._numbers)
 
-    def is_hopeless(self, digest: Digest) -> bool:
-        """Whether a file is missing and no source known now can be asked for it."""
-        bit = self._bits([digest]) & self.todo
-        return bool(bit) and not bit & self._claimed and not any(one.could_give(bit) for one in self._sources.values())
+    def hopeless(self, digests: Iterable[Digest]) -> list[Digest]:
+        """Those of these files that are missing and that no source known now can be asked for."""
+        left = self._bits(digests) & self.todo & ~self._claimed
+        for source in self._sources.values():
+            left &= ~source.could_give(left)
+        return [self._digests[number] for number in pieces_of(left)]
 
     def _askable(self, source: _Source, rank: int) -> int:
         free = self.todo & ~self._claimed & ~self._held & ~source.asked
@@ -252,9 +259,7 @@ class Bundle:
     def kept(self, digests: Iterable[Digest]) -> None:
         """Files are in the cache now, from where leechers can have them."""
         for digest in digests:
-            number = self._numbers[digest]
-            self._here.add(number, number + 1)
-            self._have_log.came(number, number + 1, self._here)
+            self._have_log.add(self._numbers[digest])
 
     def piece_map(self) -> PieceMap:
         return self._have_log.piece_map()
@@ -278,12 +283,3 @@ class Bundle:
         source.asked &= ~(new | again)
         source.asked_again |= again
         return bool(new)
-
-
-def _first(bits: int, count: int) -> list[int]:
-    """The first of a set, at most `count`."""
-    numbers: list[int] = []
-    while bits and len(numbers) < count:
-        numbers.append(lowest(bits))
-        bits &= bits - 1
-    return numbers

@@ -6,11 +6,11 @@ a wrong one costs no more than itself.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 from hfpeer.net.backoff import backoff_seconds
 from hfpeer.net.body import SourceFault
-from hfpeer.peers.protocol.batch import MAX_BATCH_BLOBS
 from hfpeer.transfer.events import OnEvent, SourceFailed
 from hfpeer.transfer.small.keeper import Keeper
 from hfpeer.transfer.small.promises import Hold
@@ -18,6 +18,8 @@ from hfpeer.transfer.small.state import BundleState
 from hfpeer.transfer.small.verified import is_right
 from hfpeer.transfer.sources import PeerSource, WantedBlob
 
+SAY_SECONDS = 0.02
+"""Seconds between two notes of what came of a peer's promise: there may be thousands of files in a second."""
 PEER_TRIES = 3
 """Requests in a row that a peer may break off without giving a file."""
 
@@ -37,7 +39,7 @@ class FromPeers:
         and gives too few is asked after all others.
         """
         hold, tries = self._state.promise(peer), 1
-        while batch := self._state.claim(peer, MAX_BATCH_BLOBS, hold):
+        while batch := self._state.claim(peer, peer.batch_blobs, hold):
             fault = self._ask(hold, batch)
             end = self._state.end_batch(hold, batch, fault)
             self._keeper.pass_on(batch)
@@ -70,6 +72,7 @@ class FromPeers:
         off."""
         by_digest = {blob.digest: blob for blob in batch}
         right: list[tuple[WantedBlob, bytes]] = []
+        said, unsaid_bytes, said_at = 0, 0, 0.0
         try:
             response = hold.peer.open_batch(list(by_digest))
         except SourceFault as fault:
@@ -84,7 +87,11 @@ class FromPeers:
                         self._note_liar(hold.peer, blob)
                         break
                     right.append((blob, data))
-                    self._state.fulfil(hold, len(data))
+                    unsaid_bytes += len(data)
+                    now = time.monotonic()
+                    if now - said_at >= SAY_SECONDS:
+                        self._state.fulfil(hold, len(right) - said, unsaid_bytes)
+                        said, unsaid_bytes, said_at = len(right), 0, now
         except SourceFault as fault:
             return fault
         finally:

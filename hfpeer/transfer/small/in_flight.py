@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from hfpeer.names import Digest
@@ -32,21 +31,17 @@ class Party(Protocol):
         ...
 
 
-@dataclass
-class _Flight:
-    """A blob on its way: without an owner the bytes are here, and are put into the cache later."""
-
-    owner: Party | None
-    waiting: list[Party] = field(default_factory=list)
-    verified: VerifiedBlob | None = None
-
-
 class InFlight:
     """The small blobs that are fetched now. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._flights: dict[Digest, _Flight] = {}
+        self._owners: dict[Digest, Party | None] = {}
+        """Of each blob on its way. Without an owner its bytes are here, and are put into the cache later."""
+        self._waiting: dict[Digest, list[Party]] = {}
+        """The other fetches that want a blob, those that waited longest first."""
+        self._verified: dict[Digest, VerifiedBlob] = {}
+        """Blobs that came and are not in the cache yet."""
         self._kept_count = 0
 
     @property
@@ -56,8 +51,7 @@ class InFlight:
 
     def find(self, digest: Digest) -> VerifiedBlob | None:
         """A blob that came and is not in the cache yet."""
-        flight = self._flights.get(digest)
-        return None if flight is None else flight.verified
+        return self._verified.get(digest)
 
     def join(self, party: Party, digests: Iterable[Digest]) -> None:
         """A fetch begins to want blobs. Those that it owns it is told to request; of the others it hears as they
@@ -67,15 +61,16 @@ class InFlight:
         owners: dict[Party, list[Digest]] = {}
         with self._lock:
             for digest in digests:
-                flight = self._flights.setdefault(digest, _Flight(party))
-                if flight.verified is not None:
-                    here.append(flight.verified)
-                elif flight.owner is party:
+                owner = self._owners.setdefault(digest, party)
+                verified = self._verified.get(digest)
+                if verified is not None:
+                    here.append(verified)
+                elif owner is party:
                     own.append(digest)
                 else:
-                    assert flight.owner is not None
-                    flight.waiting.append(party)
-                    owners.setdefault(flight.owner, []).append(digest)
+                    assert owner is not None
+                    self._waiting.setdefault(digest, []).append(party)
+                    owners.setdefault(owner, []).append(digest)
         for owner, wanted in owners.items():
             owner.prefer(wanted)
         party.request(own + [verified.blob.digest for verified in here if not party.accept(verified)])
@@ -85,11 +80,11 @@ class InFlight:
         deliveries: list[tuple[Party, VerifiedBlob]] = []
         with self._lock:
             for verified in blobs:
-                flight = self._flights.get(verified.blob.digest)
-                if flight is not None and flight.owner is party and flight.verified is None:
-                    flight.verified = verified
-                    deliveries += [(waiting, verified) for waiting in flight.waiting]
-                    flight.waiting = []
+                digest = verified.blob.digest
+                if self._owners.get(digest) is party and digest not in self._verified:
+                    self._verified[digest] = verified
+                    if digest in self._waiting:
+                        deliveries += [(waiting, verified) for waiting in self._waiting.pop(digest)]
         for waiting, verified in deliveries:
             if not waiting.accept(verified):
                 waiting.request([verified.blob.digest])
@@ -107,9 +102,8 @@ class InFlight:
         party."""
         with self._lock:
             for digest in digests:
-                flight = self._flights.get(digest)
-                if flight is not None and flight.owner is party:
-                    flight.owner = None
+                if self._owners.get(digest) is party:
+                    self._owners[digest] = None
 
     def pass_on(self, party: Party, digests: Iterable[Digest]) -> None:
         """A fetch has no source for blobs: it does not own them any more. If others wait for them, they have their
@@ -117,15 +111,15 @@ class InFlight:
         with self._lock:
             turns = self._disown(party, digests)
             for digest in (digest for wanted in turns.values() for digest in wanted):
-                self._flights[digest].waiting.append(party)
+                self._waiting.setdefault(digest, []).append(party)
         _tell(turns)
 
     def leave(self, party: Party, digests: Sequence[Digest]) -> None:
         """A fetch has ended, and wants none of these blobs any more."""
         with self._lock:
-            for flight in (self._flights[digest] for digest in digests if digest in self._flights):
-                if party in flight.waiting:
-                    flight.waiting.remove(party)
+            for digest in digests if self._waiting else ():
+                if party in self._waiting.get(digest, ()):
+                    self._waiting[digest].remove(party)
             turns = self._disown(party, digests)
         _tell(turns)
 
@@ -134,14 +128,16 @@ class InFlight:
         which the caller has to tell. A blob that no fetch waits for is forgotten."""
         turns: dict[Party, list[Digest]] = {}
         for digest in digests:
-            flight = self._flights.get(digest)
-            if flight is None or flight.owner is not party:
+            if digest not in self._owners or self._owners[digest] is not party:
                 continue
-            if flight.waiting:  # so its bytes have not come
-                flight.owner = flight.waiting.pop(0)
-                turns.setdefault(flight.owner, []).append(digest)
+            waiting = self._waiting.get(digest)
+            if waiting:  # so its bytes have not come
+                self._owners[digest] = owner = waiting.pop(0)
+                turns.setdefault(owner, []).append(digest)
             else:
-                del self._flights[digest]
+                del self._owners[digest]
+                self._verified.pop(digest, None)
+                self._waiting.pop(digest, None)
         return turns
 
 

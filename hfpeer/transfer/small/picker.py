@@ -192,7 +192,7 @@ class BundlePicker:
     def end_batch(self, hold: Hold, batch: Sequence[WantedBlob], fault: SourceFault | None, now: float) -> BatchEnd:
         """The request for a batch has ended. If it broke off, the peer may be asked again if it gave a file, or said
         when to come back."""
-        has_given = not all(self.bundle.is_missing(blob.digest) for blob in batch)
+        has_given = not self.bundle.are_missing(blob.digest for blob in batch)
         if not hold.is_lost:
             again = fault is not None and (has_given or fault.retry_after_seconds is not None)
             self.unclaim(hold.peer, batch, may_be_asked_again=again)
@@ -231,7 +231,7 @@ class BundlePicker:
 
     # Files
 
-    def came(self, digest: Digest, now: float) -> bool:
-        """A file came. Whether it was still missing."""
+    def came(self, digests: Sequence[Digest], now: float) -> list[Digest]:
+        """Files came. Returns those that were still missing."""
         self.progressed_at = now
-        return self.bundle.came(digest)
+        return self.bundle.came(digests)

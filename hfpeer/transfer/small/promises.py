@@ -44,10 +44,10 @@ class Hold:
             self.since = self._began_at = now
             self._since_enough, self._of_promise = [0, 0], [0, 0]
 
-    def came(self, size_bytes: int, now: float) -> None:
-        """A file of the batch has come."""
+    def came(self, files: int, size_bytes: int, now: float) -> None:
+        """Files of the batch have come."""
         for counts in (self._since_enough, self._of_promise):
-            counts[0] += 1
+            counts[0] += files
             counts[1] += size_bytes
         if self._since_enough[0] >= HOLD_FILES or self._since_enough[1] >= HOLD_BYTES:
             self.since, self._since_enough = now, [0, 0]

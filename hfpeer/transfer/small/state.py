@@ -26,6 +26,8 @@ from hfpeer.transfer.small.requests import LEECHER_SECONDS, REQUEST_SECONDS, Abo
 from hfpeer.transfer.small.verified import Unkept, VerifiedBlob
 from hfpeer.transfer.sources import PeerSource, Source, WantedBlob
 
+KEEP_SECONDS = 0.05
+"""Seconds in which more blobs may come that are put into the cache together."""
 LOOK_SECONDS = 0.1
 """Seconds between two looks for overdue requests."""
 
@@ -235,10 +237,10 @@ class BundleState:
         with self._changed:
             return self._picker.promises.begin(peer)
 
-    def fulfil(self, hold: Hold, size_bytes: int) -> None:
-        """A file of a batch has come."""
+    def fulfil(self, hold: Hold, files: int, size_bytes: int) -> None:
+        """Files of a batch have come."""
         with self._changed:
-            hold.came(size_bytes, time.monotonic())
+            hold.came(files, size_bytes, time.monotonic())
 
     def end_batch(self, hold: Hold, batch: Sequence[WantedBlob], fault: SourceFault | None) -> BatchEnd:
         """The request for a batch has ended, perhaps with a fault."""
@@ -291,7 +293,7 @@ class BundleState:
     def hopeless(self, blobs: Iterable[WantedBlob]) -> list[Digest]:
         """Those of these files that are missing and that no source can be asked for."""
         with self._changed:
-            return [blob.digest for blob in blobs if self._picker.bundle.is_hopeless(blob.digest)]
+            return self._picker.bundle.hopeless(blob.digest for blob in blobs)
 
     # Files that came
 
@@ -305,20 +307,22 @@ class BundleState:
             self._changed.wait_for(lambda: self.is_over or not self._unkept.is_full)
             if self.is_over:
                 return
-            now = time.monotonic()
+            missing = set(self._picker.came([verified.blob.digest for verified in blobs], time.monotonic()))
             for verified in blobs:
                 report.kinds[verified.source] = verified.kind
                 report.count(verified.source, len(verified.data))
                 self._failures.gave(verified.source)
-                if self._picker.came(verified.blob.digest, now):
-                    report.small[verified.blob.digest] = verified.blob, verified.source
+                if verified.blob.digest in missing:
+                    missing.remove(verified.blob.digest)
+                    report.small.setdefault(verified.source, []).append(verified.blob)
                     self._unkept.add(verified)
             self._changed.notify_all()
 
     def next_unkept(self) -> list[VerifiedBlob]:
-        """Waits for blobs to put into the cache; empty when no more will come."""
+        """Waits for blobs to put into the cache, and a moment for more of them; empty when no more will come."""
         with self._changed:
             self._changed.wait_for(lambda: self._unkept or self._unkept.is_closed)
+            self._changed.wait_for(lambda: self._unkept.is_much or self._unkept.is_closed, KEEP_SECONDS)
             blobs = self._unkept.take_all()
             self._changed.notify_all()
             return blobs
@@ -345,9 +349,7 @@ class BundleState:
         """Sources are asked for released files, but not for those that are `here`, in the cache."""
         with self._changed:
             self._picker.bundle.free(digests)
-            self._picker.bundle.kept(
-                digest for digest in digests if digest in here and self._picker.bundle.came(digest)
-            )
+            self._picker.bundle.kept(self._picker.bundle.came([digest for digest in digests if digest in here]))
             self._changed.notify_all()
 
     def prefer(self, digests: Iterable[Digest]) -> None:

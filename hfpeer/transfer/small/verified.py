@@ -9,11 +9,13 @@ from hfpeer.transfer.integrity.forgery import check_plain
 from hfpeer.transfer.sources import WantedBlob
 from hfpeer.transfer.tiers import SourceKind
 
-MAX_UNKEPT_BYTES = 64 * 1024 * 1024
-"""Receivers wait while at least this many bytes are not in the cache yet."""
+MAX_UNKEPT_BYTES, MAX_UNKEPT_BLOBS = 64 * 1024 * 1024, 4096
+"""Receivers wait while at least this many bytes, or blobs, are not in the cache yet."""
+MUCH_BYTES, MUCH_BLOBS = 4 * 1024 * 1024, 2048
+"""So much is put into the cache without waiting for more."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class VerifiedBlob:
     """A blob, its bytes, and the source that gave them."""
 
@@ -41,7 +43,11 @@ class Unkept:
 
     @property
     def is_full(self) -> bool:
-        return self._size_bytes >= MAX_UNKEPT_BYTES
+        return self._size_bytes >= MAX_UNKEPT_BYTES or len(self._blobs) >= MAX_UNKEPT_BLOBS
+
+    @property
+    def is_much(self) -> bool:
+        return self._size_bytes >= MUCH_BYTES or len(self._blobs) >= MUCH_BLOBS
 
     def add(self, blob: VerifiedBlob) -> None:
         self._blobs.append(blob)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.ranges import PieceGrid, RangeSet
-from hfpeer.transfer.picker.bitfield import bits_of, pieces_of
+from hfpeer.transfer.picker.bitfield import pieces_of
 
 
 class HaveLog:
@@ -26,7 +26,7 @@ class HaveLog:
         liar."""
         self.untold = RangeSet() if untold is None else untold.copy()
         """Ranges that peers are not told of, unless they are discarded and come again."""
-        self._has = 0
+        self._has = bytearray(-(-grid.count // 8))
         self._first_version = 0
         for start, stop in present:
             self.came(start, stop, present)
@@ -39,7 +39,7 @@ class HaveLog:
         """The bytes `[start, stop)` came; `present` are all that are here now."""
         for piece in self._grid.pieces_touching(start, stop):
             if piece not in self._withheld and present.covers(*self._grid.range_of(piece)):
-                self._add(piece)
+                self.add(piece)
 
     def withhold(self, piece: int, now: float) -> None:
         """A piece that comes now is not told before its `release`."""
@@ -52,7 +52,7 @@ class HaveLog:
     def release(self, piece: int) -> None:
         """A withheld piece that is here may be told."""
         if self._withheld.pop(piece, None) is not None:
-            self._add(piece)
+            self.add(piece)
 
     def vouch(self, piece: int, digest: str) -> None:
         """A piece came at first hand; `digest` is its `piece_digest`."""
@@ -63,7 +63,9 @@ class HaveLog:
         gone = set(self._grid.pieces_touching(start, stop))
         self._first_version = self.version + 1
         self._arrived = [piece for piece in self._arrived if piece not in gone]
-        self._has = bits_of(self._arrived)
+        self._has = bytearray(len(self._has))
+        for piece in self._arrived:
+            self._has[piece >> 3] |= 1 << (piece & 7)
         for piece in gone:
             self._firsthand.pop(piece, None)
             self._withheld.pop(piece, None)
@@ -80,10 +82,12 @@ class HaveLog:
 
     def piece_map(self) -> PieceMap:
         """All pieces that are here and not withheld."""
-        bits = self._has.to_bytes(-(-self._grid.count // 8), "little")
-        return PieceMap(self._grid.size_bytes, self._grid.piece_size_bytes, self.version, bits)
+        return PieceMap(self._grid.size_bytes, self._grid.piece_size_bytes, self.version, bytes(self._has))
 
-    def _add(self, piece: int) -> None:
-        if not self._has >> piece & 1 and not self.untold.within(*self._grid.range_of(piece)):
-            self._has |= 1 << piece
+    def add(self, piece: int) -> None:
+        """A piece is here, and may be told."""
+        byte, bit = piece >> 3, 1 << (piece & 7)
+        is_untold = bool(self.untold) and bool(self.untold.within(*self._grid.range_of(piece)))
+        if not (self._has[byte] & bit or is_untold):
+            self._has[byte] |= bit
             self._arrived.append(piece)
