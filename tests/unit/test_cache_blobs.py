@@ -248,6 +248,14 @@ def test_a_blob_too_large_for_the_volume_is_refused_before_a_byte_is_fetched(sma
 
 
 @pytest.mark.root
+def test_the_figure_of_what_is_free_does_not_count_what_the_refused_blob_had_reserved(small_volume: Path) -> None:
+    before = os.statvfs(small_volume).f_bavail * os.statvfs(small_volume).f_frsize
+    with mock.patch("hfpeer.cache.partial.files.ALLOCATION_SAMPLE_BYTES", 3 * MIB), pytest.raises(NoSpace) as caught:
+        open_partial(small_volume, DIGEST, 16 * MIB)
+    assert before - caught.value.facts["free_bytes"] < MIB
+
+
+@pytest.mark.root
 def test_a_volume_that_fills_up_meanwhile_keeps_what_came(small_volume: Path) -> None:
     with mock.patch("os.posix_fallocate", side_effect=OSError(errno.EOPNOTSUPP, "no")):
         partial = open_partial(small_volume, DIGEST, 16 * MIB)

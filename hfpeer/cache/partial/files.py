@@ -243,6 +243,14 @@ def allocate(fd: int, size_bytes: int) -> None:
     """
     if os.fstat(fd).st_size == size_bytes or size_bytes == 0:
         return
+    try:
+        _allocate(fd, size_bytes)
+    except OSError:
+        os.ftruncate(fd, 0)  # what it has reserved would count as taken in the error
+        raise
+
+
+def _allocate(fd: int, size_bytes: int) -> None:
     sample_bytes = min(size_bytes, ALLOCATION_SAMPLE_BYTES)
     try:
         began_at = time.perf_counter()
