@@ -86,6 +86,14 @@ def user_home(environ: Mapping[str, str]) -> Path:
         return NO_HOME
 
 
+def folder_without_locks(home: Path) -> Path:
+    """The folder of the catalog for a home on a volume without the locks that SQLite needs: on this machine's disk."""
+    import hashlib  # seldom needed
+
+    name = hashlib.sha256(os.fsencode(home.absolute())).hexdigest()[:16]
+    return Path("/var/tmp") / f"hfpeer-{os.geteuid()}" / name
+
+
 def default_home(environ: Mapping[str, str]) -> Path:
     """`HFPEER_HOME`, else the platform's folder for a user's application data. Raises InvalidName for a user without a
     home."""

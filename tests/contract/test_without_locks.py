@@ -13,6 +13,7 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+from sqlalchemy.engine import Engine
 
 from fakes import other_user
 from fakes.hub_cache import COMMIT, REPO, listed, sha256_of
@@ -20,10 +21,12 @@ from fakes.other_user import common_folder, forked_as_nobody
 from hfpeer.cache.cleaning.leftovers import sweep
 from hfpeer.cache.disk import mounts
 from hfpeer.cache.disk.layout import partial_folder, partials_folder
+from hfpeer.cache.index.database import Database
 from hfpeer.cache.partial.blob import PartialBlob, open_partial
 from hfpeer.cache.partial.files import begun_bytes, kept_prefixes, partial_bytes
 from hfpeer.cache.partial.hashing import hash_file
-from hfpeer.errors import Locked
+from hfpeer.cache.store import Store
+from hfpeer.errors import BrokenCache, Locked
 from hfpeer.names import Digest
 
 BODY = bytes(range(256)) * 8000
@@ -44,7 +47,8 @@ fcntl.flock = eval(sys.argv[3])
 from pathlib import Path
 from fakes.hub_cache import COMMIT, REPO, manifest_of
 from hfpeer.cache.store import Store
-from hfpeer.errors import Locked
+from hfpeer.cache.store import Store
+from hfpeer.errors import BrokenCache, Locked
 
 bodies = {f"{number}.bin": b"%d" % number * 400_000 for number in range(6)}
 store = Store(Path(sys.argv[1]), Path(sys.argv[2]))
@@ -209,3 +213,37 @@ def test_the_partial_of_another_user_is_left_alone_and_both_go_on(mode: int) -> 
         mine = open_partial(cache, DIGEST, len(BODY))
         assert mine.present.total == 1_048_576
         mine.close()
+
+
+def test_the_catalog_of_a_home_without_locks_lies_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite needs the locks of POSIX. Where it has none, it says that the disk is faulty."""
+    home, local = tmp_path / "home", tmp_path / "local" / "0123"
+
+    def open_database(database: Database) -> tuple[Engine, Engine]:
+        if database._path.parent == home:
+            raise BrokenCache("disk I/O error")
+        return real_open(database)
+
+    def lockf(fd: object, how: int) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    real_open = Database._open
+    monkeypatch.setattr(Database, "_open", open_database)
+    monkeypatch.setattr("hfpeer.cache.index.database.folder_without_locks", lambda home: local)
+    home.mkdir(mode=0o700)
+    (home / "catalog.sqlite").write_bytes(b"of another host")
+    with pytest.raises(BrokenCache):
+        Store(tmp_path / "hub", home)
+    monkeypatch.setattr(fcntl, "lockf", lockf)
+    (home / "catalog.sqlite").write_bytes(b"of another host")
+    store = Store(tmp_path / "hub", home)
+    store.traffic.note_received("peer", "node1", 10)
+    store.close()
+    assert (home / "catalog.sqlite").read_bytes() == b"of another host", "it is left alone"
+    assert (local / "catalog.sqlite").exists() and local.parent.stat().st_mode & 0o077 == 0
+    again = Store(tmp_path / "hub", home)
+    assert again.totals()["received_bytes"] == {"peer": 10}
+    again.close()
+    assert sorted(path.name for path in home.iterdir()) == ["catalog.sqlite"]

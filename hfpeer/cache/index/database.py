@@ -2,13 +2,14 @@
 
 SQLite runs in WAL mode behind SQLAlchemy: one writer at a time with short transactions, and readers never wait. The
 database is only an index. One of the version before gets what it lacks; one of any other version, or one that SQLite
-cannot read, is deleted and made anew.
+cannot read, is deleted and made anew. Where the home has no locks, it lies on this machine's own disk.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import sqlite3
 import stat
@@ -26,10 +27,12 @@ from sqlalchemy.dialects.sqlite import dialect as sqlite_dialect
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection, Engine
 
+from hfpeer.cache.disk.locks import NO_FLOCK
 from hfpeer.cache.disk.os_errors import storage_error, translated
 from hfpeer.cache.index.schema import META, SCHEMA, SCHEMA_VERSION, UPGRADES
+from hfpeer.config.paths import folder_without_locks
 from hfpeer.errors import BrokenCache, Locked, StorageError
-from hfpeer.system.ownership import foreign
+from hfpeer.system.ownership import foreign, make_own_folder, open_own
 
 BATCH_ROWS = 2000
 """Rows of one transaction of a long write. It keeps other writers waiting for some hundredths of a second at most. With
@@ -62,10 +65,17 @@ class Database:
         except BrokenCache:
             if self._path.exists() and not os.access(self._path, os.R_OK | os.W_OK):
                 raise
-            self._delete()
+            if _has_locks(path.parent):
+                self._delete()
+            else:
+                folder = folder_without_locks(path.parent)
+                make_own_folder(folder.parent)
+                make_own_folder(folder)
+                self._path = folder / path.name
+                self._drop_foreign()
             self._reader, self._writer = self._open()
         self._watch_lock = threading.Lock()
-        self._watcher = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        self._watcher = sqlite3.connect(self._path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
 
     def close(self) -> None:
         """Closes all connections."""
@@ -220,6 +230,18 @@ class Database:
         with translated("delete a broken catalog", self._path):
             for suffix in _SUFFIXES:
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
+
+
+def _has_locks(folder: Path) -> bool:
+    """Whether the volume of a folder has the locks of POSIX. It is tried; True where no file can be made."""
+    place = folder / f"trial-{os.getpid()}-{threading.get_ident()}"
+    try:
+        with open(open_own(place, os.O_RDWR | os.O_CREAT), "rb") as file:
+            place.unlink()
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in NO_FLOCK
+    return True
 
 
 def count_in(connection: Connection, key: str, by: int) -> None:

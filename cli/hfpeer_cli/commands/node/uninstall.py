@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 
+from hfpeer.config.paths import folder_without_locks
 from hfpeer.errors import BrokenCache
 from hfpeer_cli.commands.shell.completion import installed
 from hfpeer_cli.grammar import Verb, pass_invocation
@@ -110,6 +111,7 @@ class Belongings:
                 yield from (path for path in home.glob(pattern) if not path.is_dir() and self._is_inside(path))
         if self.home not in self.control_socket.parents and self.control_socket.is_socket():
             yield self.control_socket
+        yield from folder_without_locks(self.home).glob("catalog.sqlite*")
         yield from self.scripts
 
     def remove(self) -> list[Path]:
@@ -123,6 +125,8 @@ class Belongings:
         for folder in sorted({parent for path in removed for parent in self._folders_of(path)}, reverse=True):
             with suppress(OSError):
                 folder.rmdir()
+        with suppress(OSError):
+            folder_without_locks(self.home).rmdir()
         return removed
 
     def _other_homes(self) -> list[Path]:
