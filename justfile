@@ -73,6 +73,12 @@ reference:
 site *options:
     NO_MKDOCS_2_WARNING=1 {{ bin }}/mkdocs build --strict --quiet {{ options }}
 
+# The manifest for Kubernetes, written anew from the chart. Needs Helm.
+manifest:
+    @head=$(sed '/^---/Q' deploy/kubernetes/hfpeer.yaml) && \
+    made=$(PATH="{{ bin }}:$PATH" helm template hfpeer deploy/helm/hfpeer | grep -v '^# Source') && \
+    printf '%s\n' "$head" "$made" > deploy/kubernetes/hfpeer.yaml
+
 # The wheel and the sdist in dist/, with the index's check of the metadata. Needs the `package` extra.
 package:
     rm -rf dist

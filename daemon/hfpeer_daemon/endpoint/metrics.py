@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import get_args
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.registry import Collector
 
 from hfpeer.control.operations import NodeStatus
+from hfpeer.transfer.tiers import SourceKind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -30,7 +32,9 @@ class _StatusCollector(Collector):
             "hfpeer_node", "Id and version of this node.", value={"node_id": status.node_id, "version": status.version}
         )
         received = CounterMetricFamily("hfpeer_received_bytes", "Bytes received, by kind of source.", labels=["kind"])
-        for kind, size_bytes in sorted(status.received_bytes.items()):
+        # Prometheus computes no rate of a series that begins with its first bytes.
+        none_yet = dict.fromkeys(get_args(SourceKind), 0)
+        for kind, size_bytes in sorted((none_yet | status.received_bytes).items()):
             received.add_metric([kind], size_bytes)
         yield received
         yield CounterMetricFamily("hfpeer_sent_bytes", "Bytes sent to peers.", value=status.sent_bytes)

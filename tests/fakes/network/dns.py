@@ -15,16 +15,23 @@ from fakes.network.program import kill_session
 from fakes.waiting import wait_until
 
 PROGRAM = "dnsmasq"
-DOMAIN = "lab"
 
 
 class DnsServer:
-    """Knows all of the domain `lab`. Its records have this time to live."""
+    """Knows all of one domain. Its records have this time to live."""
 
-    def __init__(self, host: Host, folder: Path, addresses: Mapping[str, Sequence[str]], ttl_seconds: int = 5) -> None:
+    def __init__(
+        self,
+        host: Host,
+        folder: Path,
+        addresses: Mapping[str, Sequence[str]],
+        ttl_seconds: int = 5,
+        domain: str = "lab",
+    ) -> None:
         self._host = host
         self._hosts_file = folder / "dns-hosts"
         self._ttl_seconds = ttl_seconds
+        self._domain = domain
         self._process: subprocess.Popen[bytes] | None = None
         self._first = addresses
 
@@ -46,7 +53,7 @@ class DnsServer:
             for service, places in (services or {}).items()
             for host, port in places
         ]
-        rules = ("--no-resolv", "--no-hosts", "--no-poll", f"--local=/{DOMAIN}/", "--user=root", "--pid-file=")
+        rules = ("--no-resolv", "--no-hosts", "--no-poll", f"--local=/{self._domain}/", "--user=root", "--pid-file=")
         ttl = (f"--local-ttl={self._ttl_seconds}", f"--neg-ttl={self._ttl_seconds}")
         where = (f"--listen-address={self._host.ip}", "--bind-interfaces")
         argv = [PROGRAM, "--keep-in-foreground", *rules, *ttl, *where, f"--addn-hosts={self._hosts_file}", *told]
