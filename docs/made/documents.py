@@ -14,6 +14,7 @@ from hfpeer.conversion.results import ConversionReport, RecipeReport
 from hfpeer.prepared.results import PreparedSet, RemovedSets
 from hfpeer.push.results import PushReport
 from hfpeer.transfer.events import KINDS
+from hfpeer_cli.commands.repos.dry_run import PlannedAdd
 from hfpeer_cli.output import JSON_VERSION
 
 JSON_SCHEMA = f"docs/schemas/hfpeer-json-{JSON_VERSION}.json"
@@ -21,7 +22,7 @@ SEVERAL = frozenset({"add", "rm", "search", "share", "unshare", "why", "publish"
 """Verbs that take several repos; with more than one, the documents of all are one array."""
 _REVISIONS = OneOf((list[CachedRevision], CachedRevision))
 _ADDED = (shapes.ADDED, shapes.ADDED_TO_FOLDER)
-_ADDED_OR_QUEUED = (*_ADDED, TransferStatus)
+_ADDED_OR_QUEUED = (*_ADDED, TransferStatus, PlannedAdd)
 _OF_REPOS: dict[str, Any] = {
     "add": OneOf(_ADDED_OR_QUEUED),
     "ls": _REVISIONS,

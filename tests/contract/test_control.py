@@ -27,6 +27,7 @@ from hfpeer.control.asker import Asker
 from hfpeer.control.client import ControlClient
 from hfpeer.control.codec import CALLS, CONTROL_VERSION, FOLLOWED, VERSION_HEADER, decode, encode
 from hfpeer.control.operations import AddRequest, CleanRequest, HistoryEntry, Holding, Operations
+from hfpeer.control.results import PeerStatus
 from hfpeer.errors import CODES, HfpeerError, InvalidName, NotFound, NotRunning, VersionMismatch, from_problem
 from hfpeer.names import FilePath, RepoId, Revision
 from hfpeer.net.http1_blocking import run_blocking
@@ -341,6 +342,28 @@ async def test_a_command_that_adds_through_the_daemon_loads_few_modules(tmp_path
     loaded = set(err.decode().split())
     assert "hfpeer.control.client" in loaded and not NOT_FOR_AN_ADD & loaded
     assert {name for name in loaded if name.startswith("hfpeer.")} == HFPEER_FOR_AN_ADD
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [("hfpeer transfers pause ", "7"), ("hfpeer peer rm 10", "10.0.0.7:9437"), ("hfpeer transfers move x", "")],
+)
+async def test_a_shell_completes_what_only_the_daemon_knows(
+    tmp_path: Path, node: MemoryNode, line: str, offered: str
+) -> None:
+    node.transfers = [TRANSFER]
+    node.peers = {"10.0.0.7:9437": PeerStatus("n1", "pegasus", "10.0.0.7:9437", "alive", "mdns")}
+    environ = {"HFPEER_HOME": str(tmp_path), "_HFPEER_COMPLETE": "bash_complete", "_HFPEER_LINE": line}
+    async with control(tmp_path, node):
+        command = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", "from hfpeer_cli.main import main; main()"),
+            env={**unmeasured(), **environ},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        out, err = await asyncio.wait_for(command.communicate(), 30)
+    assert (command.returncode, err) == (0, b"")
+    assert out.decode().strip().partition(",")[2] == offered
 
 
 async def test_a_client_that_leaves_ends_the_add(tmp_path: Path, node: MemoryNode) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -15,6 +15,11 @@ from hfpeer.errors import HfpeerError
 from hfpeer.names import MAIN, RepoId, RepoType
 from hfpeer.repo_words import NamedRepo, parse_repo_word
 from hfpeer_cli.invocation import Invocation
+
+if TYPE_CHECKING:
+    from hfpeer.control.operations import Operations
+
+T = TypeVar("T")
 
 MAX_FILES = 2000
 """At most this many files of a revision are offered."""
@@ -73,16 +78,27 @@ def complete_file(ctx: click.Context, incomplete: str) -> list[Any]:
 
 def complete_peer(ctx: click.Context, incomplete: str) -> list[Any]:
     """The addresses of the peers that were added, and of those that the daemon knows, with their names."""
-    invocation = ctx.ensure_object(Invocation)
-    found = dict.fromkeys(map(str, invocation.settings.peers), "")
-    with suppress(HfpeerError):
-        from hfpeer.net.http1_blocking import run_blocking
-        from hfpeer.node.session import find_daemon
-
-        daemon = find_daemon(invocation.settings)
-        if daemon is not None:
-            found |= {peer.address: peer.name for peer in run_blocking(daemon.list_peers())}
+    found = dict.fromkeys(map(str, ctx.ensure_object(Invocation).settings.peers), "")
+    found |= {peer.address: peer.name for peer in _of_daemon(ctx, lambda daemon: daemon.list_peers())}
     return items(found, incomplete)
+
+
+def complete_transfer(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
+    """The ids of the transfers in the daemon, with their repos and states."""
+    transfers = _of_daemon(ctx, lambda daemon: daemon.list_transfers())
+    return items({str(one.id): f"{one.repo}, {one.state}" for one in transfers if one.id}, incomplete)
+
+
+def _of_daemon(ctx: click.Context, ask: Callable[[Operations], Coroutine[Any, Any, list[T]]]) -> list[T]:
+    """A list that the daemon gives; empty without a daemon."""
+    from hfpeer.net.http1_blocking import run_blocking
+    from hfpeer.node.session import find_daemon
+
+    try:
+        daemon = find_daemon(ctx.ensure_object(Invocation).settings)
+        return run_blocking(ask(daemon)) if daemon is not None else []
+    except HfpeerError:
+        return []
 
 
 def complete_key(ctx: click.Context, incomplete: str) -> list[Any]:

@@ -48,6 +48,7 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
             f"{prefix} add {address(example, type)}",
             f"{prefix} add {example} --local-dir ./{example.rpartition('/')[2]}",
             f"{prefix} add {example} --from 192.168.1.20",
+            f"{prefix} add {example} --dry-run",
             f"{prefix} add {example} --detach",
         ],
     )
@@ -90,6 +91,11 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
         help="Take a manifest without proof from a peer, and what most peers say of a name.",
     )
     @click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Say how much would come, from whom, and about how long it takes; fetch nothing.",
+    )
+    @click.option(
         "-d", "--detach", is_flag=True, help="Return at once; the daemon does it. `hfpeer transfers` shows it."
     )
     @click.option(
@@ -120,12 +126,15 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
         requests = {named: _request(invocation, named, words, peers) for named in repos}
 
         def work(named: NamedRepo) -> None:
-            if words["detach"]:
+            if words["dry_run"]:
+                _plan(over, requests[named])
+            elif words["detach"]:
                 begin_detached(over, requests[named], words["priority"])
             else:
                 _add(over, named, requests[named], words)
 
-        ctx.exit(run_each(over, repos, work, done="queued" if words["detach"] else "added"))
+        done = "looked at" if words["dry_run"] else "queued" if words["detach"] else "added"
+        ctx.exit(run_each(over, repos, work, done=done))
 
 
 def _check(repos: Sequence[NamedRepo], words: Mapping[str, Any]) -> None:
@@ -143,6 +152,8 @@ def _check(repos: Sequence[NamedRepo], words: Mapping[str, Any]) -> None:
         raise click.UsageError("--link needs --local-dir: in which folder are the links to be?")
     if words["detach"] and (words["local_dir"] or words["cache"] or words["local_only"]):
         raise click.UsageError("--detach leaves the add to the daemon: give no --local-dir, --cache or --local-only.")
+    if words["dry_run"] and (words["detach"] or words["from_peers"] or words["modelscope"]):
+        raise click.UsageError("--dry-run fetches nothing: give no --detach, --from or --modelscope.")
     for option, name in (("--local-dir", "local_dir"), ("--modelscope", "modelscope")):
         if words[name] and len(repos) > 1:
             raise click.UsageError(f"{option} is of one repo: give one REPO.")
@@ -189,6 +200,14 @@ def _add(invocation: Invocation, named: NamedRepo, request: AddRequest, words: M
     filled = fill(output, local_dir, finished, selected, replaceable=request.files, links=words["link"])
     output.result(filled.folder, {**document, "local_dir": filled})
     output.note(filled_lines(filled, replaces="-f FILE"))
+
+
+def _plan(invocation: Invocation, request: AddRequest) -> None:
+    """Prints what an add would do."""
+    from hfpeer_cli.commands.repos.dry_run import plan_add, print_planned
+
+    kinds = {upstream.url: upstream.kind for upstream in invocation.settings.upstreams}
+    print_planned(invocation.output, invocation.run(lambda node: plan_add(node, request, kinds)))
 
 
 def _note_other_cache(invocation: Invocation, finished: Finished) -> None:

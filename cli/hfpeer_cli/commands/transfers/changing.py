@@ -13,6 +13,7 @@ from hfpeer.control.transfers import DONE, FAILED, PAUSED, TransferStatus
 from hfpeer.errors import NotFound
 from hfpeer_cli.commands.transfers.listing import done_words, state_words
 from hfpeer_cli.grammar import Verb, pass_invocation
+from hfpeer_cli.grammar.completions import complete_transfer
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.progress import summary, watching
 
@@ -25,7 +26,9 @@ def _ids(what: str) -> Callable[[Command], Command]:
 
     def decorate(command: Command) -> Command:
         everything = click.option("--all", "takes_all", is_flag=True, help=f"All transfers that can be {what}.")
-        return click.argument("ids", metavar="ID...", type=ID, nargs=-1)(everything(command))
+        return click.argument("ids", metavar="ID...", type=ID, nargs=-1, shell_complete=complete_transfer)(
+            everything(command)
+        )
 
     return decorate
 
@@ -64,7 +67,7 @@ def cancel(invocation: Invocation, ids: tuple[int, ...], takes_all: bool) -> Non
 
 
 @click.command("move", cls=Verb, examples=["hfpeer transfers move 9 first", "hfpeer transfers move 9 last"])
-@click.argument("id", metavar="ID", type=ID)
+@click.argument("id", metavar="ID", type=ID, shell_complete=complete_transfer)
 @click.argument("place", metavar="first|last", type=click.Choice(["first", "last"]))
 @pass_invocation
 def move(invocation: Invocation, id: int, place: str) -> None:
@@ -77,7 +80,7 @@ def move(invocation: Invocation, id: int, place: str) -> None:
 
 
 @click.command("attach", cls=Verb, examples=["hfpeer transfers attach 7"])
-@click.argument("id", metavar="ID", type=ID)
+@click.argument("id", metavar="ID", type=ID, shell_complete=complete_transfer)
 @pass_invocation
 def attach(invocation: Invocation, id: int) -> None:
     """Show the progress of a transfer, and wait for its end.
