@@ -96,12 +96,23 @@ class Holding:
 
 
 @dataclass(frozen=True)
+class HubContact:
+    """When a hub of this `kind`, mirror or origin, answered a request of this process last, and when a request had no
+    answer since; None if that has not happened."""
+
+    kind: str
+    answered_seconds_ago: float | None = None
+    failed_seconds_ago: float | None = None
+
+
+@dataclass(frozen=True)
 class NodeStatus:
     """The state of a node. `received_bytes` counts by kind of source since the catalog was made. `transfers` are those
     that run or will by themselves, and the files that are fetched for callers of the endpoint. `notes` are sentences on
     problems. `holder`, of a node that is no daemon: the daemon that holds the home and does not answer, in words.
     Of `begun_blobs`, half-fetched ones with `begun_whole_bytes`, `kept_bytes` are here; they take `reserved_bytes`.
-    `peer_bytes_by_month` came from peers: by month, such as 2026-11.
+    `peer_bytes_by_month` came from peers: by month, such as 2026-11. Other machines reach it at `addresses`, the
+    likeliest first; `contacts` are by the names of the upstreams.
     `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty."""
 
     node_id: str
@@ -130,6 +141,8 @@ class NodeStatus:
     reserved_bytes: int = 0
     peer_bytes_by_month: dict[str, int] = field(default_factory=dict)
     read_caches: dict[str, str] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
+    contacts: dict[str, HubContact] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

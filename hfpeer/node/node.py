@@ -7,12 +7,10 @@ command's own process has no peers and no upkeep. All wiring is in this file.
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from hfpeer.cache.partial.files import begun_blobs
 from hfpeer.cache.store import Store
 from hfpeer.config.peer_names import addresses_among
 from hfpeer.config.settings import Settings
@@ -50,8 +48,9 @@ from hfpeer.node.operations.adding import Adder, AddParts
 from hfpeer.node.operations.cache.cached import CacheOperations
 from hfpeer.node.operations.peers import PeerOperations
 from hfpeer.node.operations.room import Evicted, Room
-from hfpeer.node.operations.transfers.operations import TransferOperations, status_of_file
+from hfpeer.node.operations.transfers.operations import TransferOperations
 from hfpeer.node.provider import NodeProvider
+from hfpeer.node.status import StatusParts, status_of
 from hfpeer.node.upkeep import Upkeep
 from hfpeer.peers.copies import CopyQuestions
 from hfpeer.peers.discovery.discovery import Discovery, addresses_now
@@ -69,7 +68,6 @@ from hfpeer.transfer.lan import Lan
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.site_copies import SiteFinder
 from hfpeer.upstream.connection.clients import Connections
-from hfpeer.upstream.rate_limit import Rest
 from hfpeer.upstream.upstream import Upstream, stored_token
 from hfpeer.upstream.upstreams import Upstreams
 from hfpeer.version import __version__
@@ -367,63 +365,18 @@ class Node:
         return await self._peers.list_peers()
 
     async def status(self) -> NodeStatus:
-        totals = await asyncio.to_thread(self.store.totals)
-        begun = await asyncio.to_thread(begun_blobs, self._settings.cache)
-        return NodeStatus(
-            node_id=self._identity.node_id,
-            name=self._settings.name,
-            version=__version__,
-            pid=os.getpid(),
-            home=str(self._settings.home),
-            cache=str(self._settings.cache),
-            read_caches={str(one): self.store.caches.away.get(one, "") for one in self.store.caches.others},
-            started_at=self._identity.started_at,
-            listeners=dict(self.listeners),
-            upstreams={upstream.name: upstream.endpoint for upstream in self._upstreams},
-            peers=tuple(await self.list_peers()),
-            received_bytes=totals["received_bytes"],
-            sent_bytes=totals["sent_bytes"],
-            peer_bytes_by_month=totals["peer_bytes_by_month"],
-            begun_blobs=len(begun),
-            kept_bytes=sum(one.present_bytes for one in begun),
-            begun_whole_bytes=sum(one.whole_bytes for one in begun),
-            reserved_bytes=sum(one.disk_bytes for one in begun),
-            revisions=totals["revisions"],
-            files=totals["files"],
-            size_bytes=totals["size_bytes"],
-            unverified_files=totals["unverified_files"],
-            transfers=(*self._transfers.under_way, *self._files_under_way()),
-            is_daemon=self._neighbourhood is not None,
-            holder="" if self._neighbourhood is not None else self._held_by(),
-            notes=(
-                *self._identity.notes,
-                *self.store.passed_over,
-                *await asyncio.to_thread(self._other_daemon),
-                *map(_rest_sentence, self._upstreams.rests),
-                *(self._discovery.problems if self._discovery else ()),
-            ),
+        parts = StatusParts(
+            self._settings,
+            self.store,
+            self._fetches,
+            self._identity,
+            self._upstreams,
+            self._transfers,
+            self.endpoint,
+            self._discovery,
+            self.listeners,
         )
-
-    def _held_by(self) -> str:
-        """The daemon that holds the home, in words; empty if there is none."""
-        from hfpeer.control.holder import find_holder  # an add does not need it
-
-        holder = find_holder(self._settings.places.pid_file)
-        return "" if holder is None else str(holder)
-
-    def _other_daemon(self) -> list[str]:
-        """Blocking: a sentence on the daemon of another user, where the endpoint of this node would be."""
-        from hfpeer.control.other_daemons import other_daemon_at  # an add does not need it
-
-        is_daemon = self._neighbourhood is not None
-        other = None if is_daemon else other_daemon_at(self._settings.endpoint_listen.port)
-        return [] if other is None else [other.sentence]
-
-    def _files_under_way(self) -> Iterator[TransferStatus]:
-        """The large files that are fetched for callers of the endpoint."""
-        for blob in self.endpoint.files.under_way if self.endpoint else ():
-            came = self._fetches.bytes_by_source(blob.digest)
-            yield status_of_file(blob, self._fetches.present_bytes(blob.digest), came)
+        return await status_of(parts, await self.list_peers(), is_daemon=self._neighbourhood is not None)
 
     # For the provider and the discovery
 
@@ -447,10 +400,6 @@ class Node:
             revisions = await asyncio.to_thread(self.store.revisions.all)
             shared = sorted((r for r in revisions if r.is_shared), key=lambda r: r.used_at, reverse=True)
             await self._discovery.announce(generation, [Commit(revision.commit) for revision in shared])
-
-
-def _rest_sentence(rest: Rest) -> str:
-    return f"{rest.hub} limits requests until {rest.clock_time}. Peers and other hubs are asked meanwhile."
 
 
 def _make_connections(settings: Settings) -> Connections:

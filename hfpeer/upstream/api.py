@@ -163,9 +163,11 @@ class Api:
             raise outage(self.name, str(error)) from error
         except (httpx.TimeoutException, httpx.ConnectError, httpx.ProxyError) as error:
             # No retry: it does not help a machine without network, and an add from a peer would wait for it.
+            self._reach.note_failure()
             reason, hint = fault_of(error)
             raise outage(self.name, reason, hint=hint) from error
         except httpx.RequestError as error:
+            self._reach.note_failure()
             raise TransientFault(fault_of(error)[0]) from error
         finally:
             if response is not None:
@@ -235,6 +237,8 @@ class Api:
             self._reach.note_attempt()
         elif event in ("connection.connect_tcp.complete", "http11.send_request_headers.started"):
             self._reach.note_connection()
+        elif event == "http11.receive_response_headers.complete":
+            self._reach.note_answer()
 
     def _raise_for_status(self, response: httpx.Response, request: ApiRequest) -> None:
         status = response.status_code

@@ -40,6 +40,8 @@ class Reach:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._silent_since: float | None = None
+        self._answered_at: float | None = None
+        self._failed_at: float | None = None
         self.attempts = 0
         """Counts the connections that were begun."""
         self.connections = 0
@@ -55,6 +57,24 @@ class Reach:
     def note_silence(self) -> None:
         if not self.silent_for_seconds:
             self._silent_since = self._clock()
+
+    def note_answer(self) -> None:
+        """A response has begun."""
+        self._answered_at, self._failed_at = self._clock(), None
+
+    def note_failure(self) -> None:
+        """A request had no response."""
+        self._failed_at = self._clock()
+
+    @property
+    def answered_seconds_ago(self) -> float | None:
+        """Seconds since the last response; None if there was none."""
+        return None if self._answered_at is None else self._clock() - self._answered_at
+
+    @property
+    def failed_seconds_ago(self) -> float | None:
+        """Seconds since the last request without a response; None if a later one had a response."""
+        return None if self._failed_at is None else self._clock() - self._failed_at
 
     @property
     def silent_for_seconds(self) -> float:

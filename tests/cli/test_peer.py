@@ -11,6 +11,7 @@ import pytest
 
 from fakes.machine import Machines
 from fakes.stub_node import PEGASUS, STATUS, StubNode
+from hfpeer.control.results import HubContact
 from hfpeer_cli.commands.node.peer import added_sentence
 from hfpeer_cli.commands.node.status import describe
 
@@ -87,6 +88,24 @@ def test_status_for_people_says_where_it_listens_and_how_long_it_runs() -> None:
     assert "pid 77, up 2 h" in text
     assert "lan: 0.0.0.0:9437" in text
     assert "900.0 kB from peer, 100.0 kB from mirror" in text
+
+
+def test_status_says_what_to_type_elsewhere_and_which_hubs_answer() -> None:
+    contacts = {"m": HubContact("mirror", 3.0), "o": HubContact("origin", 7200.0, 12.0), "n": HubContact("mirror")}
+    upstreams = {name: f"https://{name}" for name in (*contacts, "x")}
+    contacts["x"] = HubContact("mirror", None, 5.0)
+    picture = replace(STATUS, upstreams=upstreams, contacts=contacts, addresses=("192.168.1.5:9437", "10.0.0.5:9437"))
+    lines = describe(picture, now=0.0)
+    assert "elsewhere  hfpeer peer add 192.168.1.5" in lines
+    assert [line[11:] for line in lines if "https://" in line] == [
+        "m: https://m, mirror, answered 3.0 s ago",
+        "o: https://o, origin, does not answer (asked 12 s ago; answered 2 h ago)",
+        "n: https://n, mirror, not asked yet",
+        "x: https://x, mirror, does not answer (asked 5.0 s ago; it never did)",
+    ]
+    elsewhere = describe(replace(picture, addresses=("10.0.0.5:9500",)), now=0.0)
+    assert "elsewhere  hfpeer peer add 10.0.0.5:9500" in elsewhere
+    assert not [line for line in describe(STATUS, now=0.0) if line.startswith("elsewhere")]
 
 
 def test_status_without_a_daemon_says_so_and_is_no_failure(hfpeer: Run, node: StubNode) -> None:

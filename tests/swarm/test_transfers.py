@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
+from urllib.parse import urlsplit
 
 from fakes.endpoint import endpoint_of
 from fakes.hub import HubSimulator, Lfs, faults
@@ -158,6 +159,8 @@ def test_what_tools_read_through_the_endpoint_is_in_the_history_and_the_log(
     endpoint = endpoint_of(machine)
     for path in ("config.json", "model.safetensors"):
         assert endpoint.get(f"/acme/read/resolve/{commit}/{path}").status == 200
+    contact = machine.status().contacts[urlsplit(hub.endpoint).netloc]
+    assert contact.kind == "origin" and contact.answered_seconds_ago is not None and contact.failed_seconds_ago is None
     machine.do("daemon", "restart")  # at the end of a daemon, nothing is waited for
     (entry,) = machine.do("history")
     assert (entry["id"], entry["repo"], entry["commit"], entry["files"]) == (0, "acme/read", commit, 2)

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from hfpeer.control.operations import NodeStatus
+from hfpeer.control.transfers import RUNNING
 from hfpeer.transfer.tiers import SourceKind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -42,7 +43,8 @@ class _StatusCollector(Collector):
         for state in ("known", "alive", "gone"):
             peers.add_metric([state], sum(peer.state == state for peer in status.peers))
         yield peers
-        yield GaugeMetricFamily("hfpeer_transfers", "Transfers under way.", value=len(status.transfers))
+        running = sum(one.state == RUNNING for one in status.transfers)
+        yield GaugeMetricFamily("hfpeer_transfers", "Transfers under way.", value=running)
         yield GaugeMetricFamily("hfpeer_cache_bytes", "Size of the cached blobs.", value=status.size_bytes)
         yield GaugeMetricFamily("hfpeer_cache_files", "Cached files.", value=status.files)
         yield GaugeMetricFamily("hfpeer_cache_revisions", "Cached revisions.", value=status.revisions)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import click
 
 from hfpeer.control.operations import NodeStatus, TransferStatus
-from hfpeer.net.address import Address
+from hfpeer.net.address import LAN_PORT, Address
 from hfpeer_cli.commands.shell.environment import lan_urls
 from hfpeer_cli.commands.transfers.listing import done_words, state_words
 from hfpeer_cli.grammar import Verb, pass_invocation
@@ -53,8 +53,9 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         "cache": node.cache,
         **({"also reads": [_read_cache(*one) for one in node.read_caches.items()]} if node.read_caches else {}),
         "listens": _pairs(node.listeners),
+        **({"elsewhere": f"hfpeer peer add {_typed(node.addresses[0])}"} if node.addresses else {}),
         **({"for others": f"HF_ENDPOINT={open_urls[0]} (public repos)"} if open_urls else {}),
-        "upstreams": _pairs(node.upstreams),
+        "upstreams": [_upstream(node, name) for name in node.upstreams],
         "holds": _holds(node),
         **({"half-fetched": _begun(node)} if node.begun_blobs else {}),
         "received": ", ".join(f"{human_size(size)} from {kind}" for kind, size in node.received_bytes.items()),
@@ -73,6 +74,23 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
 
 def _pairs(facts: dict[str, str]) -> list[str]:
     return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def _typed(address: str) -> str:
+    """An address as it may be typed."""
+    return address.removesuffix(f":{LAN_PORT}")
+
+
+def _upstream(node: NodeStatus, name: str) -> str:
+    """A hub: its address, and whether it answers."""
+    contact = node.contacts.get(name)
+    if contact is None:
+        return f"{name}: {node.upstreams[name]}"
+    answered, failed = contact.answered_seconds_ago, contact.failed_seconds_ago
+    said = "not asked yet" if answered is None else f"answered {human_time(answered)} ago"
+    if failed is not None:
+        said = f"does not answer (asked {human_time(failed)} ago; {'it never did' if answered is None else said})"
+    return f"{name}: {node.upstreams[name]}, {contact.kind}, {said}"
 
 
 def _holds(node: NodeStatus) -> str:

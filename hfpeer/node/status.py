@@ -1,0 +1,130 @@
+"""The state of a node, for people and for `status --json`: gathered from its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hfpeer.cache.partial.files import begun_blobs
+from hfpeer.cache.store import Store
+from hfpeer.config.settings import Settings
+from hfpeer.control.operations import NodeStatus, PeerStatus, TransferStatus
+from hfpeer.control.results import HubContact
+from hfpeer.net.address import Address
+from hfpeer.node.identity import Identity
+from hfpeer.node.operations.transfers.operations import TransferOperations, status_of_file
+from hfpeer.transfer.fetches import Fetches
+from hfpeer.upstream.rate_limit import Rest
+from hfpeer.upstream.upstreams import Upstreams
+from hfpeer.version import __version__
+
+if TYPE_CHECKING:
+    from hfpeer.endpoint.endpoint import Endpoint
+    from hfpeer.peers.discovery.discovery import Discovery
+
+
+@dataclass(frozen=True)
+class StatusParts:
+    """The parts of a node that know its state. `endpoint` and `discovery` are those of a daemon."""
+
+    settings: Settings
+    store: Store
+    fetches: Fetches
+    identity: Identity
+    upstreams: Upstreams
+    transfers: TransferOperations
+    endpoint: Endpoint | None
+    discovery: Discovery | None
+    listeners: Mapping[str, str]
+
+
+async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemon: bool) -> NodeStatus:
+    """See `Operations.status`."""
+    settings, store = parts.settings, parts.store
+    totals = await asyncio.to_thread(store.totals)
+    begun = await asyncio.to_thread(begun_blobs, settings.cache)
+    notes = (
+        *parts.identity.notes,
+        *store.passed_over,
+        *([] if is_daemon else await asyncio.to_thread(_other_daemon, settings)),
+        *map(_rest_sentence, parts.upstreams.rests),
+        *(parts.discovery.problems if parts.discovery else ()),
+    )
+    return NodeStatus(
+        node_id=parts.identity.node_id,
+        name=settings.name,
+        version=__version__,
+        pid=os.getpid(),
+        home=str(settings.home),
+        cache=str(settings.cache),
+        read_caches={str(one): store.caches.away.get(one, "") for one in store.caches.others},
+        started_at=parts.identity.started_at,
+        listeners=dict(parts.listeners),
+        addresses=await asyncio.to_thread(_own_addresses, parts),
+        upstreams={upstream.name: upstream.endpoint for upstream in parts.upstreams},
+        contacts={
+            upstream.name: HubContact(
+                upstream.kind, upstream.reach.answered_seconds_ago, upstream.reach.failed_seconds_ago
+            )
+            for upstream in parts.upstreams
+        },
+        peers=tuple(peers),
+        received_bytes=totals["received_bytes"],
+        sent_bytes=totals["sent_bytes"],
+        peer_bytes_by_month=totals["peer_bytes_by_month"],
+        begun_blobs=len(begun),
+        kept_bytes=sum(one.present_bytes for one in begun),
+        begun_whole_bytes=sum(one.whole_bytes for one in begun),
+        reserved_bytes=sum(one.disk_bytes for one in begun),
+        revisions=totals["revisions"],
+        files=totals["files"],
+        size_bytes=totals["size_bytes"],
+        unverified_files=totals["unverified_files"],
+        transfers=(*parts.transfers.under_way, *_files_under_way(parts)),
+        is_daemon=is_daemon,
+        holder="" if is_daemon else await asyncio.to_thread(_held_by, settings),
+        notes=notes,
+    )
+
+
+def _own_addresses(parts: StatusParts) -> tuple[str, ...]:
+    """Blocking: the addresses at which other machines reach the LAN door, the likeliest first."""
+    from hfpeer.peers.discovery.advertised import own_addresses  # an add does not need these two
+    from hfpeer.peers.interfaces import find_lan_interfaces
+
+    listen = parts.listeners.get("lan")
+    if listen is None or Address.parse(listen).is_loopback:
+        return ()
+    door = Address.parse(listen)
+    found = own_addresses(find_lan_interfaces(door), door, parts.settings.advertised)
+    return tuple(str(address) for address in found if address.ip is None or not address.ip.is_link_local)
+
+
+def _held_by(settings: Settings) -> str:
+    """Blocking: the daemon that holds the home, in words; empty if there is none."""
+    from hfpeer.control.holder import find_holder  # an add does not need it
+
+    holder = find_holder(settings.places.pid_file)
+    return "" if holder is None else str(holder)
+
+
+def _other_daemon(settings: Settings) -> list[str]:
+    """Blocking: a sentence on the daemon of another user, where the endpoint of this node would be."""
+    from hfpeer.control.other_daemons import other_daemon_at  # an add does not need it
+
+    other = other_daemon_at(settings.endpoint_listen.port)
+    return [] if other is None else [other.sentence]
+
+
+def _files_under_way(parts: StatusParts) -> Iterator[TransferStatus]:
+    """The large files that are fetched for callers of the endpoint."""
+    for blob in parts.endpoint.files.under_way if parts.endpoint else ():
+        came = parts.fetches.bytes_by_source(blob.digest)
+        yield status_of_file(blob, parts.fetches.present_bytes(blob.digest), came)
+
+
+def _rest_sentence(rest: Rest) -> str:
+    return f"{rest.hub} limits requests until {rest.clock_time}. Peers and other hubs are asked meanwhile."
