@@ -56,6 +56,7 @@ BREACHES = {
         "hfpeer/node/operations/moving/local_dir.py",
         "import hfpeer.node.operations.moving.pushing",
     ),
+    "inside the ranges of peers too": ("hfpeer/peers/ranges/window.py", "import hfpeer.peers.ranges.ways"),
     "inside the peers too": ("hfpeer/peers/ranges/range_client.py", "import hfpeer.peers.client"),
     "inside the discovery too": (
         "hfpeer/peers/discovery/advertised.py",
