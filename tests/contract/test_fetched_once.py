@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -138,7 +139,7 @@ def test_an_add_that_is_ended_leaves_its_files_to_those_that_wait_for_them(stage
     shared.wait_until_asked()
     reading, adding = shared.read(stage, 0), shared.add(stage, 1)
     time.sleep(SECONDS_TO_JOIN)
-    process.terminate()
+    process.send_signal(signal.SIGINT)
     stage.machine.finish(process)
     stage.hub.wait_for_request(shared.pattern, "GET", count=2)
     shared.release()
