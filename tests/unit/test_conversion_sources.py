@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import importlib.util
 import io
+import json
+import lzma
 import tarfile
 import zipfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,9 @@ import pytest
 
 from fakes.conversion import JPEG, PNG, convert_here, needs_libraries, plan_of, rows_in
 from hfpeer.conversion.part import named_files
+from hfpeer.conversion.sources.batches import LocalFile
 from hfpeer.conversion.sources.folder import has_labels
+from hfpeer.conversion.sources.kinds import source_of
 from hfpeer.errors import ConversionFailed
 
 pytestmark = needs_libraries
@@ -164,3 +171,97 @@ def test_lines_of_text_are_rows(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes("one\r\n\nthree ü".encode())
     convert_here(plan_of(tmp_path, ["a.txt"], "text"), tmp_path, tmp_path / "out")
     assert [row["text"] for row in lines_of(tmp_path / "out")] == ["one", "", "three ü"]
+
+
+def packed(kind: str, content: bytes) -> bytes:
+    import pyarrow as pa
+
+    if kind == "zip":
+        made = io.BytesIO()
+        with zipfile.ZipFile(made, "w") as archive:
+            half = content.index(b"\n") + 1
+            archive.writestr("a/1", content[:half])
+            archive.writestr("a/2", content[half:])
+        return made.getvalue()
+    if kind in ("zstd", "lz4"):
+        sink = pa.BufferOutputStream()
+        with pa.CompressedOutputStream(sink, kind) as stream:
+            stream.write(content)
+        return bytes(sink.getvalue())
+    if kind == "gzip":
+        return gzip.compress(content)
+    return bz2.compress(content) if kind == "bz2" else lzma.compress(content)
+
+
+@pytest.mark.parametrize("kind", ["gzip", "bz2", "xz", "zstd", "lz4", "zip"])
+def test_a_packed_file_is_known_by_its_bytes_and_a_broken_one_is_a_sentence(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "a.json").write_bytes(packed(kind, '{"a": 1}\n{"a": "ü"}\n'.encode()))
+    (tmp_path / "a.txt").write_bytes(packed(kind, b"one\ntwo\n"))
+    for name, builder in (("a.json", "json"), ("a.txt", "text")):
+        plan = plan_of(tmp_path, [name], builder)
+        convert_here(plan, tmp_path, tmp_path / builder)
+        assert source_of(plan, Counter()).count([LocalFile(name, tmp_path / name)]) == 2
+    assert lines_of(tmp_path / "json") == [{"a": 1}, {"a": "ü"}]
+    assert lines_of(tmp_path / "text") == [{"text": "one"}, {"text": "two"}]
+    whole = (tmp_path / "a.json").read_bytes()
+    (tmp_path / "a.json").write_bytes(whole[:-12])
+    with pytest.raises(ConversionFailed, match=r"a\.json cannot be read|no JSON"):
+        convert_here(plan_of(tmp_path, ["a.json"], "json"), tmp_path, tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", ["a.rar", "a.7z"])
+def test_a_packing_that_is_not_unpacked_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"Rar!\x1a\x07\0" if name == "a.rar" else b"7z\xbc\xaf\x27\x1c")
+    with pytest.raises(ConversionFailed, match="is packed as"):
+        convert_here(plan_of(tmp_path, [name], "json"), tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        ('["x", null, [1]]', [{"text": "x"}, {"text": None}, {"text": [1]}]),
+        (' [ {"a": 1} , {"a": [1, {"b": 2}]} ] \n', [{"a": 1}, {"a": [1, {"b": 2}]}]),
+        ("[]", []),
+        ("", []),
+        ('{\n "a": 1\n}\n{\n "a": 2\n}', [{"a": 1}, {"a": 2}]),
+        ('\ufeff{"a": 1}\r\n\r\n{"a": 2}', [{"a": 1}, {"a": 2}]),
+        ('\ufeff[{"a": 1}]', [{"a": 1}]),
+    ],
+)
+def test_json_of_every_layout_gives_its_rows(tmp_path: Path, text: str, rows: list[Any]) -> None:
+    (tmp_path / "a.json").write_text(text)
+    convert_here(plan_of(tmp_path, ["a.json"], "json"), tmp_path, tmp_path / "out")
+    assert lines_of(tmp_path / "out") == rows
+
+
+@pytest.mark.parametrize("text", ["[1]\n[2]\n", '[{"a": 1}', '[{"a": 1}, {"a":', '"x"\n"y"\n', "hello", '{"a": 1} x'])
+def test_json_that_is_not_whole_or_has_more_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ConversionFailed, match=r"a\.json"):
+        convert_here(plan_of(tmp_path, ["a.json"], "json"), tmp_path, tmp_path / "out")
+
+
+def test_a_large_array_is_read_value_by_value(tmp_path: Path) -> None:
+    """Also a value that is larger than what is read at a time."""
+    rows = [{"id": number, "text": "ü" * number} for number in (1, 700_000, 2_500_000, 3)] + [{"id": 4}] * 20_000
+    (tmp_path / "a.json").write_text(json.dumps(rows, ensure_ascii=False, indent=1))
+    convert_here(plan_of(tmp_path, ["a.json"], "json"), tmp_path, tmp_path / "out")
+    assert lines_of(tmp_path / "out") == rows
+
+
+def test_texts_in_another_encoding_are_read_as_the_config_says(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_bytes('{"a": "é"}\n{"a": 2}\n'.encode("latin-1"))
+    (tmp_path / "a.txt").write_bytes("é\rü\r\nx\x0by".encode("utf-16"))
+    for name, builder, encoding in (("a.jsonl", "json", "latin-1"), ("a.txt", "text", "utf-16")):
+        plan = plan_of(tmp_path, [name], builder, reading={"encoding": encoding})
+        convert_here(plan, tmp_path, tmp_path / builder)
+        with pytest.raises(ConversionFailed, match=r"cannot be read|no JSON"):
+            convert_here(plan_of(tmp_path, [name], builder), tmp_path, tmp_path / f"bad {builder}")
+    assert lines_of(tmp_path / "json") == [{"a": "é"}, {"a": 2}]
+    assert [row["text"] for row in lines_of(tmp_path / "text")] == ["é", "ü", "x\x0by"]
+
+
+def test_a_row_of_csv_with_more_values_than_names_loses_none(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('\ufeffa,b\n1,"x\n""y""",3\n2,,\n')
+    convert_here(plan_of(tmp_path, ["a.csv"], "csv"), tmp_path, tmp_path / "out")
+    assert [list(row.values()) for row in lines_of(tmp_path / "out")] == [['x\n"y"', 3, 1], [None, None, 2]]

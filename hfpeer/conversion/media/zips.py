@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import IO
 
 
 class ZipIndex:
@@ -23,6 +24,10 @@ class ZipIndex:
         """The bytes of a file; None if the zip does not have it."""
         whole = name if name in self._by_name else self._deeper(name)
         return self._zip.read(whole) if whole else None
+
+    def open(self, name: str) -> IO[bytes]:
+        """A file of the zip, by its whole name."""
+        return self._zip.open(name)
 
     def _deeper(self, name: str) -> str:
         last = self._by_last.get(name.rpartition("/")[2], "")

@@ -6,12 +6,13 @@ a column does not change its type in the middle of a file. Source: datasets `pac
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources.batches import ROWS, Batch, LocalFile
-from hfpeer.conversion.sources.json_lines import opened
+from hfpeer.conversion.sources.opening import contents, failing
 from hfpeer.errors import ConversionFailed
 
 CHUNK_ROWS = 10_000
@@ -37,7 +38,7 @@ class CsvSource:
             for start in range(0, len(part), ROWS):
                 rows = part.iloc[start : start + ROWS]
                 if selection.wants_any(row, row + len(rows)):
-                    table = pa.Table.from_pandas(rows, preserve_index=False).replace_schema_metadata()
+                    table = pa.Table.from_pandas(rows).replace_schema_metadata()
                     yield Batch(file.path, row, len(rows), table.combine_chunks().to_batches()[0])
                 row += len(rows)
             if selection.ends_before(row):
@@ -56,13 +57,17 @@ class CsvSource:
     def _parts(self, file: LocalFile, options: Mapping[str, Any]) -> Iterator[Any]:
         import pandas as pd
 
-        try:
-            with opened(file.place) as raw, pd.read_csv(raw, chunksize=CHUNK_ROWS, **self._reading, **options) as parts:
-                yield from parts
-        except pd.errors.EmptyDataError:
-            return
-        except (ValueError, UnicodeError) as error:
-            raise ConversionFailed(f"{file.path} cannot be read as a table: {str(error)[:300]}") from error
+        with failing(file):
+            for raw in contents(file):
+                try:
+                    with pd.read_csv(raw, chunksize=CHUNK_ROWS, **self._reading, **options) as parts:
+                        yield from parts
+                except pd.errors.EmptyDataError:
+                    continue
+                except ValueError as error:
+                    raise ConversionFailed(
+                        f"{file.path} cannot be read as a table: {str(error)[:300]}", path=file.path
+                    ) from error
 
 
 def _one_of(kinds: set[str]) -> str:
@@ -72,7 +77,10 @@ def _one_of(kinds: set[str]) -> str:
 
 
 class TextSource:
-    """Lines of text, each a row."""
+    """Lines of text, each a row; a line ends as in any system. `reading` may say an encoding."""
+
+    def __init__(self, reading: Mapping[str, Any]) -> None:
+        self._reading = reading
 
     def count(self, files: Sequence[LocalFile]) -> int:
         return sum(1 for _ in self._lines(files[0]))
@@ -95,9 +103,11 @@ class TextSource:
             yield Batch(file.path, first, len(rows), rows=rows, is_plain=True, done=1.0)
 
     def _lines(self, file: LocalFile) -> Iterator[str]:
-        try:
-            with opened(file.place) as raw:
-                for line in raw:
-                    yield line.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise ConversionFailed(f"{file.path} is no UTF-8: {error}", path=file.path) from error
+        with failing(file):
+            for raw in contents(file, self._reading):
+                text = io.TextIOWrapper(raw, "utf-8")
+                try:
+                    for line in text:
+                        yield line.rstrip("\n")
+                finally:
+                    text.detach()  # else it would close the file a second time

@@ -4,35 +4,33 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from hfpeer.conversion.rows.json_text import JsonText
 from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources.batches import ROWS, TARGET_BYTES, Batch, LocalFile
+from hfpeer.conversion.sources.opening import BLOCK_BYTES, contents, failing
 from hfpeer.errors import ConversionFailed
 
-BLOCK_BYTES = 1024 * 1024
-COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".lz4": "lz4"}
 MAX_FIELD_BYTES = 256 * 1024 * 1024
 """Bytes of the largest file of which one field is taken: it has to be parsed as a whole."""
+_BETWEEN = re.compile(r"[\s,]*")
 
 
 class JsonSource:
-    """Files of JSON. With `field`, the rows are a list below that key of one object."""
+    """Files of JSON. `reading` may say a `field`: then the rows are a list below that key of one object; and an
+    encoding."""
 
     def __init__(self, reading: Mapping[str, Any], replaced: Counter[str]) -> None:
+        self._reading = reading
         self._field = str(reading.get("field") or "")
         self._json = JsonText(replaced)
 
     def count(self, files: Sequence[LocalFile]) -> int:
-        with opened(files[0].place) as lines:
-            if self._is_lines(lines):
-                return sum(1 for line in lines if line.strip())
-        return sum(1 for _ in self._values(files[0]))
+        return sum(1 for _ in self._selected(files[0], Selection(0, 0)))
 
     def batches(self, files: Sequence[LocalFile], selection: Selection) -> Iterator[Batch]:
         file, size_bytes = files[0], max(1, files[0].place.stat().st_size)
@@ -59,14 +57,26 @@ class JsonSource:
 
     def _selected(self, file: LocalFile, selection: Selection) -> Iterator[tuple[Any, int]]:
         """The values of a file, and the bytes of each; None for a line that is not selected, which is not parsed."""
-        with opened(file.place) as lines:
-            if self._is_lines(lines):
-                yield from self._lines(lines, file, selection)
-                return
-        yield from self._values(file)
-
-    def _lines(self, lines: IO[bytes], file: LocalFile, selection: Selection) -> Iterator[tuple[Any, int]]:
         row = 0
+        with failing(file):
+            for content in contents(file, self._reading):
+                for value in self._values(content, file, selection, row):
+                    yield value
+                    row += 1
+
+    def _values(self, content: IO[bytes], file: LocalFile, selection: Selection, row: int) -> Iterator[tuple[Any, int]]:
+        if self._field:
+            yield from self._of_field(content, file)
+        elif self._is_lines(content):
+            yield from self._lines(content, file, selection, row)
+        else:
+            text = io.TextIOWrapper(content, "utf-8-sig")
+            try:
+                yield from values_of(text, file, self._json)
+            finally:
+                text.detach()  # else it would close the file a second time
+
+    def _lines(self, lines: IO[bytes], file: LocalFile, selection: Selection, row: int) -> Iterator[tuple[Any, int]]:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
@@ -84,8 +94,6 @@ class JsonSource:
 
     def _is_lines(self, lines: IO[bytes]) -> bool:
         """Whether a file has an object a line. Leaves it at its start."""
-        if self._field:
-            return False
         assert isinstance(lines, io.BufferedReader)
         head = lines.peek(BLOCK_BYTES).lstrip()
         if head[:1] != b"{":
@@ -93,50 +101,50 @@ class JsonSource:
         line = head.partition(b"\n")[0].rstrip()
         return line.endswith(b"}") or b"\n" not in head
 
-    def _values(self, file: LocalFile) -> Iterator[tuple[Any, int]]:
-        if self._field:
-            yield from self._of_field(file)
-            return
-        with opened(file.place) as raw:
-            text = io.TextIOWrapper(raw, "utf-8-sig")
-            try:
-                yield from values_of(text, file, self._json)
-            finally:
-                text.detach()  # else it would close the file a second time
-
-    def _of_field(self, file: LocalFile) -> Iterator[tuple[Any, int]]:
-        if file.place.stat().st_size > MAX_FIELD_BYTES:
+    def _of_field(self, content: IO[bytes], file: LocalFile) -> Iterator[tuple[Any, int]]:
+        text = content.read(MAX_FIELD_BYTES + 1)
+        if len(text) > MAX_FIELD_BYTES:
             raise ConversionFailed(
                 f"{file.path} is one object of more than {MAX_FIELD_BYTES:,} bytes, of which one field is taken.",
                 hint="Convert it with the `datasets` library.",
             )
         try:
-            with opened(file.place) as raw:
-                rows = self._json.parse(raw.read())[self._field]
+            rows = self._json.parse(text)[self._field]
         except (ValueError, KeyError, TypeError) as error:
             raise ConversionFailed(f"{file.path} has no rows in a field {self._field!r}: {error!r}") from error
         if isinstance(rows, dict):  # by column
             rows = [dict(zip(rows, values, strict=False)) for values in zip(*rows.values(), strict=False)]
-        yield from ((row, 0) for row in rows)
+        yield from ((_row_of(row), 0) for row in rows)
+
+
+def _row_of(value: Any) -> Any:
+    """A value of an array as a row. Source: datasets `packaged_modules/json`: others than objects are a column text."""
+    return value if isinstance(value, dict) else {"text": value}
 
 
 def values_of(text: IO[str], file: LocalFile, parser: JsonText) -> Iterator[tuple[Any, int]]:
-    """The values of an array, or of a text with one after the other, without reading all of it."""
+    """The values of an array as rows, or those of a text with one after the other, without reading all of it."""
     decoder = json.JSONDecoder(parse_constant=parser.constant)
-    rest, is_first, is_end, block = "", True, False, BLOCK_BYTES
+    rest, block, is_end = text.read(BLOCK_BYTES).lstrip(), BLOCK_BYTES, False
+    is_array = rest.startswith("[")
+    at = int(is_array)
     while True:
-        rest = rest.lstrip(" \t\r\n,")
-        if is_first and rest.startswith("["):
-            rest = rest[1:].lstrip()
-        is_first = is_first and not rest
-        if rest.startswith("]") or (is_end and not rest):
+        at += len(_BETWEEN.match(rest, at)[0])  # type: ignore[index] # it matches everywhere
+        if is_array and rest.startswith("]", at):
+            if rest[at + 1 :].strip() or text.read(BLOCK_BYTES).strip():
+                raise ConversionFailed(f"{file.path} is no JSON: more follows after its array.", path=file.path)
+            return
+        if is_end and at == len(rest):
+            if is_array:
+                raise ConversionFailed(f"{file.path} is no JSON: its array does not end.", path=file.path)
             return
         try:
-            value, end = decoder.raw_decode(rest) if rest else (None, 0)
+            value, end = decoder.raw_decode(rest, at) if at < len(rest) else (None, 0)
             # A number at the end of what was read may go on.
             if end and (end < len(rest) or is_end):
-                yield parser.usable(value), end
-                rest, block = rest[end:], BLOCK_BYTES
+                value = parser.usable(value)
+                yield _row_of(value) if is_array else value, end - at
+                at, block = end, BLOCK_BYTES
                 continue
         except ValueError as error:
             if is_end:
@@ -144,23 +152,4 @@ def values_of(text: IO[str], file: LocalFile, parser: JsonText) -> Iterator[tupl
         more = text.read(block)
         block *= 2  # a value that is larger than what was read is parsed again
         is_end = not more
-        rest += more
-
-
-@contextmanager
-def opened(place: Path) -> Iterator[Any]:
-    """The bytes of a file, unpacked if its name says so."""
-    # The name of a snapshot: what it leads to is named by its hash.
-    compression = COMPRESSIONS.get(place.suffix.lower())
-    if compression is None:
-        with io.BufferedReader(io.FileIO(place), BLOCK_BYTES) as file:
-            yield file
-        return
-    import pyarrow as pa
-
-    with (
-        pa.OSFile(str(place)) as packed,
-        pa.CompressedInputStream(packed, compression) as raw,
-        io.BufferedReader(raw, BLOCK_BYTES) as file,
-    ):
-        yield file
+        rest, at = rest[at:] + more, 0

@@ -49,7 +49,7 @@ def _of_builder(builder: str, reading: Mapping[str, Any], replaced: Counter[str]
     if builder == "csv":
         return CsvSource(reading)
     if builder == "text":
-        return TextSource()
+        return TextSource(reading)
     if builder == "webdataset":
         return TarSource(replaced)
     if builder in COLUMNS:

@@ -39,7 +39,13 @@ CSV_OPTIONS = [
     "comment",
     "encoding",
 ]
-READING = {"parquet": ["filters"], "json": ["field"], "csv": CSV_OPTIONS, "text": ["sample_by", "keep_linebreaks"]}
+ENCODING = ["encoding", "encoding_errors"]
+READING = {
+    "parquet": ["filters"],
+    "json": ["field", *ENCODING],
+    "csv": CSV_OPTIONS,
+    "text": ["sample_by", "keep_linebreaks", *ENCODING],
+}
 
 
 def main() -> None:
