@@ -259,9 +259,3 @@ def test_texts_in_another_encoding_are_read_as_the_config_says(tmp_path: Path) -
             convert_here(plan_of(tmp_path, [name], builder), tmp_path, tmp_path / f"bad {builder}")
     assert lines_of(tmp_path / "json") == [{"a": "é"}, {"a": 2}]
     assert [row["text"] for row in lines_of(tmp_path / "text")] == ["é", "ü", "x\x0by"]
-
-
-def test_a_row_of_csv_with_more_values_than_names_loses_none(tmp_path: Path) -> None:
-    (tmp_path / "a.csv").write_text('\ufeffa,b\n1,"x\n""y""",3\n2,,\n')
-    convert_here(plan_of(tmp_path, ["a.csv"], "csv"), tmp_path, tmp_path / "out")
-    assert [list(row.values()) for row in lines_of(tmp_path / "out")] == [['x\n"y"', 3, 1], [None, None, 2]]
