@@ -12,8 +12,11 @@ from hfpeer_cli.language.catalog import Catalog, read_catalog
 from hfpeer_cli.language.chosen import CATALOGS
 from hfpeer_cli.language.extraction import all_messages
 
-CHINESE = read_catalog((CATALOGS / "zh_CN.po").read_text(encoding="utf-8"))
+PO = (CATALOGS / "zh_CN.po").read_text(encoding="utf-8")
+CHINESE = read_catalog(PO)
 """By English message."""
+OF_CLICK = set(read_catalog("\n\n".join(entry for entry in PO.split("\n\n") if entry.startswith("#: click\n"))))
+"""The messages of click differ from version to version."""
 
 
 def placeholders(text: str) -> list[str]:
@@ -26,9 +29,9 @@ def quoted(text: str) -> list[str]:
 
 
 def test_the_catalog_is_up_to_date_and_nothing_is_untranslated(root: Path) -> None:
-    messages = all_messages(root)
-    assert sorted(set(messages) - {key for key, text in CHINESE.items() if text}) == [], "translate them in zh_CN.po"
-    assert sorted(set(CHINESE) - set(messages)) == [], "`just messages` drops them"
+    messages = {message for message, files in all_messages(root).items() if files != ["click"]}
+    assert sorted(messages - {key for key, text in CHINESE.items() if text}) == [], "translate them in zh_CN.po"
+    assert sorted(set(CHINESE) - messages - OF_CLICK) == [], "`just messages` drops them"
 
 
 @pytest.mark.parametrize("part", [placeholders, quoted])

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from string import Formatter
 
+from hfpeer_cli.language.cells import cells
+
 COUNT = "count"
 """The name of a placeholder that takes a number only."""
 MAX_DEPTH = 4
@@ -84,8 +86,18 @@ class Catalog:
         if whole is not None:
             return whole
         if _COLUMNS.search(text):
-            return "".join(self._exact.get(cell, cell) for cell in _COLUMNS.split(text))
+            return self._columns(_COLUMNS.split(text), depth)
         return self._sentences(_SENTENCE_END.split(text), depth)
+
+    def _columns(self, parts: Sequence[str], depth: int) -> str:
+        """Cells and the spaces between them, in turn. A column begins where it did, if there is room."""
+        line = ""
+        for cell, gap in zip(parts[::2], [*parts[1::2], ""], strict=True):
+            translated = self._text(cell, depth)
+            line += translated
+            if gap:
+                line += " " * max(2, len(cell) + len(gap) - cells(translated))
+        return line
 
     def _sentences(self, sentences: Sequence[str], depth: int) -> str:
         translated, start = "", 0
@@ -109,7 +121,8 @@ class Catalog:
             return None
         for template, translation in self._templates:
             values = template.values(text)
-            if values is not None:
+            # Two spaces stand between columns, and never in a sentence.
+            if values is not None and not any("  " in value for value in values):
                 named = {name: self._text(value, depth - 1) for name, value in zip(template.names, values, strict=True)}
                 return Template(translation).filled(named)
         return None

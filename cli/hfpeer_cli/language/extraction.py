@@ -31,6 +31,41 @@ msgstr ""
 "Content-Transfer-Encoding: 8bit\\n"
 """
 
+WORDS = (
+    *(
+        "model",
+        "models",
+        "dataset",
+        "datasets",
+        "space",
+        "spaces",
+        "repo",
+        "repos",
+        "file",
+        "files",
+        "revision",
+        "revisions",
+    ),
+    *(
+        "stop",
+        "restart",
+        "start",
+        "pause",
+        "resume",
+        "cancel",
+        "paused",
+        "resumed",
+        "cancelled",
+        "added",
+        "queued",
+        "here",
+    ),
+    *("behind", "ahead of", "pinned", "in use", "stays", "stay", "it", "them", "none", "unknown", "done", "Settings."),
+    *("ok", "warning", "fault", "node", "state", "home", "cache", "listens", "upstreams", "holds", "received", "sent"),
+    *("fetching", "peers", "note", "daemon", "addresses", "interfaces", "disk", "clock", "proxy", "firewall", "hubs"),
+)
+"""Single words that stand in a column, or in the place of a value."""
+
 _LOG_CALLS = {"debug", "info", "warning", "error", "exception", "critical", "log"}
 _LOGGERS = {"log", "_log", "logger", "logging"}
 _BUGS = {
@@ -44,7 +79,7 @@ _BUGS = {
 }
 _OF_PROGRAMS = {"compile", "text", "Struct", "add_argument", "execute", "executescript", "TypeVar", "NewType", "warn"}
 """Functions whose strings are no messages: patterns, SQL, formats."""
-_WORD_CALLS = {"table", "section", "write_heading"}
+_WORD_CALLS = {"table", "section", "translated_word", "write_heading"}
 """Functions whose strings are shown even if they are single words: headings."""
 
 
@@ -173,6 +208,8 @@ def all_messages(root: Path) -> dict[str, list[str]]:
             for message in messages_of(file.read_text(encoding="utf-8")):
                 if name not in found.setdefault(message, []):
                     found[message].append(name)
+    for word in WORDS:
+        found.setdefault(word, []).append("cli/hfpeer_cli")
     for message in messages_of_click():
         found.setdefault(message, []).append("click")
     return found
