@@ -210,7 +210,7 @@ def all_messages(root: Path) -> dict[str, list[str]]:
                     found[message].append(name)
     for word in WORDS:
         found.setdefault(word, []).append("cli/hfpeer_cli")
-    for message in messages_of_click():
+    for message in dict.fromkeys(messages_of_click()):
         found.setdefault(message, []).append("click")
     return found
 
