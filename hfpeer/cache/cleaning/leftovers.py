@@ -15,6 +15,7 @@ from typing import Any
 
 from hfpeer.cache.disk.directories import open_file, opened
 from hfpeer.cache.disk.locks import locked
+from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.partial.claims import is_in_use
 from hfpeer.cache.partial.files import partial_folders
 from hfpeer.cache.snapshots import ASIDE_SUFFIX, write_file
@@ -64,10 +65,12 @@ def sweep(cache: Path, is_stale: Callable[[str, str], bool] = lambda name, stamp
     """Deletes the leftovers of killed processes: partials that no process has open, and temporary files.
 
     `is_stale` decides for each, by its path below the cache and a stamp that every write changes. Returns the number of
-    bytes freed on the disk.
+    bytes freed on the disk. Raises BrokenCache.
     """
     freed_bytes = 0
-    for repo in cache.glob("*--*"):
+    with translated("look at the cache", cache):
+        repos = list(cache.glob("*--*"))
+    for repo in repos:
         with contextlib.suppress(OSError, BrokenCache), opened(cache, repo) as inside:
             for stray in inside.glob(f".*{ASIDE_SUFFIX}"):
                 if is_stale(f"{repo.name}/{stray.name}", _stamp(stray)):
