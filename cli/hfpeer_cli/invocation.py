@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hfpeer.control.operations import Operations
     from hfpeer.errors import HfpeerError
 
+NO_PEERS_ASKED = "No daemon runs here, so only peers that are configured could be asked: `hfpeer daemon start`."
 T = TypeVar("T")
 SessionOpener: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Operations]]"
 
@@ -28,7 +29,8 @@ SessionOpener: TypeAlias = "Callable[[Settings], AbstractAsyncContextManager[Ope
 class Invocation:
     """One run of `hfpeer`. Tests hand in `environ`, and `open_session` in place of the daemon or the node in this
     process. `when_interrupted` is the line printed after Ctrl-C. `documents` collects the results of work on
-    several repos. `words` are those before the cursor when a shell asks what can follow.
+    several repos. `words` are those before the cursor when a shell asks what can follow. `has_no_daemon`: work was
+    done in this process, because no daemon answered.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -40,6 +42,7 @@ class Invocation:
     when_interrupted: str = "Interrupted."
     documents: list[object] | None = None
     words: tuple[str, ...] = ()
+    has_no_daemon: bool = False
 
     @cached_property
     def settings(self) -> Settings:
@@ -83,6 +86,7 @@ class Invocation:
             daemon = find_daemon(self.settings)
             if daemon is not None:
                 return run_blocking(work(daemon))
+            self.has_no_daemon = True
         return self._run_here(work)
 
     def run_in_loop(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
@@ -101,13 +105,18 @@ class Invocation:
 
     def complain(self, error: HfpeerError, **facts: str) -> None:
         """Prints an error with its hint; if something belongs to another user, also where that user's daemon answers.
-        Among the results of several repos it stands as `problem` beside `facts`."""
+        If no source answered, it says that without a daemon hardly any peer was asked. Among the results of several
+        repos it stands as `problem` beside `facts`."""
+        from hfpeer.errors import Unreachable
+
         hint, owner = error.hint, error.facts.get("owner_uid")
         if owner is not None:
             from hfpeer.control.other_daemons import daemon_of
 
             daemon = daemon_of(owner)
             hint = hint if daemon is None else f"{daemon.sentence} {hint}"
+        if self.has_no_daemon and error.exit_code == Unreachable.exit_code:
+            hint = " ".join(filter(None, [hint, NO_PEERS_ASKED]))
         problem = {**error.to_problem(), "hint": hint}
         self.output.problem(problem)
         if self.documents is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from fakes.json_schema import check_output
+from fakes.machine import Machines
 from fakes.network.ports import free_ports
 from fakes.program import program
 
@@ -138,3 +139,14 @@ def test_uninstall_leaves_nothing_of_a_node_that_ran(cli: Cli, environ: dict[str
     assert json.loads(removed.stdout)["left"] == []
     assert json.loads(removed.stdout)["daemon_was_running"] is True
     assert not Path(environ["HFPEER_HOME"]).exists()
+
+
+def test_without_a_daemon_an_outage_says_that_hardly_any_peer_was_asked(tmp_path: Path) -> None:
+    with Machines(tmp_path / "machines") as machines:
+        machine = machines.make("alone")
+        alone = machine.hfpeer("add", "acme/tiny")
+        machine.start()
+        daemon = machine.hfpeer("add", "acme/tiny")
+    assert (alone.code, daemon.code) == (6, 6)
+    assert "`hfpeer daemon start`" in alone.problem["hint"]
+    assert "daemon start" not in daemon.problem["hint"]
