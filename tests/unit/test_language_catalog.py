@@ -36,6 +36,9 @@ msgstr "{count} 个文件"
 msgid "Write {{a}} or \"b\"."
 msgstr "写 {{a}} 或 \"b\"。"
 
+msgid "{value} is not {choice}."
+msgstr "{value} 不是 {choice}。"
+
 msgid "SIZE"
 msgstr "大小"
 
@@ -73,7 +76,10 @@ def catalog() -> Catalog:
         ("acme/a  x is not in the cache.", "acme/a  缓存中没有 x。"),
         ("Not sure.", "Not sure."),
         ("Not yet.", "Not yet."),
+        ("fetched twice is not in the cache.", "缓存中没有重复下载。"),
         ("many files", "many files"),
+        ("'x' is not 'y'.", "'x' 不是 'y'。"),
+        ("A name that a command does not know is not there.", "A name that a command does not know is not there."),
         ("", ""),
     ],
 )

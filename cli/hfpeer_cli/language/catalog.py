@@ -19,7 +19,11 @@ COUNT = "count"
 MAX_DEPTH = 4
 """How deep translated values lie in each other: a sentence in a sentence."""
 
+SHORT_WORDS, SURE_LENGTH = 4, 12
+
 _SENTENCE_END = re.compile(r"(?<=[.!?…:;]) (?=\S)")
+_BETWEEN_WIDE = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
+"""The space around a placeholder that turned out to be Chinese."""
 _COLUMNS = re.compile(r"( {2,})")
 _NUMBER = re.compile(r"[\d,.]+")
 _WIDE_END = re.compile(r"[\u3000-\u303f\uff00-\uffef]$")
@@ -53,6 +57,12 @@ class Template:
         found.append(text[position:end])
         is_number = (_NUMBER.fullmatch(value) for value, name in zip(found, self.names, strict=True) if name == COUNT)
         return found if all(is_number) else None
+
+    def may_hold(self, value: str) -> bool:
+        """Whether a text can be a value. Two spaces stand between columns, and never in a sentence. A template with few
+        words of its own, such as `{value} is not {choice}.`, holds short values only: else it would fit by chance."""
+        is_short = len(value.split()) <= SHORT_WORDS
+        return "  " not in value and (is_short or self.literal_length >= SURE_LENGTH)
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The template with its values. A value that is not given is empty."""
@@ -121,10 +131,9 @@ class Catalog:
             return None
         for template, translation in self._templates:
             values = template.values(text)
-            # Two spaces stand between columns, and never in a sentence.
-            if values is not None and not any("  " in value for value in values):
+            if values is not None and all(template.may_hold(value) for value in values):
                 named = {name: self._text(value, depth - 1) for name, value in zip(template.names, values, strict=True)}
-                return Template(translation).filled(named)
+                return _BETWEEN_WIDE.sub("", Template(translation).filled(named))
         return None
 
 

@@ -105,9 +105,9 @@ def messages_of(source: str) -> Iterator[str]:
             if isinstance(noun, ast.Constant) and isinstance(noun.value, str):
                 yield from (f"{{{COUNT}}} {noun.value}", f"{{{COUNT}}} {noun.value}s")
         elif id(node) not in left_out | parts:
-            template = _template(node)
-            if template is not None and _is_message(template):
-                yield template
+            template = _template(node) or ""
+            # Paragraphs of a page are looked up one by one.
+            yield from filter(_is_message, template.split("\n\n"))
 
 
 def _is_for_programs(node: ast.AST) -> bool:

@@ -16,10 +16,9 @@ def define_pin(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
 
     @noun.command(
         "pin",
-        help=f"""Keep {type.value}s whatever the budget of the cache says.
-
-        REPO is ORG/NAME or a pattern such as '{organization}/*', and may end with @REV. A pin also holds for what comes
-        later. `rm` and `prune` take a pinned revision only with --force. Without REPO it lists the pins.""",
+        help=f"Keep {type.value}s whatever the budget of the cache says.\n\n"
+        f"REPO is ORG/NAME or a pattern such as '{organization}/*', and may end with @REV. A pin also holds for what "
+        "comes later. `rm` and `prune` take a pinned revision only with --force. Without REPO it lists the pins.",
         examples=[f"{prefix} pin {example}", f"{prefix} pin '{organization}/*@main'", f"{prefix} pin"],
     )
     @click.argument("repos", nargs=-1, metavar="[REPO]...")
