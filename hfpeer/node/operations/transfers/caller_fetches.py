@@ -67,6 +67,7 @@ class CallerFetches:
         self._clock = clock
         self._gathered: dict[tuple[RepoId, Commit, Asker], _Gathered] = {}
         self._writes: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
 
     @property
     def gathered(self) -> int:
@@ -105,6 +106,11 @@ class CallerFetches:
         if found.timer is not None:
             found.timer.cancel()
         _log.info("%s", sentences.fetched_for_caller(found.entry()))
-        task = asyncio.create_task(asyncio.to_thread(self._history.note, found.entry()))
+        task = asyncio.create_task(self._keep(found.entry()))
         self._writes.add(task)
         task.add_done_callback(self._writes.discard)
+
+    async def _keep(self, entry: HistoryEntry) -> None:
+        """Writes an entry; the entries come into the history in the order in which they ended."""
+        async with self._writing:
+            await asyncio.to_thread(self._history.note, entry)
