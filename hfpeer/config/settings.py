@@ -329,6 +329,11 @@ class Settings:
         return self.origins["cache"] != "file"
 
     @property
+    def has_budget(self) -> bool:
+        """Whether the cache has a bound, so that revisions go by themselves."""
+        return self.max_cache_bytes is not None or self.min_free_bytes is not None
+
+    @property
     def places(self) -> Places:
         return Places(self.home, self.cache)
 

@@ -100,8 +100,7 @@ class Node:
             self.store, self._upstreams, asks_mirrors=settings.asks_mirrors_who_may_see
         )
         self._notices = Notices()
-        has_budget = settings.max_cache_bytes is not None or settings.min_free_bytes is not None
-        self._room = Room(self.store, self._make_room if has_budget else None)
+        self._room = Room(self.store, self._make_room if settings.has_budget else None)
         self.provider = NodeProvider(self.store, self._fetches, self._message, self._alive_addresses, self._notices)
         self.listeners: dict[str, str] = {}
         self.endpoint: Endpoint | None = None
@@ -158,7 +157,7 @@ class Node:
             self._upstreams,
             self._visibility,
             self._announce,
-            self._room.keep_budget if self._room.has_budget else None,
+            self._room.keep_budget if self._settings.has_budget else None,
             partial_days=self._settings.partial_days,
         )
         self._upkeep.start()

@@ -18,7 +18,7 @@ from hfpeer.cache.cleaning.eviction import (
     least_recently_used,
     used_bytes,
 )
-from hfpeer.cache.cleaning.facts import StoredBlob, StoredRevision
+from hfpeer.cache.cleaning.facts import Leftover, StoredBlob, StoredRevision
 from hfpeer.cache.cleaning.plan import Facts, Plan
 from hfpeer.cache.cleaning.protection import Care, Copies, protected
 from hfpeer.cache.pins import Pin
@@ -98,6 +98,16 @@ def test_a_blob_that_others_use_frees_nothing_until_the_last() -> None:
     assert used_bytes(known) == 1300
     assert gone(plan_of(known, 250)) == [0, 1, 2]
     assert freed_bytes(evicted(known, [key(0), key(1)]), known) == 200
+
+
+def test_garbage_goes_first_but_not_that_of_a_repo_that_is_added_now() -> None:
+    known = replace(facts([1, 2]), busy={"acme/m9"})
+    leftovers = [Leftover("temporary", f"/{name}", 60, 60, 0.0, repo=f"acme/{name}") for name in ("m8", "m9")]
+    plan = protected(evicted(known, least_recently_used(known), leftovers), known, ALONE, AUTOMATIC)
+    assert [one.path for one in plan.leftovers] == ["/m8"]
+    assert gone(first_steps(plan, known, 60)) == []
+    assert gone(first_steps(plan, known, 160)) == [0]
+    assert first_steps(plan, known, 160).leftovers == plan.leftovers
 
 
 def test_pins_stay() -> None:

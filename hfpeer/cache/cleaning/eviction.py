@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from hfpeer.cache.cleaning.facts import RevisionKey
+from hfpeer.cache.cleaning.facts import Leftover, RevisionKey
 from hfpeer.cache.cleaning.plan import Facts, Plan, key_of, repo_of, revision_id, steps_of
 
 SLACK_PART = 20
@@ -20,10 +20,6 @@ class Budget:
     max_bytes: int | None = None
     min_free_bytes: int | None = None
     takes_last_copies: bool = False
-
-    @property
-    def has_bound(self) -> bool:
-        return self.max_bytes is not None or self.min_free_bytes is not None
 
     def excess_bytes(self, used_bytes: int, free_bytes: int | None, coming_bytes: int = 0) -> int:
         """How much has to go, so that the cache keeps its bounds with `coming_bytes` more; 0 if nothing."""
@@ -41,7 +37,12 @@ class Budget:
 
 def used_bytes(facts: Facts) -> int:
     """The size of a cache: its blobs, and what else takes space in it."""
-    return sum(blob.size_bytes for blob in facts.blobs) + sum(one.disk_bytes for one in facts.leftovers)
+    return sum(blob.size_bytes for blob in facts.blobs) + disk_bytes(facts.leftovers)
+
+
+def disk_bytes(leftovers: Iterable[Leftover]) -> int:
+    """The space that leftovers take."""
+    return sum(one.disk_bytes for one in leftovers)
 
 
 def least_recently_used(facts: Facts, spared: Collection[str] = ()) -> list[RevisionKey]:
@@ -50,12 +51,13 @@ def least_recently_used(facts: Facts, spared: Collection[str] = ()) -> list[Revi
     return [key_of(one) for one in oldest_first if str(repo_of(one)) not in spared]
 
 
-def evicted(facts: Facts, keys: Sequence[RevisionKey]) -> Plan:
-    """The plan that removes revisions, with all that is left of a repo of which none stays."""
+def evicted(facts: Facts, keys: Sequence[RevisionKey], leftovers: Sequence[Leftover] = ()) -> Plan:
+    """The plan that removes leftovers and revisions, with all that is left of a repo of which none stays."""
     left = {key_of(one) for one in facts.revisions} - set(keys)
     stays = {folder for folder, _ in left}
     return Plan(
         tuple(keys),
+        leftovers=tuple(leftovers),
         whole_repos=frozenset(folder for folder, _ in keys if folder not in stays),
         why={revision_id(key): "least recently used" for key in keys},
     )
@@ -68,6 +70,8 @@ def freed_bytes(plan: Plan, facts: Facts) -> int:
 
 def enough(keys: Sequence[RevisionKey], facts: Facts, wanted_bytes: int) -> int:
     """How many of the first keys free `wanted_bytes` together; all, if they do not."""
+    if wanted_bytes <= 0:
+        return 0
     freed = 0
     for count, step in enumerate(steps_of(evicted(facts, keys), facts), 1):
         freed += step.freed_bytes
@@ -77,6 +81,7 @@ def enough(keys: Sequence[RevisionKey], facts: Facts, wanted_bytes: int) -> int:
 
 
 def first_steps(plan: Plan, facts: Facts, wanted_bytes: int) -> Plan:
-    """The beginning of a plan that frees `wanted_bytes`, or all of it."""
-    count = enough(plan.revisions, facts, wanted_bytes) if wanted_bytes > 0 else 0
-    return replace(evicted(facts, plan.revisions[:count]), kept=plan.kept)
+    """The leftovers of a plan and its first revisions, which free `wanted_bytes` together; or all of it."""
+    of_revisions = wanted_bytes - disk_bytes(plan.leftovers)
+    first = plan.revisions[: enough(plan.revisions, facts, of_revisions)]
+    return replace(evicted(facts, first, plan.leftovers), kept=plan.kept)

@@ -42,10 +42,6 @@ class Room:
         self._taken: dict[int, tuple[ManifestFile, ...]] = {}
         self._numbers = count()
 
-    @property
-    def has_budget(self) -> bool:
-        return self._make_room is not None
-
     async def keep_budget(self) -> None:
         """Removes old revisions if the cache has outgrown its budget, as other tools may let it."""
         if self._make_room is not None:

@@ -10,14 +10,13 @@ from dataclasses import dataclass, replace
 
 from hfpeer.cache.cleaning.eviction import (
     Budget,
+    disk_bytes,
     enough,
     evicted,
     first_steps,
+    freed_bytes,
     least_recently_used,
     used_bytes,
-)
-from hfpeer.cache.cleaning.eviction import (
-    freed_bytes as freed_by,
 )
 from hfpeer.cache.cleaning.facts import (
     DANGLING_REF,
@@ -106,7 +105,7 @@ class CleaningOperations:
         async with self._copies(digests, removes=not request.is_dry_run) as (copies, sentence):
             plan = protected(plan, facts, copies, Care(is_forced=request.is_forced))
             report = await self._carry_out(request, plan, facts, sentence, missing)
-        if request.collects_garbage and self._budget.has_bound:
+        if request.collects_garbage and self._parts.settings.has_budget:
             more, _ = await self._evict(0, is_dry_run=request.is_dry_run)
             report = _joined(report, more)
         return report
@@ -129,21 +128,20 @@ class CleaningOperations:
         facts = await in_thread(self._facts)
         used, free = used_bytes(facts), await in_thread(free_bytes, self._store.cache)
         excess = self._budget.excess_bytes(used, free, coming_bytes)
-        request, refuse = CleanRequest(is_dry_run=is_dry_run), garbage(facts)
         if not excess:
             return CleanReport(is_dry_run, (), (), 0), Evicted(used)
-        wanted = excess + self._budget.slack_bytes() - sum(one.disk_bytes for one in refuse.leftovers)
-        order = least_recently_used(facts)
+        wanted = excess + self._budget.slack_bytes()
+        order, leftovers = least_recently_used(facts), garbage(facts).leftovers
         care = Care(is_automatic=True, takes_last_copies=self._budget.takes_last_copies)
-        count = enough(order, facts, wanted)
+        count = enough(order, facts, wanted - disk_bytes(leftovers))
         while True:
-            plan = evicted(facts, order[:count])
+            plan = evicted(facts, order[:count], leftovers)
             digests = [Digest.parse(digest) for digest in lost_to_peers(plan, facts)]
             async with self._copies(digests, removes=not is_dry_run) as (copies, sentence):
                 plan = protected(plan, facts, copies, care)
-                if freed_by(plan, facts) >= wanted or count >= len(order):
-                    plan = replace(first_steps(plan, facts, wanted), leftovers=refuse.leftovers)
-                    report = await self._carry_out(request, plan, facts, sentence, ())
+                if freed_bytes(plan, facts) >= wanted or count >= len(order):
+                    plan = first_steps(plan, facts, wanted)
+                    report = await self._carry_out(CleanRequest(is_dry_run=is_dry_run), plan, facts, sentence, ())
                     break
             count = min(len(order), 2 * count + 1)
         lacking = max(0, excess - report.freed_bytes)
@@ -253,7 +251,7 @@ def _joined(first: CleanReport, second: CleanReport) -> CleanReport:
 
 
 def _why_kept(kept: Collection[Kept]) -> str:
-    """`Not removed: 3 revisions pinned, 1 in use.`"""
+    """`Revisions that stay: 3 pinned, 1 in use.`"""
     counts = Counter(one.reason for one in kept if one.kind == "revision")
     words = [f"{number:,} {REASONS.get(reason, reason)}" for reason, number in counts.most_common()]
     return f"Revisions that stay: {', '.join(words)}." if words else ""
