@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from fakes.hub import HubSimulator, faults
+from fakes.hub import HubSimulator
 from fakes.machine import HFPEER, Machine, Machines
 from fakes.network.ports import free_ports
 from fakes.network.relay import Relay
@@ -41,15 +41,6 @@ def assert_only_right_blobs(machine: Machine) -> None:
         assert link.exists(), f"{link} leads nowhere"
 
 
-@contextmanager
-def throttled(hub: HubSimulator, bytes_per_second: float) -> Iterator[None]:
-    fault = hub.inject(faults.throttle(bytes_per_second, is_shared=True), method="GET", listener="cdn")
-    try:
-        yield
-    finally:
-        fault.remove()
-
-
 def has_part(machine: Machine, part: float) -> bool:
     return machine.present_bytes() >= part * SIZE_BYTES
 
@@ -60,7 +51,7 @@ def test_a_daemon_killed_twice_in_the_middle_finishes_from_what_it_had(
     put("acme/killed", SIZE_BYTES)
     machine = machines.make("killed", upstreams=f"origin={hub.endpoint}")
     lost_bytes = 0
-    with throttled(hub, 16 * MB):
+    with hub.throttled(16 * MB):
         for part in (0.25, 0.6):
             machine.start()
             adding = machine.begin_hfpeer("model", "add", "-r", "acme/killed")
@@ -227,7 +218,7 @@ def test_a_cache_that_turns_read_only_in_the_middle_keeps_what_came(
     machine = machines.make("turned", upstreams=f"origin={hub.endpoint}")
     hfpeer = obeying_permissions()
     assert machine.run(*hfpeer, "daemon", "start").code == 0
-    with throttled(hub, 20 * MB):
+    with hub.throttled(20 * MB):
         adding = machine.begin(*hfpeer, "model", "add", "-r", "acme/turned")
         wait_until(lambda: machine.present_bytes() >= SIZE_BYTES // 4, "a quarter of it is there")
         folders = [machine.cache, *(path for path in machine.cache.rglob("*") if path.is_dir())]

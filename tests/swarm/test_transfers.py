@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,15 +19,6 @@ MB = 1_000_000
 SIZE_BYTES = 24 * MB
 IN_FLIGHT_BYTES = 16 * MB
 """More than the pieces of eight workers of 1 MiB, and what lay in the sockets."""
-
-
-@contextmanager
-def throttled(hub: HubSimulator, bytes_per_second: float) -> Iterator[None]:
-    fault = hub.inject(faults.throttle(bytes_per_second, is_shared=True), method="GET", listener="cdn")
-    try:
-        yield
-    finally:
-        fault.remove()
 
 
 def has_part(machine: Machine, part: float) -> bool:
@@ -51,7 +41,7 @@ def test_a_transfer_outlives_its_terminal_and_a_killed_daemon_and_nothing_comes_
     commit = put("acme/outlives", SIZE_BYTES)
     machine = machines.make("outlives", upstreams=f"origin={hub.endpoint}")
     machine.start()
-    with throttled(hub, 8 * MB):
+    with hub.throttled(8 * MB):
         adding = machine.begin(*HFPEER, "model", "add", "-r", "acme/outlives")
         wait_until(partial(has_part, machine, 0.2), "a fifth of it is there")
         adding.send_signal(signal.SIGHUP)
@@ -83,7 +73,7 @@ def test_ctrl_c_pauses_and_the_same_command_or_resume_goes_on(machines: Machines
     put("acme/stopped", SIZE_BYTES)
     machine = machines.make("stopped", upstreams=f"origin={hub.endpoint}")
     machine.start()
-    with throttled(hub, 16 * MB):
+    with hub.throttled(16 * MB):
         adding = machine.begin(*HFPEER, "model", "add", "-r", "acme/stopped")
         wait_until(partial(has_part, machine, 0.2), "a fifth of it is there")
         adding.send_signal(signal.SIGINT)
@@ -106,7 +96,7 @@ def test_two_commands_share_a_transfer_and_one_of_them_may_leave(
     put("acme/shared", SIZE_BYTES)
     machine = machines.make("sharing", upstreams=f"origin={hub.endpoint}")
     machine.start()
-    with throttled(hub, 8 * MB):
+    with hub.throttled(8 * MB):
         first = machine.begin(*HFPEER, "model", "add", "-r", "acme/shared")
         wait_until(partial(has_part, machine, 0.1), "some of it is there")
         second = machine.begin(*HFPEER, "model", "add", "-r", "acme/shared")

@@ -13,7 +13,8 @@ from typing import Any
 from . import api, cas, gitweb, resolve
 from .access import Address, Answered, api_address, file_address, refusal
 from .content import Content
-from .faults import Answer
+from .faults import Answer, throttle
+from .injection import InjectedFault
 from .listener import Listener
 from .origins import Origins
 from .repo import Repo
@@ -97,6 +98,10 @@ class HubSimulator(Origins):
     @property
     def cas_endpoint(self) -> str:
         return self._listeners["cas"].endpoint
+
+    def throttled(self, bytes_per_second: float) -> InjectedFault:
+        """In a `with` block the bodies of files come at that rate, all together."""
+        return self.inject(throttle(bytes_per_second, is_shared=True), method="GET", listener="cdn")
 
     # --- content ------------------------------------------------------------------------------------------------
 

@@ -12,9 +12,7 @@ an earlier process left behind. Must never touch the machine's own network or a 
 
 from __future__ import annotations
 
-import os
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,7 +53,7 @@ class SwitchedHost(Host):
         namespaces.ip(self._switch, f"link set {self.port} up")
 
 
-class Lan:
+class Lan(namespaces.Network):
     """`count` hosts on a switch; `rate_bits` a second shape each link both ways. A context manager.
 
     `wan_bits` a second are the rate of the link to a hub beyond the LAN, shared by all; without them there is no hub.
@@ -74,8 +72,7 @@ class Lan:
             raise ValueError("1 to 200 hosts")
         self._rate_bits = rate_bits
         self._has_ipv6 = has_ipv6
-        # Two LANs of one process must not share names.
-        prefix = f"{namespaces.PREFIX}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
+        prefix = namespaces.new_prefix()
         self._switch = f"{prefix}-sw"
         self.hosts = [SwitchedHost(number, prefix, self._switch) for number in range(1, count + 1)]
         self.wan = Wan(self, f"{SUBNET}.254", prefix, wan_bits, wan_rtt_seconds) if wan_bits else None
@@ -85,18 +82,6 @@ class Lan:
     def everybody(self) -> list[Host]:
         """All hosts, and the hub if there is one."""
         return [*self.hosts, self.wan.hub] if self.wan else [*self.hosts]
-
-    def __enter__(self) -> Lan:
-        namespaces.sweep()
-        try:
-            self._build()
-        except BaseException:
-            self.tear_down()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.tear_down()
 
     def tear_down(self) -> None:
         """Kills what runs in it and removes it. Harmless when repeated."""

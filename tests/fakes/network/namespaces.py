@@ -11,9 +11,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 PREFIX = "hflan"
 PLACE = Path("/run/netns")
@@ -25,6 +31,35 @@ COMMAND_SECONDS = 30.0
 
 class CannotBuild(Exception):
     """This machine lacks what the LAN needs."""
+
+
+class Network(ABC):
+    """Namespaces with links between them. A context manager, which yields itself."""
+
+    def __enter__(self) -> Self:
+        sweep()
+        try:
+            self._build()
+        except BaseException:
+            self.tear_down()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.tear_down()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Raises CannotBuild."""
+
+    @abstractmethod
+    def tear_down(self) -> None:
+        """Kills what runs in it and removes it. Harmless when repeated."""
+
+
+def new_prefix() -> str:
+    """The beginning of the names of one network: two of one process must not share names."""
+    return f"{PREFIX}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
 
 
 def why_not(*programs: str) -> str | None:

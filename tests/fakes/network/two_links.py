@@ -5,9 +5,6 @@ Needs root and Linux, as `lan` does. Must never touch the machine's own network 
 
 from __future__ import annotations
 
-import os
-import time
-
 from fakes.network import namespaces
 from fakes.network.host import Host
 
@@ -15,25 +12,13 @@ SLOW, FAST = "10.8.0", "10.9.0"
 QUEUE_SECONDS = 0.05
 
 
-class TwoLinks:
+class TwoLinks(namespaces.Network):
     """A context manager. `slow_bits` a second shape the slow link both ways."""
 
     def __init__(self, slow_bits: float = 8_000_000) -> None:
-        prefix = f"{namespaces.PREFIX}-{os.getpid()}-{time.monotonic_ns() % 1_000_000:06d}"
+        prefix = namespaces.new_prefix()
         self.hosts = [Host(f"t{number}", f"{prefix}-t{number}", f"{FAST}.{number}") for number in (1, 2)]
         self._slow_bits = slow_bits
-
-    def __enter__(self) -> TwoLinks:
-        namespaces.sweep()
-        try:
-            self._build()
-        except BaseException:
-            self.tear_down()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.tear_down()
 
     def tear_down(self) -> None:
         """Kills what runs on the hosts and removes them. Harmless when repeated."""
