@@ -126,7 +126,7 @@ def max_file_bytes(folder: Path) -> int | None:
     """
     if mount_of(folder).file_system in FAT:
         return FAT_MAX_BYTES
-    place = _nearest(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
+    place = nearest_folder(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
     try:
         fd = os.open(place, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except OSError:
@@ -177,7 +177,7 @@ def _beyond(limit: int) -> str:
     return "4 GiB or more" if limit == FAT_MAX_BYTES else f"more than {limit:,} bytes"
 
 
-def _nearest(folder: Path) -> Path:
+def nearest_folder(folder: Path) -> Path:
     """The folder, or the nearest one around it that exists."""
     return next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
 
@@ -187,7 +187,7 @@ def _unfit_names(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
     case."""
     lower = Counter(path.lower() for path in paths)
     odd = [path for path in paths if lower[path.lower()] > 1 or _ODD.search(path)]
-    place = _nearest(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
+    place = nearest_folder(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
     if not odd or not _can(lambda: place.mkdir(mode=0o700)):
         return []
     try:

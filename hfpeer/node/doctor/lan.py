@@ -31,7 +31,7 @@ VPN_NAMES = ("tun", "tap", "wg", "tailscale", "zt", "utun", "ppp", "ipsec", "neb
 
 def look_at_lan(settings: Settings, status: NodeStatus | None) -> Iterator[Finding]:
     """All findings on the LAN."""
-    hosts = _addresses(settings)
+    hosts = find_lan_interfaces(settings.lan_listen).addresses
     if not hosts:
         yield fault("addresses", "No network interface with an address of a LAN is up.", "`ip addr` lists them.")
     else:
@@ -46,10 +46,6 @@ def look_at_lan(settings: Settings, status: NodeStatus | None) -> Iterator[Findi
         yield ok("multicast", "Not used: the setting mdns is false.")
     yield from _firewalls(settings)
     yield from _peers(settings, status)
-
-
-def _addresses(settings: Settings) -> list[str]:
-    return [str(host) for host in find_lan_interfaces(settings.lan_listen).addresses]
 
 
 def _passed_over(hosts: set[str]) -> Iterator[Finding]:
@@ -127,7 +123,9 @@ def _multicast(host: str) -> Finding:
         return fault(check, "What this machine sends does not come back to it: a firewall drops it.", allow)
     if not others:
         return ok(check, "It works on this machine; no other machine was heard.")
-    return ok(check, f"It works; heard {len(others)} other machine{'s'[: len(others) > 1]}.")
+    if len(others) == 1:
+        return ok(check, "It works; heard 1 other machine.")
+    return ok(check, f"It works; heard {len(others)} other machines.")
 
 
 def _has_multicast(interface: str) -> bool:

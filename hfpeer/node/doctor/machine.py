@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hfpeer.cache.disk.volume import Volume, try_volume
+from hfpeer.cache.disk.volume import Volume, nearest_folder, try_volume
 from hfpeer.config.settings import Settings
 from hfpeer.control.other_daemons import daemon_of, listeners
 from hfpeer.control.results import NodeStatus
@@ -57,7 +57,7 @@ def look_at_daemon(settings: Settings, status: NodeStatus | None) -> Iterator[Fi
 
 def look_at_disk(settings: Settings) -> Iterator[Finding]:
     """The volume of the cache: whether it can be written, its free space, its speed, and what it cannot do."""
-    cache = _nearest(settings.cache)
+    cache = nearest_folder(settings.cache)
     try:
         volume = try_volume(cache)
     except (OSError, HfpeerError) as error:
@@ -115,8 +115,3 @@ def _write_rate(folder: Path) -> float:
         file.flush()
         os.fdatasync(file.fileno())
     return TRIAL_BYTES / max(1e-6, time.monotonic() - began)
-
-
-def _nearest(folder: Path) -> Path:
-    """The folder, or its nearest parent that exists."""
-    return next(place for place in (folder, *folder.parents) if place.is_dir())
