@@ -137,6 +137,12 @@ class Catalog:
         return None
 
 
+def paragraphs_of(text: str) -> list[str]:
+    """The paragraphs of a page of help, each in one line: so they are looked up."""
+    found = re.split(r"\n\s*\n", text.replace("\b", ""))
+    return [" ".join(paragraph.split()) for paragraph in found if paragraph.strip()]
+
+
 def read_catalog(po: str) -> dict[str, str]:
     """The translations of a PO file, by their English text; without its header and what is fuzzy or obsolete."""
     translations = dict[str, str]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,27 +15,37 @@ VARIABLES = ("HFPEER_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 SIMPLIFIED_CHINESE = ("zh", "zh_cn", "zh_sg", "zh_hans")
 CATALOGS = Path(__file__).parent
 
-_catalog: Catalog | None = None
+_language = "en"
 
 
 def choose_language(environ: Mapping[str, str]) -> str:
     """Makes the language of the environment that of `translated`; gives its code, `en` or `zh_CN`."""
-    global _catalog
+    global _language
     name = next((environ[variable] for variable in VARIABLES if environ.get(variable)), "")
-    if name.partition(".")[0].partition("@")[0].replace("-", "_").lower() not in SIMPLIFIED_CHINESE:
-        _catalog = None
-        return "en"
-    from hfpeer_cli.language.catalog import Catalog, read_catalog  # an English command needs no catalog
+    is_chinese = name.partition(".")[0].partition("@")[0].replace("-", "_").lower() in SIMPLIFIED_CHINESE
+    _language = "zh_CN" if is_chinese else "en"
+    return _language
 
-    _catalog = Catalog(read_catalog((CATALOGS / "zh_CN.po").read_text(encoding="utf-8")))
-    return "zh_CN"
+
+@cache
+def _catalog_at(path: Path) -> Catalog:
+    """Read at the first message: a command that prints JSON, or English, needs no catalog."""
+    from hfpeer_cli.language.catalog import Catalog, read_catalog
+
+    return Catalog(read_catalog(path.read_text(encoding="utf-8")))
+
+
+def _catalog() -> Catalog | None:
+    return None if _language == "en" else _catalog_at(CATALOGS / f"{_language}.po")
 
 
 def translated(text: str) -> str:
     """A message in the language of the command."""
-    return text if _catalog is None else _catalog.text(text)
+    catalog = _catalog()
+    return text if catalog is None else catalog.text(text)
 
 
 def translated_word(text: str) -> str:
     """A fixed text, such as the heading of a column, in the language of the command."""
-    return text if _catalog is None else _catalog.word(text)
+    catalog = _catalog()
+    return text if catalog is None else catalog.word(text)

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hfpeer_cli.language.catalog import COUNT, read_catalog
+from hfpeer_cli.language.catalog import COUNT, paragraphs_of, read_catalog
 from hfpeer_cli.language.chosen import CATALOGS
 
 PACKAGES = ("cli/hfpeer_cli", "hfpeer", "daemon/hfpeer_daemon")
@@ -97,7 +97,7 @@ def messages_of(source: str) -> Iterator[str]:
     parts = {id(value) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for value in node.values}
     for node in ast.walk(tree):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and _is_command(node):
-            yield from _paragraphs(ast.get_docstring(node) or "")
+            yield from map(escaped, paragraphs_of(ast.get_docstring(node) or ""))
         elif isinstance(node, ast.Call) and _name_of(node.func) in _WORD_CALLS:
             yield from _headings(node)
         elif isinstance(node, ast.Call) and _name_of(node.func) == "counted" and len(node.args) == 2:
@@ -136,12 +136,6 @@ def _headings(call: ast.Call) -> Iterator[str]:
     for node in ast.walk(call):
         if isinstance(node, ast.Constant) and isinstance(node.value, str) and re.search("[A-Za-z]{2}", node.value):
             yield escaped(node.value)
-
-
-def _paragraphs(text: str) -> Iterator[str]:
-    for paragraph in re.split(r"\n\s*\n", text.replace("\b", "")):
-        if paragraph.strip():
-            yield escaped(" ".join(paragraph.split()))
 
 
 def escaped(text: str) -> str:
@@ -194,7 +188,7 @@ def messages_of_click() -> Iterator[str]:
             if isinstance(node, ast.Call) and _name_of(node.func) in {"_", "ngettext"}:
                 for argument in node.args:
                     if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                        yield from _paragraphs(argument.value) if "{" not in argument.value else [argument.value]
+                        yield from paragraphs_of(argument.value) if "{" not in argument.value else [argument.value]
 
 
 def all_messages(root: Path) -> dict[str, list[str]]:

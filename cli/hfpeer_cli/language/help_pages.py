@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import click
 
+from hfpeer_cli.language.catalog import paragraphs_of
 from hfpeer_cli.language.cells import cells, is_wide
 from hfpeer_cli.language.chosen import translated, translated_word
 
@@ -28,7 +29,7 @@ class TranslatedHelp(click.HelpFormatter):
 
     def write_text(self, text: str) -> None:
         indent = " " * self.current_indent
-        paragraphs = ("\n".join(_wrapped(each, self.width, indent)) for each in _paragraphs(text))
+        paragraphs = ("\n".join(_wrapped(each, self.width, indent)) for each in map(translated, paragraphs_of(text)))
         self.write("\n\n".join(paragraphs) + "\n")
 
     def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
@@ -43,10 +44,6 @@ class TranslatedHelp(click.HelpFormatter):
                 self.write(f"{'':{left}}{first:<{column}}{meaning.pop(0)}\n")
             for line in meaning:
                 self.write(f"{'':{left + column}}{line}\n")
-
-
-def _paragraphs(text: str) -> list[str]:
-    return [translated(" ".join(each.split())) for each in re.split(r"\n\s*\n", text.strip()) if each.strip()]
 
 
 def _option_help(text: str) -> str:

@@ -19,7 +19,7 @@ MAIN_SHARE = 0.8
 MIN_BYTES = 1_000_000
 """A past fetch of fewer bytes tells no rate."""
 MAX_ENTRIES = 20
-"""The last so many fetches of a kind count."""
+"""This number of last fetches of a kind counts."""
 MAX_SOURCES = 12
 """At most this many sources are printed; JSON has all."""
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from hfpeer.control.operations import AddRequest
 from hfpeer.errors import CorruptData, InvalidName
-from hfpeer.names import MAIN, Revision
+from hfpeer.names import MAIN, Commit, Digest, FilePath, Revision
 from hfpeer.repo_words import NamedRepo
+from hfpeer.resolver.lock_file import FILE_NAME, LockedFile, LockedRepo, lock_text, read_lock
 from hfpeer_cli.commands.repos.options import RESUMES
 from hfpeer_cli.grammar import Verb, pass_invocation, takes_repos, type_option
 from hfpeer_cli.invocation import Invocation
@@ -20,11 +20,7 @@ from hfpeer_cli.output import counted, human_size
 from hfpeer_cli.progress import summary, watching
 from hfpeer_cli.several import run_each
 
-if TYPE_CHECKING:
-    from hfpeer.resolver.lock_file import LockedRepo
-
 EXIT_CHANGED = 1
-FILE_NAME = "models.lock"
 
 
 @click.command(
@@ -68,8 +64,6 @@ def lock(
     With REPO it is added to the file, or locked anew. Without REPO every repo of the file is locked anew, at what its
     revision means now. Fetches no file of a repo.
     """
-    from hfpeer.resolver.lock_file import lock_text
-
     known = {one.repo: one for one in (_read(path) if path.exists() or not repos else ())}
     named = {one.repo: AddRequest(one.repo, one.revision or MAIN, include=include, exclude=exclude) for one in repos}
     before = {
@@ -146,8 +140,6 @@ def sync(
 
 
 def _read(path: Path) -> tuple[LockedRepo, ...]:
-    from hfpeer.resolver.lock_file import read_lock
-
     try:
         return read_lock(path.read_text(encoding="utf-8"), str(path))
     except (OSError, UnicodeDecodeError) as error:
@@ -163,8 +155,6 @@ def _write(path: Path, text: str) -> None:
 
 def _locked(invocation: Invocation, request: AddRequest) -> LockedRepo:
     """A repo as it is now: its commit, and the files that are selected."""
-    from hfpeer.names import Commit, Digest, FilePath
-    from hfpeer.resolver.lock_file import LockedFile, LockedRepo
     from hfpeer.upstream.auth import environment_token
 
     request = replace(request, token=environment_token(invocation.environ))
