@@ -18,8 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hfpeer.language.amounts import counted as counted
+from hfpeer.language.amounts import human_size as human_size
+from hfpeer.language.amounts import human_time as human_time
+from hfpeer.language.cells import cells, padded
 from hfpeer.system.printable import printable, printable_lines
-from hfpeer_cli.language.cells import cells, padded
 from hfpeer_cli.language.chosen import translated, translated_word
 
 if TYPE_CHECKING:
@@ -161,27 +164,6 @@ def fitted_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Tabl
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def human_size(size_bytes: float) -> str:
-    """`1.2 GB`, in decimal units."""
-    from rich.filesize import decimal
-
-    return decimal(int(size_bytes)).replace("bytes", "B").replace("byte", "B")
-
-
-def human_time(seconds: float) -> str:
-    """A time for people, in one unit: `0.4 s`, `12 s`, `3 min`, `5 h`, `2 days`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    if seconds < 3600:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def natural(name: str) -> list[tuple[int, str]]:

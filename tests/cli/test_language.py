@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from hfpeer_cli.language import chosen
-from hfpeer_cli.language.cells import cells
+from hfpeer.language import catalog
+from hfpeer.language.cells import cells
 
 Run = Callable[..., Any]
 
@@ -50,7 +50,7 @@ msgstr "设置项"
 @pytest.fixture(autouse=True)
 def small_catalog(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "zh_CN.po").write_text(PO, encoding="utf-8")
-    monkeypatch.setattr(chosen, "CATALOGS", tmp_path)
+    monkeypatch.setattr(catalog, "CATALOGS", tmp_path)
 
 
 @pytest.mark.parametrize(

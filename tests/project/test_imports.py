@@ -72,7 +72,8 @@ BREACHES = {
     "inside the doctor too": ("hfpeer/node/doctor/findings.py", "import hfpeer.node.doctor.doctor"),
     "inside the operations too": ("hfpeer/node/operations/selection.py", "import hfpeer.node.operations.adding"),
     "inside the command line too": ("cli/hfpeer_cli/grammar/words.py", "import hfpeer_cli.commands.node.status"),
-    "inside the language too": ("cli/hfpeer_cli/language/catalog.py", "from hfpeer_cli.language import help_pages"),
+    "inside the language too": ("cli/hfpeer_cli/language/chosen.py", "from hfpeer_cli.language import help_pages"),
+    "inside the texts for people too": ("hfpeer/language/cells.py", "import hfpeer.language.catalog"),
     "inside the commands too": (
         "cli/hfpeer_cli/commands/shell/environment.py",
         "import hfpeer_cli.commands.node.status",

@@ -8,8 +8,7 @@ from string import Formatter
 
 import pytest
 
-from hfpeer_cli.language.catalog import Catalog, read_catalog
-from hfpeer_cli.language.chosen import CATALOGS
+from hfpeer.language.catalog import CATALOGS, Catalog, read_catalog
 from hfpeer_cli.language.extraction import all_messages
 
 PO = (CATALOGS / "zh_CN.po").read_text(encoding="utf-8")

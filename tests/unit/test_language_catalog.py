@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hfpeer_cli.language.catalog import Catalog, Template, read_catalog
+from hfpeer.language.catalog import Catalog, Template, read_catalog
 
 PO = r"""
 msgid ""

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hfpeer_cli.language.catalog import Catalog
+    from hfpeer.language.catalog import Catalog
 
 VARIABLES = ("HFPEER_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 """The first that is set decides, as POSIX has it (XBD 8.2)."""
 SIMPLIFIED_CHINESE = ("zh", "zh_cn", "zh_sg", "zh_hans")
-CATALOGS = Path(__file__).parent
 
 _language = "en"
 
@@ -27,16 +24,13 @@ def choose_language(environ: Mapping[str, str]) -> str:
     return _language
 
 
-@cache
-def _catalog_at(path: Path) -> Catalog:
-    """Read at the first message: a command that prints JSON, or English, needs no catalog."""
-    from hfpeer_cli.language.catalog import Catalog, read_catalog
-
-    return Catalog(read_catalog(path.read_text(encoding="utf-8")))
-
-
 def _catalog() -> Catalog | None:
-    return None if _language == "en" else _catalog_at(CATALOGS / f"{_language}.po")
+    """Read at the first message: a command that prints JSON, or English, needs no catalog."""
+    if _language == "en":
+        return None
+    from hfpeer.language.catalog import catalog_of
+
+    return catalog_of(_language)
 
 
 def translated(text: str) -> str:

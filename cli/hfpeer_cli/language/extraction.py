@@ -13,8 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hfpeer_cli.language.catalog import COUNT, paragraphs_of, read_catalog
-from hfpeer_cli.language.chosen import CATALOGS
+from hfpeer.language.catalog import CATALOGS, COUNT, paragraphs_of, read_catalog
 
 PACKAGES = ("cli/hfpeer_cli", "hfpeer", "daemon/hfpeer_daemon")
 TO_OTHER_PROGRAMS = ("daemon/hfpeer_daemon/endpoint", "daemon/hfpeer_daemon/http", "daemon/hfpeer_daemon/lan")
@@ -227,7 +226,7 @@ def _quoted(text: str) -> str:
 
 def main() -> int:
     """Updates the catalogs; the exit code is 1 where a message has no translation."""
-    root = CATALOGS.parents[2]
+    root = CATALOGS.parents[1]
     counts = [update(root, catalog) for catalog in sorted(CATALOGS.glob("*.po"))]
     for messages, untranslated in counts:
         print(f"{messages} messages, {untranslated} without a translation")

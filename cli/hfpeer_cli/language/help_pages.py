@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import click
 
-from hfpeer_cli.language.catalog import paragraphs_of
-from hfpeer_cli.language.cells import cells, is_wide
+from hfpeer.language.catalog import paragraphs_of
+from hfpeer.language.cells import cells, is_wide
 from hfpeer_cli.language.chosen import translated, translated_word
 
 _FACTS = re.compile(r"^(.*?)(  \[.*\])?$", re.DOTALL)

@@ -10,10 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from string import Formatter
 
-from hfpeer_cli.language.cells import cells
+from hfpeer.language.cells import cells
 
+CATALOGS = Path(__file__).parent
+"""The folder of the PO files; the name of each is its language."""
 COUNT = "count"
 """The name of a placeholder that takes a number only."""
 MAX_DEPTH = 4
@@ -74,6 +78,7 @@ class Catalog:
     """The translations into one language, by their English templates."""
 
     def __init__(self, translations: Mapping[str, str]) -> None:
+        self._translations = translations
         templates = [(Template(key), value) for key, value in translations.items() if value]
         self._exact = {
             template.literals[0]: Template(value).filled({}) for template, value in templates if not template.names
@@ -82,6 +87,10 @@ class Catalog:
         # The template with most words of its own comes first: `{a} is full.` before `{a}.`
         templates.sort(key=lambda pair: -pair[0].literal_length)
         self._templates = templates
+
+    def message(self, template: str, values: Mapping[str, str]) -> str:
+        """A message by its template, with values; in English if the catalog lacks it."""
+        return Template(self._translations.get(template) or template).filled(values)
 
     def word(self, text: str) -> str:
         """A fixed text, such as the heading of a column; unchanged if the catalog lacks it."""
@@ -165,3 +174,13 @@ def read_catalog(po: str) -> dict[str, str]:
         if texts["msgid"]:
             translations[texts["msgid"]] = texts["msgstr"]
     return translations
+
+
+def catalog_of(language: str) -> Catalog:
+    """The catalog of a language, such as `zh_CN`; that of `en` is empty. It is read when it is first wanted."""
+    return Catalog({}) if language == "en" else _catalog_at(CATALOGS / f"{language}.po")
+
+
+@cache
+def _catalog_at(path: Path) -> Catalog:
+    return Catalog(read_catalog(path.read_text(encoding="utf-8")))
