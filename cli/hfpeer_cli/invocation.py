@@ -17,6 +17,7 @@ from hfpeer_cli.output import Output
 
 if TYPE_CHECKING:
     from hfpeer.config.settings import Settings
+    from hfpeer.control.client import ControlClient
     from hfpeer.control.operations import Operations
     from hfpeer.errors import HfpeerError
 
@@ -30,7 +31,7 @@ class Invocation:
     """One run of `hfpeer`. Tests hand in `environ`, and `open_session` in place of the daemon or the node in this
     process. `when_interrupted` is the line printed after Ctrl-C. `documents` collects the results of work on
     several repos. `words` are those before the cursor when a shell asks what can follow. `has_no_daemon`: work was
-    done in this process, because no daemon answered.
+    done in this process, because no daemon answered. `daemon` did the work of the last `run`.
     """
 
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
@@ -43,6 +44,7 @@ class Invocation:
     documents: list[object] | None = None
     words: tuple[str, ...] = ()
     has_no_daemon: bool = False
+    daemon: ControlClient | None = None
 
     @cached_property
     def settings(self) -> Settings:
@@ -81,11 +83,12 @@ class Invocation:
             self._log()
         if self.open_session is None:
             from hfpeer.net.http1_blocking import run_blocking
-            from hfpeer.node.session import find_daemon
+            from hfpeer.node.session import explaining, find_daemon
 
-            daemon = find_daemon(self.settings)
+            self.daemon = daemon = find_daemon(self.settings)
             if daemon is not None:
-                return run_blocking(work(daemon))
+                with explaining(daemon, self.settings, self.environ):
+                    return run_blocking(work(daemon))
             self.has_no_daemon = True
         return self._run_here(work)
 
@@ -96,9 +99,10 @@ class Invocation:
         from hfpeer.node.session import open_session
 
         self._log()
+        opened = self.open_session(self.settings) if self.open_session else open_session(self.settings, self.environ)
 
         async def within_a_session() -> T:
-            async with (self.open_session or open_session)(self.settings) as node:
+            async with opened as node:
                 return await work(node)
 
         return asyncio.run(within_a_session())
@@ -122,6 +126,19 @@ class Invocation:
         if self.documents is not None:
             self.documents.append({**facts, "problem": problem})
 
+    def note_environment(self) -> None:
+        """Prints, once for each difference, in which variables the daemon that did the work has another environment,
+        and that HF_ENDPOINT names another hub than the ones that are asked."""
+        if self.is_json or self.is_quiet or self.open_session is not None:
+            return
+        from hfpeer.node.session import differences
+
+        for difference in differences(self.daemon, self.settings, self.environ, without=("token", "cache")):
+            from hfpeer.control.environment import is_first_time
+
+            if is_first_time(self.home, difference):
+                self.output.note(str(difference))
+
     def note_passed_over(self) -> None:
         """Prints a note for each cache folder that is not there, and for each repo that this user may not read."""
         from hfpeer.cache.disk.access import closed_repos
@@ -138,14 +155,15 @@ class Invocation:
     def _run_here(self, work: Callable[[Operations], Coroutine[Any, Any, T]]) -> T:
         import asyncio
 
-        from hfpeer.node.session import open_node
+        from hfpeer.node.session import explaining, open_node
 
         self._log()
         opened = (self.open_session or open_node)(self.settings)
 
         async def within_a_session() -> T:
-            async with opened as node:
-                return await work(node)
+            with explaining(None, self.settings, self.environ):
+                async with opened as node:
+                    return await work(node)
 
         return asyncio.run(within_a_session())
 

@@ -15,6 +15,7 @@ from fastapi import APIRouter, FastAPI
 from starlette.exceptions import HTTPException
 
 from hfpeer.budgets import MAX_BATCHES, MAX_DIGESTED_BLOBS
+from hfpeer.control.environment import Digests
 from hfpeer.control.operations import Operations
 from hfpeer.errors import AccessDenied, InvalidName
 from hfpeer.net.address import Address
@@ -84,9 +85,11 @@ def endpoint_app(node: Operations, own_address: Address, names: Iterable[str] = 
     return _door(route, host_check(own_address, names), refuse_page)
 
 
-def control_app(node: Operations, adds: Adds, calls: Calls, stop: Callable[[], None]) -> App:
-    """The control door. `stop` begins the end of the daemon."""
-    return _door(_framework(control_routes(node, adds, calls, stop)), refuse_browser)
+def control_app(
+    node: Operations, adds: Adds, calls: Calls, stop: Callable[[], None], environment: Digests | None = None
+) -> App:
+    """The control door. `stop` begins the end of the daemon; `environment` is what the daemon works with."""
+    return _door(_framework(control_routes(node, adds, calls, stop, environment)), refuse_browser)
 
 
 def refuse_change(scope: Scope) -> None:

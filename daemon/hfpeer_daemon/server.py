@@ -19,11 +19,13 @@ import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
 
 from hfpeer.budgets import CONTROL_STALL_SECONDS, MAX_BATCHES, MAX_DIGESTED_BLOBS
 from hfpeer.config.settings import Settings, read_settings
 from hfpeer.control.codec import CONTROL_VERSION, VERSION_HEADER
+from hfpeer.control.environment import digests_of
 from hfpeer.control.holder import DaemonLock
 from hfpeer.control.operations import Operations
 from hfpeer.control.process import Reporter
@@ -214,7 +216,7 @@ class Daemon:
                 allowed=allowed,
             ),
             Door(
-                control_app(node, adds, calls, self._stop),
+                control_app(node, adds, calls, self._stop, digests_of(self._settings, os.environ, token_hex(16))),
                 control,
                 zero_copy_protocol(threads, Times(stall_seconds=CONTROL_STALL_SECONDS)),
                 ((VERSION_HEADER, str(CONTROL_VERSION)),),

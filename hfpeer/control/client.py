@@ -80,13 +80,18 @@ class ControlClient:
     def __init__(self, socket_path: Path, *, is_blocking: bool = False) -> None:
         self._socket_path = socket_path
         self._is_blocking = is_blocking
+        self.environment: Any = None
+        """The digests of the daemon's environment, as JSON, after `is_answering`. See `control.environment`."""
+        self.asked: set[str] = set()
+        """The operations that were called."""
 
     async def is_answering(self) -> bool:
         """Whether a daemon answers. Raises VersionMismatch if it has another version than this command."""
         try:
-            await self._ask("GET", HELLO_PATH, timeout_seconds=QUICK_TIMEOUT_SECONDS)
+            hello = await self._ask("GET", HELLO_PATH, timeout_seconds=QUICK_TIMEOUT_SECONDS)
         except NotRunning:
             return False
+        self.environment = hello.get("environment")
         return True
 
     async def stop(self) -> None:
@@ -150,6 +155,7 @@ class ControlClient:
 
     async def _follow(self, operation: str, kind: Any, request: FollowedRequest, on_event: OnEvent) -> Any:
         """Calls an operation that sends events before its result, which is of the type `kind`."""
+        self.asked.add(operation)
         async with self._opened("POST", call_path(operation), encode({"request": request})) as answer:
             await self._check(answer)
             async for line in answer.lines(MAX_LINE_BYTES):
@@ -204,6 +210,7 @@ class ControlClient:
         return cast("NodeStatus", await self._call("status", timeout_seconds=QUICK_TIMEOUT_SECONDS))
 
     async def _call(self, operation: str, *, timeout_seconds: float | None = None, **arguments: Any) -> Any:
+        self.asked.add(operation)
         body = encode(arguments)
         answer = await self._ask("POST", call_path(operation), body, timeout_seconds=timeout_seconds)
         return decode(result_type(operation), answer)

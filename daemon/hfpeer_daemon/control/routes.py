@@ -27,6 +27,7 @@ from hfpeer.control.codec import (
     parameter_types,
     version_mismatch,
 )
+from hfpeer.control.environment import Digests
 from hfpeer.control.operations import FollowedRequest, Operations
 from hfpeer.errors import InvalidName
 from hfpeer.version import __version__
@@ -37,14 +38,17 @@ from hfpeer_daemon.http.responses import json_bytes, until_gone
 NDJSON = "application/x-ndjson"
 
 
-def control_routes(node: Operations, adds: Adds, calls: Calls, stop: Callable[[], None]) -> APIRouter:
-    """The routes over one node. `stop` begins the end of the daemon."""
+def control_routes(
+    node: Operations, adds: Adds, calls: Calls, stop: Callable[[], None], environment: Digests | None = None
+) -> APIRouter:
+    """The routes over one node. `stop` begins the end of the daemon; `environment` is what the daemon works with."""
     router = APIRouter()
     checked = [Depends(_check_version)]
 
     @router.get(HELLO_PATH)
     async def hello() -> Response:
-        return _json({"version": __version__, "control": CONTROL_VERSION, "pid": os.getpid()})
+        told = environment.to_json() if environment else None
+        return _json({"version": __version__, "control": CONTROL_VERSION, "pid": os.getpid(), "environment": told})
 
     @router.post(STOP_PATH)
     async def stop_daemon() -> Response:

@@ -7,11 +7,12 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hfpeer.cache.disk.volume import Volume, nearest_folder, try_volume
 from hfpeer.config.settings import Settings
+from hfpeer.control.environment import Difference
 from hfpeer.control.other_daemons import daemon_of, listeners
 from hfpeer.control.results import NodeStatus
 from hfpeer.errors import HfpeerError
@@ -26,8 +27,11 @@ SLOW_BYTES_PER_SECOND = 50 * 10**6
 MIN_OPEN_FILES = 1024
 
 
-def look_at_daemon(settings: Settings, status: NodeStatus | None) -> Iterator[Finding]:
-    """Whether a daemon runs, and whether it is of this version and over this cache."""
+def look_at_daemon(
+    settings: Settings, status: NodeStatus | None, found: Iterable[Difference] = ()
+) -> Iterator[Finding]:
+    """Whether a daemon runs, and whether it is of this version and over this cache. `found` are the differences of its
+    environment."""
     if status is None or not status.is_daemon:
         if status is not None and status.holder:
             yield fault(
@@ -49,6 +53,8 @@ def look_at_daemon(settings: Settings, status: NodeStatus | None) -> Iterator[Fi
             )
         for note in status.notes:
             yield warning("daemon", note)
+    for difference in found:
+        yield warning("environment", difference.sentence, difference.hint)
     for uid in {one.uid for one in listeners()} - {os.geteuid()}:
         other = daemon_of(uid)
         if other is not None:

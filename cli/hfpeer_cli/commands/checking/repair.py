@@ -52,7 +52,9 @@ def repair(invocation: Invocation, request: RepairRequest, cache: Path | None) -
 def _run(invocation: Invocation, request: RepairRequest, cache: Path | None) -> RepairReport:
     with watching_check(invocation.output) as on_event:
         if cache is None:
-            return invocation.run(lambda node: node.repair(request, on_event))
+            report = invocation.run(lambda node: node.repair(request, on_event))
+            invocation.note_environment()
+            return report
         import asyncio
 
         from hfpeer.node.elsewhere import repair_folder

@@ -28,9 +28,11 @@ def doctor(ctx: click.Context, invocation: Invocation) -> None:
     import asyncio
 
     from hfpeer.node.doctor.doctor import examine
+    from hfpeer.node.session import differences
 
     status = invocation.run(lambda node: node.status())
-    found = asyncio.run(examine(invocation.settings, invocation.environ, status))
+    settings, environ = invocation.settings, invocation.environ
+    found = asyncio.run(examine(settings, environ, status, differences(invocation.daemon, settings, environ)))
     counts = {level: sum(one.level == level for one in found) for level in ("fault", "warning")}
     invocation.output.result(_lines(found), [asdict(one) for one in found])
     invocation.output.note(

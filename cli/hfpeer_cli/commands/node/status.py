@@ -29,6 +29,11 @@ def status(invocation: Invocation) -> None:
     """
     picture = invocation.run(lambda node: node.status())
     print_status(invocation, picture)
+    if invocation.open_session is None:
+        from hfpeer.node.session import differences
+
+        found = differences(invocation.daemon, invocation.settings, invocation.environ)
+        invocation.output.note(map(str, found))
 
 
 def print_status(invocation: Invocation, node: NodeStatus) -> None:

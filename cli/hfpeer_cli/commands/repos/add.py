@@ -132,6 +132,7 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
                 begin_detached(over, requests[named], words["priority"])
             else:
                 _add(over, named, requests[named], words)
+            over.note_environment()
 
         done = "looked at" if words["dry_run"] else "queued" if words["detach"] else "added"
         ctx.exit(run_each(over, repos, work, done=done))

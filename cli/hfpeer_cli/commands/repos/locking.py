@@ -132,6 +132,7 @@ def sync(
             )
         with watching(invocation.output, names_revision=True) as on_event:
             finished = invocation.run(lambda node: node.add(request, on_event))
+            invocation.note_environment()
         invocation.output.result(finished.snapshot, asdict(finished))
         if not invocation.output.is_json:
             invocation.output.note(summary(finished))

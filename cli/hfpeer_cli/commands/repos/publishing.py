@@ -35,6 +35,7 @@ def define_publish(noun: Noun, type: RepoType, prefix: str, example: str) -> Non
         """
         invocation.when_interrupted = RESUMES
         published = invocation.run(lambda node: node.publish(folder, repo, is_forced=force))
+        invocation.note_environment()
         output = invocation.output
         output.result(published.commit, published)
         for note in published.notes:
