@@ -53,7 +53,7 @@ def test_hubs_that_the_shell_names_in_vain_are_told_once(machine: Machine, hub: 
     machine.start()
 
     def added(**environ: str) -> str:
-        ran = machine.run(*HFPEER, "model", "add", "acme/m", **environ)
+        ran = machine.finish(machine.begin(*HFPEER, "model", "add", "acme/m", **environ))
         assert ran.code == 0, ran.err
         return ran.err
 
