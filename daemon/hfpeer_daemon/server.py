@@ -28,6 +28,7 @@ from hfpeer.control.codec import CONTROL_VERSION, VERSION_HEADER
 from hfpeer.control.environment import digests_of
 from hfpeer.control.holder import DaemonLock
 from hfpeer.control.operations import Operations
+from hfpeer.control.ports import listen_tcp
 from hfpeer.control.process import Reporter
 from hfpeer.errors import HfpeerError
 from hfpeer.net.address import Address
@@ -37,7 +38,7 @@ from hfpeer_daemon.app import control_app, endpoint_app, lan_app
 from hfpeer_daemon.control.adds import Adds, Calls
 from hfpeer_daemon.http.connections import DoorBudgets
 from hfpeer_daemon.http.door import INERT, Door
-from hfpeer_daemon.http.listeners import bound_address, listen_tcp, listen_unix, send_after_others
+from hfpeer_daemon.http.listeners import bound_address, listen_unix, send_after_others
 from hfpeer_daemon.http.zero_copy import Times, zero_copy_protocol
 from hfpeer_daemon.lan.upload_slots import UploadSlots
 from hfpeer_daemon.logs import start_logging

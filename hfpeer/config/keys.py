@@ -101,8 +101,12 @@ def upstreams(text: str) -> tuple[UpstreamSetting, ...]:
 
 def _upstream(text: str) -> UpstreamSetting:
     kind, _, url = text.partition("=")
-    parts = urlsplit(url)
-    if kind not in ("mirror", "origin") or parts.scheme not in ("http", "https") or not parts.hostname:
+    try:
+        parts = urlsplit(url)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_url = False
+    if kind not in ("mirror", "origin") or not is_url or re.search(r"[\s?#\\]", url):
         raise InvalidName(
             f"{text!r} is not an upstream.",
             hint="Write mirror=URL or origin=URL, separated by commas, in the order in which they are asked; "

@@ -5,7 +5,7 @@ Each later source overrides the earlier ones. Settings are read once where a pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
@@ -319,6 +319,8 @@ class Settings:
     """The peers that the file names; `peers` has those of the environment too."""
     origins: Mapping[str, str]
     """For each key where its value came from."""
+    file_texts: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """The texts of the file, by key."""
     registry_password: str | None = field(default=None, repr=False)
     """HFPEER_REGISTRY_PASSWORD. It is in no file of hfpeer, and no command shows it."""
 
@@ -360,6 +362,25 @@ def setting_text(settings: Settings, key: Key) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def changed_keys(settings: Settings, added_peers: Collection[PeerName]) -> list[str]:
+    """The keys whose values would be others if the settings were read now, because the file has changed. `added_peers`
+    are those of the file that the node knows: commands add some while it runs.
+
+    Raises InvalidName for a file that can no longer be used, and BrokenCache.
+    """
+    texts = read_file(settings.home, KEYS)
+    changed = []
+    for key in KEYS.values():
+        if settings.origins[key.name].startswith("environment") and key.name != "peers":
+            continue
+        before, now = (key.value(at.get(key.name, key.default), "file") for at in (settings.file_texts, texts))
+        if key.name == "peers":
+            before, now = set(added_peers), set(now)
+        if before != now:
+            changed.append(key.name)
+    return changed
 
 
 def over_cache(settings: Settings, cache: Path, endpoint: str | None = None) -> Settings:
@@ -404,6 +425,7 @@ def read_settings(environ: Mapping[str, str], *, home: Path | None = None) -> Se
         datasets_cache=datasets_cache(environ),
         added_peers=added_peers,
         origins=origins,
+        file_texts=file_texts,
         registry_password=environ.get("HFPEER_REGISTRY_PASSWORD") or None,
         **values,
     )

@@ -374,6 +374,7 @@ class Node:
             self.endpoint,
             self._discovery,
             self.listeners,
+            self._peers.added,
         )
         return await status_of(parts, await self.list_peers(), is_daemon=self._neighbourhood is not None)
 

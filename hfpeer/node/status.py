@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from hfpeer.cache.partial.files import begun_blobs
 from hfpeer.cache.store import Store
-from hfpeer.config.settings import Settings
+from hfpeer.config.peer_names import PeerName
+from hfpeer.config.settings import Settings, changed_keys
 from hfpeer.control.operations import NodeStatus, PeerStatus, TransferStatus
 from hfpeer.control.results import HubContact
+from hfpeer.errors import HfpeerError
 from hfpeer.net.address import Address
 from hfpeer.node.identity import Identity
 from hfpeer.node.operations.transfers.operations import TransferOperations, status_of_file
@@ -39,6 +41,7 @@ class StatusParts:
     endpoint: Endpoint | None
     discovery: Discovery | None
     listeners: Mapping[str, str]
+    added_peers: Sequence[PeerName]
 
 
 async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemon: bool) -> NodeStatus:
@@ -50,6 +53,7 @@ async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemo
         *parts.identity.notes,
         *store.passed_over,
         *([] if is_daemon else await asyncio.to_thread(_other_daemon, settings)),
+        *(await asyncio.to_thread(_changed_settings, parts) if is_daemon else []),
         *map(_rest_sentence, parts.upstreams.rests),
         *(parts.discovery.problems if parts.discovery else ()),
     )
@@ -109,6 +113,18 @@ def _held_by(settings: Settings) -> str:
 
     holder = find_holder(settings.places.pid_file)
     return "" if holder is None else str(holder)
+
+
+def _changed_settings(parts: StatusParts) -> list[str]:
+    """Blocking: a sentence on settings that have changed since the start of this daemon. Peers that a command has
+    added or removed are known already."""
+    try:
+        changed = changed_keys(parts.settings, parts.added_peers)
+    except HfpeerError as error:
+        return [f"The settings have changed since the daemon's start, and it could not start again: {error.message}"]
+    if not changed:
+        return []
+    return [f"Changed since the daemon's start: {', '.join(changed)}. `hfpeer daemon restart` applies it."]
 
 
 def _other_daemon(settings: Settings) -> list[str]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from fakes.network.ports import free_ports
+from hfpeer.config.paths import Places
+from hfpeer.control.holder import DaemonLock
 
 Run = Callable[..., Any]
 
@@ -21,10 +26,15 @@ def test_ls_shows_value_and_where_it_comes_from(hfpeer: Run, environ: dict[str, 
     assert "lan.listen" in hfpeer("conf", "ls").out
 
 
-def test_a_change_says_when_it_takes_effect(hfpeer: Run) -> None:
+def test_a_change_says_when_it_takes_effect(hfpeer: Run, environ: dict[str, str]) -> None:
     ran = hfpeer("conf", "set", "mdns", "false")
-    assert ran.out == "mdns = false\n"
-    assert "hfpeer daemon restart" in ran.err
+    assert (ran.out, ran.err) == ("mdns = false\n", "")  # no daemon runs
+    lock = DaemonLock(Places(Path(environ["HFPEER_HOME"]), Path()))
+    lock.acquire()
+    try:
+        assert "hfpeer daemon restart" in hfpeer("conf", "set", "mdns", "true").err
+    finally:
+        lock.release()
 
 
 def test_a_change_that_the_environment_overrides_says_so(hfpeer: Run, environ: dict[str, str], tmp_path: Path) -> None:
@@ -76,6 +86,64 @@ def test_an_empty_list_of_upstreams_can_be_set(hfpeer: Run) -> None:
 def test_a_value_that_cannot_be_read_is_not_written(hfpeer: Run, environ: dict[str, str]) -> None:
     assert hfpeer("conf", "set", "mdns", "").code == 2
     assert not (Path(environ["HFPEER_HOME"]) / "settings.toml").exists()
+
+
+def settings_file(environ: dict[str, str]) -> Path:
+    return Path(environ["HFPEER_HOME"]) / "settings.toml"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "code", "said"),
+    [
+        ("lan.listen", "TAKEN", 9, "is taken by process"),
+        ("endpoint.listen", "TAKEN", 9, "is taken by process"),
+        ("lan.listen", "192.0.2.77:9999", 2, "cannot listen on"),
+        ("lan.listen", "127.0.0.1:9438", 2, "where endpoint.listen is"),
+        ("endpoint.listen", "0.0.0.0:9437", 2, "where lan.listen is"),
+        ("endpoint.listen", "no.such.host.invalid:9999", 2, "cannot listen on"),
+        ("upstreams", "origin=http://hub.example:99999", 2, "is not an upstream"),
+        ("upstreams", "origin=http://[::1", 2, "is not an upstream"),
+        ("upstreams", "origin=http://a b", 2, "is not an upstream"),
+        ("upstreams", "origin=http://hub.example/?a=b", 2, "is not an upstream"),
+        ("ca", "FOLDER/no.pem", 2, "There is no"),
+        ("ca", "FOLDER/empty.pem", 2, "holds no certificate"),
+        ("registry_password_file", "FOLDER/no.txt", 8, "cannot be read"),
+        ("read_caches", "FOLDER/no", 4, "There is no folder"),
+        ("read_caches", "FOLDER/empty.pem", 2, "is a file"),
+        ("cache", "/proc/x", 8, "could not make the folder"),
+    ],
+)
+def test_a_value_that_would_break_the_next_start_is_refused(
+    hfpeer: Run, environ: dict[str, str], tmp_path: Path, key: str, value: str, code: int, said: str
+) -> None:
+    (tmp_path / "empty.pem").touch()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        value = value.replace("FOLDER", str(tmp_path)).replace("TAKEN", f"127.0.0.1:{taken.getsockname()[1]}")
+        ran = hfpeer("conf", "set", key, value)
+    assert (ran.code, said in ran.err) == (code, True), ran.err
+    assert "Hint:" in ran.err and not settings_file(environ).exists()
+
+
+def test_a_value_is_written_all_the_same_by_force(hfpeer: Run, environ: dict[str, str]) -> None:
+    refused = hfpeer("conf", "set", "lan.listen", "192.0.2.77:9999")
+    assert "hfpeer conf set lan.listen 192.0.2.77:9999 --force" in refused.err
+    assert hfpeer("conf", "set", "lan.listen", "192.0.2.77:9999", "--force").code == 0
+    assert "192.0.2.77:9999" in settings_file(environ).read_text()
+    # A file that breaks the start can be mended.
+    assert hfpeer("conf", "set", "lan.listen", f"127.0.0.1:{free_ports(1)[0]}").code == 0
+
+
+def test_a_port_that_this_node_s_own_daemon_has_is_no_fault(hfpeer: Run, environ: dict[str, str]) -> None:
+    lock = DaemonLock(Places(Path(environ["HFPEER_HOME"]), Path()))
+    with socket.create_server(("127.0.0.1", 0)) as own:
+        address = f"127.0.0.1:{own.getsockname()[1]}"
+        assert hfpeer("conf", "set", "lan.listen", address).code == 9
+        lock.acquire()
+        try:
+            assert hfpeer("conf", "set", "lan.listen", address).code == 0
+            assert hfpeer("conf", "port", "set", str(own.getsockname()[1])).code == 0
+        finally:
+            lock.release()
 
 
 def without_cache(environ: dict[str, str]) -> None:

@@ -65,6 +65,19 @@ def test_hubs_that_the_shell_names_in_vain_are_told_once(machine: Machine, hub: 
     assert "HF_ENDPOINT" not in added(HF_ENDPOINT="https://company.invalid")
     assert "HF_ENDPOINT" not in added(HF_ENDPOINT=hub.endpoint)
 
+    assert machine.status().notes == ()
+    machine.do("peer", "add", "127.0.0.1:9")
+    machine.do("conf", "set", "mdns", "false")  # the environment has it
+    assert machine.status().notes == ()
+    machine.do("conf", "set", "patience", "90")
+    assert machine.status().notes == (
+        "Changed since the daemon's start: patience. `hfpeer daemon restart` applies it.",
+    )
+    machine.do("conf", "set", "patience", "60")  # as by default
+    assert machine.status().notes == ()
+    (machine.home / "settings.toml").write_text("patience = 'forever'")
+    assert "could not start again: The setting patience" in machine.status().notes[0]
+
 
 def test_without_a_daemon_an_endpoint_that_is_not_asked_is_told(machine: Machine) -> None:
     failed = machine.hfpeer("model", "add", "acme/nothing", HF_ENDPOINT="https://company.invalid")

@@ -26,6 +26,7 @@ from fakes.doors import Answer, OpenDoor, Wire, eventually, open_door, wire
 from fakes.node import COMMIT, MemoryBlob, MemoryNode
 from hfpeer import __version__
 from hfpeer.control.operations import PeerStatus
+from hfpeer.control.ports import listen_tcp
 from hfpeer.errors import AddressInUse, InvalidName, from_problem
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest, FilePath, RepoId, Revision
@@ -38,7 +39,7 @@ from hfpeer.peers.protocol.pieces import PIECE_DIGEST_BYTES, PieceMap, PieceNews
 from hfpeer.peers.ranges.range_client import RangeClient
 from hfpeer.ranges import MIB, ByteRange, PieceGrid, RangeSet
 from hfpeer_daemon.app import endpoint_app, lan_app
-from hfpeer_daemon.http.listeners import bound_address, listen_tcp, listen_unix
+from hfpeer_daemon.http.listeners import bound_address, listen_unix
 from hfpeer_daemon.http.responses import UNSATISFIABLE, App, Receive, Scope, Send, names_etag, parse_range
 from hfpeer_daemon.http.zero_copy import EXTENSION
 from hfpeer_daemon.lan import blobs, piece_digests

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from hfpeer.control.ports import listen_tcp
 from hfpeer.net.address import Address
 from hfpeer.net.networks import AllowedNetworks
 from hfpeer_daemon.http.connections import ConnectionLimits
 from hfpeer_daemon.http.door import Door
-from hfpeer_daemon.http.listeners import bound_address, listen_tcp
+from hfpeer_daemon.http.listeners import bound_address
 from hfpeer_daemon.http.responses import App
 from hfpeer_daemon.http.zero_copy import Times, zero_copy_protocol
 

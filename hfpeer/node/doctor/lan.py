@@ -15,7 +15,9 @@ from pathlib import Path
 import ifaddr
 
 from hfpeer.config.settings import Settings
+from hfpeer.control.ports import listen_tcp
 from hfpeer.control.results import NodeStatus, PeerStatus
+from hfpeer.errors import HfpeerError
 from hfpeer.net.address import Address
 from hfpeer.node.doctor.findings import Finding, fault, ok, warning
 from hfpeer.peers.interfaces import find_lan_interfaces
@@ -79,16 +81,9 @@ def _ports(settings: Settings, status: NodeStatus | None, hosts: Iterable[str]) 
         return
     for name, address in (("lan", settings.lan_listen), ("endpoint", settings.endpoint_listen)):
         try:
-            family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-            with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind((address.host, address.port))
-        except OSError as error:
-            yield fault(
-                f"port {name}",
-                f"{address} cannot be listened at: {error.strerror}.",
-                f"`hfpeer conf set {name}.listen` names another; `ss -ltnp` shows who has it.",
-            )
+            listen_tcp(address, f"{name}.listen").close()
+        except HfpeerError as error:
+            yield fault(f"port {name}", error.message, error.hint or "")
         else:
             yield ok(f"port {name}", f"{address} is free.")
 

@@ -32,6 +32,11 @@ class PeerOperations:
         self._added = settings.added_peers
         self._of_environment = tuple(peer for peer in settings.peers if peer not in settings.added_peers)
 
+    @property
+    def added(self) -> Sequence[PeerName]:
+        """The peers that the settings file names, as far as this node has read or written it."""
+        return self._added
+
     async def search(
         self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:

@@ -60,7 +60,7 @@ class Registry:
         self, settings: Settings, node_id: str, listen: Address, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """`settings` name a registry. Raises MissingExtra if the client of Redis is not installed."""
-        _need_redis()
+        need_redis()
         self._settings = settings
         self._node_id = node_id
         self._listen = listen
@@ -223,7 +223,7 @@ def _reason(error: Exception) -> str:
     return f"{text:.300}"
 
 
-def _need_redis() -> None:
+def need_redis() -> None:
     import importlib.util
     import sys
 

@@ -7,7 +7,7 @@ import click
 from hfpeer.config.keys import Key
 from hfpeer.config.settings import KEYS, find_key, setting_text
 from hfpeer_cli.commands.conf.folders import keep_cache_in
-from hfpeer_cli.commands.conf.writing import WHEN, print_value, write
+from hfpeer_cli.commands.conf.writing import note_restart, print_value, write
 from hfpeer_cli.grammar import FOLDER, Verb, Word, pass_invocation
 from hfpeer_cli.grammar.completions import complete_key
 from hfpeer_cli.invocation import Invocation
@@ -51,14 +51,19 @@ def get(invocation: Invocation, key: Key) -> None:
 )
 @click.argument("key", type=KEY)
 @click.argument("value")
+@click.option("--force", is_flag=True, help="Write it also if the daemon could not start with it now.")
 @pass_invocation
-def set_(invocation: Invocation, key: Key, value: str) -> None:
-    """Change a setting in the file."""
-    if key.name == "cache" and value:
+def set_(invocation: Invocation, key: Key, value: str, force: bool) -> None:
+    """Change a setting in the file.
+
+    A value that would break the next start is refused: an address that is taken or not this machine's, a file that
+    cannot be read, a folder that can be no cache.
+    """
+    if key.name == "cache" and value and not force:
         keep_cache_in(invocation, FOLDER.convert(value, None, None))
         return
-    write(invocation, key, value)
-    invocation.output.note(WHEN)
+    write(invocation, key, value, is_tried=not force)
+    note_restart(invocation)
 
 
 @click.command("reset", cls=Verb, examples=["hfpeer conf reset upstreams"])
@@ -67,4 +72,4 @@ def set_(invocation: Invocation, key: Key, value: str) -> None:
 def reset(invocation: Invocation, key: Key) -> None:
     """Take a setting out of the file, so that its default holds."""
     write(invocation, key, None)
-    invocation.output.note(WHEN)
+    note_restart(invocation)

@@ -8,7 +8,7 @@ import click
 
 from hfpeer.config.settings import find_key
 from hfpeer.net.address import Address
-from hfpeer_cli.commands.conf.writing import WHEN, write
+from hfpeer_cli.commands.conf.writing import note_restart, write
 from hfpeer_cli.grammar import PORT, Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
 
@@ -32,8 +32,9 @@ def get_port(invocation: Invocation) -> None:
 @pass_invocation
 def set_port(invocation: Invocation, number: int) -> None:
     """Listen for peers on another port."""
-    write(invocation, find_key("lan.listen"), str(replace(invocation.settings.lan_listen, port=number)))
-    invocation.output.note(WHEN)
+    address = str(replace(invocation.settings.lan_listen, port=number))
+    write(invocation, find_key("lan.listen"), address, is_tried=True)
+    note_restart(invocation)
 
 
 @port.command("reset", examples=["hfpeer conf port reset"])
@@ -44,4 +45,4 @@ def reset_port(invocation: Invocation) -> None:
     usual = Address.parse(key.default)
     kept = replace(invocation.settings.lan_listen, port=usual.port)
     write(invocation, key, None if kept == usual else str(kept))
-    invocation.output.note(WHEN)
+    note_restart(invocation)
