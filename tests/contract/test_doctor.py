@@ -67,7 +67,7 @@ async def test_a_port_that_another_program_has(environ: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         environ["HFPEER_LAN_LISTEN"] = f"127.0.0.1:{taken.getsockname()[1]}"
         one = await faults_of(environ, "port lan")
-    assert (one.level, "in use" in one.sentence, "lan.listen" in one.hint) == (Level.FAULT, True, True)
+    assert (one.level, "is taken by process" in one.sentence, "lan.listen" in one.hint) == (Level.FAULT, True, True)
 
 
 async def test_a_daemon_whose_port_does_not_answer(environ: dict[str, str]) -> None:
