@@ -24,6 +24,7 @@ from hfpeer.transfer.events import (
     TransferJoined,
     WaitBegan,
 )
+from hfpeer_cli.progress_lines import ProgressLines, can_draw
 from hfpeer_cli.output import Output, counted, human_size, human_time, on_screen
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ def watching(output: Output, *, names_revision: bool) -> Iterator[OnEvent]:
     if output.is_lines:
         yield output.event
         return
-    if not sys.stderr.isatty() or output.is_quiet:
-        yield _Reporter(say, names_revision=names_revision)
+    if not can_draw() or output.is_quiet:
+        yield _Reporter(say, names_revision=names_revision, lines=ProgressLines(say, progress_sentence))
         return
     with _Bars() as bars:
         yield _Reporter(bars.say if not output.is_json else say, names_revision=names_revision, draw=bars.draw)
@@ -54,12 +55,14 @@ def watching(output: Output, *, names_revision: bool) -> Iterator[OnEvent]:
 
 @contextmanager
 def watching_check(output: Output) -> Iterator[OnEvent]:
-    """Gives the on_event function of a verification: bars on a terminal, lines of JSON, else nothing."""
+    """Gives the on_event function of a check of files on disk: bars on a terminal, lines of JSON, else a line now and
+    then."""
     if output.is_lines:
         yield output.event
         return
-    if not sys.stderr.isatty() or output.is_json or output.is_quiet:
-        yield lambda event: None
+    if not can_draw() or output.is_json or output.is_quiet:
+        lines = ProgressLines(output.note, progress_sentence)
+        yield lambda event: lines(event) if isinstance(event, Progressed) else None
         return
     with _Bars() as bars:
         yield lambda event: bars.draw(event) if isinstance(event, Progressed) else None
@@ -74,8 +77,10 @@ class _Reporter:
         *,
         names_revision: bool,
         draw: Callable[[Progressed], None] | None = None,
+        lines: ProgressLines | None = None,
     ) -> None:
         self._say = say
+        self._lines = lines
         self._names_revision = names_revision
         self._draw = draw
 
@@ -83,6 +88,8 @@ class _Reporter:
         if isinstance(event, Progressed):
             if self._draw:
                 self._draw(event)
+            elif self._lines:
+                self._lines(event)
         elif isinstance(event, TransferJoined):
             if not event.is_new:
                 self._say(joined_sentence(event))
@@ -96,6 +103,8 @@ class _Reporter:
             self._say(event.reason)
         elif isinstance(event, SourceFailed) and (self._draw or event.was_lying):
             self._say(failed_sentence(event))
+        elif isinstance(event, SourceFailed) and self._lines:
+            self._lines.note_failure(event)
         elif isinstance(event, CheckBegan) and self._draw:
             self._say(f"Hashing first what is on this machine: {_amount(event.files, event.size_bytes)}.")
         elif isinstance(event, Planned):
@@ -105,6 +114,12 @@ class _Reporter:
                 self._say(planned_sentence(event))
             elif event.kept_bytes:
                 self._say(f"Resuming: {human_size(event.kept_bytes)} of what is missing are here.")
+
+
+def progress_sentence(event: Progressed) -> str:
+    """How far a transfer is, without a full stop: `412.0 MB of 1.0 GB, 3 of 5 files, 12.3 MB/s, 0:48 left`."""
+    files = f", {event.files_done} of {counted(event.files_total, 'file')}" if event.files_total else ""
+    return f"{human_size(event.present_bytes)} of {human_size(event.size_bytes)}{files}, {pace(event)}"
 
 
 def joined_sentence(event: TransferJoined) -> str:

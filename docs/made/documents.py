@@ -58,7 +58,7 @@ DOCUMENTS: dict[str, Any] = {
     "transfers attach": shapes.ADDED,
     "history": list[HistoryEntry],
     "env": dict[str, str],
-    "auth login": shapes.LoggedIn,
+    "auth login": shapes.TokenKept,
     "auth logout": shapes.LoggedOut,
     "auth whoami": shapes.ACCOUNT,
     "conf ls": list[shapes.ListedSetting],

@@ -85,6 +85,13 @@ class LoggedIn(TypedDict):
     endpoint: str
 
 
+class TokenKept(LoggedIn):
+    """The account of a token of the Hub. `is_checked` is false for a token that was kept although its hub could not be
+    reached; then `user` is empty."""
+
+    is_checked: bool
+
+
 class LoggedOut(TypedDict):
     """Whether a token was kept."""
 

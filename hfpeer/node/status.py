@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ from hfpeer.config.peer_names import PeerName
 from hfpeer.config.settings import Settings, changed_keys
 from hfpeer.control.operations import NodeStatus, PeerStatus, TransferStatus
 from hfpeer.control.results import HubContact
-from hfpeer.errors import HfpeerError
+from hfpeer.errors import BrokenCache, HfpeerError, StorageError
 from hfpeer.net.address import Address
 from hfpeer.node.identity import Identity
 from hfpeer.node.operations.transfers.operations import TransferOperations, status_of_file
+from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.upstream.rate_limit import Rest
 from hfpeer.upstream.upstreams import Upstreams
@@ -47,6 +49,9 @@ class StatusParts:
 async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemon: bool) -> NodeStatus:
     """See `Operations.status`."""
     settings, store = parts.settings, parts.store
+    if not is_daemon:  # a daemon follows the disk by itself
+        with suppress(StorageError, BrokenCache):
+            await in_thread(store.scan)
     totals = await asyncio.to_thread(store.totals)
     begun = await asyncio.to_thread(begun_blobs, settings.cache)
     notes = (

@@ -6,13 +6,16 @@ alone does not import huggingface_hub.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from hfpeer.config.keys import is_switched_on
-from hfpeer.errors import AccessDenied, HubUnreachable
+from hfpeer.errors import AccessDenied, HubUnreachable, StorageError
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,28 @@ def login(token: str, endpoint: str) -> Account:
         account = _account(api.whoami(token))
         huggingface_hub.login(token=token, add_to_git_credential=False)
     return account
+
+
+def keep_unchecked(token: str) -> None:
+    """Keeps a token where huggingface_hub finds it, although no hub has checked it. The stored tokens that have names
+    stay. Raises AccessDenied for a text that can be no token, and StorageError."""
+    import tempfile
+
+    from huggingface_hub import constants
+
+    if not re.fullmatch(r"[!-~]+", token):
+        raise AccessDenied("This is no token: it has characters that none has.", hint="`hfpeer auth login`")
+    path = Path(constants.HF_TOKEN_PATH)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, made = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.")  # only its owner may read it
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token)
+        Path(made).replace(path)
+    except OSError as error:
+        raise StorageError(
+            f"The token could not be kept in {path}: {error.strerror or error}.", hint="Check the folder."
+        ) from error
 
 
 def logout() -> bool:

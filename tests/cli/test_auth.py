@@ -101,3 +101,32 @@ def test_a_logout_names_the_token_that_the_environment_still_has(auth: Cli, hub:
     remaining = auth("logout", HF_TOKEN=hub.valid_token)
     assert remaining.returncode == 5
     assert "Unset HF_TOKEN" in remaining.stderr
+
+
+def test_a_token_is_kept_unchecked_only_if_the_origin_is_silent_and_the_user_says_so(
+    auth: Cli, hub: HubSimulator, tmp_path: Path
+) -> None:
+    kept = tmp_path / "hf" / "token"
+    silent = {"HFPEER_UPSTREAMS": f"origin={NOBODY}"}
+    failed = auth("login", input=f"{hub.valid_token}\n", **silent)
+    assert failed.returncode == 6 and "hfpeer auth login --unchecked" in failed.stderr
+    assert not kept.exists()
+
+    unchecked = auth("login", "--unchecked", "--json", input=f"{hub.valid_token}\n", **silent)
+    assert json.loads(unchecked.stdout) == {"user": "", "endpoint": NOBODY, "is_checked": False}
+    assert kept.read_text() == hub.valid_token and kept.stat().st_mode & 0o777 == 0o600
+    assert "Nobody has checked it" in auth("login", "--unchecked", input=f"{hub.valid_token}\n", **silent).stdout
+    assert hub.valid_token not in unchecked.stderr + failed.stderr
+    assert auth("whoami").stdout == "owner\n"  # huggingface_hub finds it
+    assert auth("logout").returncode == 0 and not kept.exists()
+
+    assert auth("login", "--unchecked", "--token", hub.bad_token).returncode == 5
+    assert auth("login", "--unchecked", "--token", "no token", **silent).returncode == 5
+    assert not kept.exists()
+
+
+def test_a_mirror_that_may_see_tokens_checks_them_where_there_is_no_origin(auth: Cli, hub: HubSimulator) -> None:
+    only = {"HFPEER_UPSTREAMS": f"mirror={hub.endpoint}"}
+    assert auth("login", "--token", hub.valid_token, **only).returncode == 6
+    logged_in = auth("login", "--token", hub.valid_token, **only, HFPEER_MIRROR_SEND_TOKEN="1")
+    assert logged_in.stdout == f"Logged in to {hub.endpoint} as owner.\n"

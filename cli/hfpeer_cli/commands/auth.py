@@ -20,16 +20,43 @@ def auth() -> None:
     """
 
 
-@auth.command("login", examples=["hfpeer auth login", "hfpeer auth login < token.txt"])
+@auth.command(
+    "login",
+    examples=["hfpeer auth login", "hfpeer auth login < token.txt", "hfpeer auth login --unchecked < token.txt"],
+)
 @click.option("--token", metavar="TOKEN", help="The token; asked for without echo, or read from a pipe, if not given.")
+@click.option("--unchecked", is_flag=True, help="Keep it also if the origin cannot be reached to check it.")
 @pass_invocation
-def login(invocation: Invocation, token: str | None) -> None:
-    """Check a token with the origin and keep it."""
+def login(invocation: Invocation, token: str | None, unchecked: bool) -> None:
+    """Check a token with the origin and keep it.
+
+    Where the origin cannot be reached, a token is kept unchecked if you say so.
+    """
+    from hfpeer.upstream.auth import keep_unchecked
     from hfpeer.upstream.auth import login as log_in
 
     endpoint = origin(invocation)
-    user = log_in(token or _ask_token(endpoint), endpoint).user
-    invocation.output.result(f"Logged in to {endpoint} as {user}.", {"user": user, "endpoint": endpoint})
+    token = token or _ask_token(endpoint)
+    try:
+        user = log_in(token, endpoint).user
+    except HubUnreachable as error:
+        if not unchecked and not _wants_unchecked(invocation, error):
+            error.hint = f"{error.hint or ''} `hfpeer auth login --unchecked` keeps the token all the same.".strip()
+            raise
+        keep_unchecked(token)
+        text = f"The token is kept. Nobody has checked it: {endpoint} could not be reached."
+        invocation.output.result(text, {"user": "", "endpoint": endpoint, "is_checked": False})
+        return
+    text = f"Logged in to {endpoint} as {user}."
+    invocation.output.result(text, {"user": user, "endpoint": endpoint, "is_checked": True})
+
+
+def _wants_unchecked(invocation: Invocation, error: HubUnreachable) -> bool:
+    """Asks at a terminal whether the token is kept although the origin cannot be reached."""
+    if invocation.output.is_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    invocation.output.note(error.message)
+    return click.confirm(on_screen("Keep the token unchecked?"), err=True)
 
 
 @auth.command("logout", examples=["hfpeer auth logout"])
@@ -57,10 +84,13 @@ def whoami(invocation: Invocation) -> None:
 
 
 def origin(invocation: Invocation) -> str:
-    """The endpoint a token belongs to. Raises HubUnreachable when the settings name no origin."""
-    for upstream in invocation.settings.upstreams:
-        if upstream.kind == "origin":
-            return upstream.url
+    """The endpoint a token belongs to: the origin, else the first mirror, if mirrors may see tokens. Raises
+    HubUnreachable when the settings name none."""
+    settings = invocation.settings
+    for kind in ("origin", "mirror") if settings.sends_token_to_mirrors else ("origin",):
+        for upstream in settings.upstreams:
+            if upstream.kind == kind:
+                return upstream.url
     raise HubUnreachable(
         "There is no origin among the upstreams, and a token belongs to an origin.",
         hint="`hfpeer conf get upstreams` shows them; `hfpeer conf reset upstreams` takes the usual ones.",
