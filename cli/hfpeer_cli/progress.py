@@ -5,7 +5,6 @@ Bars are drawn only on a terminal. Events come from any thread.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -24,8 +23,8 @@ from hfpeer.transfer.events import (
     TransferJoined,
     WaitBegan,
 )
-from hfpeer_cli.progress_lines import ProgressLines, can_draw
 from hfpeer_cli.output import Output, counted, human_size, human_time, on_screen
+from hfpeer_cli.progress_lines import ProgressLines, can_draw
 
 if TYPE_CHECKING:
     from rich.console import Group

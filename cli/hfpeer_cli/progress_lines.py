@@ -1,4 +1,4 @@
-"""Progress as plain lines, one now and then, where no bars can be drawn: in a pipe, a log, a terminal without cursor."""
+"""Progress as plain lines, one now and then, where no bars can be drawn: in a pipe, or a terminal without cursor."""
 
 from __future__ import annotations
 

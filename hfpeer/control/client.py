@@ -18,6 +18,7 @@ from hfpeer.control.operations import (
     AdoptRequest,
     AttachRequest,
     FollowedRequest,
+    PublishRequest,
     RepairRequest,
     VerifyRequest,
 )
@@ -191,8 +192,9 @@ class ControlClient:
     async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
         return cast("list[Provenance]", await self._call("why", repo=repo, revision=revision, files=files))
 
-    async def publish(self, folder: str, repo: RepoId, is_forced: bool = False) -> Published:
-        return cast("Published", await self._call("publish", folder=folder, repo=repo, is_forced=is_forced))
+    async def publish(self, request: PublishRequest, on_event: OnEvent) -> Published:
+        """See `Operations.publish`. It runs in the daemon. Cancelling ends it there, as for an add."""
+        return cast("Published", await self._follow("publish", result_type("publish"), request, on_event))
 
     async def add_peer(self, address: str) -> PeerStatus:
         return cast("PeerStatus", await self._call("add_peer", address=address))

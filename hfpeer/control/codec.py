@@ -14,12 +14,12 @@ from hfpeer.errors import InvalidName, VersionMismatch
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.transfer.events import Event
 
-CONTROL_VERSION = 2
+CONTROL_VERSION = 3
 """Grows with every change that an older command or daemon cannot read."""
 VERSION_HEADER = "Hfpeer-Control"
 HELLO_PATH = "/v1/hello"
 STOP_PATH = "/v1/stop"
-FOLLOWED = ("add", "attach", "verify", "repair", "adopt")
+FOLLOWED = ("add", "attach", "verify", "repair", "adopt", "publish")
 """The operations that send events before their result."""
 CALLS: tuple[str, ...] = tuple(name for name in vars(Operations) if not name.startswith("_") and name not in FOLLOWED)
 """The operations with one request and one response: all others."""

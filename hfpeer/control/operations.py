@@ -175,7 +175,19 @@ class RepairRequest:
     verifies_others: bool = True
 
 
-FollowedRequest: TypeAlias = "AddRequest | AttachRequest | VerifyRequest | RepairRequest | AdoptRequest"
+@dataclass(frozen=True)
+class PublishRequest:
+    """Make a commit of this folder, an absolute path, and put it into the cache as `repo`. A name that is known already
+    is refused, unless `is_forced`."""
+
+    folder: str
+    repo: RepoId
+    is_forced: bool = False
+
+
+FollowedRequest: TypeAlias = (
+    "AddRequest | AttachRequest | VerifyRequest | RepairRequest | AdoptRequest | PublishRequest"
+)
 """The request of an operation that sends events before its result."""
 
 
@@ -269,11 +281,12 @@ class Operations(Protocol):
         """Where the bytes of a cached revision came from; with `files` only of those. Raises NotFound."""
         ...
 
-    async def publish(self, folder: str, repo: RepoId, is_forced: bool = False) -> Published:
-        """Make a commit of a folder and put it into the cache, shared.
+    async def publish(self, request: PublishRequest, on_event: OnEvent) -> Published:
+        """Make a commit of a folder and put it into the cache, shared. The folder is hashed, then copied; the progress
+        of each begins at 0.
 
         Raises NameTaken if the cache, a hub or a peer has a repo of this name that this node did not publish, unless
-        `is_forced`.
+        the request is forced.
         """
         ...
 

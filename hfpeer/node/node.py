@@ -31,6 +31,7 @@ from hfpeer.control.operations import (
     PeerStatus,
     Provenance,
     Published,
+    PublishRequest,
     RepairReport,
     RepairRequest,
     TransferStatus,
@@ -343,8 +344,8 @@ class Node:
     async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:
         return await self._cache.why(repo, revision, files)
 
-    async def publish(self, folder: str, repo: RepoId, is_forced: bool = False) -> Published:
-        return await self._cache.publish(folder, repo, is_forced, publisher=self._settings.name)
+    async def publish(self, request: PublishRequest, on_event: OnEvent) -> Published:
+        return await self._cache.publish(request, on_event, publisher=self._settings.name)
 
     async def share(self, repo: RepoId, is_shared: bool | None) -> list[CachedRevision]:
         return await self._cache.share(repo, is_shared)

@@ -13,7 +13,7 @@ import pytest
 from fakes.node import COMMIT as NODE_COMMIT
 from fakes.stub_node import COMMIT, TINY, StubNode
 from hfpeer.cache.cleaning.facts import CleanReport, Step
-from hfpeer.control.operations import AddRequest, Holding
+from hfpeer.control.operations import AddRequest, Holding, PublishRequest
 from hfpeer.names import MAIN, RepoId
 from hfpeer.transfer.events import FileProgress, Planned, Progressed, Resolved, SourceFailed
 
@@ -198,10 +198,10 @@ def test_publish_prints_the_commit_and_how_to_add_it_elsewhere(hfpeer: Run, node
     ran = hfpeer("model", "publish", str(tmp_path), "--as", "lab/mine")
     assert ran.out == f"{NODE_COMMIT}\n"
     assert f"hfpeer model add -r lab/mine -v {NODE_COMMIT}" in ran.err
-    arguments = {"folder": str(tmp_path), "repo": RepoId.parse("lab/mine"), "is_forced": False}
-    assert node.calls == [("publish", arguments)]
+    request = PublishRequest(str(tmp_path), RepoId.parse("lab/mine"))
+    assert node.calls == [("publish", {"request": request})]
     hfpeer("model", "publish", str(tmp_path), "--as", "lab/mine", "--force")
-    assert node.calls[-1][1]["is_forced"] is True
+    assert node.calls[-1][1]["request"] == replace(request, is_forced=True)
 
 
 def test_publish_of_a_missing_folder_sends_no_request(hfpeer: Run, node: StubNode, tmp_path: Path) -> None:

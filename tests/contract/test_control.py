@@ -26,7 +26,7 @@ from hfpeer.config.settings import read_settings
 from hfpeer.control.asker import Asker
 from hfpeer.control.client import ControlClient
 from hfpeer.control.codec import CALLS, CONTROL_VERSION, FOLLOWED, VERSION_HEADER, decode, encode
-from hfpeer.control.operations import AddRequest, CleanRequest, HistoryEntry, Holding, Operations
+from hfpeer.control.operations import AddRequest, CleanRequest, HistoryEntry, Holding, Operations, PublishRequest
 from hfpeer.control.results import PeerStatus
 from hfpeer.errors import CODES, HfpeerError, InvalidName, NotFound, NotRunning, VersionMismatch, from_problem
 from hfpeer.names import FilePath, RepoId, Revision
@@ -81,6 +81,9 @@ HFPEER_FOR_AN_ADD = {
     "hfpeer.control.codec",
     "hfpeer.control.operations",
     "hfpeer.errors",
+    "hfpeer.language",
+    "hfpeer.language.amounts",
+    "hfpeer.language.cells",
     "hfpeer.names",
     "hfpeer.net",
     "hfpeer.net.address",
@@ -170,7 +173,7 @@ async def test_every_operation_crosses_the_socket_unchanged(
                 CleanRequest((Target("w", (REPO,), revision, files),), PruneRules(1.5, 2, True), only=("a", "b"))
             ),
             await operations.search(REPO),
-            await operations.publish("/some folder/ü", REPO),
+            await operations.publish(PublishRequest("/some folder/ü", REPO), lambda event: None),
             await operations.add_peer("10.0.0.7"),
             await operations.list_peers(),
             await operations.status(),

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 
 from fakes.hub_cache import REPO, proved_manifest_of
 from hfpeer.cache.store import Store
+from hfpeer.control.operations import PublishRequest
 from hfpeer.node.operations.publishing import publish_folder
 
 FEW, MANY = 100, 600
@@ -50,7 +51,7 @@ class Cache:
         self.place = place
 
     def publish(self) -> None:
-        publish_folder(self.store, self.folder, REPO, "pegasus", False)
+        publish_folder(self.store, PublishRequest(str(self.folder), REPO), "pegasus", lambda event: None)
 
     def ingest(self) -> None:
         self.store.save_manifest(self.manifest)

@@ -32,6 +32,7 @@ from hfpeer.control.operations import (
     PeerStatus,
     Provenance,
     Published,
+    PublishRequest,
     RepairReport,
     RepairRequest,
     TransferStatus,
@@ -251,9 +252,9 @@ class MemoryNode:
         self._record("why", repo=repo, revision=revision, files=files)
         return self.provenance
 
-    async def publish(self, folder: str, repo: RepoId, is_forced: bool = False) -> Published:
-        self._record("publish", folder=folder, repo=repo, is_forced=is_forced)
-        return Published(str(repo), COMMIT, f"/cache/{repo.folder}", 2, 20, ("model.safetensors",))
+    async def publish(self, request: PublishRequest, on_event: OnEvent) -> Published:
+        self._record("publish", request=request)
+        return Published(str(request.repo), COMMIT, f"/cache/{request.repo.folder}", 2, 20, ("model.safetensors",))
 
     async def add_peer(self, address: str) -> PeerStatus:
         self._record("add_peer", address=address)

@@ -16,7 +16,7 @@ from fakes import hub_cache
 from fakes.hub import HubSimulator, faults
 from fakes.peers import GoodPeer
 from hfpeer.config.settings import read_settings
-from hfpeer.control.operations import AddRequest
+from hfpeer.control.operations import AddRequest, PublishRequest
 from hfpeer.endpoint.access.caller import Caller
 from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.errors import AccessDenied, ContestedName, HfpeerError, NameTaken, NotFound, Unreachable
@@ -431,7 +431,7 @@ async def test_the_publisher_finds_its_own_name_after_any_answer_of_the_hubs(sce
     folder.mkdir()
     (folder / "a.txt").write_text("a")
     async with scene.node("publisher", HFPEER_ENDPOINT_REF_TTL="0.01") as node:
-        published = await node.publish(str(folder), REPO)
+        published = await node.publish(PublishRequest(str(folder), REPO), lambda event: None)
         assert (await scene.add(node)).commit == published.commit
         assert (scene.resolved.voice, scene.resolved.hubs) == ("published here", "no repo")
         assert (await asked(node)).commit == published.commit
@@ -458,8 +458,8 @@ async def test_a_forced_publication_shares_itself_and_nothing_else_of_its_name(s
     async with scene.node("publisher") as node:
         await scene.add(node, token=scene.origin.valid_token)
         with pytest.raises(NameTaken):
-            await node.publish(str(folder), REPO)
-        published = await node.publish(str(folder), REPO, is_forced=True)
+            await node.publish(PublishRequest(str(folder), REPO), lambda event: None)
+        published = await node.publish(PublishRequest(str(folder), REPO, is_forced=True), lambda event: None)
         assert [told.commit for told in (await node.provider.catalog()).revisions] == [published.commit]
         assert await node.provider.shared_manifest(REPO, scene.commit) is None
         manifest = node.store.manifests.load(REPO, scene.commit)

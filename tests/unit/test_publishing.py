@@ -16,11 +16,15 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hfpeer.budgets import MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_RULES
+from hfpeer.cache.store import Store
+from hfpeer.control.operations import PublishRequest
 from hfpeer.errors import InvalidName, Locked, StorageError
 from hfpeer.git.lfs import pointer_text
 from hfpeer.git.proof import prove
 from hfpeer.names import FilePath, RepoId
-from hfpeer.node.operations.publishing import LFS_THRESHOLD_BYTES, FolderCommit, read_folder
+from hfpeer.node.operations import publishing
+from hfpeer.node.operations.publishing import LFS_THRESHOLD_BYTES, FolderCommit, publish_folder, read_folder
+from hfpeer.transfer.events import Event, Progressed
 
 REPO = RepoId.parse("acme/published")
 
@@ -303,3 +307,22 @@ def test_gitattributes_have_a_largest_size_and_number_of_rules(tmp_path: Path) -
     (tmp_path / "deep/.gitattributes").write_bytes(b"#" * MAX_ATTRIBUTES_BYTES)
     with pytest.raises(InvalidName, match="gitattributes to more than"):
         read_folder(tmp_path, REPO)
+
+
+def test_the_progress_of_a_publication_goes_up_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder of 100 GB takes minutes to hash and to copy."""
+    monkeypatch.setattr(publishing, "EVENT_SECONDS", 0.0)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "big.bin").write_bytes(b"x" * 11_000_000)
+    (folder / "small.txt").write_bytes(b"y" * 1000)
+    events: list[Event] = []
+    store = Store(tmp_path / "hub", tmp_path / "home")
+    publish_folder(store, PublishRequest(str(folder), REPO), "pegasus", events.append)
+    store.close()
+    told = [(event.present_bytes, event.size_bytes) for event in events if isinstance(event, Progressed)]
+    assert {size for _, size in told} == {11_001_000}
+    second = max(number for number, (present, _) in enumerate(told) if present == 0)
+    hashed, copied = [present for present, _ in told[:second]], [present for present, _ in told[second:]]
+    for stage in (hashed, copied):
+        assert stage == sorted(stage) and len(set(stage)) > 3 and stage[-1] == 11_001_000

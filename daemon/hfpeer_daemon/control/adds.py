@@ -1,5 +1,5 @@
-"""The operations that run in the daemon for commands: verifications, repairs and adoptions, which equal requests
-share, adds, and all others.
+"""The operations that run in the daemon for commands: verifications, repairs, adoptions and publications, which equal
+requests share, adds, and all others.
 
 An operation lives as long as a command waits for it. When the last one leaves, it is cancelled. Cancelling an add does
 not end it: the node has it as a transfer.
@@ -20,6 +20,8 @@ from hfpeer.control.operations import (
     AttachRequest,
     FollowedRequest,
     Operations,
+    Published,
+    PublishRequest,
     RepairReport,
     RepairRequest,
     VerifyReport,
@@ -30,7 +32,7 @@ from hfpeer.net.tasks import end_tasks
 from hfpeer.transfer.events import Event, Finished, Planned, Progressed, Resolved
 
 Result = TypeVar("Result")
-FollowedResult: TypeAlias = "Finished | VerifyReport | RepairReport | AdoptReport"
+FollowedResult: TypeAlias = "Finished | VerifyReport | RepairReport | AdoptReport | Published"
 
 
 class AddFollower:
@@ -81,6 +83,8 @@ class SharedAdd:
             return await node.repair(request, self._on_event)
         if isinstance(request, AttachRequest):
             return await node.attach(request, self._on_event)
+        if isinstance(request, PublishRequest):
+            return await node.publish(request, self._on_event)
         return await node.add(request, self._on_event)
 
     def join(self) -> AddFollower:

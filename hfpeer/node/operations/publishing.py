@@ -12,6 +12,7 @@ import os
 import posixpath
 import stat
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from hfpeer.cache.disk.linking import BLOCK_BYTES, can_clone
 from hfpeer.cache.overrides import AUTHOR, MESSAGE
 from hfpeer.cache.partial.hashing import hash_file, hash_of
 from hfpeer.cache.store import Store
-from hfpeer.control.operations import Published
+from hfpeer.control.operations import Published, PublishRequest
 from hfpeer.errors import CorruptData, InvalidName, Locked, StorageError
 from hfpeer.git import attributes as gitattributes
 from hfpeer.git.lfs import MAX_POINTER_BYTES, parse_pointer, pointer_text
@@ -30,12 +31,15 @@ from hfpeer.git.proof import commit_body, object_id, root_tree
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import MAIN, Commit, Digest, FilePath, RepoId
 from hfpeer.system.cancellation import check_stop, in_threads
+from hfpeer.transfer.events import OnEvent, Progressed
 
 LFS_THRESHOLD_BYTES = 10_000_000
 """Larger files are LFS files. The Hub takes no larger ones as plain git blobs."""
 DEFAULT_THREADS = 4
 
 
+EVENT_SECONDS = 0.25
+"""Seconds between two events of progress."""
 SMALL_BYTES = 256 * 1024
 """Files of at most this size are read whole, and put into the cache many together."""
 TOGETHER_FILES, TOGETHER_BYTES = 2000, 16 * 1024**2
@@ -79,23 +83,50 @@ def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_mode, status.st_size, *times
 
 
-def publish_folder(store: Store, folder: Path, repo: RepoId, publisher: str, is_forced: bool) -> Published:
+class _Stage:
+    """One stage of a publication, hashing or copying, as events: at most one in EVENT_SECONDS."""
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._began_at = self._told_at = time.monotonic()
+        self._size_bytes, self._done_bytes = 0, 0
+
+    def begin(self, size_bytes: int) -> None:
+        """The size is known."""
+        self._size_bytes = size_bytes
+        self._tell()
+
+    def count(self, size_bytes: int) -> None:
+        """More bytes are done. Called by one thread at a time."""
+        self._done_bytes = min(self._size_bytes, self._done_bytes + size_bytes)
+        if time.monotonic() - self._told_at >= EVENT_SECONDS:
+            self._tell()
+
+    def _tell(self) -> None:
+        self._told_at = time.monotonic()
+        rate = self._done_bytes / max(self._told_at - self._began_at, 1e-3)
+        self._on_event(Progressed(self._done_bytes, self._size_bytes, rate, {}, {}, (), 0, 0))
+
+
+def publish_folder(store: Store, request: PublishRequest, publisher: str, on_event: OnEvent) -> Published:
     """Puts the commit of a folder into the cache, where peers see it as published by `publisher`. Blocks.
 
     The branch main means this commit afterwards, for other tools only if no hub has named another one or if it
-    `is_forced`. Peers see conversions of datasets only while they may see those. Raises the errors of `read_folder`
+    is forced. Peers see conversions of datasets only while they may see those. Raises the errors of `read_folder`
     and NoSpace.
     """
-    made = read_folder(folder, repo)
+    folder, repo = Path(request.folder), request.repo
+    hashing = _Stage(on_event)
+    made = read_folder(folder, repo, on_listed=hashing.begin, on_bytes=hashing.count)
     manifest = made.manifest
     made_of = _converted(folder, manifest)
-    _ingest(store, made)
+    _ingest(store, made, _Stage(on_event))
     store.save_manifest(manifest)
     # Before the snapshot: a snapshot that is not recorded as published counts as one of a hub, and its name as taken.
     store.note_published(repo, manifest.commit, publisher, made_of)
     snapshot = store.ingester.install(repo, manifest.commit, manifest.files)
     store.name_published(repo, MAIN, manifest.commit)
-    if is_forced or store.refs.read(repo, MAIN) is None:
+    if request.is_forced or store.refs.read(repo, MAIN) is None:
         store.refs.show(repo, MAIN, manifest.commit)
     return Published(
         repo=repo.full_name,
@@ -107,20 +138,44 @@ def publish_folder(store: Store, folder: Path, repo: RepoId, publisher: str, is_
     )
 
 
-def _ingest(store: Store, made: FolderCommit) -> None:
+def _ingest(store: Store, made: FolderCommit, stage: _Stage) -> None:
     """Puts the blobs of a folder into the cache, small ones many together. Their bytes are read and hashed again."""
     repo = made.manifest.repo
     files = {file.digest: file for file in made.manifest.files if file.digest not in made.texts}
+    stage.begin(sum(file.size_bytes for file in files.values()))
     smallest_bytes = _smallest_alone(store, made, files.values())
     for file in files.values():
         if file.size_bytes >= smallest_bytes:
-            store.inventory.adopt(made.source(file), file.digest, repo)
+            counted = _HalfCounted(file.size_bytes, stage)
+            store.inventory.adopt(made.source(file), file.digest, repo, on_chunk=counted)
+            counted.end()
     for batch in _batches(file for file in files.values() if file.size_bytes < smallest_bytes):
         check_stop()
         here = store.inventory.in_repo(repo, {file.digest: file.size_bytes for file in batch})
         bodies = {file.digest: _read_again(made.source(file), file) for file in batch if file.digest not in here}
         store.ingester.ingest_many(repo, bodies)
+        stage.count(sum(file.size_bytes for file in batch))
     store.ingester.ingest_many(repo, made.texts)
+
+
+class _HalfCounted:
+    """Counts a file whose bytes are told twice, when they are copied and when they are hashed. Those of a file that
+    shares its blocks are told once, or not at all."""
+
+    def __init__(self, size_bytes: int, stage: _Stage) -> None:
+        self._left_bytes = size_bytes
+        self._stage = stage
+
+    def __call__(self, size_bytes: int) -> None:
+        self._count(size_bytes // 2)
+
+    def end(self) -> None:
+        self._count(self._left_bytes)
+
+    def _count(self, size_bytes: int) -> None:
+        counted = min(size_bytes, self._left_bytes)
+        self._left_bytes -= counted
+        self._stage.count(counted)
 
 
 def _smallest_alone(store: Store, made: FolderCommit, files: Iterable[ManifestFile]) -> int:
@@ -173,10 +228,15 @@ def _converted(folder: Path, manifest: Manifest) -> str:
 
 
 def read_folder(
-    folder: Path, repo: RepoId, *, on_bytes: Callable[[int], None] | None = None, threads: int = DEFAULT_THREADS
+    folder: Path,
+    repo: RepoId,
+    *,
+    on_listed: Callable[[int], None] = lambda size_bytes: None,
+    on_bytes: Callable[[int], None] | None = None,
+    threads: int = DEFAULT_THREADS,
 ) -> FolderCommit:
-    """The commit of a folder. Writes nothing. `on_bytes` is called with the number of bytes hashed since its last call,
-    by one thread at a time.
+    """The commit of a folder. Writes nothing. `on_listed` is called with the size of all files, then `on_bytes` with
+    the number of bytes hashed since its last call, by one thread at a time.
 
     Raises InvalidName for what cannot be in a repo (an impossible name, a link that leaves the folder, a device, an
     LFS pointer without its content, an empty folder), Locked for a file that changes meanwhile, and StorageError for
@@ -185,6 +245,7 @@ def read_folder(
     entries = sorted(_entries(folder), key=lambda entry: entry.path)
     if not entries:
         raise InvalidName(f"There is no file to publish in {folder}.", folder=str(folder))
+    on_listed(sum(entry.size_bytes for entry in entries if entry.mode != "120000"))
     is_lfs = _lfs_rule(folder, (entry.path for entry in entries if entry.mode != "120000"))
     hashing = _Hashing(folder, is_lfs, on_bytes)
     large = [entry for entry in entries if entry.mode != "120000" and entry.size_bytes > SMALL_BYTES]

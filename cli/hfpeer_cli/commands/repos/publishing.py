@@ -11,6 +11,7 @@ from hfpeer_cli.commands.repos.options import RESUMES
 from hfpeer_cli.grammar import Noun, Word, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.progress import watching_check
 from hfpeer_cli.several import run_each
 
 
@@ -34,7 +35,11 @@ def define_publish(noun: Noun, type: RepoType, prefix: str, example: str) -> Non
         which any node on the LAN can add it. A name that a hub, a peer or the cache knows is refused.
         """
         invocation.when_interrupted = RESUMES
-        published = invocation.run(lambda node: node.publish(folder, repo, is_forced=force))
+        from hfpeer.control.operations import PublishRequest
+
+        request = PublishRequest(folder, repo, force)
+        with watching_check(invocation.output) as on_event:
+            published = invocation.run(lambda node: node.publish(request, on_event))
         invocation.note_environment()
         output = invocation.output
         output.result(published.commit, published)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 
 from hfpeer.cache.partial.files import BegunBlob, begun_blobs
 from hfpeer.cache.store import Store
-from hfpeer.control.operations import CachedRevision, Provenance, Published
+from hfpeer.control.operations import CachedRevision, Provenance, Published, PublishRequest
 from hfpeer.errors import NotFound
 from hfpeer.manifest import Manifest
 from hfpeer.names import MAIN, Commit, FilePath, RepoId, Revision
 from hfpeer.node.operations.publishing import publish_folder
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.system.cancellation import in_thread
+from hfpeer.transfer.events import OnEvent
 from hfpeer.upstream.upstreams import Upstreams
 
 
@@ -87,11 +87,12 @@ class CacheOperations:
             )
         return provenance
 
-    async def publish(self, folder: str, repo: RepoId, is_forced: bool, publisher: str) -> Published:
+    async def publish(self, request: PublishRequest, on_event: OnEvent, publisher: str) -> Published:
         """See `Operations.publish`. `publisher` is the name of this node."""
+        repo = request.repo
         await self._scanned()
-        notes = () if is_forced else await self._resolver.check_name(repo, self._upstreams)
-        published = await in_thread(publish_folder, self._store, Path(folder), repo, publisher, is_forced)
+        notes = () if request.is_forced else await self._resolver.check_name(repo, self._upstreams)
+        published = await in_thread(publish_folder, self._store, request, publisher, on_event)
         hidden = await asyncio.to_thread(self._why_hidden, repo, Commit(published.commit))
         return replace(published, notes=(*notes, *hidden), is_shared=not hidden)
 
