@@ -146,6 +146,25 @@ MAX_REGISTERED_NODES = 512
 MAX_REGISTRATION_BYTES = 4 * KIB
 """Bytes of the entry of one node in the registry. A longer one is ignored."""
 
+# Requests of other nodes to add something.
+
+MAX_REQUESTED_TRANSFERS = 100
+"""Transfers that other nodes asked for and that are not over. More: 503, and the other node asks again later."""
+MAX_REQUEST_BYTES = 64 * KIB
+"""Bytes of such a request. More: 400."""
+REQUEST_SECONDS = 10.0
+"""Seconds for such a request as a whole. Then the connection is closed."""
+MAX_ASKED_PATTERNS = 64
+"""Files that it names, and patterns of each kind. With more it is malformed: 400."""
+MAX_ASKED_PATTERN_CHARACTERS = 512
+"""Characters of one of them. With more it is malformed: 400."""
+MAX_TICKETS = 1000
+"""Such requests whose progress is told. Beyond, the oldest is forgotten, and its node asks anew."""
+MAX_REQUEST_WAITS = 64
+"""Questions for the progress of such requests that wait at once for its end. More are answered at once."""
+MAX_REFUSED_NODES = 64
+"""Nodes of which it is remembered that a request of theirs was refused, so that each is logged once."""
+
 # Hubs: headers, hints, redirects.
 
 MAX_RETRY_AFTER_SECONDS = 300.0

@@ -13,7 +13,8 @@ HfpeerError            internal          exit 1    HTTP 500
 │  └─ EntryNotFound    entry_not_found
 ├─ AccessDenied        access_denied     exit 5    HTTP 403   a token is missing or refused
 │  ├─ GatedRepo        gated_repo
-│  └─ NameTaken        name_taken                            the name of a publication belongs to another repo
+│  ├─ NameTaken        name_taken                            the name of a publication belongs to another repo
+│  └─ RequestRefused   request_refused                        another node does not add what it is asked for
 ├─ Unreachable         unreachable       exit 6    HTTP 503
 │  ├─ HubUnreachable   hub_unreachable
 │  │  └─ RateLimited   rate_limited              HTTP 429   a hub limits the requests of this node
@@ -142,6 +143,12 @@ class NameTaken(AccessDenied):
     """The cache, a hub or a peer knows another repo by the name under which a folder is to be published."""
 
     code = "name_taken"
+
+
+class RequestRefused(AccessDenied):
+    """A node does not add what another node asks it for: its owner has not allowed it."""
+
+    code = "request_refused"
 
 
 class Unreachable(HfpeerError):

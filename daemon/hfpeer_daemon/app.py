@@ -1,8 +1,8 @@
 """The three doors as ASGI apps over one node, and the checks of each.
 
-LAN: GET and HEAD only, no browsers, shared things only. Endpoint: only under one of its own names, and nothing for web
-pages, so that no page can make this node fetch or change anything. Control: no browsers; any process that may open the
-socket file may do everything.
+LAN: GET and HEAD only, beside requests for an add; no browsers, shared things only. Endpoint: only under one of its own
+names, and nothing for web pages, so that no page can make this node fetch or change anything. Control: no browsers; any
+process that may open the socket file may do everything.
 """
 
 from __future__ import annotations
@@ -20,8 +20,15 @@ from hfpeer.control.operations import Operations
 from hfpeer.errors import AccessDenied, InvalidName
 from hfpeer.net.address import Address
 from hfpeer.net.limiter import Limiter
-from hfpeer.peers.protocol.paths import BATCH_PATH, BLOBS_PREFIX, DIGESTS_SUFFIX, FOLLOW_SUFFIX, PIECES_SUFFIX
-from hfpeer.peers.provider import Provider
+from hfpeer.peers.protocol.paths import (
+    ADDS_PATH,
+    BATCH_PATH,
+    BLOBS_PREFIX,
+    DIGESTS_SUFFIX,
+    FOLLOW_SUFFIX,
+    PIECES_SUFFIX,
+)
+from hfpeer.peers.provider import AddTaker, Provider
 from hfpeer_daemon.control.adds import Adds, Calls
 from hfpeer_daemon.control.routes import control_routes
 from hfpeer_daemon.endpoint.pages import endpoint_routes
@@ -31,6 +38,7 @@ from hfpeer_daemon.lan.blobs import BlobApp
 from hfpeer_daemon.lan.follow import FollowApp
 from hfpeer_daemon.lan.messages import peer_routes
 from hfpeer_daemon.lan.piece_digests import PieceDigestApp
+from hfpeer_daemon.lan.remote_adds import add_routes
 from hfpeer_daemon.lan.upload_slots import UploadSlots
 
 OWN_PAGES = frozenset({"/", "/healthz", "/metrics"})
@@ -47,15 +55,16 @@ def lan_app(
     stopping: asyncio.Event,
     limiter: Limiter | None = None,
     batches: UploadSlots | None = None,
+    adds: AddTaker | None = None,
 ) -> App:
     """The LAN door. `slots` bounds the uploads, `batches` the batches of small blobs (MAX_BATCHES by default),
     `limiter` the rate of both. `threads` needs a few more threads than both have slots, and MAX_DIGESTED_BLOBS.
-    `stopping` ends the responses to followers."""
+    `stopping` ends the responses to followers. `adds` takes the requests of other nodes; None takes none."""
     batches = batches or UploadSlots(MAX_BATCHES, max_per_peer=MAX_BATCHES // 2)
     blobs = BlobApp(provider, threads, slots, batches, limiter)
     digested = PieceDigestApp(provider, threads, UploadSlots(MAX_DIGESTED_BLOBS, max_per_peer=MAX_DIGESTED_BLOBS // 2))
     followed = FollowApp(provider, stopping)
-    messages = _framework(peer_routes(provider))
+    messages = _framework(peer_routes(provider), *([] if adds is None else [add_routes(adds)]))
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
@@ -93,9 +102,11 @@ def control_app(
 
 
 def refuse_change(scope: Scope) -> None:
-    """Raises the error of a 405 unless the method is GET or HEAD (RFC 9110 §15.5.6)."""
-    if scope["method"] not in ("GET", "HEAD"):
-        raise HTTPException(405, headers={"Allow": "GET, HEAD"})
+    """Raises the error of a 405 unless the method is GET or HEAD (RFC 9110 §15.5.6), or POST of a request for an
+    add."""
+    allowed = ("GET", "HEAD", "POST") if scope["path"] == ADDS_PATH else ("GET", "HEAD")
+    if scope["method"] not in allowed:
+        raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
 
 
 def refuse_browser(scope: Scope) -> None:
@@ -177,9 +188,10 @@ def _is_address(host: str) -> bool:
         return False
 
 
-def _framework(routes: APIRouter) -> FastAPI:
+def _framework(*routers: APIRouter) -> FastAPI:
     app = FastAPI(title="hfpeer", openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
-    app.include_router(routes)
+    for router in routers:
+        app.include_router(router)
     answer_problems(app)
     return app
 

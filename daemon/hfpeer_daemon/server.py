@@ -33,7 +33,7 @@ from hfpeer.control.process import Reporter
 from hfpeer.errors import HfpeerError
 from hfpeer.net.address import Address
 from hfpeer.net.limiter import make_limiter
-from hfpeer.peers.provider import Provider
+from hfpeer.peers.provider import AddTaker, Provider
 from hfpeer_daemon.app import control_app, endpoint_app, lan_app
 from hfpeer_daemon.control.adds import Adds, Calls
 from hfpeer_daemon.http.connections import DoorBudgets
@@ -67,6 +67,11 @@ class RunningNode(Operations, Protocol):
 
     @property
     def provider(self) -> Provider: ...
+
+    @property
+    def adds_of_others(self) -> AddTaker | None:
+        """Takes requests of other nodes, after the start; None if the node takes none at all."""
+        ...
 
     @property
     def endpoint(self) -> Endpoint | None:
@@ -202,7 +207,7 @@ class Daemon:
         budgets, allowed = DoorBudgets.of(resource.getrlimit(resource.RLIMIT_NOFILE)[0]), self._settings.lan_allow
         doors = [
             Door(
-                lan_app(node.provider, threads, slots, self._stopping, limiter),
+                lan_app(node.provider, threads, slots, self._stopping, limiter, adds=node.adds_of_others),
                 lan,
                 protocol,
                 limits=[budgets.lan_local, budgets.lan],

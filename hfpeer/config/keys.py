@@ -332,6 +332,13 @@ def stale_refs(text: str) -> str:
     return text.lower()
 
 
+def accepted_requests(text: str) -> str:
+    """no, lan or signed."""
+    if text.lower() not in ("no", "lan", "signed"):
+        raise InvalidName(f"{text!r} is neither no, lan nor signed.", hint="no, lan or signed.", value=text)
+    return text.lower()
+
+
 def folder(text: str) -> Path:
     """An absolute path; variables and ~ are expanded."""
     path = expanded(text)

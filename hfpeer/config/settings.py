@@ -94,6 +94,24 @@ class Settings:
             is_list=True,
         ),
     ]
+    accepts_requests: Annotated[
+        Literal["no", "lan", "signed"],
+        Key(
+            "accept_requests",
+            "no",
+            "whose requests to add something are met: no, lan for all peers, or signed for nodes with the same key",
+            keys.accepted_requests,
+        ),
+    ]
+    request_key_file: Annotated[
+        Path | None,
+        Key(
+            "request_key_file",
+            "",
+            "a file with the key that signs requests to other nodes, and that those to this node must be signed with",
+            keys.folder,
+        ),
+    ]
     endpoint_listen: Annotated[
         Address,
         Key(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Asker:
-    """`via` is cli, python or endpoint, `user` the name of the user. `host` is another machine: the one from which the
-    request comes, or from which the user is logged in. `program` is the program that reads from the endpoint."""
+    """`via` is cli, python, endpoint, peer or follow, `user` the name of the user, or of the peer. `host` is another
+    machine: the one from which the request comes, or from which the user is logged in. `program` is the program that
+    reads from the endpoint."""
 
     via: str = ""
     user: str = ""

@@ -69,6 +69,14 @@ PRIORITIES = ("high", "normal", "low")
 
 
 @dataclass(frozen=True)
+class OtherNode:
+    """Another node, as the user calls it. `key` is its node id, or its address while that is unknown."""
+
+    name: str
+    key: str
+
+
+@dataclass(frozen=True)
 class AddRequest:
     """Add files of a repo at a revision to the cache.
 
@@ -83,6 +91,9 @@ class AddRequest:
     be no file at all. Without `makes_links` the files in the snapshot are regular files.
 
     `resolved` is an earlier answer for the revision, which is then not asked again. `asked_by` decides nothing.
+
+    `node` is the node that is to do it; None is this one. `told_as` is the name that another node has for the commit
+    `revision`: it counts as a peer's word.
     """
 
     repo: RepoId
@@ -100,6 +111,8 @@ class AddRequest:
     optional: tuple[FilePath, ...] = ()
     makes_links: bool = True
     resolved: Resolved | None = None
+    node: OtherNode | None = None
+    told_as: Revision | None = None
     asked_by: Asker = field(default=Asker(), compare=False)
 
 

@@ -31,6 +31,9 @@ class TransferStatus:
     over a network, in all tries. `tries` failed in a row, and the next one is at `next_try_at`. A transfer that
     `is_detached` goes on when its followers leave. With `id` 0 it is a file that is fetched for a caller of the
     endpoint: its path is `path`.
+
+    `node` is the name of the node that is asked to do it, and `state_there` its state at that node as it was told last;
+    both are empty if this node does it.
     """
 
     id: int
@@ -53,6 +56,8 @@ class TransferStatus:
     problem: TransferProblem | None = None
     snapshot: str = ""
     path: str = ""
+    node: str = ""
+    state_there: str = ""
 
     @property
     def left_seconds(self) -> float | None:
@@ -68,7 +73,7 @@ class HistoryEntry:
 
     `outcome` is done, failed or cancelled. `seconds` is the time in which it ran; `files` and `size_bytes` are those of
     the request, or, of the endpoint, what was fetched. Only bytes that came over a network are in `bytes_by_source` and
-    `bytes_by_kind`.
+    `bytes_by_kind`. `node` is the name of the node that was asked to do it.
     """
 
     id: int
@@ -87,3 +92,4 @@ class HistoryEntry:
     saved_bytes: int
     """The bytes from peers: without them these would have come over the WAN."""
     problem: TransferProblem | None = None
+    node: str = ""

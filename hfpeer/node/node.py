@@ -47,6 +47,9 @@ from hfpeer.net.limiter import Limiter, make_limiter
 from hfpeer.node.identity import Identity
 from hfpeer.node.operations.adding import Adder, AddParts
 from hfpeer.node.operations.cache.cached import CacheOperations
+from hfpeer.node.operations.fleet.asking import AskedNodes, AskingParts
+from hfpeer.node.operations.fleet.request_key import read_request_key
+from hfpeer.node.operations.fleet.taking import AddsOfOthers, TakingParts
 from hfpeer.node.operations.peers import PeerOperations
 from hfpeer.node.operations.room import Evicted, Room
 from hfpeer.node.operations.transfers.operations import TransferOperations
@@ -109,6 +112,9 @@ class Node:
         self._neighbourhood: Neighbourhood | None = None
         self._discovery: Discovery | None = None
         self._upkeep: Upkeep | None = None
+        self.adds_of_others: AddsOfOthers | None = None
+        """Takes requests of other nodes; None in a node without peers."""
+        self._asked_nodes = AskedNodes()
         self._transfers = TransferOperations(settings.home, self._run_add, settings.transfers_at_once)
         self._wire(Resolver(self.store, None), Lan(None, waits_for_peers=False))
 
@@ -163,6 +169,14 @@ class Node:
         )
         self._upkeep.start()
         await self._transfers.start()
+        parts = TakingParts(
+            self._settings.accepts_requests,
+            self._read_request_key,
+            self._identity.node_id,
+            self._neighbourhood,
+            self._transfers,
+        )
+        self.adds_of_others = AddsOfOthers(parts)
 
     async def stop(self) -> None:
         """Leaves the LAN and closes everything. Adds that are no transfers must have been cancelled before."""
@@ -241,13 +255,16 @@ class Node:
 
     async def _run_add(self, request: AddRequest, on_event: OnEvent) -> Finished:
         """The work of an add, in a transfer or without one."""
+        if request.node is not None:
+            parts = AskingParts(self._identity.node_id, self._neighbourhood, self._read_request_key)
+            return await self._asked_nodes.add(parts, request, on_event)
         upstreams = self._upstreams_of(request)
         await self._scanned()
         if not request.from_peers:
             return await self._adder.add(request, upstreams, on_event)
         from hfpeer.node.operations.named_peers import NamingParts, add_from_named  # most adds do not need it
 
-        parts = NamingParts(
+        naming = NamingParts(
             self.store,
             self._neighbourhood,
             self._lan,
@@ -256,7 +273,7 @@ class Node:
             self._identity.on_duplicate_id,
             make_limiter(self._settings.lan_down_limit),
         )
-        return await add_from_named(parts, self._adder, request, upstreams, on_event)
+        return await add_from_named(naming, self._adder, request, upstreams, on_event)
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:
         await self._scanned()
@@ -376,6 +393,7 @@ class Node:
             self._discovery,
             self.listeners,
             self._peers.added,
+            self.adds_of_others,
         )
         return await status_of(parts, await self.list_peers(), is_daemon=self._neighbourhood is not None)
 
@@ -392,6 +410,9 @@ class Node:
             self.store.generation,
             identity.run_id,
         )
+
+    def _read_request_key(self) -> bytes:
+        return read_request_key(self._settings.request_key_file)
 
     def _alive_addresses(self) -> list[str]:
         return [] if self._neighbourhood is None else [str(a) for a in self._neighbourhood.alive_addresses()]

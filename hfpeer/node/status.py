@@ -27,12 +27,14 @@ from hfpeer.version import __version__
 
 if TYPE_CHECKING:
     from hfpeer.endpoint.endpoint import Endpoint
+    from hfpeer.node.operations.fleet.taking import AddsOfOthers
     from hfpeer.peers.discovery.discovery import Discovery
 
 
 @dataclass(frozen=True)
 class StatusParts:
-    """The parts of a node that know its state. `endpoint` and `discovery` are those of a daemon."""
+    """The parts of a node that know its state. `endpoint`, `discovery` and `adds_of_others` are those
+    of a daemon."""
 
     settings: Settings
     store: Store
@@ -44,6 +46,7 @@ class StatusParts:
     discovery: Discovery | None
     listeners: Mapping[str, str]
     added_peers: Sequence[PeerName]
+    adds_of_others: AddsOfOthers | None
 
 
 async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemon: bool) -> NodeStatus:
@@ -61,6 +64,7 @@ async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemo
         *(await asyncio.to_thread(_changed_settings, parts) if is_daemon else []),
         *map(_rest_sentence, parts.upstreams.rests),
         *(parts.discovery.problems if parts.discovery else ()),
+        *(parts.adds_of_others.notes if parts.adds_of_others else ()),
     )
     return NodeStatus(
         node_id=parts.identity.node_id,

@@ -22,7 +22,7 @@ from hfpeer.budgets import (
     SMALL_MESSAGE_BYTES,
     SMALL_MESSAGE_SECONDS,
 )
-from hfpeer.errors import CorruptData, HfpeerError, PeerUnreachable
+from hfpeer.errors import CorruptData, HfpeerError, PeerUnreachable, RequestRefused, Unreachable
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.net.address import Address
@@ -37,12 +37,15 @@ from hfpeer.peers.protocol.batch import FORMER_BATCH_BLOBS, MAX_BATCH_BLOBS
 from hfpeer.peers.protocol.copies import CopiesMessage, copies_path
 from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage, RefMessage
 from hfpeer.peers.protocol.paths import (
+    ADDS_PATH,
     CATALOG_PATH,
     NODE_HEADER,
     NODE_PATH,
     PEERS_PATH,
     PROTOCOL_HEADER,
     PROTOCOL_VERSION,
+    SIGNATURE_HEADER,
+    add_progress_path,
     follow_path,
     generation_etag,
     manifest_path,
@@ -50,6 +53,7 @@ from hfpeer.peers.protocol.paths import (
     ref_path,
 )
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews, parse_following
+from hfpeer.peers.protocol.remote_adds import NOT_ACCEPTED, REFUSALS, AddProgress, AddTerms
 from hfpeer.peers.ranges.range_client import Batch, RangeClient
 from hfpeer.peers.ranges.ways import Ways
 from hfpeer.peers.ranges.window import SharedWindow
@@ -156,6 +160,26 @@ class PeerClient:
         """The piece map of a blob; None if the peer neither has nor fetches it."""
         return await self._get(pieces_path(digest), _of_json(PieceMap.from_json), MAX_PIECE_MAP_BYTES, (404,))
 
+    async def add_terms(self) -> AddTerms | None:
+        """Whether the peer adds what this node asks it to; None if its version of hfpeer takes no requests."""
+        return await self._get(ADDS_PATH, _of_json(AddTerms.from_json), SMALL_MESSAGE_BYTES, (404,))
+
+    async def ask_add(self, body: bytes, signed: str = "") -> AddProgress:
+        """Sends a `RemoteAdd`. Raises RequestRefused, whose fact `reason` is one of REFUSALS, and Unreachable while the
+        peer has too many."""
+        headers = {"Content-Type": "application/json"} | ({SIGNATURE_HEADER: signed} if signed else {})
+        parse = _of_json(AddProgress.from_json)
+        found = await self._get(ADDS_PATH, parse, SMALL_MESSAGE_BYTES, headers=headers, body=body)
+        if found is None:
+            raise self._unreachable("does not respond in hfpeer's protocol")
+        return found
+
+    async def add_progress(self, ticket: str, wait_seconds: int) -> AddProgress | None:
+        """How far an add is; the peer answers when it is over, or after `wait_seconds`. None if it does not know the
+        ticket any more."""
+        path = add_progress_path(ticket, wait_seconds)
+        return await self._get(path, _of_json(AddProgress.from_json), SMALL_MESSAGE_BYTES, (404,))
+
     async def follow(self, digest: Digest) -> AsyncGenerator[PieceMap | PieceNews, None]:
         """The piece map of a blob, then news of each further piece while the peer fetches the blob. Nothing if the peer
         neither has nor fetches it. Ends when the peer has the whole blob, with a map that says so, or has stopped
@@ -218,14 +242,17 @@ class PeerClient:
         absent: tuple[int, ...] = (),
         *,
         headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
     ) -> Message | None:
+        """The parsed answer to a GET, or, with a `body`, to a POST; None for a status among `absent`."""
         seconds = SMALL_MESSAGE_SECONDS if limit_bytes <= SMALL_MESSAGE_BYTES else MESSAGE_SECONDS
         try:
-            request = self._http.build_request("GET", path, headers=headers)
+            method = "GET" if body is None else "POST"
+            request = self._http.build_request(method, path, headers=headers, content=body)
             return await asyncio.wait_for(self._exchange(request, parse, limit_bytes, absent), seconds)
         except (httpx.HTTPError, asyncio.TimeoutError) as error:
             raise self._unreachable(f"does not answer: {str(error) or type(error).__name__}") from error
-        except (PeerUnreachable, MessageTooLarge):
+        except (Unreachable, RequestRefused):
             raise
         except (HfpeerError, httpx.InvalidURL, ValueError, RecursionError) as error:
             raise self._unreachable(f"cannot be understood: {error}") from error
@@ -238,6 +265,11 @@ class PeerClient:
             self.range_client.measure_round_trip(response.extensions["network_stream"].get_extra_info("socket"))
             if response.status_code in absent:
                 return None
+            if request.method == "POST" and response.status_code == 403:
+                reason = _refusal(await self._read(response, limit_bytes))
+                raise RequestRefused("The peer refuses the request.", reason=reason)
+            if request.method == "POST" and response.status_code == 503:
+                raise Unreachable(f"The peer {self.address} has as many transfers of other nodes as it takes.")
             async with self._message_budget.reading(self._announced_bytes(response, limit_bytes)):
                 raw = await self._read(response, limit_bytes)
                 async with self._message_budget.parsing(len(raw)):
@@ -359,6 +391,15 @@ class PeerClients:
 
 class MessageTooLarge(PeerUnreachable):
     """A peer's message exceeds its bound."""
+
+
+def _refusal(raw: bytes) -> str:
+    """Why a request was refused, by the problem that the peer sent."""
+    try:
+        reason = json.loads(raw)["facts"]["reason"]
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return NOT_ACCEPTED
+    return reason if reason in REFUSALS else NOT_ACCEPTED
 
 
 async def _parse(raw: bytes, parse: Callable[[bytes], Message]) -> Message:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # a command makes one request and ends; it needs none of thes
     from hfpeer.peers.protocol.copies import CopiesMessage
     from hfpeer.peers.protocol.messages import CatalogMessage, NodeMessage, RefMessage
     from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
+    from hfpeer.peers.protocol.remote_adds import AddProgress, AddTerms
     from hfpeer.ranges import RangeSet
 
 
@@ -83,4 +84,23 @@ class Provider(Protocol):
 
     def note_sent(self, size_bytes: int) -> None:
         """Counts bytes that went to a peer. Thread-safe."""
+        ...
+
+
+class AddTaker(Protocol):
+    """The part of a node that takes requests of other nodes to add something, if its owner allows that."""
+
+    def terms(self) -> AddTerms:
+        """What the owner allows."""
+        ...
+
+    async def take(self, body: bytes, *, sender: str, host: str, signed: str) -> AddProgress:
+        """Begins the add that a request asks for, or finds it. `sender` is a node id that nothing proves, `host` the
+        address that the request came from, `signed` its SIGNATURE_HEADER. Raises RequestRefused, InvalidName, and
+        Unreachable while too many are under way."""
+        ...
+
+    async def progress(self, ticket: str, wait_seconds: float) -> AddProgress | None:
+        """How far an add is that was taken with this ticket, when it is over or after so long. None for a ticket that
+        this run of the node does not know."""
         ...

@@ -158,6 +158,19 @@ class WaitBegan(Event):
 
 
 @dataclass(frozen=True)
+class NodeTold(Event):
+    """Another node, which was asked to do an add, says how far it is. `state` is one of `control.transfers`."""
+
+    kind: ClassVar[str] = "node_told"
+    node: str
+    state: str
+    present_bytes: int = 0
+    size_bytes: int | None = None
+    files: int = 0
+    rate_bytes_per_second: float = 0.0
+
+
+@dataclass(frozen=True)
 class Finished(Event):
     """All requested files are visible. `bytes_by_source` counts the bytes that crossed a network for this add.
     `answered_by`, `voice` and `age_seconds` are as in `Resolved`. Two parts of `reused_bytes`: `adopted_bytes` came
@@ -200,7 +213,7 @@ KINDS: dict[str, type[Event]] = {
     cls.kind: cls
     for cls in (
         *(TransferJoined, TransferLeft, Asking, Resolved, CheckBegan, Planned),
-        *(Progressed, SourceFailed, NamedPeerSilent, WaitBegan, Finished),
+        *(Progressed, SourceFailed, NamedPeerSilent, WaitBegan, NodeTold, Finished),
     )
 }
 

@@ -299,6 +299,10 @@ class MemoryNode:
     # Provider
 
     @property
+    def adds_of_others(self) -> None:
+        return None
+
+    @property
     def provider(self) -> MemoryNode:
         return self
 

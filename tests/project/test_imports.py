@@ -52,6 +52,10 @@ BREACHES = {
         "hfpeer/node/operations/transfers/queue.py",
         "import hfpeer.node.operations.transfers.runs",
     ),
+    "inside the fleet too": (
+        "hfpeer/node/operations/fleet/request_key.py",
+        "import hfpeer.node.operations.fleet.taking",
+    ),
     "inside the moves too": (
         "hfpeer/node/operations/moving/local_dir.py",
         "import hfpeer.node.operations.moving.pushing",

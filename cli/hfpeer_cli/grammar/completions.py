@@ -83,6 +83,15 @@ def complete_peer(ctx: click.Context, incomplete: str) -> list[Any]:
     return items(found, incomplete)
 
 
+def complete_nodes(ctx: click.Context, incomplete: str) -> list[Any]:
+    """The names of the nodes that the daemon knows, and `all`; behind a comma those that are not named yet."""
+    before, comma, _ = incomplete.rpartition(",")
+    named = before.split(",")
+    known = {peer.name: peer.address for peer in _of_daemon(ctx, lambda daemon: daemon.list_peers()) if peer.name}
+    offered = known if comma else {"all": "every other node", **known}
+    return items({f"{before}{comma}{name}": where for name, where in offered.items() if name not in named}, incomplete)
+
+
 def complete_transfer(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
     """The ids of the transfers in the daemon, with their repos and states."""
     transfers = _of_daemon(ctx, lambda daemon: daemon.list_transfers())

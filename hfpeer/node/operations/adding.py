@@ -402,11 +402,14 @@ class _Add:
                 self._lan.report_liar(name)
 
     async def _remember(self, resolution: Resolution) -> None:
-        """Writes the ref for other tools, and the publisher of a commit that a node of the LAN published.
+        """Writes the refs for other tools, and the publisher of a commit that a node of the LAN published.
 
         An add that was interrupted has not done it, so it does not matter whether this add fetched the manifest.
         """
         place = (self._repo, self._request.revision, resolution.commit)
+        if self._request.told_as is not None:
+            told = (self._repo, self._request.told_as, resolution.commit)
+            await asyncio.to_thread(self._store.refs.show_told, *told)
         if resolution.is_of_upstream:
             await asyncio.to_thread(self._store.refs.show_answer, *place)
         elif resolution.is_of_peers:

@@ -31,6 +31,10 @@ FOLLOW_SUFFIX = "/follow"
 DIGESTS_SUFFIX = "/digests"
 MANIFESTS_PREFIX = "/manifests/"
 REFS_PREFIX = "/refs/"
+ADDS_PATH = "/adds"
+"""GET: the terms. POST: the request for an add, the only message of the door that changes something."""
+SIGNATURE_HEADER = "Hfpeer-Signature"
+"""`NONCE SIGNATURE` of a request that is signed."""
 
 
 def blob_path(digest: Digest) -> str:
@@ -59,6 +63,12 @@ def manifest_path(repo: RepoId, commit: Commit) -> str:
 
 def ref_path(repo: RepoId, revision: Revision) -> str:
     return f"{REFS_PREFIX}{repo.api_path}/{quote(revision, safe='')}"
+
+
+def add_progress_path(ticket: str, wait_seconds: int) -> str:
+    """Path to how far an add is that was asked for with this ticket. The answer comes when the add is over, or after
+    `wait_seconds`."""
+    return f"{ADDS_PATH}/{ticket}?wait={wait_seconds}"
 
 
 def generation_etag(generation: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,20 @@ import click
 
 from hfpeer.control.asker import Asker
 from hfpeer.control.operations import PRIORITIES, AddRequest
-from hfpeer.names import MAIN, RepoType
+from hfpeer.names import MAIN, RepoType, Revision
 from hfpeer.repo_words import NamedRepo
 from hfpeer.transfer.events import Finished
 from hfpeer_cli.commands.moving.local_dir import add_and_list, fill, filled_lines
-from hfpeer_cli.commands.repos.options import RESUMES, address, any_type, files_option
+from hfpeer_cli.commands.repos.options import RESUMES, address, any_type, files_option, on_option
 from hfpeer_cli.commands.transfers.detaching import begin_detached, telling_of_end
 from hfpeer_cli.grammar import FOLDER, Noun, Word, globs_of, takes_repos
 from hfpeer_cli.grammar.completions import complete_peer
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.progress import summary, watching
 from hfpeer_cli.several import run_each
+
+NOT_ELSEWHERE = ("local_dir", "link", "cache", "from_peers", "modelscope", "trust_peers", "dry_run")
+"""The options that make no sense with --on."""
 
 
 def _source(text: str) -> str:
@@ -50,6 +53,7 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
             f"{prefix} add {example} --from 192.168.1.20",
             f"{prefix} add {example} --dry-run",
             f"{prefix} add {example} --detach",
+            f"{prefix} add {example} --on gpu1,gpu2",
         ],
     )
     @takes_repos(type, takes_paths=True)
@@ -95,6 +99,7 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
         is_flag=True,
         help="Say how much would come, from whom, and about how long it takes; fetch nothing.",
     )
+    @on_option
     @click.option(
         "-d", "--detach", is_flag=True, help="Return at once; the daemon does it. `hfpeer transfers` shows it."
     )
@@ -116,6 +121,11 @@ def define_add(noun: Noun, type: RepoType | None, prefix: str, example: str) -> 
         invocation = ctx.ensure_object(Invocation)
         repos: tuple[NamedRepo, ...] = words.pop("repos")
         _check(repos, words)
+        if words["on"]:
+            from hfpeer_cli.commands.transfers.elsewhere import add_on
+
+            requests_there = [_there(invocation, _request(invocation, named, words, ())) for named in repos]
+            ctx.exit(add_on(invocation, words["on"], requests_there, words["priority"], detach=words["detach"]))
         invocation.when_interrupted = RESUMES
         over, peers = invocation, list[str]()
         if words["cache"] is not None:
@@ -155,6 +165,11 @@ def _check(repos: Sequence[NamedRepo], words: Mapping[str, Any]) -> None:
         raise click.UsageError("--detach leaves the add to the daemon: give no --local-dir, --cache or --local-only.")
     if words["dry_run"] and (words["detach"] or words["from_peers"] or words["modelscope"]):
         raise click.UsageError("--dry-run fetches nothing: give no --detach, --from or --modelscope.")
+    if words["on"] and (asks_nobody or any(words[name] for name in NOT_ELSEWHERE)):
+        raise click.UsageError(
+            "--on has other nodes add it, by their own settings: give no --local-dir, --link, --cache, --local-only, "
+            "--no-peers, --from, --modelscope, --trust-peers or --dry-run."
+        )
     for option, name in (("--local-dir", "local_dir"), ("--modelscope", "modelscope")):
         if words[name] and len(repos) > 1:
             raise click.UsageError(f"{option} is of one repo: give one REPO.")
@@ -179,6 +194,15 @@ def _request(invocation: Invocation, named: NamedRepo, words: Mapping[str, Any],
         makes_links=invocation.settings.makes_links,
         asked_by=Asker.of(invocation.environ, "cli"),
     )
+
+
+def _there(invocation: Invocation, request: AddRequest) -> AddRequest:
+    """The request for other nodes: at the commit that the revision means here and now."""
+    if request.revision.is_commit:
+        return request
+    commit = invocation.run(lambda node: node.list_commit(request)).commit
+    invocation.output.note(f"{request.revision} of {request.repo} is commit {commit}.")
+    return replace(request, revision=Revision(commit), told_as=request.revision)
 
 
 def _add(invocation: Invocation, named: NamedRepo, request: AddRequest, words: Mapping[str, Any]) -> None:

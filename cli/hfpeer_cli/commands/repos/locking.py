@@ -8,12 +8,13 @@ from pathlib import Path
 
 import click
 
+from hfpeer.control.asker import Asker
 from hfpeer.control.operations import AddRequest
 from hfpeer.errors import CorruptData, InvalidName
 from hfpeer.names import MAIN, Commit, Digest, FilePath, Revision
 from hfpeer.repo_words import NamedRepo
 from hfpeer.resolver.lock_file import FILE_NAME, LockedFile, LockedRepo, lock_text, read_lock
-from hfpeer_cli.commands.repos.options import RESUMES
+from hfpeer_cli.commands.repos.options import RESUMES, on_option
 from hfpeer_cli.grammar import Verb, pass_invocation, takes_repos, type_option
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
@@ -81,22 +82,37 @@ def lock(
 
 
 @click.command(
-    "sync", cls=Verb, examples=["hfpeer sync", "hfpeer sync models.lock --locked", "hfpeer sync --local-only"]
+    "sync",
+    cls=Verb,
+    examples=["hfpeer sync", "hfpeer sync models.lock --locked", "hfpeer sync --local-only", "hfpeer sync --on all"],
 )
 @click.argument("path", type=click.Path(path_type=Path), default=FILE_NAME, metavar="[FILE]")
 @click.option("--locked", is_flag=True, help="First look whether the revisions still mean these commits; else stop.")
 @click.option("--local-only", is_flag=True, help="Use only the cache; ask no peer and no hub.")
 @click.option("--no-peers", is_flag=True, help="Ask only mirrors and the origin.")
+@on_option
+@click.option("-d", "--detach", is_flag=True, help="With --on: return at once; `hfpeer transfers` shows it.")
 @pass_invocation
 @click.pass_context
 def sync(
-    ctx: click.Context, invocation: Invocation, path: Path, locked: bool, local_only: bool, no_peers: bool
+    ctx: click.Context,
+    invocation: Invocation,
+    path: Path,
+    locked: bool,
+    local_only: bool,
+    no_peers: bool,
+    on: str,
+    detach: bool,
 ) -> None:
     """Bring every file of a lock file into the cache.
 
     Each repo is taken at its commit, so no hub need be asked what a branch means, and peers are enough. A file whose
     digest in the commit is another than in the lock file stops its repo with exit code 7. Removes nothing.
     """
+    if on and (local_only or no_peers):
+        raise click.UsageError("--on has other nodes do it, by their own settings: give no --local-only or --no-peers.")
+    if detach and not on:
+        raise click.UsageError("--detach needs --on: which nodes are meant?")
     repos = {NamedRepo(one.repo, one.revision): one for one in _read(path)}
     if not repos:
         raise InvalidName(f"{path} names no repo.", hint="`hfpeer lock REPO` adds one.")
@@ -111,8 +127,8 @@ def sync(
             ctx.exit(EXIT_CHANGED)
     invocation.when_interrupted = RESUMES
 
-    def bring(named: NamedRepo) -> None:
-        one = repos[named]
+    def request_of(one: LockedRepo) -> AddRequest:
+        """The request for a repo of the file, after a look whether its commit has these files."""
         request = AddRequest(
             one.repo,
             Revision(one.commit),
@@ -121,6 +137,7 @@ def sync(
             is_local_only=local_only,
             uses_peers=not no_peers,
             makes_links=invocation.settings.makes_links,
+            asked_by=Asker.of(invocation.environ, "cli"),
         )
         listed = _locked(invocation, request)
         if listed.files != one.files:
@@ -130,6 +147,15 @@ def sync(
                 hint="A commit does not change, so the lock file was edited. `hfpeer lock` makes it anew.",
                 repo=str(one.repo),
             )
+        return request
+
+    if on:
+        from hfpeer_cli.commands.transfers.elsewhere import add_on
+
+        ctx.exit(add_on(invocation, on, [request_of(one) for one in repos.values()], detach=detach))
+
+    def bring(named: NamedRepo) -> None:
+        request = request_of(repos[named])
         with watching(invocation.output, names_revision=True) as on_event:
             finished = invocation.run(lambda node: node.add(request, on_event))
             invocation.note_environment()

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from hfpeer.names import RepoType
-from hfpeer_cli.grammar import FILE, type_option
+from hfpeer_cli.grammar import FILE, Word, type_option
+from hfpeer_cli.grammar.completions import complete_nodes
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -16,6 +17,14 @@ RESUMES = "Interrupted. What has arrived is kept: the same command continues fro
 
 files_option = click.option(
     "-f", "--file", "files", type=FILE, multiple=True, metavar="FILE", help="Only this file. May be given many times."
+)
+
+on_option = click.option(
+    "--on",
+    type=Word("node", str, complete_nodes),
+    default="",
+    metavar="all|NODE,…",
+    help="Have these nodes do it, if `accept_requests` is set there. `all`: every other node that is known here.",
 )
 
 

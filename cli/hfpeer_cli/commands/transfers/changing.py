@@ -115,4 +115,5 @@ def _change(
 
 def _line(one: TransferStatus) -> str:
     done = done_words(one)
-    return f"{one.id}  {one.repo}: {state_words(one, 0.0)}{f', {done}' if done else ''}"
+    where = f" on {one.node}" if one.node else ""
+    return f"{one.id}  {one.repo}{where}: {state_words(one, 0.0)}{f', {done}' if done else ''}"

@@ -57,7 +57,7 @@ def entry_row(entry: HistoryEntry) -> tuple[str, ...]:
     outcome = entry.outcome if entry.problem is None else f"{entry.outcome} ({entry.problem.exit_code})"
     return (
         time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.ended_at)),
-        entry.repo,
+        f"{entry.repo} on {entry.node}" if entry.node else entry.repo,
         entry.commit[:12] or entry.revision,
         str(entry.asked_by),
         outcome,

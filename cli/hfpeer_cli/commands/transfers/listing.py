@@ -7,7 +7,8 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
-from hfpeer.control.transfers import DONE, FAILED, PAUSED, QUEUED, WAITING, TransferStatus
+from hfpeer.control.transfers import DONE, FAILED, PAUSED, QUEUED, RUNNING, WAITING, TransferStatus
+from hfpeer.errors import PeerUnreachable, RequestRefused, TransferCancelled
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, human_time
 from hfpeer_cli.progress import clock_time
@@ -15,6 +16,12 @@ from hfpeer_cli.progress import clock_time
 HEADINGS = ("ID", "REPO", "COMMIT", "STATE", "DONE", "RATE", "LEFT", "FROM")
 MAX_SOURCES = 2
 """At most this many sources of a transfer are named."""
+ENDS_THERE = {
+    RequestRefused.code: "refused",
+    PeerUnreachable.code: "away",
+    TransferCancelled.code: "cancelled there",
+}
+"""Words for the errors with which an add at another node ends; all others are failures."""
 WATCH_SECONDS = 1.0
 PIPE_SECONDS = 10.0
 """Seconds between two lists where stdout is no terminal."""
@@ -59,7 +66,7 @@ def transfer_row(one: TransferStatus) -> tuple[str, ...]:
     rate = one.rate_bytes_per_second
     return (
         str(one.id),
-        one.repo,
+        f"{one.repo} on {one.node}" if one.node else one.repo,
         one.commit[:12] or one.revision,
         state_words(one, time.time()),
         done_words(one),
@@ -70,7 +77,30 @@ def transfer_row(one: TransferStatus) -> tuple[str, ...]:
 
 
 def state_words(one: TransferStatus, now: float) -> str:
-    """The state, with what people ask next: the priority in the queue, the time of the next try, the exit code."""
+    """The state, with what people ask next: the priority in the queue, the time of the next try, the exit code, the
+    node that it waits for, or that asked for it."""
+    if one.asked_by.via == "peer":
+        return f"{_state_words(one, now)}, asked for by {one.asked_by.user}"
+    if one.node:
+        return f"waiting for {one.node}" if node_words(one) == "away" else node_words(one)
+    return _state_words(one, now)
+
+
+def node_words(one: TransferStatus) -> str:
+    """The state of an add that another node is asked to do: done, refused, away, failed, or its state there."""
+    code = one.problem.code if one.problem is not None else ""
+    if one.state == FAILED:
+        return ENDS_THERE.get(code) or _state_words(one, 0.0)
+    if one.state == WAITING:
+        return "away" if code == PeerUnreachable.code else "waiting"
+    if one.state != RUNNING or not one.node:
+        return one.state
+    if one.state_there in ("", RUNNING, DONE):
+        return one.state if one.state_there else "asking"
+    return f"{one.state_there} there"
+
+
+def _state_words(one: TransferStatus, now: float) -> str:
     if one.state == QUEUED and one.priority != "normal":
         return f"{one.state}, {one.priority}"
     if one.state == WAITING and one.next_try_at is not None:

@@ -12,7 +12,16 @@ from dataclasses import dataclass, field, replace
 from hfpeer.control.operations import AddRequest
 from hfpeer.node.operations.transfers import transfer as steps
 from hfpeer.node.operations.transfers.transfer import Transfer
-from hfpeer.transfer.events import Event, Finished, OnEvent, Planned, Progressed, Resolved, TransferJoined
+from hfpeer.transfer.events import (
+    Event,
+    Finished,
+    NodeTold,
+    OnEvent,
+    Planned,
+    Progressed,
+    Resolved,
+    TransferJoined,
+)
 
 
 @dataclass(eq=False)
@@ -55,7 +64,7 @@ class Followers:
 
     def tell(self, event: Event) -> None:
         """Passes an event on. Thread-safe."""
-        if isinstance(event, (Resolved, Planned, Progressed)):
+        if isinstance(event, (Resolved, Planned, Progressed, NodeTold)):
             self._latest[type(event)] = event
         for follower in self._all:
             follower.on_event(event)
@@ -85,7 +94,7 @@ class Live:
     token: str | None = None
     followers: Followers = field(default_factory=Followers)
     task: asyncio.Task[None] | None = None
-    progress: Progressed | None = None
+    progress: Progressed | NodeTold | None = None
     noted_at: float = 0.0
     is_dropped: bool = False
 

@@ -36,10 +36,11 @@ def _turn(transfer: Transfer) -> tuple[int, int, int]:
 
 def startable(transfers: Sequence[Transfer], now: float, at_once: int) -> list[Transfer]:
     """The transfers to start now, so that at most `at_once` run: by priority and place. A waiting transfer takes no
-    room before its next try."""
-    running = sum(one.state == RUNNING for one in transfers)
-    ready = [one for one in transfers if one.state == QUEUED or _is_due(one, now)]
-    return sorted(ready, key=_turn)[: max(0, at_once - running)]
+    room before its next try, nor does one that another node is asked to do."""
+    running = sum(one.state == RUNNING for one in transfers if not one.is_elsewhere)
+    ready = sorted((one for one in transfers if one.state == QUEUED or _is_due(one, now)), key=_turn)
+    here = [one for one in ready if not one.is_elsewhere][: max(0, at_once - running)]
+    return [*here, *(one for one in ready if one.is_elsewhere)]
 
 
 def _is_due(transfer: Transfer, now: float) -> bool:

@@ -20,7 +20,17 @@ from hfpeer.node.operations.transfers.history import History
 from hfpeer.node.operations.transfers.live import Live
 from hfpeer.node.operations.transfers.notes import Notes
 from hfpeer.node.operations.transfers.transfer import Transfer
-from hfpeer.transfer.events import Event, Finished, OnEvent, Planned, Progressed, Resolved, SourceFailed, WaitBegan
+from hfpeer.transfer.events import (
+    Event,
+    Finished,
+    NodeTold,
+    OnEvent,
+    Planned,
+    Progressed,
+    Resolved,
+    SourceFailed,
+    WaitBegan,
+)
 
 NOTE_SECONDS = 10.0
 """Seconds between two notes on the disk of how far a transfer is."""
@@ -104,7 +114,7 @@ class Runs:
             self._notes.write_soon(live)
         elif isinstance(event, Planned) and event.missing_files:
             _log.info("%s", sentences.planned(live.transfer, event))
-        elif isinstance(event, Progressed):
+        elif isinstance(event, (Progressed, NodeTold)):
             live.progress = event
             if kills != live.transfer.kills or time.monotonic() - live.noted_at >= NOTE_SECONDS:
                 self._notes.write_soon(live, is_synced=False)

@@ -14,7 +14,8 @@ from hfpeer.transfer.events import Planned, SourceFailed
 def named(transfer: Transfer) -> str:
     """The transfer in a sentence: its id, its repo, and its commit or revision."""
     at = transfer.commit[:12] or transfer.request.revision
-    return f"transfer {transfer.id} ({transfer.request.repo} at {at})"
+    where = "" if transfer.request.node is None else f" on {transfer.request.node.name}"
+    return f"transfer {transfer.id} ({transfer.request.repo} at {at}{where})"
 
 
 def began(transfer: Transfer) -> str:

@@ -22,7 +22,7 @@ from hfpeer.control.transfers import (
     TransferStatus,
 )
 from hfpeer.errors import HfpeerError, Locked, Unreachable
-from hfpeer.transfer.events import Event, Finished, Planned, Progressed, Resolved
+from hfpeer.transfer.events import Event, Finished, NodeTold, Planned, Progressed, Resolved
 
 NODE_TOKEN, ANONYMOUS, CALLER_TOKEN = "node", "anonymous", "caller"
 """The token of a request: the login of the node, none, or one that the caller brought, which is not kept."""
@@ -30,6 +30,8 @@ FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 15.0, 300.0
 """Seconds until a transfer that no source could give is tried again. They double with each failure."""
 RETRYING_SECONDS = 7 * 24 * 3600.0
 """Seconds for which a transfer is tried again and again."""
+AWAITING_NODE_SECONDS = 24 * 3600.0
+"""The same for one that another node is asked to do: for so long it is asked again when it returns."""
 MAX_KILLS = 5
 """A transfer that was running when the daemon was killed, this many times without new bytes, fails: it may be the
 cause."""
@@ -41,7 +43,7 @@ class Transfer:
 
     `place` orders those of one priority. `seconds` is the time in which it ran; the bytes are of all ended runs, and of
     the one under way as of the last note. `failures` are those in a row, since `failing_since`. `finished` is the
-    result of one that is done.
+    result of one that is done. `state_there` is its state at the node that is asked to do it.
     """
 
     id: int
@@ -65,6 +67,12 @@ class Transfer:
     bytes_by_kind: dict[str, int] = field(default_factory=dict)
     problem: TransferProblem | None = None
     finished: Finished | None = None
+    state_there: str = ""
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another node is asked to do it."""
+        return self.request.node is not None
 
     @property
     def is_over(self) -> bool:
@@ -112,13 +120,22 @@ def queued(transfer: Transfer) -> Transfer:
 
 
 def started(transfer: Transfer) -> Transfer:
-    return replace(transfer, state=RUNNING, next_try_at=None)
+    return replace(transfer, state=RUNNING, next_try_at=None, state_there="")
 
 
 def heard(transfer: Transfer, before: Transfer, event: Event) -> Transfer:
     """After an event of its run, which began with `before`. The first commit is pinned: a later run goes on with it."""
     if isinstance(event, Resolved):
         return replace(transfer, request=replace(transfer.request, resolved=event))
+    if isinstance(event, NodeTold):
+        return replace(
+            transfer,
+            kills=0,
+            state_there=event.state,
+            files=event.files,
+            size_bytes=event.size_bytes,
+            present_bytes=event.present_bytes,
+        )
     if isinstance(event, Planned):
         present = event.size_bytes - event.missing_bytes + event.kept_bytes
         return replace(transfer, files=event.files, size_bytes=event.size_bytes, present_bytes=present)
@@ -165,7 +182,8 @@ def done(transfer: Transfer, before: Transfer, finished: Finished, now: float) -
 def failed(transfer: Transfer, problem: TransferProblem, now: float, *, is_retried: bool) -> Transfer:
     """After an error. With `is_retried` it waits for its next try, as long as RETRYING_SECONDS allow."""
     failures, since = transfer.failures + 1, transfer.failing_since or now
-    if is_retried and now - since < RETRYING_SECONDS:
+    retrying_seconds = AWAITING_NODE_SECONDS if transfer.is_elsewhere else RETRYING_SECONDS
+    if is_retried and now - since < retrying_seconds:
         next_try_at = now + retry_seconds(failures)
         return replace(
             transfer, state=WAITING, failures=failures, failing_since=since, next_try_at=next_try_at, problem=problem
@@ -211,7 +229,7 @@ def retry_seconds(failures: int) -> float:
 # What others see of it
 
 
-def status_of(transfer: Transfer, progress: Progressed | None = None) -> TransferStatus:
+def status_of(transfer: Transfer, progress: Progressed | NodeTold | None = None) -> TransferStatus:
     """The transfer for people; `progress` is of the run under way."""
     request, finished = transfer.request, transfer.finished
     return TransferStatus(
@@ -234,6 +252,8 @@ def status_of(transfer: Transfer, progress: Progressed | None = None) -> Transfe
         next_try_at=transfer.next_try_at,
         problem=transfer.problem,
         snapshot=finished.snapshot if finished is not None else "",
+        node=_node_of(transfer),
+        state_there=transfer.state_there,
     )
 
 
@@ -255,7 +275,12 @@ def entry_of(transfer: Transfer, now: float) -> HistoryEntry:
         bytes_by_kind=transfer.bytes_by_kind,
         saved_bytes=transfer.bytes_by_kind.get("peer", 0),
         problem=transfer.problem,
+        node=_node_of(transfer),
     )
+
+
+def _node_of(transfer: Transfer) -> str:
+    return transfer.request.node.name if transfer.request.node is not None else ""
 
 
 def _sum(before: Mapping[str, int], now: Mapping[str, int]) -> dict[str, int]:

@@ -13,9 +13,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from hfpeer.budgets import MAX_REQUESTED_TRANSFERS
 from hfpeer.control.operations import AddRequest, AttachRequest
 from hfpeer.control.transfers import DONE, PAUSED, QUEUED, RUNNING, WAITING, TransferStatus
-from hfpeer.errors import HfpeerError, NotFound, StorageError, TransferCancelled, from_problem
+from hfpeer.errors import HfpeerError, NotFound, StorageError, TransferCancelled, Unreachable, from_problem
 from hfpeer.net.tasks import end_tasks
 from hfpeer.node.operations.transfers import queue, sentences
 from hfpeer.node.operations.transfers import transfer as steps
@@ -96,9 +97,10 @@ class Transfers:
         finally:
             live.followers.leave(follower.number)
 
-    async def begin(self, request: AddRequest, priority: str) -> TransferStatus:
-        """See `Operations.begin_transfer`. Raises StorageError if it cannot be kept on the disk."""
-        live, is_new = self._enlist(request, priority, is_detached=True)
+    async def begin(self, request: AddRequest, priority: str, *, finds_done: bool = False) -> TransferStatus:
+        """See `Operations.begin_transfer`. With `finds_done` one that is done begins anew, under its id. Raises
+        StorageError if it cannot be kept on the disk."""
+        live, is_new = self._enlist(request, priority, is_detached=True, finds_done=finds_done)
         try:
             await self._notes.write(live.transfer)
         except StorageError:
@@ -107,6 +109,17 @@ class Transfers:
             raise
         self._look()
         return steps.status_of(live.transfer, live.progress)
+
+    async def begin_for_peer(self, request: AddRequest) -> TransferStatus:
+        """The same for a request of another node. One that is not over stays as it is: what the owner has paused stays
+        paused. Raises Unreachable while MAX_REQUESTED_TRANSFERS are not over."""
+        live = self._same(request, finds_done=True)
+        if live is not None and not live.transfer.is_over:
+            return steps.status_of(live.transfer, live.progress)
+        of_peers = sum(one.request.asked_by.via == "peer" and not one.is_over for one in self._transfers)
+        if live is None and of_peers >= MAX_REQUESTED_TRANSFERS:
+            raise Unreachable(f"This node has {of_peers:,} transfers already that other nodes asked for.")
+        return await self.begin(request, "normal", finds_done=True)
 
     async def attach(self, request: AttachRequest, on_event: OnEvent) -> Finished:
         """See `Operations.attach`."""
@@ -190,9 +203,11 @@ class Transfers:
                 id=transfer.id,
             )
 
-    def _enlist(self, request: AddRequest, priority: str = "normal", *, is_detached: bool = False) -> tuple[Live, bool]:
+    def _enlist(
+        self, request: AddRequest, priority: str = "normal", *, is_detached: bool = False, finds_done: bool = False
+    ) -> tuple[Live, bool]:
         """The transfer of a request, and whether it is new. A transfer that does not run begins anew."""
-        live = self._same(request)
+        live = self._same(request, finds_done=finds_done)
         if live is not None:
             if live.transfer.state != RUNNING:
                 kept, token = steps.without_token(request)
@@ -213,10 +228,12 @@ class Transfers:
             self._notes.write_soon(live)
         return live, True
 
-    def _same(self, request: AddRequest) -> Live | None:
-        """The transfer that does what a request asks for, or is to do it."""
+    def _same(self, request: AddRequest, *, finds_done: bool = False) -> Live | None:
+        """The transfer that does what a request asks for, or is to do it; with `finds_done` also one that has done
+        it."""
         for live in self._lives.values():
-            if live.transfer.state == DONE or not steps.is_same_add(live.transfer.request, request):
+            is_found = finds_done or live.transfer.state != DONE
+            if not is_found or not steps.is_same_add(live.transfer.request, request):
                 continue
             # A running one has a token of its own, and another token may see other things.
             if live.transfer.state != RUNNING or live.is_cut_off or live.request.token == request.token:
