@@ -8,6 +8,7 @@ Needs root (network namespaces), nginx, curl, and for BitTorrent the package lib
 Scenarios:
 
     holder         one node holds the model, N others get it, starting together
+    on             the same with one command, `add --on all` at the holder, for 8 nodes
     wan            only the hub has it, behind a narrow link that all share; N nodes start within 2 s
     wan-killed     the same, one node killed (SIGKILL) in the middle
     wan-slow       the same, one node's link slowed to a tenth
@@ -123,7 +124,7 @@ def _measure(options: argparse.Namespace, place: Path, outcomes: list[Outcome]) 
             ways = [name for name in plan.ways if name in available]
             for round_number in range(options.runs):
                 for way in ways:
-                    if way == HfPeer.name or round_number < options.reference_runs:
+                    if way.startswith(HfPeer.name) or round_number < options.reference_runs:
                         _try(plan, way, models.of(plan), place, outcomes, options.logs)
 
 

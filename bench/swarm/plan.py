@@ -7,7 +7,7 @@ Pure values; nothing here runs.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -138,7 +138,7 @@ class Scale:
         return self.rate_bits if receivers <= FULL_SPEED_RECEIVERS else self.rate_bits / 2
 
 
-SCENARIOS = ("holder", "wan", "wan-killed", "wan-slow", "wan-liar", "holder-killed", "small", "many")
+SCENARIOS = ("holder", "on", "wan", "wan-killed", "wan-slow", "wan-liar", "holder-killed", "small", "many")
 
 
 def plans(scenario: str, scale: Scale) -> list[Plan]:
@@ -148,6 +148,8 @@ def plans(scenario: str, scale: Scale) -> list[Plan]:
         return [_from_holder("holder", count, whole, scale) for count in scale.holder_receivers]
     if scenario == "wan":
         return [_from_wan("wan", count, whole, scale) for count in scale.wan_receivers]
+    if scenario == "on":
+        return [replace(_from_holder(scenario, n, whole, scale), ways=("hfpeer add --on",))]
     if scenario == "small":
         return [_from_holder("small", n, Shape(SMALL_FILES, SMALL_FILE_BYTES), scale)]
     if scenario == "many":

@@ -203,6 +203,7 @@ class HfPeer(Way):
             "HFPEER_UPSTREAMS": self._hub_endpoint,
             "HFPEER_PEERS": "",
             "HFPEER_MDNS": "1",
+            "HFPEER_ACCEPT_REQUESTS": "lan",
         }
 
     def _add_output(self, fetch: Fetch) -> Path:
@@ -219,6 +220,31 @@ class HfPeer(Way):
         """The peers that a node finds alive; None while it does not answer."""
         answer = _ask(host, f"http://{host.ip}:{LAN_PORT}/peers")
         return None if answer is None else json.loads(answer)["addresses"]
+
+
+class HfPeerOn(HfPeer):
+    """The same with one command at the holder, which asks all others."""
+
+    name = "hfpeer add --on"
+
+    def begin(self, fetch: Fetch) -> HostProgram:
+        if self._adds:
+            program = next(iter(self._adds.values()))
+        else:
+            host, repo = self._holdings()[0][0], self.models[fetch.model].repo
+            argv = [*HFPEER, "--json", "model", "add", "-r", repo, "-v", self._commits[repo], "--on", "all"]
+            program = host.start(argv, self._folder(host) / "add-on.out", self._environ_of(host))
+        self._adds[fetch] = program
+        return program
+
+    def fetched_folder(self, fetch: Fetch) -> Path:
+        repo = self.models[fetch.model].repo
+        cache = self._folder(self._host(fetch)) / "cache" / f"models--{repo.replace('/', '--')}"
+        return cache / "snapshots" / self._commits[repo]
+
+    def remarks(self) -> list[str]:
+        rows = json.loads(next(iter(self._adds.values())).output.read_text() or "[]")
+        return [f"{row['node']}: {row['state']}, {row['problem']}" for row in rows if row["state"] != "done"]
 
 
 def _account(finished: Sequence[dict[str, Any]], unit_bytes: int) -> str:
@@ -360,7 +386,7 @@ class HfDownload(Way):
         return None
 
 
-WAYS: dict[str, type[Way]] = {way.name: way for way in (HfPeer, NginxCurl, Torrent, HfDownload)}
+WAYS: dict[str, type[Way]] = {way.name: way for way in (HfPeer, HfPeerOn, NginxCurl, Torrent, HfDownload)}
 
 
 def _answers(host: Host, url: str) -> bool:

@@ -27,7 +27,6 @@ from hfpeer.peers.client import PeerClient
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.protocol.paths import ADDS_PATH
 from hfpeer.peers.protocol.remote_adds import (
-    NO,
     NOT_A_PEER,
     NOT_SIGNED,
     SIGNED,
@@ -36,7 +35,8 @@ from hfpeer.peers.protocol.remote_adds import (
     RemoteAdd,
 )
 from hfpeer.peers.table import State
-from hfpeer.transfer.events import Finished, NodeTold, OnEvent
+from hfpeer.transfer.events import Finished, NodeTold, OnEvent, Resolved
+from hfpeer.trust.precedence import Voice
 from hfpeer.trust.signatures import signature
 
 WAIT_SECONDS = 1
@@ -80,6 +80,7 @@ class AskedNodes:
 
 
 async def _add(parts: AskingParts, request: AddRequest, node: OtherNode, on_event: OnEvent) -> Finished:
+    on_event(Resolved(request.repo.full_name, request.revision, request.revision, "", voice=Voice.PIN.value))
     client, receiver = _find(parts, node)
     asked = RemoteAdd(
         secrets.token_hex(16),
@@ -121,13 +122,12 @@ def _find(parts: AskingParts, node: OtherNode) -> tuple[PeerClient, str]:
 
 
 async def _signed(parts: AskingParts, node: OtherNode, receiver: str, terms: AddTerms | None, body: bytes) -> str:
-    """The signature that the other node wants; empty if it wants none. Raises RequestRefused if it takes none."""
+    """The signature that the other node wants; empty if it wants none. A node that refuses is sent the request too, so
+    that it tells its owner. Raises RequestRefused."""
     if terms is None:
         raise RequestRefused(
             f"{node.name} takes no requests: its hfpeer is older.", hint="Update hfpeer there.", node=node.name
         )
-    if terms.accepts == NO:
-        raise _refused(node, "")
     if terms.accepts != SIGNED:
         return ""
     try:
