@@ -153,7 +153,7 @@ MAX_REQUESTED_TRANSFERS = 100
 MAX_REQUEST_BYTES = 64 * KIB
 """Bytes of such a request. More: 400."""
 REQUEST_SECONDS = 10.0
-"""Seconds for such a request as a whole. Then the connection is closed."""
+"""Seconds for such a request as a whole. Then it is refused: 400."""
 MAX_ASKED_PATTERNS = 64
 """Files that it names, and patterns of each kind. With more it is malformed: 400."""
 MAX_ASKED_PATTERN_CHARACTERS = 512

@@ -24,7 +24,7 @@ _REVISIONS = OneOf((list[CachedRevision], CachedRevision))
 _ADDED = (shapes.ADDED, shapes.ADDED_TO_FOLDER)
 _ADDED_OR_QUEUED = (*_ADDED, TransferStatus, PlannedAdd)
 _OF_REPOS: dict[str, Any] = {
-    "add": OneOf(_ADDED_OR_QUEUED),
+    "add": OneOf((*_ADDED_OR_QUEUED, list[TransferStatus])),
     "ls": _REVISIONS,
     "rm": shapes.CLEANED,
     "search": list[Holding],
@@ -38,7 +38,7 @@ DOCUMENTS: dict[str, Any] = {
     **{verb: kind for verb, kind in _OF_REPOS.items() if verb in ("add", "ls", "rm", "search")},
     **{f"model {verb}": kind for verb, kind in _OF_REPOS.items()},
     **{f"dataset {verb}": kind for verb, kind in _OF_REPOS.items()},
-    "dataset add": OneOf((*_ADDED_OR_QUEUED, list[PreparedSet])),
+    "dataset add": OneOf((*_ADDED_OR_QUEUED, list[TransferStatus], list[PreparedSet])),
     "dataset ls": OneOf((_REVISIONS, shapes.PreparedSets)),
     "dataset rm": OneOf((shapes.CLEANED, RemovedSets)),
     "dataset verify": shapes.CheckedSets,
@@ -83,7 +83,7 @@ DOCUMENTS: dict[str, Any] = {
     "modelscope verify": shapes.SITE_COPY,
     "adopt": OneOf((AdoptReport, Forgotten, shapes.NoPlaces)),
     "lock": shapes.WrittenLock,
-    "sync": OneOf((shapes.SYNCED, shapes.ChangedLock)),
+    "sync": OneOf((shapes.SYNCED, shapes.ChangedLock, list[TransferStatus])),
     "status": NodeStatus,
     "doctor": ArrayOf(shapes.DOCTOR),
     "completion": shapes.InstalledCompletion,

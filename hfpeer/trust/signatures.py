@@ -15,7 +15,7 @@ NONCE_SECONDS = 60.0
 MIN_KEY_BYTES = 16
 """A shorter key counts as none: it could be guessed."""
 _NONCE = re.compile(r"([0-9]{1,15})-[0-9a-f]{32}-([0-9a-f]{32})")
-_LABEL = "hfpeer request 1"
+_LABEL = "hfpeer-request-1"
 
 
 class Nonces:

@@ -156,7 +156,7 @@ async def test_a_request_becomes_a_transfer_of_the_other_node_and_its_end_is_tol
     assert (finished.size_bytes, finished.files, finished.bytes_by_source) == (100, 1, {})
     assert (one.state, one.asked_by.via, one.asked_by.user, one.asked_by.host) == (DONE, "peer", "head", "127.0.0.1")
     (request,) = gpu.requests
-    assert (request.repo, request.revision, request.told_as, request.token) == (REPO, COMMIT, "main", None)
+    assert (request.repo, str(request.revision), str(request.told_as), request.token) == (REPO, COMMIT, "main", None)
 
 
 async def test_the_same_commit_asked_for_twice_is_one_transfer_now_and_later(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_signature_needs_the_body_and_the_key() -> None:
     assert not is_signature(signature(KEY, **SAID, body=b"{ }"), right)
     assert not is_signature(signature(b"j" * 32, **SAID, body=b"{}"), right)
     assert not is_signature("", right) and not is_signature("ß", right)
-    said = "\n".join(("hfpeer request 1", *SAID.values(), hashlib.sha256(b"{}").hexdigest()))
+    said = "\n".join(("hfpeer-request-1", *SAID.values(), hashlib.sha256(b"{}").hexdigest()))
     assert right == hmac.new(KEY, said.encode(), hashlib.sha256).hexdigest()
 
 

@@ -11,7 +11,7 @@ import pytest
 from hfpeer.manifest import FORMAT_VERSION, Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.peers.discovery.multicast import Announcement
-from hfpeer.peers.protocol import batch, copies, messages, paths, pieces
+from hfpeer.peers.protocol import batch, copies, messages, paths, pieces, remote_adds
 from hfpeer.peers.protocol.registration import Registration
 from hfpeer.ranges import MIB, PieceGrid
 from project.documents.reading import text_of
@@ -33,6 +33,9 @@ MESSAGES = (
     copies.CopiesMessage().to_json(),
     pieces.PieceMap(1, 1, 1, None).to_json(),
     pieces.PieceNews(members={"n": 1}).to_json(),
+    remote_adds.AddTerms("no").to_json(),
+    remote_adds.RemoteAdd("6" * 32, REPO, COMMIT).to_json(),
+    remote_adds.AddProgress("done").to_json(),
     Announcement("5" * 32, 1, ()).to_txt(),
     json.loads(Registration("5" * 32, ()).to_text()),
 )
@@ -56,7 +59,13 @@ def test_each_path_is_on_the_page(name: str) -> None:
 
 def test_the_version_the_headers_and_the_sizes_are_those_of_the_code() -> None:
     assert f"**Version {paths.PROTOCOL_VERSION}.**" in PAGE
-    for word in (paths.NODE_HEADER, paths.PROTOCOL_HEADER, paths.SERVICE_TYPE, f"`{paths.WAIT_HEADER}: wait=SECONDS`"):
+    for word in (
+        paths.NODE_HEADER,
+        paths.PROTOCOL_HEADER,
+        paths.SIGNATURE_HEADER,
+        paths.SERVICE_TYPE,
+        f"`{paths.WAIT_HEADER}: wait=SECONDS`",
+    ):
         assert word in PAGE
     assert f"up to {batch.MAX_BATCH_BLOBS} blobs of at most {batch.MAX_BATCH_BLOB_BYTES // 1024} KiB" in PAGE
     assert f"up to {copies.MAX_ASKED_BLOBS} blobs" in PAGE
@@ -71,4 +80,5 @@ def test_no_wire_word_lies_outside_the_modules_that_are_compared() -> None:
     folder = Path(paths.__file__).parent
     assert {file.stem for file in folder.glob("*.py")} == {
         *("__init__", "batch", "copies", "fields", "messages", "paths", "pieces", "registration"),
+        "remote_adds",
     }

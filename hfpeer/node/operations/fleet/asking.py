@@ -126,7 +126,7 @@ async def _signed(parts: AskingParts, node: OtherNode, receiver: str, terms: Add
     that it tells its owner. Raises RequestRefused."""
     if terms is None:
         raise RequestRefused(
-            f"{node.name} takes no requests: its hfpeer is older.", hint="Update hfpeer there.", node=node.name
+            f"{node.name} takes no requests: it runs an older version.", hint="A newer one takes them.", node=node.name
         )
     if terms.accepts != SIGNED:
         return ""

@@ -47,7 +47,7 @@ from hfpeer.peers.protocol.remote_adds import (
 )
 from hfpeer.trust.signatures import Nonces, is_signature, signature
 
-ALLOWING = "`hfpeer conf set accept_requests lan` allows it; `hfpeer help trust` says what that means."
+ALLOWING = "`hfpeer conf set accept_requests lan` and `hfpeer daemon restart` allow them."
 _REASONS = {
     NotFound.exit_code: "access_denied",
     AccessDenied.exit_code: "access_denied",
