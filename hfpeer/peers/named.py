@@ -13,8 +13,8 @@ from typing import TypeAlias
 from hfpeer.names import Commit
 from hfpeer.net.address import Address
 from hfpeer.net.limiter import Limiter
+from hfpeer.peers.asking.peer_client import PeerClient
 from hfpeer.peers.catalogs import Catalog
-from hfpeer.peers.client import PeerClient
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.table import Peer
 

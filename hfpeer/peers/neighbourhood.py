@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
 from hfpeer.budgets import (
@@ -26,8 +27,9 @@ from hfpeer.net.address import Address
 from hfpeer.net.limiter import Limiter
 from hfpeer.net.singleflight import SingleFlight
 from hfpeer.net.tasks import end_tasks
+from hfpeer.peers.asking.address_client import MessageTooLarge
+from hfpeer.peers.asking.peer_client import PeerClient, PeerClients
 from hfpeer.peers.catalogs import Catalog, Catalogs
-from hfpeer.peers.client import MessageTooLarge, PeerClient, PeerClients
 from hfpeer.peers.presence import Presence, shown
 from hfpeer.peers.protocol.messages import NodeMessage
 from hfpeer.peers.table import Origin, Peer, PeerTable, State
@@ -95,8 +97,8 @@ class Neighbourhood:
     # Requests
 
     def client(self, peer: Peer) -> PeerClient:
-        """The client for a peer's best address. An address that did not respond lately comes last."""
-        return self._clients.best(peer.addresses)
+        """The client of a peer, which asks at all its addresses."""
+        return self._clients.of(peer.addresses)
 
     def address(self, peer: Peer) -> Address:
         """The address at which a peer is asked now."""
@@ -185,18 +187,14 @@ class Neighbourhood:
         self.table.gave(node_id, self._clock())
 
     def failed(self, node_id: str, reason: str) -> None:
-        """A peer did not respond, or not in time: it ranks lower for a while, and is asked at its next address."""
-        peer = self.table.get(node_id)
-        if peer is not None:
-            self._clients.avoid(self.client(peer).address)
-            self.table.failed(node_id, self._clock(), reason)
+        """A peer did not respond at any of its addresses, or not in time: it ranks lower for a while."""
+        self.table.failed(node_id, self._clock(), reason)
 
     def unanswered(self, node_id: str) -> None:
-        """A peer sent nothing from the address that was used: its next address is used from now on, if it has
-        another."""
+        """A peer did not send what it was asked for: its addresses are checked, and it is probed."""
         peer, now = self.table.get(node_id), self._clock()
         if peer is not None and not peer.is_banned(now):
-            self._clients.avoid(self.client(peer).address)
+            self.client(peer).check()
             self._begin_probe(peer)
 
     def lied(self, node_id: str) -> None:
@@ -260,20 +258,25 @@ class Neighbourhood:
 
     async def _probe(self, peer: Peer) -> bool:
         client = self.client(peer)
-        async with self._host_slots.setdefault(client.address.host, asyncio.Semaphore(MAX_HOST_PROBES)), self._slots:
-            try:
-                message = await client.node()
-                self._refuse_duplicate_id(client.address, message)
-                answered = self.table.answered(client.address, message, self._clock())
-                if answered is not None:
+        try:
+            address, message = await client.node(self._slot)
+            self._refuse_duplicate_id(address, message)
+            answered = self.table.answered(address, message, self._clock())
+            if answered is not None:
+                async with self._slot(address):
                     await self._read_catalog(client, answered)
                     await self._gossip(client, answered)
-            except HfpeerError as error:
-                self._clients.avoid(client.address)
-                self.table.failed(peer.key, self._clock(), error.message)
-                return False
+        except HfpeerError as error:
+            self.table.failed(peer.key, self._clock(), error.message)
+            return False
         self._changed.set()
         return answered is not None
+
+    @asynccontextmanager
+    async def _slot(self, address: Address) -> AsyncIterator[None]:
+        """Waits for the right to probe an address."""
+        async with self._host_slots.setdefault(address.host, asyncio.Semaphore(MAX_HOST_PROBES)), self._slots:
+            yield
 
     def _refuse_duplicate_id(self, address: Address, message: NodeMessage) -> None:
         """Raises PeerUnreachable if another node has this node's id: the two cannot be told apart."""
@@ -282,7 +285,7 @@ class Neighbourhood:
             raise PeerUnreachable("has the id of this node", hint="hfpeer daemon restart", address=str(address))
 
     async def _read_catalog(self, client: PeerClient, peer: Peer) -> None:
-        host = client.address.host
+        host = peer.address.host
         # One catalog of a host at a time: its bytes are counted before the next one is read.
         lock = self._catalog_locks.setdefault(host, asyncio.Lock())
         async with lock:

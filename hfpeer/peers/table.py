@@ -109,7 +109,7 @@ class Peer:
         return self.catalog_generation is None or self.generation != self.catalog_generation
 
     def state(self, now: float) -> State:
-        if self.has_left or self.failures >= GONE_AFTER_FAILURES * len(self.addresses):
+        if self.has_left or self.failures >= GONE_AFTER_FAILURES:
             return State.GONE
         is_recent = self.answered_at is not None and now - self.answered_at < ALIVE_SECONDS
         return State.ALIVE if is_recent else State.KNOWN
@@ -282,23 +282,12 @@ class PeerTable:
             self._put(replace(peer, commits=NO_COMMITS))
 
     def failed(self, key: str, now: float, reason: str = "") -> Peer | None:
-        """A peer did not respond. Its next address is tried next; after each round of them it pauses, twice as long
-        each time."""
+        """A peer did not respond at any of its addresses. It pauses, twice as long each time."""
         peer = self.get(key)
         if peer is None:
             return None
-        rounds, untried = divmod(peer.failures + 1, len(peer.addresses))
-        backoff_seconds = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(rounds - 1, 16))
-        self._drop(peer)
-        return self._put(
-            replace(
-                peer,
-                addresses=(*peer.addresses[1:], peer.addresses[0]),
-                failures=peer.failures + 1,
-                last_failure=reason,
-                retry_at=None if untried else now + backoff_seconds,
-            )
-        )
+        backoff_seconds = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2.0 ** min(peer.failures, 16))
+        return self._put(replace(peer, failures=peer.failures + 1, last_failure=reason, retry_at=now + backoff_seconds))
 
     def lied(self, key: str, now: float) -> Peer | None:
         """A peer gave wrong bytes or a forged manifest: it ranks last, and from the second time is banned for

@@ -73,11 +73,10 @@ class PeerQueries:
         except (Unreachable, CorruptData, asyncio.TimeoutError):
             return None
 
-    async def manifest(self, peer: Peer, repo: RepoId, commit: Commit, tries: int = 1) -> Manifest | None:
+    async def manifest(self, peer: Peer, repo: RepoId, commit: Commit) -> Manifest | None:
         """A peer's manifest, with its proof checked if it has one; None if the peer has none or does not answer.
 
-        A peer that does not answer is asked at its other addresses too. Raises ForgedManifest for a wrong proof, and
-        records that the peer lied.
+        Raises ForgedManifest for a wrong proof, and records that the peer lied.
         """
         assert self._neighbourhood is not None
         request = self._neighbourhood.client(peer).manifest(repo, commit)
@@ -85,10 +84,7 @@ class PeerQueries:
             manifest = await asyncio.wait_for(request, MANIFEST_ANSWER_SECONDS)
         except (Unreachable, CorruptData, asyncio.TimeoutError) as error:
             self._neighbourhood.failed(peer.key, str(error) or "did not answer in time")
-            elsewhere = self._neighbourhood.get(peer.key)
-            if elsewhere is None or tries >= len(peer.addresses) or elsewhere.address == peer.address:
-                return None
-            return await self.manifest(elsewhere, repo, commit, tries + 1)
+            return None
         if manifest is None or manifest.is_attested:
             return manifest
         try:

@@ -11,7 +11,7 @@ from typing import Protocol
 from hfpeer.modelscope.source import SiteCopy
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.net.body import Body, SourceFault
-from hfpeer.peers.client import PeerClient
+from hfpeer.peers.asking.peer_client import PeerClient
 from hfpeer.peers.ranges.range_client import Batch
 from hfpeer.ranges import PieceGrid
 from hfpeer.transfer.tiers import SourceKind, Tier

@@ -18,8 +18,8 @@ from hfpeer.errors import PeerUnreachable
 from hfpeer.names import Digest
 from hfpeer.net.address import Address
 from hfpeer.net.http1_asyncio import Response
-from hfpeer.peers import client as client_module
-from hfpeer.peers.client import PeerClient
+from hfpeer.peers.asking import address_client as client_module
+from hfpeer.peers.asking.address_client import AddressClient
 from hfpeer.peers.protocol.paths import follow_path
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.ranges import MIB, RangeSet
@@ -41,8 +41,8 @@ def line(message: PieceMap | PieceNews) -> bytes:
 
 
 @asynccontextmanager
-async def asking(address: Address) -> AsyncIterator[PeerClient]:
-    client = PeerClient(address, "own-node", connect_timeout_seconds=20.0, silence_timeout_seconds=20.0)
+async def asking(address: Address) -> AsyncIterator[AddressClient]:
+    client = AddressClient(address, "own-node", connect_timeout_seconds=20.0, silence_timeout_seconds=20.0)
     try:
         yield client
     finally:
@@ -50,7 +50,7 @@ async def asking(address: Address) -> AsyncIterator[PeerClient]:
 
 
 @asynccontextmanager
-async def peer_that(acts: Script) -> AsyncIterator[tuple[PeerClient, asyncio.Event]]:
+async def peer_that(acts: Script) -> AsyncIterator[tuple[AddressClient, asyncio.Event]]:
     """A client of a peer that acts as told once it has been asked; the event says that the client has hung up."""
     has_hung_up = asyncio.Event()
     serving: list[asyncio.Task[None]] = []
@@ -107,7 +107,7 @@ def says_for_ever(start: bytes, part: bytes) -> Script:
     return act
 
 
-async def heard(client: PeerClient) -> list[PieceMap | PieceNews]:
+async def heard(client: AddressClient) -> list[PieceMap | PieceNews]:
     async with aclosing(client.follow(DIGEST)) as lines:
         return [line async for line in lines]
 

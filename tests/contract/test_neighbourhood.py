@@ -21,8 +21,8 @@ from hfpeer.budgets import (
 )
 from hfpeer.errors import PeerUnreachable
 from hfpeer.names import Commit, RepoId
-from hfpeer.peers import client as client_module
 from hfpeer.peers import neighbourhood as neighbourhood_module
+from hfpeer.peers.asking import address_client as client_module
 from hfpeer.peers.neighbourhood import CATALOG_SECONDS, Neighbourhood
 from hfpeer.peers.protocol.messages import CatalogMessage, RevisionMessage
 from hfpeer.peers.protocol.paths import CATALOG_PATH, NODE_PATH
@@ -191,7 +191,7 @@ async def test_peers_of_one_host_that_do_not_answer_hold_nobody_up(monkeypatch: 
 async def test_a_small_message_that_trickles_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "SMALL_MESSAGE_SECONDS", 0.3)
     with SilentPeer() as peer:
-        client = client_module.PeerClient(peer.address, OWN)
+        client = client_module.AddressClient(peer.address, OWN)
         with pytest.raises(PeerUnreachable):
             await client.node()
         await client.aclose()

@@ -20,9 +20,9 @@ from hfpeer.errors import PeerUnreachable
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.net.address import Address
-from hfpeer.peers import client as client_module
 from hfpeer.peers import neighbourhood as neighbourhood_module
-from hfpeer.peers.client import MessageTooLarge, PeerClient
+from hfpeer.peers.asking import address_client as client_module
+from hfpeer.peers.asking.address_client import AddressClient, MessageTooLarge
 from hfpeer.peers.interfaces import LanInterfaces
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage
@@ -46,8 +46,8 @@ class Saying(GoodPeer):
 
 
 @asynccontextmanager
-async def asking(peer: GoodPeer) -> AsyncIterator[PeerClient]:
-    client = PeerClient(peer.address, "own")
+async def asking(peer: GoodPeer) -> AsyncIterator[AddressClient]:
+    client = AddressClient(peer.address, "own")
     try:
         yield client
     finally:

@@ -44,8 +44,8 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.net.address import Address
 from hfpeer.net.body import Body, SourceFault
-from hfpeer.peers.client import PeerClient
-from hfpeer.peers.message_budget import MessageBudget
+from hfpeer.peers.asking.address_client import AddressClient
+from hfpeer.peers.asking.message_budget import MessageBudget
 from hfpeer.peers.protocol.batch import (
     FORMER_BATCH_BLOBS,
     MAX_BATCH_BLOBS,
@@ -77,14 +77,14 @@ SHORT_SECONDS = 0.3
 """The patience with a peer that says nothing."""
 
 
-def client_of(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> PeerClient:
-    return PeerClient(
+def client_of(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> AddressClient:
+    return AddressClient(
         peer.address, OWN, connect_timeout_seconds=PATIENCE_SECONDS, silence_timeout_seconds=silence_seconds
     )
 
 
 @asynccontextmanager
-async def asking(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[PeerClient]:
+async def asking(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[AddressClient]:
     client = client_of(peer, silence_seconds)
     try:
         yield client
@@ -93,7 +93,7 @@ async def asking(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> A
 
 
 @contextmanager
-def reading(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> Iterator[PeerClient]:
+def reading(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> Iterator[AddressClient]:
     client = client_of(peer, silence_seconds)
     try:
         yield client
@@ -101,8 +101,8 @@ def reading(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> Iterat
         client.range_client.close()
 
 
-def read_range(client: PeerClient, start: int, stop: int, digest: Digest = DIGEST, size: int = len(DATA)) -> bytes:
-    body = client.open_range(digest, start, stop, size_bytes=size)
+def read_range(client: AddressClient, start: int, stop: int, digest: Digest = DIGEST, size: int = len(DATA)) -> bytes:
+    body = client.range_client.open_range(digest, start, stop, size_bytes=size)
     buffer = bytearray(stop - start)
     try:
         filled = 0
@@ -170,7 +170,7 @@ async def test_a_peer_that_does_not_speak_properly_is_unreachable(cls: type[Good
 
 
 async def test_a_host_name_that_cannot_exist_is_unreachable() -> None:
-    client = PeerClient(Address("xn--a", 9437), OWN)
+    client = AddressClient(Address("xn--a", 9437), OWN)
     with pytest.raises(PeerUnreachable, match="xn--a"):
         await client.node()
     await client.aclose()
@@ -274,7 +274,7 @@ def test_an_empty_or_impossible_range_is_never_asked() -> None:
     with GoodPeer([DATA]) as peer, reading(peer) as client:
         for start, stop in [(0, 0), (5, 4), (-1, 3)]:
             with pytest.raises(ValueError, match="no range"):
-                client.open_range(DIGEST, start, stop)
+                client.range_client.open_range(DIGEST, start, stop)
         assert peer.requests == []
 
 
@@ -309,7 +309,7 @@ def test_a_connection_that_dies_between_the_check_and_the_request_is_replaced_on
 
 def test_idle_connections_are_few_however_many_bodies_were_open() -> None:
     with GoodPeer([DATA]) as peer, reading(peer) as client:
-        bodies = [client.open_range(DIGEST, 0, 10) for _ in range(10)]
+        bodies = [client.range_client.open_range(DIGEST, 0, 10) for _ in range(10)]
         for body in bodies:
             body.readinto(memoryview(bytearray(10)))
             body.close()
@@ -326,7 +326,7 @@ def test_of_many_who_send_at_once_each_may_have_little_under_way(monkeypatch: py
         return body._connection._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_WINDOW_CLAMP)
 
     with GoodPeer([DATA]) as peer, reading(peer) as client:
-        bodies = [client.open_range(DIGEST, 0, len(DATA)) for _ in range(8)]
+        bodies = [client.range_client.open_range(DIGEST, 0, len(DATA)) for _ in range(8)]
         for senders, body in enumerate(bodies, 1):
             left_bytes = len(DATA) - 200
             while left_bytes:  # the system makes room for more when it sees how much is read at once
@@ -339,7 +339,7 @@ def test_of_many_who_send_at_once_each_may_have_little_under_way(monkeypatch: py
                 assert sum(reads) < 200, "the rest is read, so that its connection is kept"
         for body in bodies:
             body.close()
-        alone = client.open_range(DIGEST, 0, 10)
+        alone = client.range_client.open_range(DIGEST, 0, 10)
         assert window_of(alone) > 100 * MIN_TOTAL_BYTES, "on a kept connection, too"
         alone.close()
 
@@ -348,7 +348,7 @@ def test_of_many_who_send_at_once_each_may_have_little_under_way(monkeypatch: py
 def test_a_body_that_was_not_read_to_its_end_costs_its_connection(cls: type[GoodPeer]) -> None:
     with cls([DATA]) as peer, reading(peer) as client:
         for number in (1, 2):
-            body = client.open_range(DIGEST, 0, 20)
+            body = client.range_client.open_range(DIGEST, 0, 20)
             body.readinto(memoryview(bytearray(10)))
             body.close()
             assert not client.range_client._idle
@@ -372,7 +372,7 @@ def test_what_a_bad_peer_gave_before_its_fault_are_the_right_bytes(cls: type[Goo
         got, buffer = bytearray(), bytearray(10_000)
 
         def read_on() -> None:
-            with closing(client.open_range(DIGEST, 100, len(DATA), size_bytes=len(DATA))) as body:
+            with closing(client.range_client.open_range(DIGEST, 100, len(DATA), size_bytes=len(DATA))) as body:
                 while count := body.readinto(memoryview(buffer)):
                     got.extend(buffer[:count])
 
@@ -388,7 +388,7 @@ def test_a_lying_peer_is_not_noticed_here() -> None:
 
 def test_a_slow_peer_gives_what_it_has_without_waiting_for_a_full_buffer() -> None:
     with SlowPeer([DATA]) as peer, reading(peer) as client:
-        body = client.open_range(DIGEST, 0, len(DATA))
+        body = client.range_client.open_range(DIGEST, 0, len(DATA))
         assert 0 < body.readinto(memoryview(bytearray(len(DATA)))) < 20_000
         body.close()
 
@@ -408,20 +408,20 @@ def test_as_many_bytes_as_were_asked_from_nowhere_in_particular_are_refused() ->
             return Reply(200, b"0123456789")
 
     with Vague() as peer, reading(peer) as client, pytest.raises(SourceFault, match="another range"):
-        client.open_range(DIGEST, 5, 15)
+        client.range_client.open_range(DIGEST, 5, 15)
 
 
 def test_a_blob_of_another_size_is_refused_before_its_first_byte() -> None:
     with GoodPeer([DATA]) as peer, reading(peer) as client:
         with pytest.raises(SourceFault, match=f"{len(DATA)} bytes instead of") as fault:
-            client.open_range(DIGEST, 0, 10, size_bytes=len(DATA) + 1)
+            client.range_client.open_range(DIGEST, 0, 10, size_bytes=len(DATA) + 1)
         assert fault.value.is_permanent
 
 
 def test_a_blob_that_the_peer_lacks_is_not_asked_of_it_again() -> None:
     with GoodPeer() as peer, reading(peer) as client:
         with pytest.raises(SourceFault) as fault:
-            client.open_range(DIGEST, 0, 10)
+            client.range_client.open_range(DIGEST, 0, 10)
         assert fault.value.is_permanent
 
 
@@ -451,7 +451,7 @@ def test_each_status_means_what_it_says(
 
     with Answering() as peer, reading(peer) as client:
         with pytest.raises(SourceFault) as fault:
-            client.open_range(DIGEST, 0, 10)
+            client.range_client.open_range(DIGEST, 0, 10)
         assert (fault.value.is_permanent, fault.value.retry_after_seconds) == (is_permanent, rest)
 
 
@@ -474,7 +474,7 @@ def test_a_broken_head_is_a_fault(head: bytes) -> None:
             return True
 
     with Raw([DATA]) as peer, reading(peer) as client, pytest.raises(SourceFault):
-        client.open_range(DIGEST, 0, 10)
+        client.range_client.open_range(DIGEST, 0, 10)
 
 
 def test_a_head_that_trickles_does_not_hold_a_worker() -> None:
@@ -487,7 +487,7 @@ def test_a_head_that_trickles_does_not_hold_a_worker() -> None:
     with Trickling([DATA]) as peer, reading(peer, SHORT_SECONDS) as client:
         started = time.monotonic()
         with pytest.raises(SourceFault):
-            client.open_range(DIGEST, 0, 10)
+            client.range_client.open_range(DIGEST, 0, 10)
         assert time.monotonic() - started < PATIENCE_SECONDS
 
 
@@ -500,7 +500,11 @@ def test_abort_wakes_a_blocked_reader_at_once(is_batch: bool) -> None:
 
     small = os.urandom(1000)
     with StallingInBatches([DATA, small]) as peer, reading(peer, silence_seconds=60) as client:
-        body = client.open_batch([digest_of(small)]) if is_batch else client.open_range(DIGEST, 0, len(DATA))
+        body = (
+            client.range_client.open_batch([digest_of(small)])
+            if is_batch
+            else client.range_client.open_range(DIGEST, 0, len(DATA))
+        )
 
         def read() -> None:
             with pytest.raises(SourceFault):
@@ -520,7 +524,7 @@ def test_abort_wakes_a_blocked_reader_at_once(is_batch: bool) -> None:
 
 def test_closing_the_client_wakes_every_reader_and_lets_nobody_ask_again() -> None:
     with StallingPeer([DATA]) as peer, reading(peer, silence_seconds=60) as client:
-        body = client.open_range(DIGEST, 0, len(DATA))
+        body = client.range_client.open_range(DIGEST, 0, len(DATA))
         started = time.monotonic()
         client.range_client.close()
         with pytest.raises(SourceFault):
@@ -529,7 +533,7 @@ def test_closing_the_client_wakes_every_reader_and_lets_nobody_ask_again() -> No
         assert time.monotonic() - started < PATIENCE_SECONDS
         body.close()
         with pytest.raises(SourceFault):
-            client.open_range(DIGEST, 0, 10)
+            client.range_client.open_range(DIGEST, 0, 10)
 
 
 @pytest.mark.parametrize("cls", CAST)
@@ -543,7 +547,7 @@ async def test_no_peer_ever_sees_a_token_or_a_cookie(cls: type[GoodPeer]) -> Non
                     pass
             for _ in range(2):
                 try:
-                    body = client.open_range(DIGEST, 0, 10)
+                    body = client.range_client.open_range(DIGEST, 0, 10)
                     body.readinto(memoryview(bytearray(10)))
                     body.close()
                 except SourceFault:
@@ -560,9 +564,9 @@ def test_a_batch_brings_many_blobs_in_order_with_one_request() -> None:
     digests = [digest_of(data, "git-sha1") for data in blobs]
     missing = digest_of(b"nowhere")
     with GoodPeer(dict(zip(digests, blobs, strict=True))) as peer, reading(peer) as client:
-        got = list(client.open_batch([*digests, missing]))
+        got = list(client.range_client.open_batch([*digests, missing]))
         assert got == [*zip(digests, blobs, strict=True), (missing, None)]
-        assert list(client.open_batch(digests[:1])) == [(digests[0], b"")]
+        assert list(client.range_client.open_batch(digests[:1])) == [(digests[0], b"")]
         assert (len(peer.requests), peer.connections) == (2, 1)
 
 
@@ -570,9 +574,9 @@ def test_a_full_batch_fits_into_one_request() -> None:
     blobs = [b"%d" % number for number in range(MAX_BATCH_BLOBS)]
     digests = [digest_of(data) for data in blobs]
     with GoodPeer(blobs) as peer, reading(peer) as client:
-        assert [data for _, data in client.open_batch(digests)] == blobs
+        assert [data for _, data in client.range_client.open_batch(digests)] == blobs
         with pytest.raises(ValueError, match="batch"):
-            client.open_batch([*digests, DIGEST])
+            client.range_client.open_batch([*digests, DIGEST])
 
 
 @pytest.mark.parametrize(
@@ -598,7 +602,7 @@ def test_a_batch_that_breaks_gives_whole_blobs_and_then_a_fault(cls: type[GoodPe
     with cls(blobs) as peer, reading(peer, SHORT_SECONDS) as client:
         got: list[bytes | None] = []
         with pytest.raises(SourceFault):
-            got.extend(data for _, data in client.open_batch([digest_of(blob) for blob in blobs]))
+            got.extend(data for _, data in client.range_client.open_batch([digest_of(blob) for blob in blobs]))
         assert got == blobs[: len(got)]
         assert not client.range_client._busy
 
@@ -614,13 +618,15 @@ def test_a_batch_in_another_order_or_of_huge_blobs_is_refused() -> None:
 
     for cls in (Shuffling, Boasting):
         with cls([b"1", b"2"]) as peer, reading(peer) as client, pytest.raises(SourceFault) as fault:
-            list(client.open_batch([digest_of(b"1"), digest_of(b"2")]))
+            list(client.range_client.open_batch([digest_of(b"1"), digest_of(b"2")]))
         assert fault.value.is_permanent
 
 
 def test_a_batch_with_a_longer_blob_than_it_has_breaks_off() -> None:
     with WrongLengthPeer([b"1" * 10]) as peer, reading(peer) as client:
-        assert list(client.open_batch([digest_of(b"1" * 10)])) == [(digest_of(b"1" * 10), b"1" * 10 + b"!")]
+        assert list(client.range_client.open_batch([digest_of(b"1" * 10)])) == [
+            (digest_of(b"1" * 10), b"1" * 10 + b"!")
+        ]
 
 
 @pytest.mark.parametrize(

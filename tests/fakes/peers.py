@@ -1,7 +1,7 @@
 """The cast of peers: one good node's LAN door on a plain threaded socket server, and all the ways to be a bad one.
 
     with LyingPeer([b"some bytes"]) as peer:
-        client = PeerClient(peer.address, own_node_id)
+        client = AddressClient(peer.address, own_node_id)
         ...
     peer.assert_anonymous()
 
@@ -31,11 +31,13 @@ from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.net.address import Address
 from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES, encode_batch_header, parse_batch_digests
+from hfpeer.peers.protocol.copies import CopiesMessage, parse_asked_digests
 from hfpeer.peers.protocol.messages import CatalogMessage, NodeMessage, PeersMessage, RefMessage, RevisionMessage
 from hfpeer.peers.protocol.paths import (
     BATCH_PATH,
     BLOBS_PREFIX,
     CATALOG_PATH,
+    COPIES_PATH,
     MANIFESTS_PREFIX,
     NODE_PATH,
     PEERS_PATH,
@@ -191,7 +193,7 @@ class GoodPeer:
     def message(self, request: Request) -> Reply:
         if request.path == CATALOG_PATH and request.headers.get("if-none-match") == self._etag:
             return Reply(304)
-        document = self._document(request.path)
+        document = self._document(request.path, request.query)
         if document is None:
             return Reply(404)
         body = document if isinstance(document, str) else json.dumps(document)
@@ -254,13 +256,16 @@ class GoodPeer:
         start, stop = (int(first), min(int(last) + 1, len(data))) if wanted else (0, len(data))
         return self.blob(data, start, stop, is_ranged=bool(wanted))
 
-    def _document(self, path: str) -> Any:
+    def _document(self, path: str, query: Mapping[str, str]) -> Any:
         if path == NODE_PATH:
             return NodeMessage(self.node_id, self.name, "1.0", PROTOCOL_VERSION, self.generation).to_json()
         if path == CATALOG_PATH:
             return self.catalog()
         if path == PEERS_PATH:
             return PeersMessage(self.peers).to_json()
+        if path == COPIES_PATH:
+            asked = parse_asked_digests(query["digests"])
+            return CopiesMessage(frozenset(asked) & self.blobs.keys()).to_json()
         if path.startswith(MANIFESTS_PREFIX):
             repo, _, commit = path.removeprefix(MANIFESTS_PREFIX).rpartition("/")
             return self.manifest(RepoId.from_api_path(repo), Commit.parse(commit))

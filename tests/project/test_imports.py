@@ -61,7 +61,11 @@ BREACHES = {
         "import hfpeer.node.operations.moving.pushing",
     ),
     "inside the ranges of peers too": ("hfpeer/peers/ranges/window.py", "import hfpeer.peers.ranges.ways"),
-    "inside the peers too": ("hfpeer/peers/ranges/range_client.py", "import hfpeer.peers.client"),
+    "inside the requests to peers too": (
+        "hfpeer/peers/asking/message_budget.py",
+        "import hfpeer.peers.asking.peer_client",
+    ),
+    "inside the peers too": ("hfpeer/peers/ranges/range_client.py", "import hfpeer.peers.asking.address_client"),
     "inside the discovery too": (
         "hfpeer/peers/discovery/advertised.py",
         "import hfpeer.peers.discovery.multicast",

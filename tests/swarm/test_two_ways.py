@@ -80,9 +80,9 @@ def test_an_add_goes_on_over_the_slow_link_when_the_fast_one_fails(
 def test_an_add_finds_what_a_peer_has_over_the_link_that_is_left(
     machines: Machines, links: TwoLinks, tmp_path: Path
 ) -> None:
-    pair = Pair(machines, links, tmp_path / "model", "left")
+    pair = Pair(machines, links, tmp_path / "model", "left", 2_000_000)
     (peer,) = (peer for peer in pair.seeker.peers() if peer.name == pair.holder.name)
     in_use, other = ("slow", "fast") if peer.address.startswith(SLOW) else ("fast", "slow")
     links.cut(in_use)
     pair.add()
-    assert links.sent_bytes(other) > SIZE_BYTES
+    assert links.sent_bytes(other) > pair.size_bytes

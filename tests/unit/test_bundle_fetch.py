@@ -28,7 +28,8 @@ from hfpeer.budgets import MAX_HUB_MISSES
 from hfpeer.errors import AccessDenied, CorruptData, GatedRepo, HfpeerError, NoSourceLeft, NoSpace
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.net.body import SourceFault
-from hfpeer.peers.client import PeerClient
+from hfpeer.peers.asking.address_client import AddressClient
+from hfpeer.peers.asking.peer_client import PeerClient
 from hfpeer.peers.protocol.paths import BATCH_PATH
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.credit import Credits
@@ -79,7 +80,7 @@ class Run:
     ) -> None:
         self.kept: dict[str, bytes] = {}
         self.events: list[Event] = []
-        self.clients: list[PeerClient] = []
+        self.clients: list[AddressClient] = []
         self.small = BundleFetch(
             blobs,
             self.keep,
@@ -96,9 +97,9 @@ class Run:
             self.kept[one.blob.path] = one.data
 
     def peer(self, peer: GoodPeer, silence_seconds: float = 0.5) -> PeerSource:
-        client = PeerClient(peer.address, "me", connect_timeout_seconds=0.5, silence_timeout_seconds=silence_seconds)
+        client = AddressClient(peer.address, "me", connect_timeout_seconds=0.5, silence_timeout_seconds=silence_seconds)
         self.clients.append(client)
-        return PeerSource(peer.name, peer.node_id, client)
+        return PeerSource(peer.name, peer.node_id, PeerClient.at(client))
 
     def __call__(self, peers: Sequence[GoodPeer], *hubs: Hub) -> BundleFetch:
         sources = [self.peer(peer) for peer in peers]

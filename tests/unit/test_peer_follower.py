@@ -12,7 +12,7 @@ import pytest
 
 from hfpeer.budgets import NEWS_BURST_SECONDS, NEWS_LINES_PER_SECOND, NEWS_NUMBERS_PER_SECOND
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer.peers.client import PeerClient
+from hfpeer.peers.asking.peer_client import PeerClient
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.sources import PeerSource, WantedBlob
 from hfpeer.transfer.swarm.follower import FIRST_REST_SECONDS, MAX_UNKNOWN_MEMBERS, PeerFollower, _NewsThrottle
@@ -25,6 +25,7 @@ BLOB = WantedBlob(DIGEST, 8, RepoId.parse("acme/a"), Commit("1" * 40), FilePath(
 class Silent:
     """A peer that has nothing to tell, and notes when it is asked."""
 
+    address: str = "10.0.0.1:9437"
     asked: int = 0
     was_asked: asyncio.Event = field(default_factory=asyncio.Event)
 

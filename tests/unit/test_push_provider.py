@@ -20,7 +20,7 @@ from hfpeer.cache.store import Store
 from hfpeer.config.settings import read_settings
 from hfpeer.net.address import Address
 from hfpeer.net.body import SourceFault
-from hfpeer.peers.client import PeerClient
+from hfpeer.peers.asking.address_client import AddressClient
 from hfpeer_daemon.private_door import make_provider
 
 
@@ -67,19 +67,19 @@ async def test_the_door_is_a_socket_of_this_user_and_ends_with_its_input(
         facts = path.stat()
         assert stat.S_ISSOCK(facts.st_mode) and stat.S_IMODE(facts.st_mode) == 0o600
         assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-        client = PeerClient(Address.parse_source(str(path)), "ab" * 8)
+        client = AddressClient(Address.parse_source(str(path)), "ab" * 8)
         try:
             assert (await client.node()).name
             assert await client.manifest(MODEL, pushed.commit) == pushed
             assert await client.manifest(DATA, other.commit) is None
             large = pushed.by_path[next(name for name in pushed.by_path if name == "weights.bin")]
-            body = client.open_range(large.digest, 10, 20, size_bytes=large.size_bytes)
+            body = client.range_client.open_range(large.digest, 10, 20, size_bytes=large.size_bytes)
             view = memoryview(bytearray(10))
             while view:
                 view = view[body.readinto(view) :]
             body.close()
             with pytest.raises(SourceFault, match="does not have it"):
-                client.open_range(other.files[0].digest, 0, 10)
+                client.range_client.open_range(other.files[0].digest, 0, 10)
         finally:
             await client.aclose()
         door.stdin.close()

@@ -11,7 +11,7 @@ from hfpeer.names import Digest
 from hfpeer.net.address import Address
 from hfpeer.net.body import Body, SourceFault
 from hfpeer.peers.interfaces import ways_among
-from hfpeer.peers.ranges.ways import TRY_AGAIN_SECONDS, Ways
+from hfpeer.peers.ranges.ways import SILENT_SECONDS, TRY_AGAIN_SECONDS, Ways
 from hfpeer.ranges import MIB
 
 DIGEST = Digest("sha256", "0" * 64)
@@ -67,7 +67,7 @@ def clock() -> Clock:
 
 
 def ways_of(clock: Callable[[], float], *links: Link) -> Ways:
-    return Ways(links, clock)  # type: ignore[arg-type]
+    return Ways(links, clock=clock)  # type: ignore[arg-type]
 
 
 def fetch(ways: Ways, size_bytes: int = 16 * MIB) -> None:
@@ -161,6 +161,32 @@ def test_a_body_that_is_ended_for_another_reason_says_nothing_against_its_way(cl
     fetch(ways)
     fetch(ways)
     assert first.asked > 1
+
+
+def test_a_silent_way_is_passed_over_while_a_thread_waits_for_it(clock: Clock) -> None:
+    first, second = Link(clock, 50 * MIB), Link(clock, 10 * MIB)
+    ways = ways_of(clock, first, second)
+    fetch(ways)
+    fetch(ways)
+    assert ways.fastest is first  # type: ignore[comparison-overlap]
+    asked = first.asked
+    with ways.waiting(ways._ways[0]):
+        clock.now += SILENT_SECONDS
+        fetch(ways)
+        assert first.asked == asked
+    fetch(ways)
+    assert first.asked > asked
+
+
+def test_a_spare_way_is_used_only_when_the_others_fail(clock: Clock) -> None:
+    first, spare = Link(clock, MIB), Link(clock, 50 * MIB)
+    ways = Ways([first], [spare], clock)  # type: ignore[list-item]
+    fetch(ways)
+    fetch(ways)
+    assert spare.asked == 0
+    first.fault = SourceFault("no connection", is_unreachable=True)
+    fetch(ways)
+    assert spare.asked > 0
 
 
 class Adapter:

@@ -1,16 +1,17 @@
-"""The ways to one peer: addresses of it in networks of this machine, and how fast it gives at each.
+"""The ways to one peer: its addresses, and how fast it gives at each.
 
 A peer may be on a slow link and on a fast one, and only the bytes tell which. So the second request goes another way
 than the first; after a moment the requests on a much slower way end, and go on along the faster one. A way that fails
-is left out for a while. The bytes of a request that ends so are kept.
+is left out for a while, and one that sends nothing as long as that lasts. The bytes of a request that ends so are kept.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from hfpeer.names import Digest
@@ -27,21 +28,26 @@ MEASURE_SECONDS = 0.3
 MEASURE_BYTES = MIB // 4
 """A body that ends before has to bring this much."""
 SILENT_SECONDS = 1.0
-"""Seconds without a byte before its end after which a body that was ended speaks against its way."""
+"""Seconds without a byte after which a way that a thread waits for is silent: others are used meanwhile. A body that is
+ended after such a time speaks against its way."""
 TRY_AGAIN_SECONDS = 60.0
 """Seconds after which the rate of a way that is not used is unknown again, or one that failed is tried again."""
 
 
 @dataclass
 class _Way:
-    """One address, and the bytes that came from it lately."""
+    """One address, and the bytes that came from it lately. A spare one is not tried for its rate."""
 
     client: RangeClient
+    is_spare: bool = False
     rate: float = 0.0
     """Bytes per second, all bodies together; 0 while unknown."""
     tried_at: float | None = None
     failed_at: float | None = None
     bodies: int = 0
+    waits: list[float] = field(default_factory=list)
+    """Since when each thread waits for a response or for bytes of one."""
+    _came_at: float = 0.0
     _since: float = 0.0
     _bytes: int = 0
 
@@ -52,6 +58,7 @@ class _Way:
         self.bodies += 1
 
     def add(self, size_bytes: int, now: float) -> None:
+        self._came_at = now
         self._bytes += size_bytes
         if now - self._since >= MEASURE_SECONDS:
             self._measure(now)
@@ -70,17 +77,26 @@ class _Way:
     def is_usable(self, now: float) -> bool:
         return self.failed_at is None or now - self.failed_at >= TRY_AGAIN_SECONDS
 
+    def is_silent(self, now: float) -> bool:
+        """Whether a thread waits for it and nothing has come for SILENT_SECONDS."""
+        return bool(self.waits) and now - max(min(self.waits), self._came_at) >= SILENT_SECONDS
+
     def is_known(self, now: float) -> bool:
         """Whether it is in use, or was lately."""
         return bool(self.bodies) or (self.tried_at is not None and now - self.tried_at < TRY_AGAIN_SECONDS)
 
 
 class Ways:
-    """Opens ranges at one peer, each on one of its ways. Thread-safe. `clients` are at least two, in the order in which
-    they are used while nothing is known."""
+    """Opens ranges at one peer, each on one of its ways. Thread-safe. `clients` are at least one, in the order in which
+    they are used while nothing is known; `spare` ones are used when none of these gives anything."""
 
-    def __init__(self, clients: Sequence[RangeClient], clock: Callable[[], float] = time.monotonic) -> None:
-        self._ways = [_Way(client) for client in clients]
+    def __init__(
+        self,
+        clients: Sequence[RangeClient],
+        spare: Sequence[RangeClient] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ways = [*(_Way(client) for client in clients), *(_Way(client, is_spare=True) for client in spare)]
         self._clock = clock
         self._lock = threading.Lock()
 
@@ -98,6 +114,10 @@ class Ways:
     def open_batch(self, digests: Sequence[Digest]) -> Batch:
         """See `RangeClient.open_batch`."""
         return self._open(lambda client: client.open_batch(digests), tries_others=False)[1]
+
+    def open_piece_digests(self, digest: Digest, pieces: range, count: int) -> Body:
+        """See `RangeClient.open_piece_digests`."""
+        return self._open(lambda client: client.open_piece_digests(digest, pieces, count), tries_others=False)[1]
 
     @property
     def fastest(self) -> RangeClient | None:
@@ -118,13 +138,13 @@ class Ways:
         for _ in self._ways:
             way = self._choose(tries_others=tries_others and fault is None)
             try:
-                return way, open_at(way.client)
+                with self.waiting(way):
+                    return way, open_at(way.client)
             except SourceFault as error:
-                if error.retry_after_seconds is not None:
+                if error.retry_after_seconds is not None or error.is_permanent:
                     raise
                 fault = fault or error
-                with self._lock:
-                    way.failed_at = self._clock()
+                self.failed(way)
         assert fault is not None
         raise fault
 
@@ -133,18 +153,36 @@ class Ways:
         with self._lock:
             best = self._best(now)
             if tries_others and best.is_known(now):
-                untried = (way for way in self._ways if way.is_usable(now) and not way.is_known(now))
+                untried = (way for way in self._sound(now) if not way.is_known(now))
                 best = next(untried, best)
             best.tried_at = now
             return best
 
     def _best(self, now: float) -> _Way:
         """The first of the fastest ways."""
-        usable = [way for way in self._ways if way.is_usable(now)] or self._ways
-        known = [way for way in usable if way.is_known(now)]
-        return max(known or usable[:1], key=lambda way: way.rate)
+        sound = self._sound(now)
+        known = [way for way in sound if way.is_known(now)]
+        return max(known or sound[:1], key=lambda way: way.rate)
+
+    def _sound(self, now: float) -> list[_Way]:
+        """The ways to choose from. Without a sound one: spare ones, silent ones, those that failed."""
+        usable = [way for way in self._ways if way.is_usable(now)]
+        sound = [way for way in usable if not way.is_silent(now)]
+        return [way for way in sound if not way.is_spare] or sound or usable or self._ways
 
     # For bodies
+
+    @contextmanager
+    def waiting(self, way: _Way) -> Iterator[None]:
+        """The current thread waits for the peer on this way."""
+        began_at = self._clock()
+        with self._lock:
+            way.waits.append(began_at)
+        try:
+            yield
+        finally:
+            with self._lock:
+                way.waits.remove(began_at)
 
     def begin(self, way: _Way) -> None:
         with self._lock:
@@ -169,7 +207,7 @@ class Ways:
         with self._lock:
             if not way.rate:
                 return False
-            others = [other for other in self._ways if other is not way and other.is_usable(now)]
+            others = [other for other in self._sound(now) if other is not way]
             return any(not one.is_known(now) or one.rate > FASTER_RATIO * way.rate for one in others)
 
 
@@ -189,7 +227,8 @@ class _WayBody:
         if len(view) and self._ways.has_faster(self._way):
             raise SourceFault("another way to this peer is faster", is_no_failure=True)
         try:
-            size_bytes = self._body.readinto(view)
+            with self._ways.waiting(self._way):
+                size_bytes = self._body.readinto(view)
         except SourceFault:
             if not self._is_aborted or time.monotonic() - self._came_at >= SILENT_SECONDS:
                 self._ways.failed(self._way)

@@ -94,7 +94,9 @@ class PeerFollower:
         self._fetch = fetch
         self._credits = credits or Credits()
         self._sources: dict[str, PeerSource] = {}
-        """By node id: each peer with the address where it is asked now."""
+        """By node id."""
+        self._asked_at: dict[str, str] = {}
+        """By node id: the address where each peer is asked now."""
         self._names: dict[str, str] = {}
         """By name: the node id of each peer."""
         self._following: dict[str, asyncio.Task[None]] = {}
@@ -186,7 +188,8 @@ class PeerFollower:
     def _follow_these(self, peers: Sequence[PeerSource]) -> None:
         for peer in peers:
             known = self._sources.setdefault(peer.node_id, peer)
-            if known.client is not peer.client and known.address != peer.address:
+            if self._asked_at.setdefault(peer.node_id, peer.address) != peer.address:
+                self._asked_at[peer.node_id] = peer.address
                 self._move(replace(peer, name=known.name))
             if peer.name not in self._following and peer.node_id not in self._has_asked:
                 self._has_asked[peer.node_id] = asyncio.Event()

@@ -1,4 +1,5 @@
-"""Sends requests to one peer: messages through httpx on the event loop, blobs through `range_client` in worker threads.
+"""Sends requests to one address of a peer: messages through httpx on the event loop, blobs through `range_client` in
+worker threads.
 
 Every response is bounded in size and time and parsed into values; every fault becomes PeerUnreachable. Sends no token
 and no cookie, follows no redirect, uses no proxy and no setting of the environment.
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, TypeVar
 
@@ -26,13 +27,11 @@ from hfpeer.errors import CorruptData, HfpeerError, PeerUnreachable, RequestRefu
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.net.address import Address
-from hfpeer.net.body import Body
 from hfpeer.net.http1 import BadResponse, NoResponse, encode_request, has_too_many_items, whole_number
 from hfpeer.net.http1_asyncio import send_request
 from hfpeer.net.limiter import Limiter
+from hfpeer.peers.asking.message_budget import MessageBudget
 from hfpeer.peers.catalogs import Catalog
-from hfpeer.peers.interfaces import ways_among
-from hfpeer.peers.message_budget import MessageBudget
 from hfpeer.peers.protocol.batch import FORMER_BATCH_BLOBS, MAX_BATCH_BLOBS
 from hfpeer.peers.protocol.copies import CopiesMessage, copies_path
 from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage, RefMessage
@@ -54,25 +53,22 @@ from hfpeer.peers.protocol.paths import (
 )
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews, parse_following
 from hfpeer.peers.protocol.remote_adds import NOT_ACCEPTED, REFUSALS, AddProgress, AddTerms
-from hfpeer.peers.ranges.range_client import Batch, RangeClient
-from hfpeer.peers.ranges.ways import Ways
+from hfpeer.peers.ranges.range_client import RangeClient
 from hfpeer.peers.ranges.window import SharedWindow
 
 PARSE_IN_THREAD_BYTES = 32 * 1024
 MAX_CONNECTIONS = 64
 FOLLOW_SILENCE_SECONDS = 15.0
 """Seconds without a line before a followed peer counts as silent. It sends one at least every 5 s."""
-AVOIDED_SECONDS = 30.0
-"""Seconds during which a peer is asked at its other addresses instead of one that did not respond."""
 
 Message = TypeVar("Message")
 
 
-class PeerClient:
+class AddressClient:
     """One peer at one address. Belongs to the event loop it is first used on; `aclose` closes it.
 
-    Every coroutine raises PeerUnreachable when the peer does not respond in hfpeer's protocol. The blocking methods
-    raise SourceFault and are for worker threads; `limiter` and `window` bound the bodies they return.
+    Every coroutine raises PeerUnreachable when the peer does not respond in hfpeer's protocol. `range_client` is for
+    worker threads; `limiter` and `window` bound its bodies.
     """
 
     def __init__(
@@ -87,8 +83,8 @@ class PeerClient:
         message_budget: MessageBudget | None = None,
     ) -> None:
         self.address = address
-        self.ways: Ways | None = None
-        """All ways to the peer, if there are several; bytes come on any of them."""
+        self.responses = 0
+        """The number of responses that have begun here."""
         self.batch_blobs = FORMER_BATCH_BLOBS
         """At most this many blobs in a batch, as the peer has said."""
         self._message_budget = message_budget or MessageBudget()
@@ -192,6 +188,7 @@ class PeerClient:
         )
         try:
             async with exchange as response:
+                self.responses += 1
                 if response.status == 404:
                     return
                 if response.status != 200:
@@ -207,21 +204,6 @@ class PeerClient:
         if self.address.is_socket:
             return await asyncio.open_unix_connection(self.address.host)
         return await asyncio.open_connection(self.address.host, self.address.port)
-
-    def open_range(
-        self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
-    ) -> Body:
-        """Blocking: see `RangeClient.open_range`."""
-        client = self.ways or self.range_client
-        return client.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
-
-    def open_piece_digests(self, digest: Digest, pieces: range, count: int) -> Body:
-        """Blocking: see `RangeClient.open_piece_digests`."""
-        return self.range_client.open_piece_digests(digest, pieces, count)
-
-    def open_batch(self, digests: Sequence[Digest]) -> Batch:
-        """Blocking: see `RangeClient.open_batch`."""
-        return (self.ways or self.range_client).open_batch(digests)
 
     async def aclose(self) -> None:
         """Closes all connections; a body that another thread is reading fails at once."""
@@ -261,6 +243,7 @@ class PeerClient:
         self, request: httpx.Request, parse: Callable[[bytes], Message], limit_bytes: int, absent: tuple[int, ...]
     ) -> Message | None:
         response = await self._http.send(request, stream=True)
+        self.responses += 1
         try:
             self.range_client.measure_round_trip(response.extensions["network_stream"].get_extra_info("socket"))
             if response.status_code in absent:
@@ -310,83 +293,6 @@ class PeerClient:
             hint=f"Is hfpeerd running there, and may this machine {way}?",
             address=str(self.address),
         )
-
-
-class PeerClients:
-    """The clients of all peers, one per address, with common bounds. Belongs to one event loop.
-
-    `limiter` bounds the blob bytes of all peers together.
-    """
-
-    def __init__(self, own_node_id: str, limiter: Limiter | None, clock: Callable[[], float]) -> None:
-        self._own_node_id = own_node_id
-        self._limiter = limiter
-        self._clock = clock
-        self._window = SharedWindow()
-        self._message_budget = MessageBudget()
-        self._clients: dict[Address, PeerClient] = {}
-        self._avoided_until: dict[Address, float] = {}
-        """Address that did not respond -> until when another is preferred."""
-        self._ways: dict[tuple[Address, ...], Ways | None] = {}
-        """By all addresses of a peer: its ways; None if there are not several."""
-
-    def best(self, addresses: Sequence[Address]) -> PeerClient:
-        """The client for the best of a peer's addresses: one that responded lately, then the one where bytes come
-        fastest, then the first."""
-        now = self._clock()
-        until = {address: self._avoided_until.get(address, now) for address in addresses}
-        ways = self._ways_among(addresses)
-        fastest = None if ways is None else ways.fastest
-        address = min(addresses, key=lambda one: (max(now, until[one]), not self._is_at(one, fastest)))
-        client = self._at(address)
-        client.ways = ways
-        return client
-
-    def _is_at(self, address: Address, range_client: RangeClient | None) -> bool:
-        known = self._clients.get(address)
-        return known is not None and known.range_client is range_client
-
-    def _ways_among(self, addresses: Sequence[Address]) -> Ways | None:
-        if len(addresses) < 2:
-            return None
-        key = tuple(sorted(addresses))
-        if key not in self._ways:
-            near = ways_among(addresses)
-            self._ways[key] = Ways([self._at(one).range_client for one in near]) if len(near) > 1 else None
-        return self._ways[key]
-
-    def _at(self, address: Address) -> PeerClient:
-        known = self._clients.get(address)
-        if known is None:
-            known = self._clients[address] = PeerClient(
-                address,
-                self._own_node_id,
-                limiter=self._limiter,
-                window=self._window,
-                message_budget=self._message_budget,
-            )
-        return known
-
-    def avoid(self, address: Address) -> None:
-        """Prefers other addresses of the same peer for AVOIDED_SECONDS."""
-        now, known = self._clock(), self._clients.get(address)
-        if known is not None and known.ways is not None:
-            known.ways.leave(known.range_client)
-        self._avoided_until = {address: until for address, until in self._avoided_until.items() if until > now}
-        self._avoided_until[address] = now + AVOIDED_SECONDS
-
-    async def drop(self, addresses: Iterable[Address]) -> None:
-        """Closes the clients for these addresses."""
-        for address in addresses:
-            self._ways = {key: ways for key, ways in self._ways.items() if address not in key}
-            client = self._clients.pop(address, None)
-            if client is not None:
-                await client.aclose()
-
-    async def aclose(self) -> None:
-        """Closes every connection."""
-        await asyncio.gather(*(client.aclose() for client in self._clients.values()))
-        self._clients.clear()
 
 
 class MessageTooLarge(PeerUnreachable):

@@ -1,0 +1,1 @@
+"""Sends requests to peers: read `peer_client` first."""
