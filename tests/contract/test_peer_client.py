@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
@@ -584,8 +584,8 @@ def test_a_full_batch_fits_into_one_request() -> None:
 )
 async def test_a_peer_is_asked_for_as_many_blobs_at_once_as_it_says(said: int | None, taken: int) -> None:
     class Saying(GoodPeer):
-        def _document(self, path: str) -> dict[str, object]:
-            document = super()._document(path)
+        def _document(self, path: str, query: Mapping[str, str]) -> dict[str, object]:
+            document = super()._document(path, query)
             document.pop("batch_blobs")
             return document if said is None else {**document, "batch_blobs": said}
 
