@@ -46,7 +46,7 @@ from hfpeer.node.operations.fleet.asking import AskedNodes, AskingParts
 from hfpeer.node.operations.fleet.request_key import read_request_key
 from hfpeer.node.operations.fleet.taking import AddsOfOthers, TakingParts
 from hfpeer.node.operations.transfers.operations import TransferOperations
-from hfpeer.peers.client import PeerClient
+from hfpeer.peers.asking.address_client import AddressClient
 from hfpeer.peers.protocol.paths import ADDS_PATH
 from hfpeer.peers.protocol.remote_adds import LAN, NO, SIGNED, AddTerms, RemoteAdd
 from hfpeer.peers.table import State
@@ -114,8 +114,8 @@ async def listening(gpu: Gpu) -> AsyncIterator[OpenDoor]:
 
 
 @asynccontextmanager
-async def client_of(address: Address, sender: str = HEAD) -> AsyncIterator[PeerClient]:
-    client = PeerClient(address, sender)
+async def client_of(address: Address, sender: str = HEAD) -> AsyncIterator[AddressClient]:
+    client = AddressClient(address, sender)
     try:
         yield client
     finally:

@@ -23,7 +23,7 @@ from hfpeer.errors import (
     from_problem,
 )
 from hfpeer.names import Commit
-from hfpeer.peers.client import PeerClient
+from hfpeer.peers.asking.peer_client import PeerClient
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.protocol.paths import ADDS_PATH
 from hfpeer.peers.protocol.remote_adds import (
