@@ -258,6 +258,19 @@ async def test_an_add_of_what_is_here_leaves_no_trace(start: Start, adds: Adds, 
     assert not (tmp_path / HISTORY_FILE).exists()
 
 
+@pytest.mark.parametrize("gives_bytes", [False, True], ids=["all was here", "bytes came"])
+async def test_an_add_that_ended_as_the_daemon_stops_is_not_run_again(
+    start: Start, adds: Adds, gives_bytes: bool
+) -> None:
+    adds.gives_bytes = gives_bytes
+    adds.is_open.set()
+    async with start() as transfers:
+        await transfers.add(BIG, nothing)
+    async with start() as transfers:
+        assert [one.state for one in transfers.listed()] == ([DONE] if gives_bytes else [])
+    assert adds.repos() == ["big"]
+
+
 async def test_a_command_hears_the_error_and_the_transfer_stays_listed_with_it(start: Start, adds: Adds) -> None:
     adds.failures["acme/private"] = RepoNotFound("There is none.", hint="Check the name.")
     async with start() as transfers:

@@ -168,8 +168,11 @@ def test_a_name_that_a_peer_published_holds_while_its_first_files_are_here(
     taker.wait_until_it_knows(pegasus)
     wait_until(lambda: taker.found("model", "search", "-r", "team/half"), "the publication is found")
     command = taker.begin_hfpeer("model", "add", "-r", "team/half")
-    (here,) = wait_until(lambda: taker.found("model", "ls", "-r", "team/half"), "the small file is here")
-    assert (here["files"], here["published_by"]) == (1, "")
+
+    def small_file_is_here() -> bool:
+        return [(one["files"], one["published_by"]) for one in taker.found("model", "ls", "-r", "team/half")] == [(1, "")]
+
+    wait_until(small_file_is_here, "the small file is here")
     refs = endpoint.get("/api/models/team/half/refs")
     assert refs.status == 200, refs
     with_token = endpoint.like(Authorization=f"Bearer {hub.valid_token}")

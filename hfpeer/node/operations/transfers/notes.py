@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Coroutine
 
 from hfpeer.errors import StorageError
 from hfpeer.node.operations.transfers.journal import Journal
@@ -35,22 +36,28 @@ class Notes:
     def write_soon(self, live: Live, *, is_synced: bool = True) -> None:
         """Writes what a transfer is when it is the turn of this note, so that a later note is never overwritten."""
         live.noted_at = time.monotonic()
-        task = asyncio.create_task(self._try_to_write(live, is_synced=is_synced))
-        self._writes.add(task)
-        task.add_done_callback(self._writes.discard)
+        self._begin(self._try_to_write(live, is_synced=is_synced))
 
-    async def drop(self, live: Live) -> None:
-        """Notes that a transfer has left the list."""
+    def drop_soon(self, live: Live) -> None:
+        """Notes that a transfer has left the list. The end of its run does not end the note."""
         live.is_dropped = True
-        async with self._turn:
-            try:
-                await asyncio.to_thread(self._journal.drop, live.transfer.id)
-            except StorageError as error:
-                _warn(error)
+        self._begin(self._try_to_drop(live.transfer.id))
 
     async def written(self) -> None:
         """Returns when all notes until now are on the disk."""
         await asyncio.gather(*self._writes)
+
+    def _begin(self, write: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(write)
+        self._writes.add(task)
+        task.add_done_callback(self._writes.discard)
+
+    async def _try_to_drop(self, id: int) -> None:
+        async with self._turn:
+            try:
+                await asyncio.to_thread(self._journal.drop, id)
+            except StorageError as error:
+                _warn(error)
 
     async def _try_to_write(self, live: Live, *, is_synced: bool) -> None:
         async with self._turn:

@@ -128,7 +128,7 @@ class Runs:
             await self.remember(live)
             self._notes.write_soon(live)
         else:  # all of it was here: nothing to tell
-            await self._notes.drop(live)
+            self._notes.drop_soon(live)
 
     async def _fail(self, live: Live, error: Exception) -> None:
         transfer, problem = live.transfer, steps.problem_of(error)

@@ -257,7 +257,7 @@ class Transfers:
         while True:
             for one in queue.expired(self._transfers, self._clock()):
                 if one.id in self._lives:
-                    await self._notes.drop(self._lives.pop(one.id))
+                    self._notes.drop_soon(self._lives.pop(one.id))
             self._look()
             self._changed.clear()
             now = self._clock()
@@ -304,4 +304,4 @@ class Transfers:
         if not was_over:
             await self._runs.remember(live)
         self._lives.pop(live.transfer.id, None)
-        await self._notes.drop(live)
+        self._notes.drop_soon(live)
