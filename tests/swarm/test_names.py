@@ -170,7 +170,9 @@ def test_a_name_that_a_peer_published_holds_while_its_first_files_are_here(
     command = taker.begin_hfpeer("model", "add", "-r", "team/half")
 
     def small_file_is_here() -> bool:
-        return [(one["files"], one["published_by"]) for one in taker.found("model", "ls", "-r", "team/half")] == [(1, "")]
+        return [(one["files"], one["published_by"]) for one in taker.found("model", "ls", "-r", "team/half")] == [
+            (1, "")
+        ]
 
     wait_until(small_file_is_here, "the small file is here")
     refs = endpoint.get("/api/models/team/half/refs")
