@@ -34,6 +34,9 @@ MAX_GUEST_CONNECTIONS = 128
 """Connections of all other machines at the endpoint, apart from those of local tools. More: as for one address."""
 MAX_GUEST_HOST_CONNECTIONS = 32
 """Connections of one other machine at the endpoint. More: as for one address."""
+MAX_OPEN_PAGES = 16
+"""Open pages of a browser that are kept up to date: those of the daemon's user, and apart from them all others. More:
+503."""
 MAX_CONTROL_CONNECTIONS = 128
 """Connections at the control socket. More: the oldest idle connection is closed, or the new one gets 503."""
 RESERVED_FILES = 256

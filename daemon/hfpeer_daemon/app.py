@@ -40,6 +40,7 @@ from hfpeer_daemon.lan.messages import peer_routes
 from hfpeer_daemon.lan.piece_digests import PieceDigestApp
 from hfpeer_daemon.lan.remote_adds import add_routes
 from hfpeer_daemon.lan.upload_slots import UploadSlots
+from hfpeer_daemon.page.routes import PAGE_PREFIX, wants_page
 
 OWN_PAGES = frozenset({"/", "/healthz", "/metrics"})
 """Paths of the endpoint that no Hub has."""
@@ -82,13 +83,24 @@ def lan_app(
     return _door(route, refuse_change, refuse_browser)
 
 
-def endpoint_app(node: Operations, own_address: Address, names: Iterable[str] = (), hub: App | None = None) -> App:
-    """The endpoint: its own pages, and everything else at `hub`. `names` are further valid values of `Host`, with or
-    without a port."""
-    pages = _framework(endpoint_routes(node))
+def endpoint_app(
+    node: Operations,
+    own_address: Address,
+    names: Iterable[str] = (),
+    hub: App | None = None,
+    page: APIRouter | None = None,
+) -> App:
+    """The endpoint: its own pages, for a browser the routes of `page`, and everything else at `hub`. `names` are
+    further valid values of `Host`, with or without a port."""
+    pages: App = _framework(endpoint_routes(node))
+    for_browsers = pages if page is None else _framework(page)
 
     async def route(scope: Scope, receive: Receive, send: Send) -> None:
-        app = pages if hub is None or scope["path"] in OWN_PAGES else hub
+        path = scope["path"]
+        if path.startswith(PAGE_PREFIX) or (path == "/" and wants_page(header(scope, b"accept") or "")):
+            app = for_browsers
+        else:
+            app = pages if hub is None or path in OWN_PAGES else hub
         await app(scope, receive, send)
 
     return _door(route, host_check(own_address, names), refuse_page)
@@ -129,7 +141,8 @@ def refuse_page(scope: Scope) -> None:
     is_own_page = all(_host_of(origin) == own for origin in origins if origin is not None)
     if site == "same-origin" and is_own_page:
         return
-    if scope["method"] in ("GET", "HEAD") and scope["path"] in OWN_PAGES and mode in (None, "navigate"):
+    is_own_path = scope["path"] in OWN_PAGES or scope["path"].startswith(PAGE_PREFIX)
+    if scope["method"] in ("GET", "HEAD") and is_own_path and mode in (None, "navigate"):
         return
     if site is not None or not is_own_page or _is_browser(scope):
         raise AccessDenied(

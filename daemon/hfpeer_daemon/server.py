@@ -43,6 +43,8 @@ from hfpeer_daemon.http.zero_copy import Times, zero_copy_protocol
 from hfpeer_daemon.lan.upload_slots import UploadSlots
 from hfpeer_daemon.logs import start_logging
 from hfpeer_daemon.notify import Notifier
+from hfpeer_daemon.page.routes import page_routes
+from hfpeer_daemon.page.views import Views
 
 if TYPE_CHECKING:
     from hfpeer.endpoint.endpoint import Endpoint
@@ -199,6 +201,7 @@ class Daemon:
         local_threads = ThreadPoolExecutor(LOCAL_THREADS, "hfpeer-local")
         protocol, local_protocol = zero_copy_protocol(threads), zero_copy_protocol(local_threads)
         hub = None if node.endpoint is None else _make_hub_door(node.endpoint, local_threads)
+        page = page_routes(Views(node, self._settings), self._stopping)
         node.listeners = {
             "lan": str(bound_address(lan)),
             "endpoint": str(bound_address(endpoint)),
@@ -214,7 +217,7 @@ class Daemon:
                 allowed=allowed,
             ),
             Door(
-                endpoint_app(node, bound_address(endpoint), _own_names(self._settings), hub),
+                endpoint_app(node, bound_address(endpoint), _own_names(self._settings), hub, page),
                 endpoint,
                 local_protocol,
                 INERT,

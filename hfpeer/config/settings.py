@@ -377,6 +377,8 @@ def find_key(name: str) -> Key:
 def setting_text(settings: Settings, key: Key) -> str:
     """The value in force of one key, as a text that `write_setting` takes."""
     value = getattr(settings, FIELDS[key])
+    if value is None:
+        return ""
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -185,7 +185,7 @@ class ControlClient:
         return cast("CleanReport", await self._call("clean", request=request))
 
     async def search(
-        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+        self, repo: RepoId | None, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
         return cast("list[Holding]", await self._call("search", repo=repo, revision=revision, files=files))
 

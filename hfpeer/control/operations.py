@@ -285,9 +285,10 @@ class Operations(Protocol):
         ...
 
     async def search(
-        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+        self, repo: RepoId | None, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
-        """Which peers have a repo, a revision or files of it."""
+        """Which peers have a repo, a revision or files of it. Without a repo: what each peer with a catalog has, as the
+        peers said last; they are not asked again."""
         ...
 
     async def why(self, repo: RepoId, revision: Revision = MAIN, files: tuple[FilePath, ...] = ()) -> list[Provenance]:

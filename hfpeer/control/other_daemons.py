@@ -5,28 +5,16 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from hfpeer.net.address import Address
 from hfpeer.system.ownership import user_name
+from hfpeer.system.tcp_table import LISTENING, TcpSocket, tcp_sockets
 
 ASK_SECONDS = 0.5
 """Seconds without a byte after which a listener does not count as a daemon."""
 MAX_ASKED = 16
 """At most this many listeners of one user are asked."""
-_LISTENING = "0A"
-"""The state TCP_LISTEN in /proc/net/tcp."""
-
-
-@dataclass(frozen=True)
-class Listener:
-    """A listening TCP socket of this machine; `uid` is its user."""
-
-    port: int
-    uid: int
-    inode: str
 
 
 @dataclass(frozen=True)
@@ -45,18 +33,14 @@ class OtherDaemon:
         )
 
 
-def listeners() -> Iterator[Listener]:
+def listeners() -> Iterator[TcpSocket]:
     """All listening TCP sockets."""
-    for table in ("tcp", "tcp6"):
-        with suppress(OSError):
-            for columns in map(str.split, (Path("/proc/net") / table).read_text().splitlines()[1:]):
-                if columns[3] == _LISTENING:
-                    yield Listener(int(columns[1].rpartition(":")[2], 16), int(columns[7]), columns[9])
+    return tcp_sockets(LISTENING)
 
 
 def other_daemon_at(port: int) -> OtherDaemon | None:
     """The daemon of another user whose endpoint is at this port."""
-    others = [one for one in listeners() if one.port == port and one.uid != os.geteuid()]
+    others = [one for one in listeners() if one.local[1] == port and one.uid != os.geteuid()]
     return _first(others)
 
 
@@ -65,8 +49,8 @@ def daemon_of(uid: int) -> OtherDaemon | None:
     return _first([one for one in listeners() if one.uid == uid])
 
 
-def _first(found: list[Listener]) -> OtherDaemon | None:
-    uids = {one.port: one.uid for one in found}
+def _first(found: list[TcpSocket]) -> OtherDaemon | None:
+    uids = {one.local[1]: one.uid for one in found}
     for port in sorted(uids)[:MAX_ASKED]:
         if _is_endpoint(port):
             return OtherDaemon(user_name(uids[port]), Address("127.0.0.1", port))

@@ -44,7 +44,7 @@ def listen_tcp(address: Address, setting: str) -> socket.socket:
 
 def find_port_owner(port: int) -> PortOwner | None:
     """The process that listens on a TCP port, if this user may see it. Linux only; None elsewhere."""
-    inodes = {one.inode for one in listeners() if one.port == port}
+    inodes = {one.inode for one in listeners() if one.local[1] == port}
     return next(_owners(inodes), None) if inodes else None
 
 
@@ -84,7 +84,7 @@ def _refusal(address: Address, setting: str, error: OSError) -> Exception:
 
 def _in_use(address: Address, setting: str) -> AddressInUse:
     owner = find_port_owner(address.port)
-    others = [one.uid for one in listeners() if one.port == address.port and one.uid != os.geteuid()]
+    others = [one.uid for one in listeners() if one.local[1] == address.port and one.uid != os.geteuid()]
     daemon = daemon_of(others[0]) if others else None
     by = f"process {owner.pid} ({owner.command})" if owner else "another process"
     by += f" of user {user_name(others[0])}" if others else ""

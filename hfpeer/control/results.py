@@ -81,7 +81,8 @@ class ListedCommit:
 class Holding:
     """A result of `search`: how much of a revision, or of the file `path`, a peer has.
 
-    `is_published`: a node of the LAN published the commit, and no hub has it.
+    `is_published`: a node of the LAN published the commit, and no hub has it. `type` is model, dataset or space, and
+    `node_id` that of the peer.
     """
 
     peer: str
@@ -93,6 +94,8 @@ class Holding:
     path: str = ""
     size_bytes: int | None = None
     is_published: bool = False
+    type: str = "model"
+    node_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,8 @@ class NodeStatus:
     Of `begun_blobs`, half-fetched ones with `begun_whole_bytes`, `kept_bytes` are here; they take `reserved_bytes`.
     `peer_bytes_by_month` came from peers: by month, such as 2026-11. Other machines reach it at `addresses`, the
     likeliest first; `contacts` are by the names of the upstreams.
-    `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty."""
+    `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty.
+    Of the volume of the cache, with `disk_bytes`, `free_bytes` are free; None if the system does not tell."""
 
     node_id: str
     name: str
@@ -143,6 +147,8 @@ class NodeStatus:
     read_caches: dict[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
     contacts: dict[str, HubContact] = field(default_factory=dict)
+    free_bytes: int | None = None
+    disk_bytes: int | None = None
 
 
 @dataclass(frozen=True)

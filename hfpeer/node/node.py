@@ -368,7 +368,7 @@ class Node:
         return await self._cache.share(repo, is_shared)
 
     async def search(
-        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+        self, repo: RepoId | None, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
         return await self._peers.search(repo, revision, files)
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hfpeer.cache.disk.os_errors import free_of
 from hfpeer.cache.partial.files import begun_blobs
 from hfpeer.cache.store import Store
 from hfpeer.config.peer_names import PeerName
@@ -57,6 +58,7 @@ async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemo
             await in_thread(store.scan)
     totals = await asyncio.to_thread(store.totals)
     begun = await asyncio.to_thread(begun_blobs, settings.cache)
+    free_bytes, disk_bytes = await asyncio.to_thread(_volume_bytes, settings)
     notes = (
         *parts.identity.notes,
         *store.passed_over,
@@ -98,9 +100,20 @@ async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemo
         unverified_files=totals["unverified_files"],
         transfers=(*parts.transfers.under_way, *_files_under_way(parts)),
         is_daemon=is_daemon,
+        free_bytes=free_bytes,
+        disk_bytes=disk_bytes,
         holder="" if is_daemon else await asyncio.to_thread(_held_by, settings),
         notes=notes,
     )
+
+
+def _volume_bytes(settings: Settings) -> tuple[int | None, int | None]:
+    """Blocking: the free bytes and all bytes of the volume of the cache; None for those that are not known."""
+    try:
+        facts = os.statvfs(settings.cache)
+    except OSError:
+        return None, None
+    return free_of(facts), facts.f_blocks * facts.f_frsize or None
 
 
 def _own_addresses(parts: StatusParts) -> tuple[str, ...]:

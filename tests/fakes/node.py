@@ -243,7 +243,7 @@ class MemoryNode:
         return replace(self.cleaned, is_dry_run=request.is_dry_run)
 
     async def search(
-        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+        self, repo: RepoId | None, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
         self._record("search", repo=repo, revision=revision, files=files)
         return self.found

@@ -91,6 +91,11 @@ BREACHES = {
     "inside the picker too": ("hfpeer/transfer/picker/bitfield.py", "import hfpeer.transfer.picker.ledger"),
     "inside git too": ("hfpeer/git/lfs.py", "import hfpeer.git.proof"),
     "inside the network code too": ("hfpeer/net/http1.py", "import hfpeer.net.limiter"),
+    "inside the page too": ("daemon/hfpeer_daemon/page/viewer.py", "import hfpeer_daemon.page.views"),
+    "jinja2 only where pages are made, and where their messages are found": (
+        "daemon/hfpeer_daemon/page/routes.py",
+        "import jinja2",
+    ),
     "inside the daemon too": ("daemon/hfpeer_daemon/http/responses.py", "import hfpeer_daemon.app"),
     "the core knows neither the web framework nor the command line": ("hfpeer/node/node.py", "import click"),
     "the command line knows no web framework": ("cli/hfpeer_cli/output.py", "import fastapi"),

@@ -9,7 +9,7 @@ from string import Formatter
 import pytest
 
 from hfpeer.language.catalog import CATALOGS, Catalog, read_catalog
-from hfpeer_cli.language.extraction import all_messages
+from hfpeer_cli.language.extraction import PAGE, all_messages, page_messages
 
 PO = (CATALOGS / "zh_CN.po").read_text(encoding="utf-8")
 CHINESE = read_catalog(PO)
@@ -25,6 +25,15 @@ def placeholders(text: str) -> list[str]:
 def quoted(text: str) -> list[str]:
     """Commands, options and the like, which stay as they are."""
     return sorted(re.findall(r"`[^`]*`", text))
+
+
+def test_the_page_has_all_its_texts_in_chinese(root: Path) -> None:
+    chinese = read_catalog((root / PAGE / "zh_CN.po").read_text(encoding="utf-8"))
+    texts = page_messages(root)
+    assert sorted(set(texts) - {key for key, text in chinese.items() if text}) == [], "translate them in zh_CN.po"
+    assert sorted(set(chinese) - set(texts)) == [], "`just messages` drops them"
+    for part in (placeholders, quoted):
+        assert [(key, text) for key, text in chinese.items() if part(key) != part(text)] == []
 
 
 def test_the_catalog_is_up_to_date_and_nothing_is_untranslated(root: Path) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from hfpeer.language.tags import language_of
+
 if TYPE_CHECKING:
     from hfpeer.language.catalog import Catalog
 
 VARIABLES = ("HFPEER_LANG", "LC_ALL", "LC_MESSAGES", "LANG")
 """The first that is set decides, as POSIX has it (XBD 8.2)."""
-SIMPLIFIED_CHINESE = ("zh", "zh_cn", "zh_sg", "zh_hans")
 
 _language = "en"
 
@@ -19,8 +20,7 @@ def choose_language(environ: Mapping[str, str]) -> str:
     """Makes the language of the environment that of `translated`; gives its code, `en` or `zh_CN`."""
     global _language
     name = next((environ[variable] for variable in VARIABLES if environ.get(variable)), "")
-    is_chinese = name.partition(".")[0].partition("@")[0].replace("-", "_").lower() in SIMPLIFIED_CHINESE
-    _language = "zh_CN" if is_chinese else "en"
+    _language = language_of(name)
     return _language
 
 

@@ -10,14 +10,19 @@ import ast
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from hfpeer.language.catalog import CATALOGS, COUNT, paragraphs_of, read_catalog
 
 PACKAGES = ("cli/hfpeer_cli", "hfpeer", "daemon/hfpeer_daemon")
-TO_OTHER_PROGRAMS = ("daemon/hfpeer_daemon/endpoint", "daemon/hfpeer_daemon/http", "daemon/hfpeer_daemon/lan")
-"""Folders whose messages go over HTTP to other programs."""
+PAGE = "daemon/hfpeer_daemon/page"
+"""The page, with a catalog of its own."""
+TO_OTHER_PROGRAMS = (
+    *("daemon/hfpeer_daemon/endpoint", "daemon/hfpeer_daemon/http", "daemon/hfpeer_daemon/lan"),
+    *(f"{PAGE}/{module}.py" for module in ("live", "routes", "texts")),
+)
+"""Folders and files whose messages go over HTTP to other programs."""
 CLICK_MODULES = ("core", "decorators", "exceptions", "formatting", "parser", "termui", "types")
 MIN_LETTERS = 6
 """A template with fewer letters of its own, such as `{a} of {b}`, fits too much to be translated."""
@@ -208,11 +213,26 @@ def all_messages(root: Path) -> dict[str, list[str]]:
     return found
 
 
-def update(root: Path, catalog: Path) -> tuple[int, int]:
+def page_messages(root: Path) -> dict[str, list[str]]:
+    """The texts of the page, which its templates mark with `t`, with the templates that have them."""
+    from jinja2 import Environment
+    from jinja2.ext import extract_from_ast
+
+    found = dict[str, list[str]]()
+    for file in sorted((root / PAGE / "templates").rglob("*.html")):
+        source = Environment().parse(file.read_text(encoding="utf-8"))
+        for _, _, text in extract_from_ast(source, gettext_functions=("t",)):
+            first = text[0] if isinstance(text, tuple) else text
+            names = found.setdefault(str(first), [])
+            if (name := str(file.relative_to(root))) not in names:
+                names.append(name)
+    return found
+
+
+def update(messages: Mapping[str, Sequence[str]], catalog: Path) -> tuple[int, int]:
     """Brings a catalog up to date: new messages without a translation, none of messages that are gone. Gives the counts
     of messages and of those without a translation."""
     before = read_catalog(catalog.read_text(encoding="utf-8")) if catalog.exists() else {}
-    messages = all_messages(root)
     entries = [HEADER.format(language=catalog.stem)]
     for message, files in messages.items():
         entries.append(f"#: {' '.join(files)}\nmsgid {_quoted(message)}\nmsgstr {_quoted(before.get(message, ''))}\n")
@@ -227,7 +247,8 @@ def _quoted(text: str) -> str:
 def main() -> int:
     """Updates the catalogs; the exit code is 1 where a message has no translation."""
     root = CATALOGS.parents[1]
-    counts = [update(root, catalog) for catalog in sorted(CATALOGS.glob("*.po"))]
+    found = {CATALOGS: all_messages(root), root / PAGE: page_messages(root)}
+    counts = [update(messages, file) for folder, messages in found.items() for file in sorted(folder.glob("*.po"))]
     for messages, untranslated in counts:
         print(f"{messages} messages, {untranslated} without a translation")
     return int(any(untranslated for _, untranslated in counts))

@@ -71,6 +71,7 @@ class ZeroCopyProtocol(HttpToolsProtocol):
         if scope["type"] == "http" and CAN_SENDFILE and self.scheme == "http":
             scope.setdefault("extensions", {})[EXTENSION] = {}
             send = _FileSender(cycle, self.loop, self.threads, self.times.stall_seconds).send
+        send = _with_own_headers(cycle, send)
         if len(self.tasks) > BUSY_REQUESTS:
             await asyncio.sleep(0)  # lets the loop read a disconnect first: a client that has left gets no response
             if cycle.disconnected or self.transport.is_closing():
@@ -301,6 +302,18 @@ class ZeroCopyProtocol(HttpToolsProtocol):
 
     def _is_responding(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
+
+
+def _with_own_headers(cycle: RequestResponseCycle, send: Any) -> Any:
+    """`send` for responses whose own headers replace those of the door with the same name."""
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            own = {name.lower() for name, _ in message.get("headers", ())}
+            cycle.default_headers = [pair for pair in cycle.default_headers if pair[0].lower() not in own]
+        await send(message)
+
+    return sending
 
 
 class _Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hfpeer.cache.store import Store
@@ -14,8 +14,10 @@ from hfpeer.control.operations import Holding, PeerStatus
 from hfpeer.errors import HfpeerError, NotFound
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.net.address import Address
+from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.discovery.discovery import Discovery
 from hfpeer.peers.neighbourhood import Neighbourhood
+from hfpeer.peers.protocol.messages import RevisionMessage
 from hfpeer.peers.table import Origin, Peer
 
 
@@ -38,29 +40,45 @@ class PeerOperations:
         return self._added
 
     async def search(
-        self, repo: RepoId, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
+        self, repo: RepoId | None, revision: Revision | None = None, files: tuple[FilePath, ...] = ()
     ) -> list[Holding]:
         """See `Operations.search`."""
         if self._neighbourhood is None:
             return []
+        if repo is None:
+            catalogs = [self._at_peer(peer) for peer in self._neighbourhood.candidates()]
+            # A catalog never changes, and one may have many thousands of revisions.
+            return await asyncio.to_thread(lambda: [held(one) for catalog, held in catalogs for one in catalog or ()])
         await self._neighbourhood.refresh()
         holdings = []
         for peer in self._neighbourhood.candidates():
-            catalog = self._neighbourhood.catalog(peer)
+            catalog, held = self._at_peer(peer)
             for at_peer in catalog.of_repo(repo) if catalog else ():
                 if revision is None or at_peer.commit.startswith(revision) or revision in at_peer.refs:
-                    holding = Holding(
-                        peer=peer.name,
-                        address=str(self._neighbourhood.client(peer).address),
-                        repo=repo.full_name,
-                        commit=at_peer.commit,
-                        refs=tuple(at_peer.refs),
-                        is_complete=at_peer.is_complete,
-                        size_bytes=at_peer.size_bytes,
-                        is_published=at_peer.is_published,
-                    )
+                    holding = held(at_peer)
                     holdings += await self._of_files(peer, holding, repo, files) if files else [holding]
         return holdings
+
+    def _at_peer(self, peer: Peer) -> tuple[Catalog | None, Callable[[RevisionMessage], Holding]]:
+        """The catalog of a peer, and what makes a holding of one of its revisions."""
+        assert self._neighbourhood is not None
+        address = str(self._neighbourhood.client(peer).address)
+
+        def held(revision: RevisionMessage) -> Holding:
+            return Holding(
+                peer=peer.name,
+                address=address,
+                repo=revision.repo.full_name,
+                commit=revision.commit,
+                refs=tuple(revision.refs),
+                is_complete=revision.is_complete,
+                size_bytes=revision.size_bytes,
+                is_published=revision.is_published,
+                type=revision.repo.type.value,
+                node_id=peer.node_id or "",
+            )
+
+        return self._neighbourhood.catalog(peer), held
 
     async def _of_files(self, peer: Peer, holding: Holding, repo: RepoId, files: Sequence[FilePath]) -> list[Holding]:
         """The holdings of those files of a revision that a peer has, by digest; none if it does not answer."""

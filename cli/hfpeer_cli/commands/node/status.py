@@ -9,7 +9,7 @@ import click
 
 from hfpeer.control.operations import NodeStatus, TransferStatus
 from hfpeer.net.address import LAN_PORT, Address
-from hfpeer_cli.commands.shell.environment import lan_urls
+from hfpeer_cli.commands.shell.environment import lan_urls, reachable
 from hfpeer_cli.commands.transfers.listing import done_words, state_words
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
@@ -46,6 +46,7 @@ def print_status(invocation: Invocation, node: NodeStatus) -> None:
 def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> list[str]:
     """The state in lines. `now` is in seconds since the epoch; `open_urls` are the URLs of the endpoint for other
     machines."""
+    endpoint = node.listeners.get("endpoint")
     state = f"pid {node.pid}, up {human_time(max(0.0, now - node.started_at))}"
     if not node.is_daemon:
         state = "no daemon runs (`hfpeer daemon start` starts it)"
@@ -58,10 +59,12 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         "cache": node.cache,
         **({"also reads": [_read_cache(*one) for one in node.read_caches.items()]} if node.read_caches else {}),
         "listens": _pairs(node.listeners),
+        **({"page": f"{reachable(Address.parse(endpoint)).url}/"} if endpoint else {}),
         **({"elsewhere": f"hfpeer peer add {_typed(node.addresses[0])}"} if node.addresses else {}),
         **({"for others": f"HF_ENDPOINT={open_urls[0]} (public repos)"} if open_urls else {}),
         "upstreams": [_upstream(node, name) for name in node.upstreams],
         "holds": _holds(node),
+        **({"disk": _disk(node)} if node.free_bytes is not None and node.disk_bytes else {}),
         **({"half-fetched": _begun(node)} if node.begun_blobs else {}),
         "received": ", ".join(f"{human_size(size)} from {kind}" for kind, size in node.received_bytes.items()),
         **({"WAN saved": _saved(node)} if node.received_bytes.get("peer") else {}),
@@ -101,6 +104,10 @@ def _upstream(node: NodeStatus, name: str) -> str:
 def _holds(node: NodeStatus) -> str:
     held = f"{counted(node.revisions, 'revision')}, {counted(node.files, 'file')}, {human_size(node.size_bytes)}"
     return f"{held} ({node.unverified_files:,} still to be verified)" if node.unverified_files else held
+
+
+def _disk(node: NodeStatus) -> str:
+    return f"{human_size(node.free_bytes or 0)} of {human_size(node.disk_bytes or 0)} are free"
 
 
 def _begun(node: NodeStatus) -> str:

@@ -97,11 +97,11 @@ def _cache_variables(invocation: Invocation, cache: Path | None) -> dict[str, st
 
 def environment(address: Address, environ: Mapping[str, str]) -> dict[str, str]:
     """The variables that make tools use an endpoint, without the proxy that the environment may name."""
-    variables = {"HF_ENDPOINT": _reachable(address).url}
+    variables = {"HF_ENDPOINT": reachable(address).url}
     lower = {name.lower(): value for name, value in environ.items()}
     if any(lower.get(name) for name in _PROXIES):
         known = [part for part in lower.get("no_proxy", "").split(",") if part]
-        exempt = ",".join(dict.fromkeys([*known, _reachable(address).host]))
+        exempt = ",".join(dict.fromkeys([*known, reachable(address).host]))
         variables |= {"NO_PROXY": exempt, "no_proxy": exempt}
     return variables
 
@@ -148,7 +148,7 @@ def _endpoint(invocation: Invocation) -> Address:
     return Address.parse(asyncio.run(require_daemon(invocation.settings)).listeners["endpoint"])
 
 
-def _reachable(address: Address) -> Address:
+def reachable(address: Address) -> Address:
     """The address as this machine reaches it."""
     if address.ip is None or not address.ip.is_unspecified:
         return address

@@ -1,0 +1,1 @@
+"""The page at the endpoint's root, for a browser: the numbers that the commands print. It changes nothing."""
