@@ -14,10 +14,11 @@ from fakes.browser import Tab, open_browser, why_no_browser
 from fakes.doors import open_door
 from fakes.lan_picture import PictureNode
 from hfpeer.config.settings import read_settings
+from hfpeer.control.ports import listen_tcp
 from hfpeer.net.address import Address
 from hfpeer_daemon.app import endpoint_app
 from hfpeer_daemon.http.door import INERT
-from hfpeer_daemon.http.listeners import bound_address, listen_tcp
+from hfpeer_daemon.http.listeners import bound_address
 from hfpeer_daemon.page.routes import page_routes
 from hfpeer_daemon.page.views import Views
 
