@@ -84,6 +84,7 @@ HFPEER_FOR_AN_ADD = {
     "hfpeer.language",
     "hfpeer.language.amounts",
     "hfpeer.language.cells",
+    "hfpeer.language.tags",
     "hfpeer.names",
     "hfpeer.net",
     "hfpeer.net.address",
