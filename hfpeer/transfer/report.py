@@ -68,11 +68,12 @@ class FetchReport:
         """Adds the bytes to the statistics of the node, and keeps the records of small blobs. To be called once."""
         for name, size_bytes in self.bytes_by_source.items():
             store.traffic.note_received(self.kinds[name], name, size_bytes)
-        if self.small:
-            networks = self._networks()
-            came = ((blob, source) for source, blobs in self.small.items() for blob in blobs)
-            whole = ((blob, [(0, blob.size_bytes, source)]) for blob, source in came)
-            store.history.note([self._record(blob, parts, networks) for blob, parts in whole])
+        failed, networks = {path for path, _ in self.failures}, self._networks()
+        for source, blobs in self.small.items():
+            record = self._record(None, [(0, 0, source)], networks)
+            store.history.note_whole(record, [(blob.digest, blob.size_bytes) for blob in blobs if blob.path not in failed])
+            odd = [blob for blob in blobs if blob.path in failed]
+            store.history.note([self._record(blob, [(0, blob.size_bytes, source)], networks) for blob in odd])
 
     def record(
         self, blob: WantedBlob, parts: Sequence[tuple[int, int, str]], wrong: Sequence[ByteRange], *, is_verified: bool
@@ -84,21 +85,22 @@ class FetchReport:
 
     def _record(
         self,
-        blob: WantedBlob,
+        blob: WantedBlob | None,
         parts: Iterable[tuple[int, int, str]],
         networks: dict[str, tuple[str, str]],
         *,
         is_verified: bool = True,
     ) -> FetchRecord:
+        """Without a blob it is the record of many, for `History.note_whole`."""
         now = time.time()
         return FetchRecord(
-            digest=str(blob.digest),
-            size_bytes=blob.size_bytes,
+            digest="" if blob is None else str(blob.digest),
+            size_bytes=0 if blob is None else blob.size_bytes,
             began_at=self.began_at,
             ended_at=now,
             verified_at=now if is_verified else None,
             contributions=tuple(self._contributions(parts, networks)),
-            failures=tuple(failure for path, failure in self.failures if path == blob.path),
+            failures=tuple(failure for path, failure in self.failures if blob and path == blob.path),
         )
 
     def _contributions(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -85,3 +88,42 @@ def test_a_catalog_that_cannot_be_written_stops_no_fetch(store: Store, monkeypat
     monkeypatch.setattr(Database, "put", refuse)
     store.history.note([record()])
     assert store.history.find([str(DIGEST)]).get(str(DIGEST)) is None
+
+
+def test_blobs_that_came_whole_share_one_record(store: Store) -> None:
+    """A commit of a hundred thousand small files would have as many documents."""
+    shared = replace(record(), digest="", size_bytes=0, contributions=(replace(PEGASUS, size_bytes=0, ranges=()),))
+    other = digest_of(b"another")
+    store.history.note_whole(shared, [(DIGEST, len(DATA)), (other, 7)])
+    found = store.history.find([str(DIGEST), str(other)])
+    for digest, size in ((DIGEST, len(DATA)), (other, 7)):
+        given = (replace(PEGASUS, size_bytes=size, ranges=((0, size),)),)
+        assert found[str(digest)] == replace(shared, digest=str(digest), size_bytes=size, contributions=given)
+
+
+def test_gc_drops_documents_that_no_record_names(store: Store) -> None:
+    store.history.note([record()])
+    store._catalog.collect()
+    with store._catalog.database.reading() as connection:
+        assert connection.exec_driver_sql("SELECT count(*) FROM fetch_documents").scalar() == 0
+
+
+@pytest.mark.parametrize("version", [4, 5, 6])
+def test_records_of_an_older_catalog_are_kept(tmp_path: Path, version: int) -> None:
+    Store(tmp_path / "hub", tmp_path / "home").close()
+    (catalog,) = (tmp_path / "home").glob("*.sqlite*")
+    document = json.dumps(record(), default=vars)
+    with contextlib.closing(sqlite3.connect(catalog)) as file:
+        file.executescript(
+            "DROP TABLE fetches; DROP TABLE fetch_documents;"
+            "CREATE TABLE fetches (digest TEXT PRIMARY KEY, ended_at FLOAT NOT NULL, document TEXT NOT NULL);"
+            "CREATE INDEX ix_fetches_ended_at ON fetches (ended_at);"
+        )
+        file.execute("INSERT INTO fetches VALUES (?, 6.0, ?)", (str(DIGEST), document))
+        for column in ("ctime_ns", "cache")[version - 4 :]:
+            file.execute(f"ALTER TABLE blobs DROP COLUMN {column}")
+        file.execute(f"PRAGMA user_version={version}")
+        file.commit()
+    store = Store(tmp_path / "hub", tmp_path / "home")
+    assert store.history.find([str(DIGEST)]) == {str(DIGEST): record()}
+    store.close()

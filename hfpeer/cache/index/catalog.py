@@ -23,6 +23,7 @@ from hfpeer.cache.index.schema import (
     BLOBS,
     DOUBT_NS,
     FACTS,
+    FETCH_DOCUMENTS,
     FETCHES,
     FILES,
     GIVEN_LISTINGS,
@@ -372,6 +373,8 @@ class Catalog:
             with self.database.reading() as connection:
                 return int(connection.scalar(sa.select(sa.func.count()).select_from(FETCHES).where(is_gone)) or 0)
         dropped = self.database.execute(sa.delete(FETCHES).where(is_gone))
+        is_used = FETCH_DOCUMENTS.c.id.in_(sa.select(FETCHES.c.document_id))
+        self.database.execute(sa.delete(FETCH_DOCUMENTS).where(~is_used))
         self.database.shrink()
         return dropped
 

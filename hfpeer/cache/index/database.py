@@ -29,7 +29,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from hfpeer.cache.disk.locks import NO_FLOCK
 from hfpeer.cache.disk.os_errors import storage_error, translated
-from hfpeer.cache.index.schema import META, SCHEMA, SCHEMA_VERSION, UPGRADES
+from hfpeer.cache.index.schema import FILLING, META, SCHEMA, SCHEMA_VERSION, UPGRADES
 from hfpeer.config.paths import folder_without_locks
 from hfpeer.errors import BrokenCache, Locked, StorageError
 from hfpeer.system.ownership import foreign, make_own_folder, open_own
@@ -280,6 +280,8 @@ def _upgrade(connection: Connection, statements: Sequence[str], cache: Path) -> 
     for statement in statements:
         connection.execute(sa.text(statement), {"cache": str(cache)} if ":cache" in statement else {})
     SCHEMA.create_all(connection)
+    for statement in FILLING:
+        connection.exec_driver_sql(statement)
     connection.exec_driver_sql(f"PRAGMA user_version={SCHEMA_VERSION}")
 
 

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.database import batches
-from hfpeer.cache.index.schema import FETCHES, BlobRow
+from hfpeer.cache.index.schema import FETCH_DOCUMENTS, FETCHES, BlobRow
 from hfpeer.cache.records import CachedRevision, Contribution, Failure, FetchRecord, Provenance
 from hfpeer.errors import StorageError
 from hfpeer.names import FilePath
@@ -44,7 +44,13 @@ class History:
     def _note(self, records: Sequence[FetchRecord]) -> None:
         before = self.find(record.digest for record in records)
         fresh = [_continued(before.get(record.digest), record) for record in records]
-        self._put(fresh)
+        self._put((record, [(record.digest, None)]) for record in fresh)
+
+    def note_whole(self, record: FetchRecord, blobs: Sequence[tuple[str, int]]) -> None:
+        """Keeps one record for many blobs, as (digest, size in bytes), that one source gave whole: `record` has its one
+        contribution, without bytes and ranges. Dropped like those of `note`."""
+        with contextlib.suppress(StorageError):
+            self._put([(record, [(digest, size_bytes) for digest, size_bytes in blobs[-MAX_FETCHES:]])])
 
     def of(
         self, revision: CachedRevision, paths: Iterable[FilePath], is_published: Callable[[], bool]
@@ -85,18 +91,25 @@ class History:
 
     def find(self, digests: Iterable[str]) -> dict[str, FetchRecord]:
         """The record of each of these digests that has one."""
+        columns = (FETCHES.c.digest, FETCHES.c.size_bytes, FETCH_DOCUMENTS.c.document)
+        query = sa.select(*columns).where(FETCHES.c.document_id == FETCH_DOCUMENTS.c.id)
         found: dict[str, FetchRecord] = {}
         for batch in batches(set(digests)):
-            query = sa.select(FETCHES.c.digest, FETCHES.c.document).where(FETCHES.c.digest.in_(batch))
             with self._database.reading() as connection:
-                found.update((digest, _parse(json.loads(text))) for digest, text in connection.execute(query))
+                for digest, size_bytes, text in connection.execute(query.where(FETCHES.c.digest.in_(batch))):
+                    record = _parse(json.loads(text))
+                    found[digest] = record if size_bytes is None else _of_whole(record, digest, size_bytes)
         return found
 
-    def _put(self, records: Iterable[FetchRecord]) -> None:
-        rows = [
-            (record.digest, record.ended_at, json.dumps(record, default=vars, separators=(",", ":")))
-            for record in records
-        ]
+    def _put(self, records: Iterable[tuple[FetchRecord, Sequence[tuple[str, int | None]]]]) -> None:
+        """Keeps records, each with the digests of its blobs, and their sizes if they share it."""
+        rows: list[tuple[str, float, int | None, int]] = []
+        with self._database.writing() as connection:
+            for record, blobs in records:
+                text = json.dumps(record, default=vars, separators=(",", ":"))
+                inserted = connection.execute(sa.insert(FETCH_DOCUMENTS).values(document=text))
+                number = inserted.inserted_primary_key[0]
+                rows += ((digest, record.ended_at, size_bytes, number) for digest, size_bytes in blobs)
         self._database.put(FETCHES, rows)
         oldest = sa.select(FETCHES.c.digest).order_by(FETCHES.c.ended_at.desc()).limit(-1).offset(MAX_FETCHES)
         self._database.execute(sa.delete(FETCHES).where(FETCHES.c.digest.in_(oldest)))
@@ -131,6 +144,12 @@ def _known(contribution: Contribution, before: Contribution | None) -> Contribut
     return replace(
         contribution, kind=before.kind, address=before.address, network=before.network, interface=before.interface
     )
+
+
+def _of_whole(record: FetchRecord, digest: str, size_bytes: int) -> FetchRecord:
+    """The record of one of many blobs that a source gave whole."""
+    given = tuple(replace(one, size_bytes=size_bytes, ranges=((0, size_bytes),)) for one in record.contributions)
+    return replace(record, digest=digest, size_bytes=size_bytes, contributions=given)
 
 
 def _parse(document: dict[str, Any]) -> FetchRecord:

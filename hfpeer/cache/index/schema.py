@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import sqlalchemy as sa
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 DOUBT_NS = 3_000_000_000
 """Nanoseconds around the mtime of a file in which another write may leave it the same: FAT keeps steps of two seconds.
 """
@@ -121,6 +121,14 @@ FETCHES = sa.Table(
     SCHEMA,
     sa.Column("digest", sa.Text, primary_key=True),
     sa.Column("ended_at", sa.Float, nullable=False, index=True),
+    sa.Column("size_bytes", sa.Integer),
+    sa.Column("document_id", sa.Integer, nullable=False),
+)
+"""By digest: the last fetch of a blob. `size_bytes` is given if many blobs share the document."""
+FETCH_DOCUMENTS = sa.Table(
+    "fetch_documents",
+    SCHEMA,
+    sa.Column("id", sa.Integer, primary_key=True),
     sa.Column("document", sa.Text, nullable=False),
 )
 
@@ -133,12 +141,20 @@ _TO_6 = (
     "UPDATE blobs SET cache = :cache, path = :cache || '/' || path",
 )
 """A scan makes the dropped tables anew. The blobs stay, with what is known of their bytes."""
+_TO_7 = ("DROP INDEX IF EXISTS ix_fetches_ended_at", "ALTER TABLE fetches RENAME TO old_fetches")
 UPGRADES: dict[int, tuple[str, ...]] = {
-    4: ("ALTER TABLE blobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0", *_TO_6),
-    5: _TO_6,
+    4: ("ALTER TABLE blobs ADD COLUMN ctime_ns INTEGER NOT NULL DEFAULT 0", *_TO_6, *_TO_7),
+    5: (*_TO_6, *_TO_7),
+    6: _TO_7,
 }
 """By older version: the statements that give existing tables the columns of this one, for a catalog of the cache
-`:cache`. Missing tables are made."""
+`:cache`. Then missing tables are made."""
+FILLING = (
+    "INSERT INTO fetch_documents SELECT rowid, document FROM old_fetches",
+    "INSERT INTO fetches SELECT digest, ended_at, NULL, rowid FROM old_fetches",
+    "DROP TABLE old_fetches",
+)
+"""The statements that fill the tables that were made in an upgrade."""
 
 
 class BlobRow(NamedTuple):
