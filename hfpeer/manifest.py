@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any, AnyStr
 
 from hfpeer.budgets import MAX_COMMIT_BYTES, MAX_MANIFEST_FILES, MAX_MANIFEST_PATH_BYTES
@@ -20,6 +22,8 @@ from hfpeer.errors import CorruptData, EntryNotFound, InvalidName
 from hfpeer.names import Commit, Digest, FilePath, RepoId, path_problem
 
 FORMAT_VERSION = 1
+JSON_ITEMS = 1000
+"""Files whose text is made together."""
 FILE_MODES = frozenset({"100644", "100755", "100664", "120000"})
 """Git's modes of files. Only old repos have 100664."""
 
@@ -116,17 +120,19 @@ class Manifest:
 
     def to_json(self) -> str:
         """The form for disk and wire; `from_json` is its inverse."""
-        return json.dumps(
-            {
-                "format_version": FORMAT_VERSION,
-                "repo": self.repo.api_path,
-                "commit": self.commit,
-                "commit_object": _encode(self.commit_object),
-                "files": [_file_to_json(file) for file in self.files],
-                "opaque": [_opaque_to_json(entry) for entry in self.opaque],
-            },
-            separators=(",", ":"),
-        )
+        return "".join(self.json_parts())
+
+    def json_parts(self) -> Iterator[str]:
+        """The same in parts: the text of a large manifest takes much memory."""
+        facts = {
+            "format_version": FORMAT_VERSION,
+            "repo": self.repo.api_path,
+            "commit": self.commit,
+            "commit_object": _encode(self.commit_object),
+        }
+        yield f'{_dumps(facts)[:-1]},"files":['
+        yield from json_items(map(_json_of_file, self.files))
+        yield f'],"opaque":{_dumps([_opaque_to_json(entry) for entry in self.opaque])}}}'
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
@@ -186,18 +192,25 @@ def common_start(first: Sequence[AnyStr], second: Sequence[AnyStr]) -> int:
     return next((place for place, (one, other) in pairs if one != other), min(len(first), len(second)))
 
 
-def _file_to_json(file: ManifestFile) -> dict[str, Any]:
-    document: dict[str, Any] = {
-        "path": file.path,
-        "mode": file.mode,
-        "size_bytes": file.size_bytes,
-        "digest": str(file.digest),
-    }
-    if file.is_lfs:
-        document["blob_id"] = file.blob_id
+_dumps = functools.partial(json.dumps, separators=(",", ":"))
+json_string = json.encoder.encode_basestring_ascii
+"""A text as JSON, as `json.dumps` writes it, without its overhead for each of many."""
+
+
+def json_items(items: Iterable[str], separator: str = ",") -> Iterator[str]:
+    """The items of a JSON array or object with the separator between them, in parts of JSON_ITEMS."""
+    iterator, start = iter(items), ""
+    while part := list(islice(iterator, JSON_ITEMS)):
+        yield start + separator.join(part)
+        start = separator
+
+
+def _json_of_file(file: ManifestFile) -> str:
+    more = f',"blob_id":"{file.blob_id}"' if file.is_lfs else ""
     if file.pointer is not None:
-        document["pointer"] = _encode(file.pointer)
-    return document
+        more += f',"pointer":"{_encode(file.pointer)}"'
+    size, path = file.size_bytes, json_string(file.path)
+    return f'{{"path":{path},"mode":"{file.mode}","size_bytes":{size},"digest":"{file.digest}"{more}}}'
 
 
 def _file_if_one(document: dict[str, Any]) -> dict[str, Any] | ManifestFile:

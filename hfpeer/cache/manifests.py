@@ -7,6 +7,7 @@ proof in the repo's own folder is read, and kept here.
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,14 +73,14 @@ class Manifests:
             known = self.load(manifest.repo, manifest.commit)
             if known is not None and not known.is_attested:
                 return
-        write_file(self.path(manifest.repo, manifest.commit), manifest.to_json())
+        self._write(manifest)
 
     def load(self, repo: RepoId, commit: Commit) -> Manifest | None:
         """The manifest, or None if there is none that can be read."""
         path = self.path(repo, commit)
         try:
             facts = path.stat()
-            stamp = (facts.st_mtime_ns, facts.st_ino)
+            stamp = _stamp(facts)
             with self._lock:
                 recent = self._recent.get(path)
             if recent is not None and recent[0] == stamp:
@@ -118,9 +119,14 @@ class Manifests:
                 manifest = read_proof(cache, repo, commit)
                 if manifest is not None:
                     with contextlib.suppress(StorageError):
-                        write_file(self.path(repo, commit), manifest.to_json())
+                        self._write(manifest)
                     return manifest
         return None
+
+    def _write(self, manifest: Manifest) -> None:
+        path = self.path(manifest.repo, manifest.commit)
+        facts = write_file(path, manifest.json_parts())
+        self._keep(path, _stamp(facts), manifest)
 
     def _keep(self, path: Path, stamp: tuple[int, int], manifest: Manifest) -> None:
         with self._lock:
@@ -133,3 +139,7 @@ class Manifests:
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()
+
+
+def _stamp(facts: os.stat_result) -> tuple[int, int]:
+    return facts.st_mtime_ns, facts.st_ino

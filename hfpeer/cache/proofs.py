@@ -36,11 +36,10 @@ def write_proof(cache: Path, manifest: Manifest) -> None:
     path = layout.proof_path(cache, manifest.repo, manifest.commit)
     if _size(cache, path) is not None:
         return
-    text = manifest.to_json()
-    if len(text) > MAX_LISTING_BYTES:
+    if sum(map(len, manifest.json_parts())) > MAX_LISTING_BYTES:
         return
     try:
-        snapshots.write_inside(cache, manifest.repo, path, text)
+        snapshots.write_inside(cache, manifest.repo, path, manifest.json_parts())
     except BrokenCache as error:
         log.info("The proof of %s at %s is not kept in its folder: %s", manifest.repo, manifest.commit, error)
 

@@ -49,26 +49,31 @@ def aside(folder: Path) -> Path:
     return folder / f".{secrets.token_hex(4)}{ASIDE_SUFFIX}"
 
 
-def write_file(path: Path, text: str, mode: int = 0o666, *, fresh: Path | None = None, is_synced: bool = False) -> None:
-    """Writes a small file to `fresh`, or to a new name beside `path`, and renames it to `path`. Makes its folder.
+def write_file(
+    path: Path, text: str | Iterable[str], mode: int = 0o666, *, fresh: Path | None = None, is_synced: bool = False
+) -> os.stat_result:
+    """Writes a small file, or a larger one in parts, to `fresh`, or to a new name beside `path`, and renames it to
+    `path`. Makes its folder. Returns the facts of the file.
 
     Raises NoSpace or BrokenCache.
     """
-    fresh, body = fresh or temporary(path), text.encode()
-    with translated("write a file", path, len(body)):
+    fresh, parts = fresh or temporary(path), [text] if isinstance(text, str) else text
+    with translated("write a file", path, len(text) if isinstance(text, str) else 0):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
                 if mode & stat.S_IRGRP:
                     open_to_readers(file.fileno(), path.parent)
-                file.write(body)
+                file.writelines(part.encode() for part in parts)
                 file.flush()
                 if is_synced:
                     os.fsync(file.fileno())
+                facts = os.fstat(file.fileno())
             fresh.replace(path)
         except BaseException:
             _drop([fresh])
             raise
+    return facts
 
 
 @contextlib.contextmanager
@@ -346,7 +351,7 @@ def write_tree(cache: Path, repo: RepoId, commit: Commit, files: Iterable[Manife
     with translated("write a file", path):
         if path.exists():
             return
-    write_inside(cache, repo, path, layout.tree_text(files))
+    write_inside(cache, repo, path, layout.tree_parts(files))
 
 
 def note_absent(cache: Path, repo: RepoId, commit: Commit, paths: Iterable[FilePath]) -> None:
@@ -358,10 +363,10 @@ def note_absent(cache: Path, repo: RepoId, commit: Commit, paths: Iterable[FileP
                 write_inside(cache, repo, place / path, "")
 
 
-def write_inside(cache: Path, repo: RepoId, path: Path, text: str) -> None:
+def write_inside(cache: Path, repo: RepoId, path: Path, text: str | Iterable[str]) -> None:
     """Writes a small file of a repo that is no blob, as `write_file` does. The umask decides its mode."""
     with (
-        translated("write a file", path, len(text)),
+        translated("write a file", path, len(text) if isinstance(text, str) else 0),
         opened(cache, path.parent, makes=True) as folder,
         opened(cache, layout.repo_folder(cache, repo)) as around,
     ):

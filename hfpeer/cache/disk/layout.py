@@ -6,11 +6,10 @@ Every path is made of parsed names, so none can leave the cache. Pure. Source: h
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hfpeer.manifest import ManifestFile
+from hfpeer.manifest import ManifestFile, json_items, json_string
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 
 LOCKS = ".locks"
@@ -110,11 +109,17 @@ def link_target(path: FilePath, digest: Digest) -> str:
 def tree_text(files: Iterable[ManifestFile]) -> str:
     """The full listing of a commit as the Hub client keeps it in `trees/`. It has no Xet hashes, because hfpeer does
     not use Xet. Source: huggingface_hub `_tree_cache`."""
-    return json.dumps({"format_version": 1, "files": {file.path: _tree_entry(file) for file in files}})
+    return "".join(tree_parts(files))
 
 
-def _tree_entry(file: ManifestFile) -> dict[str, str | int]:
-    entry: dict[str, str | int] = {"size": file.size_bytes, "blob_id": file.blob_id}
-    if file.is_lfs:
-        entry.update(lfs_sha256=file.digest.hex, lfs_size=file.size_bytes)
-    return entry
+def tree_parts(files: Iterable[ManifestFile]) -> Iterator[str]:
+    """The same in parts."""
+    yield '{"format_version": 1, "files": {'
+    yield from json_items(map(_tree_entry, files), ", ")
+    yield "}}"
+
+
+def _tree_entry(file: ManifestFile) -> str:
+    size, path = file.size_bytes, json_string(file.path)
+    lfs = f', "lfs_sha256": "{file.digest.hex}", "lfs_size": {size}' if file.is_lfs else ""
+    return f'{path}: {{"size": {size}, "blob_id": "{file.blob_id}"{lfs}}}'

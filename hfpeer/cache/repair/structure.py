@@ -63,7 +63,7 @@ def remove_file(cache: Path, path: Path) -> None:
 def write_list(store: Store, manifest: Manifest) -> None:
     """Writes the Hub client's list of a commit anew, over one that cannot be used."""
     path = layout.tree_path(store.cache, manifest.repo, manifest.commit)
-    snapshots.write_inside(store.cache, manifest.repo, path, layout.tree_text(manifest.files))
+    snapshots.write_inside(store.cache, manifest.repo, path, layout.tree_parts(manifest.files))
 
 
 def write_proof_anew(store: Store, manifest: Manifest) -> None:
