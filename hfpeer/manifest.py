@@ -32,20 +32,21 @@ FILE_MODES = frozenset({"100644", "100755", "100664", "120000"})
 class ManifestFile:
     """One file: its path in the repo, git mode (`100644`, `100755`, `120000`), size, and digest.
 
-    `blob_id` is the git blob id in the tree: the digest itself for a plain file, that of the pointer for an LFS file.
-    `pointer` is the text of the LFS pointer where that is not canonical, so that it cannot be rebuilt.
+    `pointer_id` is the git blob id of the pointer of an LFS file, empty for a plain file. `pointer` is the text of the
+    pointer where that is not canonical, so that it cannot be rebuilt.
     """
 
     path: FilePath
     size_bytes: int
     digest: Digest
     mode: str = "100644"
-    blob_id: str = ""
+    pointer_id: str = ""
     pointer: bytes | None = None
 
-    def __post_init__(self) -> None:
-        if not self.blob_id and not self.is_lfs:
-            object.__setattr__(self, "blob_id", self.digest.hex)
+    @property
+    def blob_id(self) -> str:
+        """The git blob id in the tree: the digest itself for a plain file, that of the pointer for an LFS file."""
+        return self.pointer_id or self.digest.hex
 
     @property
     def is_lfs(self) -> bool:
@@ -206,7 +207,7 @@ def json_items(items: Iterable[str], separator: str = ",") -> Iterator[str]:
 
 
 def _json_of_file(file: ManifestFile) -> str:
-    more = f',"blob_id":"{file.blob_id}"' if file.is_lfs else ""
+    more = f',"blob_id":"{file.pointer_id}"' if file.is_lfs else ""
     if file.pointer is not None:
         more += f',"pointer":"{_encode(file.pointer)}"'
     size, path = file.size_bytes, json_string(file.path)
@@ -224,9 +225,9 @@ def _file_from_json(document: dict[str, Any]) -> ManifestFile:
     if mode not in FILE_MODES:
         raise ValueError(f"{mode!r:.80} is not the mode of a file")
     digest = Digest.parse(document["digest"])
-    blob_id = _object_id(document["blob_id"]) if digest.algorithm == "sha256" else digest.hex
+    pointer_id = _object_id(document["blob_id"]) if digest.algorithm == "sha256" else ""
     path, pointer = FilePath.parse(document["path"]), _decode(document.get("pointer"))
-    return ManifestFile(path, size, digest, sys.intern(mode), blob_id, pointer)
+    return ManifestFile(path, size, digest, sys.intern(mode), pointer_id, pointer)
 
 
 def _opaque_to_json(entry: OpaqueEntry) -> list[Any]:

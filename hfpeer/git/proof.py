@@ -233,11 +233,11 @@ def _check_blob(file: ManifestFile) -> None:
     if file.mode not in FILE_MODES:
         raise _Mismatch(f"{file.mode!r} of {file.path!r} is no mode of a file")
     if not file.is_lfs:
-        if file.blob_id != file.digest.hex or file.pointer is not None:
+        if file.pointer_id or file.pointer is not None:
             raise _Mismatch(f"{file.path!r} is listed with two digests")
         return
     text = pointer_text(file.digest.hex, file.size_bytes) if file.pointer is None else file.pointer
-    if object_id("blob", text) != file.blob_id or parse_pointer(text) != (file.digest, file.size_bytes):
+    if object_id("blob", text) != file.pointer_id or parse_pointer(text) != (file.digest, file.size_bytes):
         raise _Mismatch(f"the digest or size of {file.path!r} is not what its LFS pointer says")
 
 

@@ -71,5 +71,5 @@ def ref_parts(ref: str) -> tuple[str, str, str] | None:
 def _listed(file: SetFile) -> ManifestFile:
     pointer = pointer_text(file.sha256, file.size_bytes)
     return ManifestFile(
-        FilePath(file.path), file.size_bytes, Digest("sha256", file.sha256), blob_id=object_id("blob", pointer)
+        FilePath(file.path), file.size_bytes, Digest("sha256", file.sha256), pointer_id=object_id("blob", pointer)
     )

@@ -71,7 +71,9 @@ class FetchReport:
         failed, networks = {path for path, _ in self.failures}, self._networks()
         for source, blobs in self.small.items():
             record = self._record(None, [(0, 0, source)], networks)
-            store.history.note_whole(record, [(blob.digest, blob.size_bytes) for blob in blobs if blob.path not in failed])
+            store.history.note_whole(
+                record, [(blob.digest, blob.size_bytes) for blob in blobs if blob.path not in failed]
+            )
             odd = [blob for blob in blobs if blob.path in failed]
             store.history.note([self._record(blob, [(0, blob.size_bytes, source)], networks) for blob in odd])
 

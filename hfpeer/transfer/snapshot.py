@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hfpeer.cache.store import Store
@@ -84,9 +84,13 @@ class SnapshotTransfer:
         self._fetches = fetches
         self._finder = finder
         self._manifest = manifest
-        self._files: dict[Digest, list[ManifestFile]] = {}
+        self._files: dict[Digest, ManifestFile] = {}
+        """By digest: its first file."""
+        self._twins: dict[Digest, list[ManifestFile]] = {}
+        """By digest: its other files. Mostly there are none, and a list for each of many files takes much memory."""
         for file in files:
-            self._files.setdefault(file.digest, []).append(file)
+            if self._files.setdefault(file.digest, file) is not file:
+                self._twins.setdefault(file.digest, []).append(file)
         self._progress = _Progress(files)
         self._tell = on_event
         self._kept_count = fetches.kept_count
@@ -104,8 +108,7 @@ class SnapshotTransfer:
         does.
         """
         wanted = [self._wanted(file) for file in missing]
-        absent = {blob.digest for blob in wanted}
-        await in_thread(self._install, [digest for digest in self._files if digest not in absent])
+        await in_thread(self._install, self._here(wanted))
         ticker = asyncio.create_task(self._report_progress())
         try:
             await self._fetch_all(wanted)
@@ -115,6 +118,17 @@ class SnapshotTransfer:
             if self._summed_at is not None:
                 await asyncio.to_thread(self._sum_up)
             self._on_event(self._progressed())
+
+    def _here(self, wanted: Sequence[WantedBlob]) -> list[Digest]:
+        """The digests of this add that are not wanted, because they are in the cache."""
+        absent = {blob.digest for blob in wanted}
+        return [digest for digest in self._files if digest not in absent]
+
+    def _files_of(self, digests: Iterable[Digest]) -> list[ManifestFile]:
+        """The files of this add that have these digests."""
+        if not self._twins:
+            return [self._files[digest] for digest in digests]
+        return [file for digest in digests for file in (self._files[digest], *self._twins.get(digest, ()))]
 
     def _wanted(self, file: ManifestFile) -> WantedBlob:
         return WantedBlob(file.digest, file.size_bytes, self._manifest.repo, self._manifest.commit, file.path)
@@ -151,27 +165,33 @@ class SnapshotTransfer:
 
     async def _fetch_small(self, wanted: Sequence[WantedBlob]) -> None:
         found = await in_thread(self._take_small, wanted)
-        wanted = [blob for blob in wanted if blob.digest not in found]
+        if found:
+            wanted = [blob for blob in wanted if blob.digest not in found]
         if not wanted:
             return
-        all_small = dict.fromkeys(
-            file.digest for file in self._manifest.files if file.size_bytes <= MAX_BATCH_BLOB_BYTES
-        )
-        missing = {blob.digest for blob in wanted}
-        small = self._small = self._fetches.bundle(
-            wanted,
-            self._keep,
-            self._find,
-            self._on_event,
-            all_small=list(all_small) if self._finder.asks_peers else (),
-            here=[digest for digest in all_small if digest in self._files and digest not in missing],
-        )
+        small = self._small = self._bundle(wanted)
         try:
             await self._fetches.fetch_bundle(small, self._finder)
         finally:
             self._small = None
             self.totals.add(small.report, is_small=True)
             self.totals.add(small.joined, is_small=True)
+
+    def _bundle(self, wanted: Sequence[WantedBlob]) -> BundleFetch:
+        """The fetch of small blobs. With peers it follows the small blobs of the whole commit."""
+        all_small: dict[Digest, None] = {}
+        if self._finder.asks_peers:
+            files = (file for file in self._manifest.files if file.size_bytes <= MAX_BATCH_BLOB_BYTES)
+            all_small = dict.fromkeys(file.digest for file in files)
+        missing = {blob.digest for blob in wanted}
+        return self._fetches.bundle(
+            wanted,
+            self._keep,
+            self._find,
+            self._on_event,
+            all_small=list(all_small),
+            here=[digest for digest in all_small if digest in self._files and digest not in missing],
+        )
 
     def _take_small(self, wanted: Sequence[WantedBlob]) -> Collection[Digest]:
         """Blocking: keeps the small blobs that files of this machine have."""
@@ -197,7 +217,7 @@ class SnapshotTransfer:
 
     def _ingest(self, bodies: Mapping[Digest, bytes], given: Collection[Digest] = ()) -> None:
         """Puts small blobs into the cache and installs their files."""
-        files = [file for digest in bodies for file in self._files[digest]]
+        files = self._files_of(bodies)
         self._ingester.ingest_files(self._manifest.repo, self._manifest.commit, files, bodies, given)
         now = time.monotonic()
         if self._summed_at is None or now - self._summed_at > SUM_SECONDS:
@@ -212,7 +232,7 @@ class SnapshotTransfer:
         """Installs the small blobs that another fetch has brought since the add looked for them."""
         if self._fetches.kept_count == self._kept_count:
             return ()
-        files = [self._files[blob.digest][0] for blob in blobs]
+        files = [self._files[blob.digest] for blob in blobs]
         absent = {file.digest for file in self._store.inventory.missing(files)}
         unverified = {blob.digest for blob in self._store.inventory.unverified_of(files)}
         here = [file.digest for file in files if file.digest not in absent | unverified]
@@ -223,7 +243,7 @@ class SnapshotTransfer:
 
     def _install(self, digests: Sequence[Digest]) -> None:
         """Blocking: links the files whose blobs are in the cache."""
-        files = [file for digest in digests for file in self._files[digest]]
+        files = self._files_of(digests)
         if files:
             self._ingester.install(self._manifest.repo, self._manifest.commit, files)
         self._progress.installed(files)
@@ -244,7 +264,7 @@ class SnapshotTransfer:
         running = []
         by_source, kinds = dict(self.totals.bytes_by_source), dict(self.totals.kinds)
         for digest in self._fetching:
-            file = self._files[digest][0]
+            file = self._files[digest]
             running.append(FileProgress(str(file.path), self._fetches.present_bytes(digest), file.size_bytes))
             _add(by_source, self._fetches.bytes_by_source(digest))
             kinds.update(self._fetches.kinds(digest))

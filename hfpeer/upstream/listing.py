@@ -154,7 +154,8 @@ def _kept_back(path: str, mode: str, object_id: str, listing: Mapping[str, TreeE
 
 
 def _manifest_file(listed: TreeEntry, mode: str, pointer: bytes | None) -> ManifestFile:
-    return ManifestFile(FilePath(listed.path), listed.size_bytes, listed.digest, mode, listed.blob_id, pointer)
+    pointer_id = listed.blob_id if listed.is_lfs else ""
+    return ManifestFile(FilePath(listed.path), listed.size_bytes, listed.digest, mode, pointer_id, pointer)
 
 
 def _sorted(files: Iterable[ManifestFile]) -> tuple[ManifestFile, ...]:

@@ -34,7 +34,7 @@ def listed(bodies: Mapping[str, bytes]) -> list[ManifestFile]:
     """The files of a manifest with these contents."""
     return [
         ManifestFile(
-            FilePath(path), len(body), digest_of(path, body), blob_id="b" * 40 if path.endswith(".bin") else ""
+            FilePath(path), len(body), digest_of(path, body), pointer_id="b" * 40 if path.endswith(".bin") else ""
         )
         for path, body in bodies.items()
     ]
@@ -49,7 +49,7 @@ def proved_manifest_of(bodies: Mapping[str, bytes], repo: RepoId = REPO) -> Mani
     files = []
     for file in manifest_of(bodies).files:
         pointer = pointer_text(file.digest.hex, file.size_bytes)
-        files.append(replace(file, blob_id=object_id("blob", pointer)) if file.is_lfs else file)
+        files.append(replace(file, pointer_id=object_id("blob", pointer)) if file.is_lfs else file)
     raw = commit_body(root_tree(files), author="a <a@b>", time_seconds=1, message="m")
     return Manifest(repo, Commit(object_id("commit", raw)), tuple(files), commit_object=raw)
 

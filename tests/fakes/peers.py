@@ -451,8 +451,7 @@ class ForgingManifestPeer(GoodPeer):
             return None
         first, *others = real.files
         digest = digest_of(self.forged, first.digest.algorithm)
-        blob_id = first.blob_id if first.is_lfs else digest.hex
-        fake = replace(first, size_bytes=len(self.forged), digest=digest, blob_id=blob_id)
+        fake = replace(first, size_bytes=len(self.forged), digest=digest)
         return replace(real, files=(fake, *others)).to_json()
 
     def content(self, digest: Digest) -> bytes | None:

@@ -54,7 +54,7 @@ def put_huge(machine: Machine, name: str) -> Path:
     machine.home.mkdir(parents=True, exist_ok=True, mode=0o700)
     store = Store(machine.cache, machine.home)
     store.save_manifest(
-        Manifest(repo, COMMIT, (ManifestFile(FilePath("w.bin"), HUGE_BYTES, digest, blob_id="b" * 40),))
+        Manifest(repo, COMMIT, (ManifestFile(FilePath("w.bin"), HUGE_BYTES, digest, pointer_id="b" * 40),))
     )
     store.set_share(repo, True)
     store.close()

@@ -18,7 +18,7 @@ PEER = PeerSource("peer", "id of the peer", None)  # type: ignore[arg-type]
 
 def a_picker() -> BundlePicker:
     """A picker at 0.0 whose only source has told that it has all of the bundle."""
-    picker = BundlePicker([BLOB], None, Credits(), 60.0, 0.0)
+    picker = BundlePicker({BLOB.digest: BLOB}, None, Credits(), 60.0, 0.0)
     picker.bundle.free([BLOB.digest])
     picker.add_leecher(PEER, PieceMap(1, 1, 1, None), 0.0)
     return picker
@@ -42,7 +42,7 @@ def test_a_leecher_that_is_not_asked_is_waited_for_only_while_files_come() -> No
 
 
 def test_a_file_that_another_fetch_requests_is_waited_for_without_a_source() -> None:
-    picker = BundlePicker([BLOB], None, Credits(), 60.0, 0.0)
+    picker = BundlePicker({BLOB.digest: BLOB}, None, Credits(), 60.0, 0.0)
     assert picker.may_go_on([], LATE)
     picker.bundle.free([BLOB.digest])
     assert not picker.may_go_on([], LATE)

@@ -107,8 +107,7 @@ class History:
         with self._database.writing() as connection:
             for record, blobs in records:
                 text = json.dumps(record, default=vars, separators=(",", ":"))
-                inserted = connection.execute(sa.insert(FETCH_DOCUMENTS).values(document=text))
-                number = inserted.inserted_primary_key[0]
+                number = connection.execute(sa.insert(FETCH_DOCUMENTS).values(document=text)).lastrowid
                 rows += ((digest, record.ended_at, size_bytes, number) for digest, size_bytes in blobs)
         self._database.put(FETCHES, rows)
         oldest = sa.select(FETCHES.c.digest).order_by(FETCHES.c.ended_at.desc()).limit(-1).offset(MAX_FETCHES)

@@ -242,17 +242,20 @@ def read_folder(
     LFS pointer without its content, an empty folder), Locked for a file that changes meanwhile, and StorageError for
     one that cannot be read.
     """
-    entries = sorted(_entries(folder), key=lambda entry: entry.path)
+    entries = sorted(_entries(folder), key=lambda entry: entry.path, reverse=True)
     if not entries:
         raise InvalidName(f"There is no file to publish in {folder}.", folder=str(folder))
     on_listed(sum(entry.size_bytes for entry in entries if entry.mode != "120000"))
     is_lfs = _lfs_rule(folder, (entry.path for entry in entries if entry.mode != "120000"))
     hashing = _Hashing(folder, is_lfs, on_bytes)
-    large = [entry for entry in entries if entry.mode != "120000" and entry.size_bytes > SMALL_BYTES]
+    large = [entry for entry in reversed(entries) if entry.mode != "120000" and entry.size_bytes > SMALL_BYTES]
     hashed = iter(in_threads(hashing.large, large, threads, "read-folder"))
     is_large = {entry.path for entry in large}
-    files = tuple(next(hashed) if entry.path in is_large else hashing.small(entry) for entry in entries)
-    return FolderCommit(folder, _commit(repo, files), hashing.texts)
+    files = []
+    while entries:  # an entry goes before the next file comes: both of each of many files take much memory
+        entry = entries.pop()
+        files.append(next(hashed) if entry.path in is_large else hashing.small(entry))
+    return FolderCommit(folder, _commit(repo, tuple(files)), hashing.texts)
 
 
 def _commit(repo: RepoId, files: tuple[ManifestFile, ...]) -> Manifest:
@@ -412,8 +415,8 @@ def _check_unchanged(folder: Path, entry: _Entry, now: os.stat_result) -> None:
 
 
 def _listed(entry: _Entry, algorithm: str, hex: str) -> ManifestFile:
-    blob_id = object_id("blob", pointer_text(hex, entry.size_bytes)) if algorithm == "sha256" else hex
-    return ManifestFile(entry.path, entry.size_bytes, Digest(algorithm, hex), entry.mode, blob_id)
+    pointer_id = object_id("blob", pointer_text(hex, entry.size_bytes)) if algorithm == "sha256" else ""
+    return ManifestFile(entry.path, entry.size_bytes, Digest(algorithm, hex), entry.mode, pointer_id)
 
 
 def _unfit(path: str, reason: str, hint: str) -> InvalidName:

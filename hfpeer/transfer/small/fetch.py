@@ -33,7 +33,7 @@ def is_small(blob: WantedBlob) -> bool:
 
 
 class BundleFetch:
-    """Fetches the blobs `wanted`, each of which `is_small`. Blocking: `run` it in a thread, `cancel` from another.
+    """Fetches these blobs, each of which `is_small`. Blocking: `run` it in a thread, `cancel` from another.
 
     `patience_seconds` without a blob from an upstream end the tries there, `rest_seconds` the wait for one that limits
     requests. With a `bundle` of all small files of the
@@ -42,7 +42,7 @@ class BundleFetch:
 
     def __init__(
         self,
-        wanted: Iterable[WantedBlob],
+        blobs: Iterable[WantedBlob],
         keep: Keep,
         on_event: OnEvent,
         *,
@@ -56,8 +56,8 @@ class BundleFetch:
         is_kept_later: bool = False,
     ) -> None:
         """For `keep`, `find`, `only_given` and `is_kept_later` see `keeper`; `credits` are the accounts of peers."""
-        wanted = list(wanted)
-        self.first = wanted[0]
+        wanted = {blob.digest: blob for blob in blobs}
+        self.first = next(iter(wanted.values()))
         self.result: Future[FetchReport] = Future()
         self.report = FetchReport()
         self._on_event = self.report.noting_failures(on_event)

@@ -6,7 +6,7 @@ A thread of its own keeps what has come while the others fetch: the slower the d
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -35,7 +35,7 @@ class Keeper:
     def __init__(
         self,
         state: BundleState,
-        wanted: Iterable[WantedBlob],
+        wanted: Mapping[Digest, WantedBlob],
         keep: Keep,
         find: Find,
         in_flight: InFlight,
@@ -44,7 +44,7 @@ class Keeper:
         is_kept_later: bool,
     ) -> None:
         self._state = state
-        self._wanted = {blob.digest: blob for blob in wanted}
+        self._wanted = wanted
         self._keep = keep
         self._find = find
         self._in_flight = in_flight

@@ -6,7 +6,7 @@ how long nothing has come.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hfpeer.names import Digest
@@ -47,14 +47,14 @@ class BundlePicker:
 
     def __init__(
         self,
-        wanted: Iterable[WantedBlob],
+        wanted: Mapping[Digest, WantedBlob],
         bundle: Bundle | None,
         credits: Credits,
         patience_seconds: float,
         now: float,
         rest_seconds: float = StallLimits.rest_seconds,
     ) -> None:
-        self._wanted = {blob.digest: blob for blob in wanted}
+        self._wanted = wanted
         self.bundle = bundle or Bundle(list(self._wanted), self._wanted)
         self.bundle.hold(self._wanted)
         self.promises = Promises()

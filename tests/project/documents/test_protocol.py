@@ -21,7 +21,7 @@ REPO, COMMIT = RepoId.parse("acme/tiny"), Commit.parse("1" * 40)
 LFS, PLAIN = Digest.parse("sha256:" + "2" * 64), Digest.parse("git-sha1:" + "3" * 40)
 REVISION = messages.RevisionMessage(REPO, COMMIT, True, 1, 1, {"main": 1.0})
 FILES = (
-    ManifestFile(FilePath.parse("a.bin"), 1, LFS, blob_id="4" * 40, pointer=b"x"),
+    ManifestFile(FilePath.parse("a.bin"), 1, LFS, pointer_id="4" * 40, pointer=b"x"),
     ManifestFile(FilePath.parse("b.txt"), 1, PLAIN),
 )
 MESSAGES = (
