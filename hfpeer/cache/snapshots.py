@@ -141,12 +141,14 @@ def _write_synced(folder_fd: int, writes: Iterable[tuple[str, bytes]]) -> list[t
     for name, body in writes:
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666, dir_fd=folder_fd)
         try:
-            rest = memoryview(body)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
-            open_to_readers(fd, folder_fd)
+            written = os.write(fd, body)
+            while written < len(body):
+                written += os.write(fd, memoryview(body)[written:])
+            facts = os.fstat(fd)
+            if not facts.st_mode & stat.S_IRGRP:
+                open_to_readers(fd, folder_fd)
             os.fsync(fd)
-            inodes.append((name, inode_of(os.fstat(fd))))
+            inodes.append((name, inode_of(facts)))
         finally:
             os.close(fd)
     return inodes

@@ -636,7 +636,7 @@ def test_a_batch_with_a_longer_blob_than_it_has_breaks_off() -> None:
 )
 def test_a_batch_header_is_read_strictly(line: bytes) -> None:
     with pytest.raises(CorruptData):
-        parse_batch_header(line)
+        parse_batch_header(line, DIGEST)
 
 
 def test_a_batch_is_asked_by_digests_that_are_really_digests() -> None:

@@ -56,6 +56,8 @@ class Catalog:
         self._caches = caches
         self.facts = FactTables(self.database)
         self._summing = threading.Lock()
+        self._generation = (-1, 0)
+        """A `data_version`, and the generation then."""
 
     def close(self) -> None:
         self.database.close()
@@ -67,8 +69,13 @@ class Catalog:
 
     @property
     def generation(self) -> int:
-        """Grows with every change that peers should hear of. A new catalog begins above every older one."""
-        return self.database.counter("generation")
+        """Grows with every change that peers should hear of. A new catalog begins above every older one. Cheap to read
+        while nothing changes."""
+        version, (known, generation) = self.data_version, self._generation
+        if version != known:
+            generation = self.database.counter("generation")
+            self._generation = (version, generation)
+        return generation
 
     def bump(self) -> None:
         """Raises the generation: peers will ask for the catalog again."""

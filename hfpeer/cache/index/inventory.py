@@ -105,9 +105,10 @@ class Inventory:
 
     def places(self, digests: Iterable[Digest]) -> dict[Digest, list[BlobRow]]:
         """By digest: the rows of its files, as they were last seen."""
+        wanted = {digest: digest for digest in digests}
         rows: dict[Digest, list[BlobRow]] = defaultdict(list)
-        for row in self._catalog.blobs({str(digest) for digest in digests}):
-            rows[Digest.parse(row.digest)].append(row)
+        for row in self._catalog.blobs(map(str, wanted)):
+            rows[wanted[cast("Digest", row.digest)]].append(row)
         return rows
 
     def best(self, rows: Iterable[BlobRow]) -> BlobFile | None:

@@ -52,7 +52,8 @@ class Selection:
             except EntryNotFound as error:
                 hint = _near(manifest, [path]) + _listed_by(manifest)
                 raise EntryNotFound(error.message, hint=hint, **error.facts) from None
-        found = [file for file in manifest.files if self.has(file.path)]
+        is_all = not (self._named or self._optional or self._include or self._exclude)
+        found = list(manifest.files) if is_all else [file for file in manifest.files if self.has(file.path)]
         if not found and not self._optional and manifest.files and not self.unusable_of(manifest):
             raise _nothing_selected(manifest, tuple(self._include), is_excluding=bool(self._exclude))
         return found

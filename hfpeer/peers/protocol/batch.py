@@ -43,16 +43,20 @@ def encode_batch_header(digest: Digest, size_bytes: int | None) -> bytes:
 MAX_BATCH_HEADER_BYTES = 128
 
 
-def parse_batch_header(line: bytes) -> tuple[Digest, int | None]:
-    """The inverse of `encode_batch_header`. Raises CorruptData for anything else, and for a size above the limit."""
+def parse_batch_header(line: bytes, expected: Digest) -> int | None:
+    """The size in bytes in a line of `encode_batch_header`, which has to be of the `expected` blob; None for "-".
+    Raises CorruptData for anything else, and for a size above the limit."""
     with fields.reading("batch header"):
-        found = _BATCH_HEADER.fullmatch(line.decode("ascii"))
-        if found is None:
+        digest, _, size = line.decode("ascii").partition(" ")
+        if digest != expected:
+            raise ValueError(f"{digest!r:.80} instead of {expected}")
+        if size == "-\n":
+            return None
+        if _SIZE.fullmatch(size) is None:
             raise ValueError(repr(line[:MAX_BATCH_HEADER_BYTES]))
-        size_bytes = None if found[2] == "-" else int(found[2])
-        if size_bytes is not None and size_bytes > MAX_BATCH_BLOB_BYTES:
-            raise ValueError(f"{size_bytes} bytes are too many for a batch")
-        return Digest.parse(found[1]), size_bytes
+        if int(size) > MAX_BATCH_BLOB_BYTES:
+            raise ValueError(f"{size.strip()} bytes are too many for a batch")
+        return int(size)
 
 
-_BATCH_HEADER = re.compile(r"(\S+) (-|[0-9]{1,12})\n")
+_SIZE = re.compile(r"[0-9]{1,12}\n")

@@ -252,10 +252,8 @@ class Batch(Iterator[tuple[Digest, "bytes | None"]]):
         try:
             if expected is None:
                 raise StopIteration
-            digest, size_bytes = parse_batch_header(self._read_line())
-            if digest != expected:
-                raise SourceFault(f"the batch has {digest} instead of {expected}", is_permanent=True)
-            return digest, None if size_bytes is None else self._read(size_bytes)
+            size_bytes = parse_batch_header(self._read_line(), expected)
+            return expected, None if size_bytes is None else self._read(size_bytes)
         except CorruptData as error:
             self.close()
             raise SourceFault(error.message, is_permanent=True) from error
