@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,18 +19,21 @@ from hfpeer.cache.cleaning import shared_store
 from hfpeer.cache.cleaning.repo_folder import UNFINISHED_SUFFIXES, etag_of
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import OpenFolders, opened
-from hfpeer.cache.disk.locks import etag_lock, folder_lock, is_held
+from hfpeer.cache.disk.locks import etag_lock, folder_lock, is_held, locked_ones
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.disk.writers import is_written
 from hfpeer.cache.index.catalog import Catalog
+from hfpeer.cache.index.database import batches
 from hfpeer.cache.index.scan import reading
 from hfpeer.cache.records import Removed
 from hfpeer.errors import BrokenCache, InvalidName, Locked
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
 from hfpeer.system.cancellation import check_stop
 
-TOGETHER = 100
-"""Blobs whose locks are held at a time, and that are dropped from the catalog in one transaction."""
+TOGETHER = 2000
+"""Blobs that are removed under one lock of their folder."""
+LOCKS_TOGETHER = 100
+"""Blobs whose own locks are held at a time."""
 LOCK_SECONDS = 2.0
 """Seconds to wait for the lock of a blob before it is kept as in use."""
 MAX_LEFT = 20
@@ -139,16 +143,20 @@ class _Removal:
         snapshot = layout.snapshot_path(self.cache, self.repo, commit)
         if not os.path.lexists(snapshot):
             return set()
-        there = self._files_below(snapshot)
-        paths = [snapshot / path for path in files] if files else there
-        if set(there) <= set(paths):
+        there = self._names_below(snapshot)
+        chosen = _by_folder(snapshot, files) if files else there
+        if all(names <= chosen.get(place, set()) for place, names in there.items()):
             self._remove_refs({str(commit)})
-        names = {name for path in paths if (name := self._unlink(path)) is not None}
+        names: set[str] = set()
+        with OpenFolders(self.cache) as kept:
+            for place, in_it in chosen.items():
+                names.update(filter(None, (self._unlink(kept, place, name) for name in in_it)))
         self._remove_folders(snapshot)
-        self.catalog.drop_files(
-            self.repo.folder, commit, [path.relative_to(snapshot).as_posix() for path in paths if path != snapshot]
-        )
-        if not os.path.lexists(snapshot):
+        if os.path.lexists(snapshot):
+            inside = {place: place.relative_to(snapshot) for place in chosen if place != snapshot.parent}
+            gone = ((at / name).as_posix() for place, at in inside.items() for name in chosen[place])
+            self.catalog.drop_files(self.repo.folder, commit, gone)
+        else:
             self.commits.append(str(commit))
             self.catalog.drop_revision(self.repo.folder, commit)
         return names
@@ -172,42 +180,45 @@ class _Removal:
     def remove_blobs(self, names: set[str]) -> None:
         """Removes the blobs of these names to which no snapshot links."""
         linked, folders = reading.linked_blobs(self.cache, self.repo)
-        unlinked = sorted(names - linked)
-        with OpenFolders(self.cache) as kept:
-            for start in range(0, len(unlinked), TOGETHER):
+        with OpenFolders(self.cache) as kept, contextlib.closing(self._held(kept, sorted(names - linked))) as groups:
+            for group in groups:
                 check_stop()
-                with self._keeping_writers_out(kept, unlinked[start : start + TOGETHER]) as batch:
-                    # Read once the locks are held, with which a program links to a blob.
-                    if reading.folders_changed(folders):
-                        linked, folders = reading.linked_blobs(self.cache, self.repo)
-                    removed = [self._remove_blob(blob) for name, blob in batch.items() if name not in linked]
-                self._forget(removed)
+                # Read once the locks are held, with which a program links to a blob.
+                if reading.folders_changed(folders):
+                    linked, folders = reading.linked_blobs(self.cache, self.repo)
+                self._forget([self._remove_blob(kept, blob) for name, blob in group.items() if name not in linked])
 
-    @contextlib.contextmanager
-    def _keeping_writers_out(self, kept: OpenFolders, names: Sequence[str]) -> Iterator[dict[str, Path]]:
-        """Holds the locks of blobs, by their file names. Yields the paths of those whose locks are held, and notes the
-        others as busy."""
-        blobs, held = layout.blobs_folder(self.cache, self.repo), {}
-        with contextlib.ExitStack() as locks:
+    def _held(self, kept: OpenFolders, names: Sequence[str]) -> Generator[dict[str, Path], None, None]:
+        """Groups of blobs, by file name their paths, whose writers are kept out until the next group is taken: by the
+        lock of their folder, and by the lock of a blob itself where there is one, or the folder cannot be locked.
+        Notes blobs that a writer holds as busy."""
+        blobs = layout.blobs_folder(self.cache, self.repo)
+        for some in batches(names, TOGETHER):
             try:
-                locks.enter_context(folder_lock(kept, blobs, LOCK_SECONDS))
-                for name in names:
-                    with contextlib.suppress(InvalidName):
-                        digest = Digest.from_etag(name)
-                        try:
-                            locks.enter_context(etag_lock(self.cache, self.repo, digest, LOCK_SECONDS, kept))
-                            held[name] = blobs / name
-                        except Locked:
-                            self.busy.append(str(blobs / name))
+                with folder_lock(kept, blobs, LOCK_SECONDS) as is_locked:
+                    digests = dict(filter(None, map(_digest_of, some)))
+                    alone = locked_ones(kept, self.repo, digests.values()) if is_locked else set(digests.values())
+                    yield {name: blobs / name for name, digest in digests.items() if digest not in alone}
+                    for group in batches((name for name in digests if digests[name] in alone), LOCKS_TOGETHER):
+                        with contextlib.ExitStack() as locks:
+                            yield {name: blobs / name for name in group if self._holds(locks, kept, digests[name])}
             except Locked:
-                self.busy += [str(blobs / name) for name in names]
-            yield held
+                self.busy += [str(blobs / name) for name in some]
 
-    def _remove_blob(self, blob: Path) -> Path:
+    def _holds(self, locks: contextlib.ExitStack, kept: OpenFolders, digest: Digest) -> bool:
+        """Takes the lock of a blob, or notes the blob as busy."""
+        try:
+            locks.enter_context(etag_lock(self.cache, self.repo, digest, LOCK_SECONDS, kept))
+        except Locked:
+            self.busy.append(str(layout.blob_path(self.cache, self.repo, digest)))
+            return False
+        return True
+
+    def _remove_blob(self, kept: OpenFolders, blob: Path) -> Path:
         """Removes a file in `blobs/`. After a link into the shared store, also its entry if no other link needs it.
         Returns its path."""
         entry = shared_store.entry_behind(blob) if blob.is_symlink() else None
-        self.freed_bytes += self._remove_file(blob)
+        self.freed_bytes += self._remove_file(blob, kept)
         if entry is not None:
             self.freed_bytes += shared_store.sweep(self.cache, entry) or 0
         return blob
@@ -221,13 +232,14 @@ class _Removal:
         client. Other files stay, with their folders."""
         folder = layout.repo_folder(self.cache, self.repo)
         blobs = layout.blobs_folder(self.cache, self.repo)
-        for path in self._files_below(blobs):
-            if path.parent not in (blobs, blobs.parent):
-                continue
-            if path.name.endswith(UNFINISHED_SUFFIXES) and is_being_written(self.cache, self.repo, path):
-                self.busy.append(str(path))
-            else:
-                self._remove_blob(path)
+        with OpenFolders(self.cache) as kept:
+            for path in self._files_below(blobs):
+                if path.parent not in (blobs, blobs.parent):
+                    continue
+                if path.name.endswith(UNFINISHED_SUFFIXES) and is_being_written(self.cache, self.repo, path):
+                    self.busy.append(str(path))
+                else:
+                    self._remove_blob(kept, path)
         self._remove_folders(blobs)
         self._clear(layout.refs_folder(self.cache, self.repo))
         self._clear(folder / ".no_exist")
@@ -254,9 +266,10 @@ class _Removal:
         except (FileNotFoundError, NotADirectoryError, BrokenCache):
             return []
 
-    def _folders(self, folder: Path) -> list[Path]:
-        """A folder and all folders below it, the outer ones first; none if it does not exist or is a link."""
-        found: list[Path] = []
+    def _folders(self, folder: Path) -> dict[Path, set[str]]:
+        """A folder and all folders below it, the outer ones first, with the names in each that are no folders; none if
+        it does not exist or is a link."""
+        found: dict[Path, set[str]] = {}
         stack = [folder]
         while stack:
             place = stack.pop()
@@ -264,20 +277,24 @@ class _Removal:
                 contextlib.suppress(FileNotFoundError, NotADirectoryError, BrokenCache),
                 opened(self.cache, place) as at,
             ):
-                found.append(place)
+                names = found[place] = set()
                 with os.scandir(at) as entries:
-                    stack += [place / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+                    for entry in entries:
+                        if entry.is_dir(follow_symlinks=False):
+                            stack.append(place / entry.name)
+                        else:
+                            names.add(entry.name)
         return found
 
-    def _files_below(self, folder: Path) -> list[Path]:
-        """Everything below a folder that is no folder; for a link, only the link itself."""
+    def _names_below(self, folder: Path) -> dict[Path, set[str]]:
+        """By folder: the names of everything below a folder that is no folder; for a link, only the link itself."""
         if folder.is_symlink() and folder != layout.repo_folder(self.cache, self.repo):
-            return [folder]
-        found = []
-        for place in self._folders(folder):
-            with opened(self.cache, place) as at, os.scandir(at) as entries:
-                found += [place / entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)]
-        return found
+            return {folder.parent: {folder.name}}
+        return self._folders(folder)
+
+    def _files_below(self, folder: Path) -> list[Path]:
+        """The same as paths."""
+        return [place / name for place, names in self._names_below(folder).items() for name in names]
 
     def _clear(self, folder: Path, is_ours: Callable[[Path], bool] = lambda path: True) -> None:
         """Removes the files below a folder for which `is_ours` holds, and the folders that are empty then."""
@@ -286,34 +303,35 @@ class _Removal:
                 self._remove_file(path)
         self._remove_folders(folder)
 
-    def _unlink(self, path: Path) -> str | None:
-        """Removes an entry of a snapshot. Returns the name of the blob that it linked to; None for a regular file,
-        whose bytes are freed."""
+    def _unlink(self, kept: OpenFolders, folder: Path, name: str) -> str | None:
+        """Removes an entry of a folder of a snapshot. Returns the name of the blob that it linked to; None for a
+        regular file, whose bytes are freed."""
         check_stop()
+        blob = None
         try:
-            with opened(self.cache, path.parent) as folder:
-                entry = folder / path.name
-                name = entry.readlink().name if entry.is_symlink() else None
-                freed_bytes = _bytes_of(entry)
-                entry.unlink()
+            at = kept.fd(folder)
+            with contextlib.suppress(OSError):
+                blob = os.readlink(name, dir_fd=at).rpartition("/")[2]
+            freed_bytes = _removed_bytes(name, at)
         except (FileNotFoundError, NotADirectoryError):
             return None
         self.files += 1
         self.freed_bytes += freed_bytes
-        return name
+        return blob
 
-    def _remove_file(self, path: Path) -> int:
-        """Removes a file if it exists and is not behind a link. Returns the number of bytes freed."""
-        nothing = (FileNotFoundError, NotADirectoryError, BrokenCache)
-        with contextlib.suppress(*nothing), opened(self.cache, path.parent) as folder:
-            freed_bytes = _bytes_of(folder / path.name)
-            (folder / path.name).unlink()
-            return freed_bytes
+    def _remove_file(self, path: Path, kept: OpenFolders | None = None) -> int:
+        """Removes a file if it exists and is not behind a link. Returns the number of bytes freed. `kept` keeps its
+        folder open between many files."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, BrokenCache):
+            if kept is not None:
+                return _removed_bytes(path.name, kept.fd(path.parent))
+            with OpenFolders(self.cache) as folders:
+                return _removed_bytes(path.name, folders.fd(path.parent))
         return 0
 
     def _remove_folders(self, folder: Path) -> None:
         """Removes a folder and the folders below it, as far as they are empty."""
-        for place in reversed(self._folders(folder)):
+        for place in reversed(self._folders(folder).keys()):
             with contextlib.suppress(OSError, BrokenCache), opened(self.cache, place.parent) as around:
                 (around / place.name).rmdir()
 
@@ -324,7 +342,25 @@ def is_being_written(cache: Path, repo: RepoId, path: Path) -> bool:
     return is_held(lock) or is_written(path) is True
 
 
-def _bytes_of(path: Path) -> int:
-    """The bytes that removing this name frees: 0 for a link, and for a file with another name."""
-    facts = path.lstat()
-    return facts.st_size if facts.st_nlink == 1 and not path.is_symlink() else 0
+def _removed_bytes(name: str, folder_fd: int) -> int:
+    """Removes a name from a folder. Returns the bytes that this frees: 0 for a link, and for a file with another
+    name."""
+    facts = os.lstat(name, dir_fd=folder_fd)
+    os.unlink(name, dir_fd=folder_fd)
+    return facts.st_size if facts.st_nlink == 1 and not stat.S_ISLNK(facts.st_mode) else 0
+
+
+def _by_folder(top: Path, paths: Iterable[FilePath]) -> dict[Path, set[str]]:
+    """By folder: the names of files below `top`."""
+    found: dict[Path, set[str]] = {}
+    for path in paths:
+        inner, _, name = path.rpartition("/")
+        found.setdefault(top / inner, set()).add(name)
+    return found
+
+
+def _digest_of(name: str) -> tuple[str, Digest] | None:
+    """The name of a blob's file, and its digest; None for any other name."""
+    with contextlib.suppress(InvalidName):
+        return name, Digest.from_etag(name)
+    return None
