@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
+import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -134,6 +135,12 @@ class Manifest:
         yield f'{_dumps(facts)[:-1]},"files":['
         yield from json_items(map(_json_of_file, self.files))
         yield f'],"opaque":{_dumps([_opaque_to_json(entry) for entry in self.opaque])}}}'
+
+    def to_bytes(self) -> bytes:
+        """The same as bytes."""
+        raw = io.BytesIO()
+        raw.writelines(part.encode() for part in self.json_parts())
+        return raw.getvalue()
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:

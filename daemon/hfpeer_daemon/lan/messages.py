@@ -66,7 +66,7 @@ def peer_routes(provider: Provider) -> APIRouter:
         found = await provider.shared_manifest(repo, Commit.parse(commit))
         if found is None:
             raise NotFound(f"This node does not share {repo} at {commit}.", repo=str(repo), commit=commit)
-        return _json_bytes(await asyncio.to_thread(lambda: found.to_json().encode()))
+        return _json_bytes(await asyncio.to_thread(found.to_bytes))
 
     @router.api_route(REFS_PREFIX + "{name:path}", methods=READ_ONLY)
     async def ref(request: Request) -> Response:
