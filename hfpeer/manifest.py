@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import binascii
 import functools
-import io
 import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -138,9 +137,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """The same as bytes."""
-        raw = io.BytesIO()
-        raw.writelines(part.encode() for part in self.json_parts())
-        return raw.getvalue()
+        return b"".join(part.encode() for part in self.json_parts())
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
