@@ -132,13 +132,29 @@ class Catalog:
                 for digest, path, size, mtime, inode, ctime in connection.execute(one):
                     yield digest, path, (size, mtime, inode, ctime)
 
-    def stamps_of_repo(self, repo: str, cache: str) -> dict[str, tuple[str, tuple[int, int, int, int]]]:
-        """By path: the digest and the `BlobRow.stamp` of each blob of a repo in one cache folder. Cheaper than the
-        rows."""
-        columns = (BLOBS.c.path, BLOBS.c.digest, *(BLOBS.c[name] for name in _STAMP))
+    def stamps_of_repo(self, repo: str, cache: str) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+        """The path and the `BlobRow.stamp` of each blob of a repo in one cache folder. Cheaper than the rows."""
+        columns = (BLOBS.c.path, *(BLOBS.c[name] for name in _STAMP))
         query = sa.select(*columns).where(BLOBS.c.repo == repo, BLOBS.c.cache == cache)
         with self.database.reading() as connection:
-            return {path: (digest, tuple(stamp)) for path, digest, *stamp in connection.execute(query)}
+            for path, *stamp in connection.execute(query):
+                yield path, tuple(stamp)
+
+    def stamps_at(self, paths: Iterable[str]) -> dict[str, tuple[str, tuple[int, int, int, int]]]:
+        """By path: the digest and the `BlobRow.stamp` of those blobs that are known at these paths."""
+        query = sa.select(BLOBS.c.path, BLOBS.c.digest, *(BLOBS.c[name] for name in _STAMP))
+        with self.database.reading() as connection:
+            return {
+                path: (digest, tuple(stamp))
+                for batch in batches(paths)
+                for path, digest, *stamp in connection.execute(query.where(BLOBS.c.path.in_(batch)))
+            }
+
+    def count_blobs(self, repo: str, cache: str) -> int:
+        """How many blobs of a repo are known in one cache folder."""
+        query = sa.select(sa.func.count()).where(BLOBS.c.repo == repo, BLOBS.c.cache == cache)
+        with self.database.reading() as connection:
+            return int(connection.scalar(query) or 0)
 
     def digests_elsewhere(self) -> set[str]:
         """The digests of all blobs in other cache folders than the first that are not known to be corrupt."""
@@ -233,6 +249,23 @@ class Catalog:
         query = sa.select(*columns).where(is_one).order_by(FILES.c.path)
         with self.database.reading() as connection:
             return [FileRow(*row) for row in connection.execute(query)]
+
+    def files_at(self, repo: str, commit: str, cache: str, paths: Iterable[str]) -> dict[str, FileRow]:
+        """By path: the rows of those of these files of a snapshot in one cache folder that are known."""
+        columns = (FILES.c.path, FILES.c.digest, FILES.c.size_bytes)
+        is_one = _is_of(FILES, repo, commit, cache)
+        with self.database.reading() as connection:
+            return {
+                row[0]: FileRow(*row)
+                for batch in batches(paths)
+                for row in connection.execute(sa.select(*columns).where(is_one, FILES.c.path.in_(batch)))
+            }
+
+    def count_files(self, repo: str, commit: str, cache: str) -> int:
+        """How many files of a snapshot are known in one cache folder."""
+        query = sa.select(sa.func.count()).where(_is_of(FILES, repo, commit, cache))
+        with self.database.reading() as connection:
+            return int(connection.scalar(query) or 0)
 
     def sizes(self, repo: str, commit: str, cache: str) -> dict[str, int]:
         """By path: the bytes of the files of a snapshot in one cache folder. Cheaper than the rows."""

@@ -11,9 +11,10 @@ import os
 import re
 import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 from hfpeer.cache import snapshots
@@ -32,41 +33,41 @@ _ETAG = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 @dataclass
 class FilesOnDisk:
-    """The files of a snapshot: rows that are new or have changed, the known paths that were not seen, and their
-    number."""
+    """The files of a snapshot: rows that are new or have changed, their number, and how many of them were known."""
 
     fresh: list[FileRow] = field(default_factory=list)
-    unseen: list[str] = field(default_factory=list)
     count: int = 0
+    known: int = 0
 
 
 @dataclass
 class RepoOnDisk:
-    """One repo on the disk. Of its blobs: rows that are new or have changed, and the known paths that were not seen.
-    `folders` has the mtimes in nanoseconds of all its folders by path; 0 for one that changed less than SETTLED_SECONDS
-    ago."""
+    """One repo on the disk. Of its blobs: rows that are new or have changed, and how many were known. `folders` has the
+    mtimes in nanoseconds of all its folders by path; 0 for one that changed less than SETTLED_SECONDS ago."""
 
     fresh_blobs: list[BlobRow] = field(default_factory=list)
-    unseen_blobs: list[str] = field(default_factory=list)
+    known_blobs: int = 0
     files: dict[Commit, FilesOnDisk] = field(default_factory=dict)
     refs: dict[str, tuple[Commit, float]] = field(default_factory=dict)
     folders: dict[str, int] = field(default_factory=dict)
 
 
-KnownBlobs = dict[str, tuple[str, tuple[int, int, int, int]]]
-"""By path: the digest and the `BlobRow.stamp` of the blobs that the catalog has of a repo."""
+COMPARED_TOGETHER = 2000
+"""Files that are compared with the catalog together. More at a time would take memory."""
+Stamps = Mapping[str, tuple[str, tuple[int, int, int, int]]]
+"""By path: the digest and the `BlobRow.stamp` of blobs."""
 
 
 def read_repo(
     cache: Path,
     repo: RepoId,
-    known_blobs: KnownBlobs,
-    known_files: Callable[[Commit], dict[str, FileRow]],
+    known_blobs: Callable[[Sequence[str]], Stamps],
+    known_files: Callable[[Commit, Sequence[str]], Mapping[str, FileRow]],
     listing_of: Callable[[Commit], ListedFiles | None],
     now: float | None = None,
 ) -> RepoOnDisk:
-    """Reads one repo. `known_blobs` is used up; `known_files` returns the rows of a snapshot by path, and `listing_of`
-    the listing of a commit; it is called only for snapshots with regular files."""
+    """Reads one repo. `known_blobs` and `known_files` tell what the catalog knows at paths, of blobs and in a snapshot.
+    `listing_of` returns the listing of a commit; it is called only for snapshots with regular files."""
     settled_ns = int(((time.time() if now is None else now) - SETTLED_SECONDS) * 1e9)
     return _Reading(cache, repo, known_blobs, known_files, listing_of, settled_ns).run()
 
@@ -76,8 +77,8 @@ class _Reading:
         self,
         cache: Path,
         repo: RepoId,
-        known_blobs: KnownBlobs,
-        known_files: Callable[[Commit], dict[str, FileRow]],
+        known_blobs: Callable[[Sequence[str]], Stamps],
+        known_files: Callable[[Commit, Sequence[str]], Mapping[str, FileRow]],
         listing_of: Callable[[Commit], ListedFiles | None],
         settled_ns: int,
     ) -> None:
@@ -90,6 +91,8 @@ class _Reading:
         self._found = RepoOnDisk(folders=self._folders.mtimes)
         self._sizes: dict[str, int] = {}
         """By file name: the bytes of each blob in `blobs/`."""
+        self._seen: dict[str, tuple[str, os.stat_result]] = {}
+        """By path: blobs that are not compared yet."""
 
     def run(self) -> RepoOnDisk:
         self._read_blobs()
@@ -99,7 +102,7 @@ class _Reading:
             commit = _commit(name)
             if commit is not None:
                 self._found.files[commit] = self._read_snapshot(commit)
-        self._found.unseen_blobs = list(self._known_blobs)
+        self._compare_blobs()
         self._read_refs()
         self._folders.note(self._cache / self._repo.folder / "trees")
         self._folders.note(layout.proofs_folder(self._cache, self._repo))
@@ -121,19 +124,31 @@ class _Reading:
                     self._take_blob(f"{folder}{os.sep}{entry.name}", _digest(entry.name), facts)
 
     def _take_blob(self, path: str, digest: str, facts: os.stat_result) -> None:
-        if self._known_blobs.pop(path, None) != (digest, stamp_of(facts)):
-            self._found.fresh_blobs.append(row_of(str(self._cache), path, digest, facts))
+        self._seen[path] = (digest, facts)
+        if len(self._seen) == COMPARED_TOGETHER:
+            self._compare_blobs()
+
+    def _compare_blobs(self) -> None:
+        known = self._known_blobs(list(self._seen))
+        self._found.known_blobs += len(known)
+        for path, (digest, facts) in self._seen.items():
+            if known.get(path) != (digest, stamp_of(facts)):
+                self._found.fresh_blobs.append(row_of(str(self._cache), path, digest, facts))
+        self._seen.clear()
 
     def _read_snapshot(self, commit: Commit) -> FilesOnDisk:
         found = FilesOnDisk()
-        known = self._known_files(commit)
+        rows = self._rows(commit)
+        while seen := {row.path: row for row in islice(rows, COMPARED_TOGETHER)}:
+            known = self._known_files(commit, list(seen))
+            found.count += len(seen)
+            found.known += len(known)
+            found.fresh += (row for path, row in seen.items() if known.get(path) != row)
+        return found
+
+    def _rows(self, commit: Commit) -> Iterator[FileRow]:
+        """The files of a snapshot."""
         real: list[str] = []
-
-        def take(row: FileRow) -> None:
-            found.count += 1
-            if known.pop(row.path, None) != row:
-                found.fresh.append(row)
-
         top = layout.snapshot_path(self._cache, self._repo, commit)
         for path, entry, folder_fd in self._folders.files_below(top):
             linked = None
@@ -143,14 +158,12 @@ class _Reading:
             if linked is None or size_bytes is None:
                 real.append(path)
             else:
-                take(FileRow(path, _digest(linked), size_bytes))
+                yield FileRow(path, _digest(linked), size_bytes)
         listed = (self._listing_of(commit) or {}) if real else {}
         for path in real:
             row = self._read_real_file(top / path, path, listed)
             if row is not None:
-                take(row)
-        found.unseen = list(known)
-        return found
+                yield row
 
     def _read_real_file(self, place: Path, path: str, listed: ListedFiles) -> FileRow | None:
         """A file that is no link to a blob of this repo: its digest is known only from a listing."""

@@ -148,14 +148,14 @@ class Scanner:
         return reading.read_repo(
             self._cache,
             repo,
-            self._catalog.stamps_of_repo(repo.folder, self._key),
-            lambda commit: {row.path: row for row in self._catalog.files(repo.folder, commit, self._key)},
+            self._catalog.stamps_at,
+            lambda commit, paths: self._catalog.files_at(repo.folder, commit, self._key, paths),
             lambda commit: self._listing(repo, commit),
         )
 
     def _has_changed_blob(self, repo: RepoId) -> bool:
         """Whether a blob is another file than the one that the catalog knows, by its stamp."""
-        for path, (_, stamp) in self._catalog.stamps_of_repo(repo.folder, self._key).items():
+        for path, stamp in self._catalog.stamps_of_repo(repo.folder, self._key):
             check_stop()
             try:
                 facts = os.stat(path)  # noqa: PTH116  a Path for each of many blobs takes longer
@@ -167,7 +167,7 @@ class Scanner:
 
     def _apply(self, repo: RepoId, found: RepoOnDisk) -> bool:
         """Records the differences. Returns whether there were any."""
-        is_changed = self._apply_blobs(found)
+        is_changed = self._apply_blobs(repo, found)
         for commit, files in found.files.items():
             is_changed |= self._apply_files(repo, commit, files)
         for row in self._catalog.revisions(repo.folder, cache=self._key):
@@ -176,15 +176,20 @@ class Scanner:
                 is_changed = True
         return self._apply_refs(repo, found) or is_changed
 
-    def _apply_blobs(self, found: RepoOnDisk) -> bool:
-        gone = [path for path in found.unseen_blobs if _is_gone(path)]
+    def _apply_blobs(self, repo: RepoId, found: RepoOnDisk) -> bool:
+        gone = []
+        if self._catalog.count_blobs(repo.folder, self._key) > found.known_blobs:
+            gone = [path for path, _ in self._catalog.stamps_of_repo(repo.folder, self._key) if _is_gone(path)]
         self._catalog.put_found_blobs(found.fresh_blobs)
         self._catalog.drop_blobs(gone)
         return bool(found.fresh_blobs or gone)
 
     def _apply_files(self, repo: RepoId, commit: Commit, files: FilesOnDisk) -> bool:
         place = layout.snapshot_path(self._cache, repo, commit)
-        gone = [path for path in files.unseen if _is_gone(place / path)]
+        gone = []
+        if self._catalog.count_files(repo.folder, commit, self._key) > files.known:
+            known = self._catalog.sizes(repo.folder, commit, self._key)
+            gone = [path for path in known if _is_gone(f"{place}{os.sep}{path}")]
         self._catalog.put_files(repo.folder, commit, files.fresh, self._key)
         self._catalog.drop_files(repo.folder, commit, gone, self._key)
         before = self._catalog.revisions(repo.folder, commit, self._key)
@@ -210,7 +215,7 @@ class Scanner:
 
     def _forget(self, folder: str) -> int:
         """Removes a repo that is gone from the catalog, but not the facts on its visibility. Returns 1 if it did."""
-        paths = list(self._catalog.stamps_of_repo(folder, self._key))
+        paths = [path for path, _ in self._catalog.stamps_of_repo(folder, self._key)]
         revisions = self._catalog.revisions(folder, cache=self._key)
         if not _is_gone(self._cache / folder / "snapshots") or not (paths or revisions):
             return 0
