@@ -18,7 +18,7 @@ from hfpeer.archive.results import Damage, ImportedRevision, ImportReport
 from hfpeer.archive.sources import Source, SourceBlob, SourceRevision
 from hfpeer.archive.target import Target
 from hfpeer.cache.disk.os_errors import free_bytes
-from hfpeer.cache.disk.volume import refuse_unfit
+from hfpeer.cache.disk.volume import refuse_unfit, refuse_unfit_repos
 from hfpeer.cache.partial.blob import PartialBlob
 from hfpeer.cache.partial.files import begun_bytes, kept_prefixes
 from hfpeer.cache.partial.hashing import BlobHash
@@ -97,8 +97,10 @@ class Import:
             )
         self._check_prefixes(missing)
         if not self._options.is_dry_run:
-            files = {(file.path, file.size_bytes) for revision in self._source.revisions for file in revision.files}
-            refuse_unfit(self._target.cache, sorted(files))
+            revisions = self._source.revisions
+            refuse_unfit_repos(self._target.cache, [revision.manifest.repo.folder for revision in revisions])
+            for revision in revisions:
+                refuse_unfit(self._target.cache, [(file.path, file.size_bytes) for file in revision.files])
         if self._options.takes_space:
             self._check_space(missing)
         if self._options.is_dry_run:

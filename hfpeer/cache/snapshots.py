@@ -23,6 +23,7 @@ from hfpeer.cache.disk.directories import OpenFolders, open_folder, open_to_read
 from hfpeer.cache.disk.linking import UNSUPPORTED, HardLinks, OnChunk, Way, place_file
 from hfpeer.cache.disk.mounts import inode_of
 from hfpeer.cache.disk.os_errors import storage_error, translated
+from hfpeer.cache.disk.same_names import leads_elsewhere, refuse_another
 from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
@@ -281,6 +282,7 @@ class Links:
         def put(folder_fd: int) -> Path:
             if not keeps_blob and blob.lstat().st_nlink == 1 and not blob.is_symlink():
                 return self._move(folder_fd, name, digest)
+            refuse_another(folder_fd, name, folder / name)
             around = self._folders.fd(self._repo)
             fresh = aside(self._repo).name
             try:
@@ -298,7 +300,9 @@ class Links:
             return self._folders.within(folder, put, makes=True)
 
     def _replace(self, folder_fd: int, name: str, target: str, digest: Digest) -> Path | None:
-        """Replaces a file in a folder by a link, unless it is that link already."""
+        """Replaces a file in a folder by a link, unless it is that link already. Raises NotThisVolume if its name leads
+        to another file."""
+        refuse_another(folder_fd, name, self._folder / name)
         with contextlib.suppress(OSError):
             if os.readlink(name, dir_fd=folder_fd) == target:
                 return None
@@ -318,21 +322,25 @@ class Links:
         return None
 
     def _move(self, folder_fd: int, name: str, digest: Digest) -> Path:
-        """Moves a blob into a folder, on a file system without links. Returns its path."""
+        """Moves a blob into a folder, on a file system without links. Returns its path. Raises NotThisVolume as
+        `_replace`."""
+        refuse_another(folder_fd, name, self._folder / name)
         os.replace(digest.hex, name, src_dir_fd=self._folders.fd(self._blobs), dst_dir_fd=folder_fd)
         return self._folder / name
 
 
 def write_ref(cache: Path, repo: RepoId, revision: Revision, commit: Commit) -> None:
-    """Writes `commit` to `refs/<revision>`. A full commit id needs no ref and gets none."""
-    if not revision.is_commit:
-        write_inside(cache, repo, layout.ref_path(cache, repo, revision), str(commit))
+    """Writes `commit` to `refs/<revision>`. A full commit id needs no ref and gets none, nor does a name that the
+    volume takes for another ref."""
+    path = layout.ref_path(cache, repo, revision)
+    if not revision.is_commit and not leads_elsewhere(cache, path):
+        write_inside(cache, repo, path, str(commit))
 
 
 def write_told_ref(cache: Path, repo: RepoId, revision: Revision, commit: Commit) -> None:
     """Writes `commit`, an answer of peers, to `refs/<revision>` for other tools, marked by the mtime TOLD_REF_AT."""
-    if not revision.is_commit:
-        path = layout.ref_path(cache, repo, revision)
+    path = layout.ref_path(cache, repo, revision)
+    if not revision.is_commit and not leads_elsewhere(cache, path):
         write_inside(cache, repo, path, str(commit))
         with opened(cache, path.parent) as folder:
             os.utime(folder / path.name, (TOLD_REF_AT, TOLD_REF_AT), follow_symlinks=False)
@@ -341,6 +349,8 @@ def write_told_ref(cache: Path, repo: RepoId, revision: Revision, commit: Commit
 def read_ref(cache: Path, repo: RepoId, revision: Revision) -> tuple[Commit, float] | None:
     """The commit in `refs/<revision>` and the file's mtime in seconds since the epoch; None without a valid file."""
     path = layout.ref_path(cache, repo, revision)
+    if leads_elsewhere(cache, path):
+        return None
     try:
         return Commit.parse(path.read_text(encoding="utf-8").strip()), path.stat().st_mtime
     except (OSError, UnicodeDecodeError, InvalidName):

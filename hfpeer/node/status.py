@@ -53,6 +53,7 @@ class StatusParts:
 async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemon: bool) -> NodeStatus:
     """See `Operations.status`."""
     settings, store = parts.settings, parts.store
+    failed = store.caches.away  # a scan looks again
     if not is_daemon:  # a daemon follows the disk by itself
         with suppress(StorageError, BrokenCache):
             await in_thread(store.scan)
@@ -75,7 +76,7 @@ async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemo
         pid=os.getpid(),
         home=str(settings.home),
         cache=str(settings.cache),
-        read_caches={str(one): store.caches.away.get(one, "") for one in store.caches.others},
+        read_caches={str(one): {**failed, **store.caches.away}.get(one, "") for one in store.caches.others},
         started_at=parts.identity.started_at,
         listeners=dict(parts.listeners),
         addresses=await asyncio.to_thread(_own_addresses, parts),

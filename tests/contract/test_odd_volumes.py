@@ -17,6 +17,7 @@ import pytest
 
 from fakes import exfat
 from fakes.exfat import exfat_volume
+from fakes.hub import HubSimulator, Lfs
 from fakes.hub_cache import COMMIT, REPO, download, manifest_of, proved_manifest_of, sha256_of
 from fakes.machine import HFPEER
 from hfpeer.cache.disk import mounts
@@ -28,7 +29,7 @@ from hfpeer.cache.store import Store
 from hfpeer.config.settings import read_settings
 from hfpeer.control.operations import AddRequest
 from hfpeer.errors import NotThisVolume
-from hfpeer.names import Revision
+from hfpeer.names import MAIN, FilePath, RepoId, Revision
 from hfpeer.node.node import Node
 
 BODIES = {"config.json": b"{}", "weights.bin": bytes(range(256)) * 8000}
@@ -147,6 +148,45 @@ def test_names_that_a_stick_cannot_hold_are_refused_before_the_first_byte(stick:
     assert "--exclude" in str(caught.value.hint) and caught.value.exit_code == 8
     assert list(stick.iterdir()) == []
     refuse_unfit(stick / "hub", [("fine.bin", 5 << 30), ("sub/also fine.txt", 1)])
+
+
+@needs_exfat
+def test_an_add_of_a_file_that_another_one_on_a_stick_hides_is_refused_before_its_first_byte(
+    stick: Path, tmp_path: Path
+) -> None:
+    bodies: dict[str, bytes | Lfs] = {"README.md": b"upper", "readme.md": Lfs(b"lower" * 1000), "sub/a": b"1"}
+    with HubSimulator() as hub:
+        hub.put_repo("model", "acme/tiny", bodies)
+        hub.put_repo("model", "Acme/Tiny", {"config.json": b"{}"})
+        environ = {
+            "HFPEER_HOME": str(tmp_path / "home"),
+            "HF_HUB_CACHE": str(stick / "hub"),
+            "HFPEER_UPSTREAMS": f"origin={hub.endpoint}",
+        }
+
+        async def run() -> None:
+            node = Node(read_settings(environ))
+            await node.start(None)
+
+            async def add(*files: str, repo: str = "acme/tiny") -> Path:
+                request = AddRequest(RepoId.parse(repo), MAIN, tuple(map(FilePath, files)))
+                return Path((await node.add(request, lambda event: None)).snapshot)
+
+            try:
+                snapshot = await add("README.md", "sub/a")
+                with pytest.raises(NotThisVolume, match=r"1 of 1 files .*'readme.md'"):
+                    await add("readme.md")
+                with pytest.raises(NotThisVolume, match="2 of 3 files"):
+                    await add()
+                with pytest.raises(NotThisVolume, match="models--Acme--Tiny cannot be made"):
+                    await add(repo="Acme/Tiny")
+                assert (snapshot / "README.md").read_bytes() == b"upper"
+                assert {one.repo for one in await node.list_revisions()} == {"acme/tiny"}
+            finally:
+                await node.stop()
+
+        asyncio.run(run())
+    assert not [path for path in (stick / "hub").rglob("*") if path.is_file() and path.read_bytes()[:5] == b"lower"]
 
 
 def test_a_usual_volume_refuses_no_name(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from hfpeer.cache.disk.layout import LOCKS
+from hfpeer.cache.disk.same_names import reaches_another, refuse_another
 from hfpeer.errors import BrokenCache
 from hfpeer.system.ownership import user_name
 
@@ -161,7 +162,7 @@ def _open_part(fd: int, parts: tuple[str, ...], depth: int, cache: Path, makes: 
     name = parts[depth]
     for _ in range(TRIES):
         try:
-            return os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=fd)
+            found = os.open(name, _FLAGS | os.O_NOFOLLOW, dir_fd=fd)
         except FileNotFoundError:
             if not makes:
                 raise
@@ -178,7 +179,29 @@ def _open_part(fd: int, parts: tuple[str, ...], depth: int, cache: Path, makes: 
                 raise _refusal(cache.joinpath(*parts[: depth + 1]), link) from error
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=fd)
+        else:
+            if _has_foreign_name(parts, depth):
+                _check_spelling(fd, name, cache.joinpath(*parts[: depth + 1]), found, makes=makes)
+            return found
     raise OSError(errno.EBUSY, "Another process makes and removes it all the time", str(cache.joinpath(*parts)))
+
+
+def _has_foreign_name(parts: tuple[str, ...], depth: int) -> bool:
+    """Whether the folder is that of a repo, or in a snapshot, or among refs: others have chosen its name."""
+    return parts[0] != LOCKS and (depth == 0 or depth > 1)
+
+
+def _check_spelling(fd: int, name: str, path: Path, found: int, *, makes: bool) -> None:
+    """Closes a folder that was found by another spelling than its own: to a reader it is not there, and it cannot be
+    made."""
+    try:
+        if makes:
+            refuse_another(fd, name, path)
+        elif reaches_another(fd, name):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    except BaseException:
+        os.close(found)
+        raise
 
 
 def make_folders(folder: Path) -> None:

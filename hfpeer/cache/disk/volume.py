@@ -12,14 +12,14 @@ import os
 import re
 import secrets
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfpeer.cache.disk.linking import Way, place_file
 from hfpeer.cache.disk.locks import keeps_others_out
 from hfpeer.cache.disk.mounts import FAT, mount_of
+from hfpeer.cache.disk.same_names import composed, look_alikes
 from hfpeer.errors import NotThisVolume
 
 FAT_MAX_BYTES = (1 << 32) - 1
@@ -43,6 +43,7 @@ class Volume:
 
     `refused_characters` cannot be in a name; a space and a full stop cannot end one. `max_file_bytes` is None if no
     limit below LIMITED_BYTES is known. `time_step_seconds` is the step in which the times of files are kept.
+    `tells_accents` is false where a composed letter and the same with a combining mark are one name.
     """
 
     mount: str
@@ -56,6 +57,7 @@ class Volume:
     shares_blocks: bool | None = None
     has_locks: bool | None = None
     tells_case: bool | None = None
+    tells_accents: bool | None = None
     keeps_modes: bool | None = None
     refused_characters: str | None = None
     max_file_bytes: int | None = None
@@ -75,6 +77,9 @@ class Volume:
             f"It holds no file with one of these in its name: {refused}": bool(refused),
             "It does not tell upper from lower case: two files that differ only in that cannot both be there.": (
                 self.tells_case is False
+            ),
+            "It takes names for the same whose accents are composed otherwise: two such files cannot both be there.": (
+                self.tells_accents is False
             ),
             "It has no locks: two programs may fetch the same file at once. The bytes stay right.": (
                 self.has_locks is False
@@ -154,13 +159,23 @@ def _max_offset(fd: int) -> int | None:
     return low or None
 
 
-def refuse_unfit(folder: Path, files: Iterable[tuple[str, int]], *, hint: str = _OUT_OF_CACHES) -> None:
+def refuse_unfit(
+    folder: Path,
+    files: Iterable[tuple[str, int]],
+    *,
+    hint: str = _OUT_OF_CACHES,
+    there: Callable[[str], bool] = lambda path: False,
+    all_paths: Iterable[str] = (),
+) -> None:
     """Raises NotThisVolume if the volume of a folder cannot hold some of these files, given by path and bytes: before
-    the first byte is written. Usual names and sizes cost no trial. `hint` is for a folder that is no cache."""
+    the first byte is written. Usual names and sizes cost no trial. `hint` is for a folder that is no cache. Of
+    `all_paths`, which may come to lie beside the files, those count that are `there` already."""
     files = list(files)
     limit = max_file_bytes(folder) if any(size > USUAL_BYTES for _, size in files) else None
     unfit = [] if limit is None else [(path, _beyond(limit)) for path, size in files if size > limit]
-    unfit += _unfit_names(folder, [path for path, _ in files])
+    paths = {path for path, _ in files}
+    others = {path for path in look_alikes({*paths, *all_paths}) if path not in paths and there(path)}
+    unfit += _unfit_names(folder, paths, others)
     if unfit:
         mount = mount_of(folder)
         named = "; ".join(f"{path!r} ({why})" for path, why in unfit[:3]) + ("; …" if len(unfit) > 3 else "")
@@ -170,6 +185,13 @@ def refuse_unfit(folder: Path, files: Iterable[tuple[str, int]], *, hint: str = 
             paths=[path for path, _ in unfit[:100]],
             volume=mount.point,
         )
+
+
+def refuse_unfit_repos(cache: Path, folders: Iterable[str]) -> None:
+    """Raises NotThisVolume if the volume of a cache would take the folders of some of these repos for one, or for that
+    of a repo which is there."""
+    present = os.listdir(cache) if cache.is_dir() else []  # noqa: PTH208
+    refuse_unfit(cache, [(name, 0) for name in set(folders)], there=lambda path: True, all_paths=present)
 
 
 def _beyond(limit: int) -> str:
@@ -182,20 +204,23 @@ def nearest_folder(folder: Path) -> Path:
     return next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
 
 
-def _unfit_names(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
-    """The paths that the volume cannot hold, and why; tried only for names with odd characters, or alike in all but
-    case."""
-    lower = Counter(path.lower() for path in paths)
-    odd = [path for path in paths if lower[path.lower()] > 1 or _ODD.search(path)]
+def _unfit_names(folder: Path, paths: Collection[str], others: Collection[str] = ()) -> list[tuple[str, str]]:
+    """The paths that the volume cannot hold beside the others, and why; tried only for names with odd characters, and
+    for those that a volume may take for another."""
+    alike = look_alikes({*paths, *others})
+    odd = sorted(path for path in paths if path in alike or _ODD.search(path))
     place = nearest_folder(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
     if not odd or not _can(lambda: place.mkdir(mode=0o700)):
         return []
     try:
         holds = {name: _holds_name(place, f"a{name}b") for name in REFUSED}
         holds.update({end: _holds_name(place, f"a{end}") for end in " ."})
-        tells_case = _can((place / "case").touch) and not (place / "CASE").exists()
+        tells_case, tells_accents = _tells_case(place), _tells_accents(place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+    by_case = set() if tells_case else look_alikes(alike, str.casefold)
+    by_accents = set() if tells_accents else look_alikes(alike, composed)
+    taken_for_one = alike if not (tells_case or tells_accents) else by_case | by_accents
     found = []
     for path in odd:
         refused = [character for character in REFUSED if character in path and not holds[character]]
@@ -204,8 +229,10 @@ def _unfit_names(folder: Path, paths: Sequence[str]) -> list[tuple[str, str]]:
             found.append((path, f"{refused[0]} in its name"))
         elif ends:
             found.append((path, "a space or full stop at the end of a name"))
-        elif lower[path.lower()] > 1 and not tells_case:
+        elif path in by_case:
             found.append((path, "another differs only in upper and lower case"))
+        elif path in taken_for_one:
+            found.append((path, "another differs only in its accents"))
     return found
 
 
@@ -221,12 +248,21 @@ def _tried(place: Path, known: Volume) -> Volume:
         has_hard_links=_can(lambda: os.link(file, place / "second")),
         shares_blocks=_shares_blocks(file, place / "twin"),
         has_locks=keeps_others_out(file),
-        tells_case=not (place / "FILE").exists(),
+        tells_case=_tells_case(place),
+        tells_accents=_tells_accents(place),
         keeps_modes=_keeps_modes(file),
         refused_characters="".join(one for one in REFUSED if not _holds_name(place, f"a{one}b")),
         max_file_bytes=max_file_bytes(place),
         time_step_seconds=_time_step_seconds(file),
     )
+
+
+def _tells_case(place: Path) -> bool:
+    return _can((place / "case").touch) and not (place / "CASE").exists()
+
+
+def _tells_accents(place: Path) -> bool:
+    return _can((place / "caf\u00e9").touch) and not (place / "cafe\u0301").exists()
 
 
 def _can(work: Callable[[], object]) -> bool:

@@ -13,6 +13,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hfpeer.cache.disk.same_names import is_spelled_so, refuse_another
 from hfpeer.cache.disk.volume import refuse_unfit
 from hfpeer.cache.partial.files import kept_bytes
 from hfpeer.cache.store import Store
@@ -226,7 +227,7 @@ class _Add:
         found = await self._find_manifest(commit)
         manifest = found.manifest
         files = self._selection.files_of(manifest)
-        await in_thread(refuse_unfit, self._store.cache, [(file.path, file.size_bytes) for file in files])
+        await in_thread(self._refuse_unfit, manifest, files)
         transfer = self._make_transfer(resolution, found, files)
         missing, adopted_bytes, copied_bytes = await in_thread(self._missing, files)
         kept = await in_thread(kept_bytes, self._store.cache, _sizes(missing)) if missing else 0
@@ -384,6 +385,18 @@ class _Add:
             files,
             self._on_event,
             makes_links=self._request.makes_links,
+        )
+
+    def _refuse_unfit(self, manifest: Manifest, files: Sequence[ManifestFile]) -> None:
+        """Blocking. Raises NotThisVolume for a repo or files that the volume of the cache cannot hold."""
+        cache = self._store.cache
+        refuse_another(cache, self._repo.folder, cache / self._repo.folder)
+        snapshot = self._store.snapshot_path(self._repo, manifest.commit)
+        refuse_unfit(
+            cache,
+            [(file.path, file.size_bytes) for file in files],
+            there=lambda path: is_spelled_so(snapshot, path),
+            all_paths=[file.path for file in manifest.files],
         )
 
     async def _run_transfer(

@@ -20,6 +20,8 @@ from typing import NamedTuple
 
 from hfpeer.budgets import MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_RULES
 from hfpeer.cache.disk.linking import BLOCK_BYTES, can_clone
+from hfpeer.cache.disk.same_names import refuse_another
+from hfpeer.cache.disk.volume import refuse_unfit
 from hfpeer.cache.overrides import AUTHOR, MESSAGE
 from hfpeer.cache.partial.hashing import hash_file, hash_of
 from hfpeer.cache.store import Store
@@ -119,6 +121,8 @@ def publish_folder(store: Store, request: PublishRequest, publisher: str, on_eve
     hashing = _Stage(on_event)
     made = read_folder(folder, repo, on_listed=hashing.begin, on_bytes=hashing.count)
     manifest = made.manifest
+    refuse_another(store.cache, repo.folder, store.cache / repo.folder)
+    refuse_unfit(store.cache, [(file.path, file.size_bytes) for file in manifest.files])
     made_of = _converted(folder, manifest)
     _ingest(store, made, _Stage(on_event))
     store.save_manifest(manifest)

@@ -16,6 +16,7 @@ from pathlib import Path
 from hfpeer.cache import snapshots
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.access import why_unreadable
+from hfpeer.cache.disk.same_names import reaches_another
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.scan import reading
 from hfpeer.cache.index.scan.counting import ListedFiles, listing, sum_up
@@ -145,6 +146,8 @@ class Scanner:
         return ScanResult(1, int(is_changed), len(found.files), sum(files.count for files in found.files.values()))
 
     def _read(self, repo: RepoId) -> RepoOnDisk:
+        if reaches_another(self._cache, repo.folder):
+            return RepoOnDisk()  # the folder is that of another repo
         return reading.read_repo(
             self._cache,
             repo,

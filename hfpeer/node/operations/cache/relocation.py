@@ -14,7 +14,7 @@ from hfpeer.cache import snapshots
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.linking import HardLinks
 from hfpeer.cache.disk.os_errors import free_of, translated
-from hfpeer.cache.disk.volume import refuse_unfit
+from hfpeer.cache.disk.volume import refuse_unfit, refuse_unfit_repos
 from hfpeer.cache.store import Store
 from hfpeer.config.settings import Settings
 from hfpeer.errors import InvalidName, NoSpace
@@ -61,6 +61,9 @@ class _Copy:
             for one in self._store.revisions.in_folder(self._old)
             for repo, commit in [(RepoId.parse(one.repo, one.type), Commit.parse(one.commit))]
         ]
+        refuse_unfit_repos(self._store.cache, [repo.folder for repo, _, _ in wanted])
+        for _, _, files in wanted:
+            refuse_unfit(self._store.cache, [(file.path, file.size_bytes) for file in files])
         self._check([file for _, _, files in wanted for file in files])
         for repo, commit, files in wanted:
             self._copy(repo, commit, files)
@@ -82,8 +85,7 @@ class _Copy:
         return files
 
     def _check(self, files: list[ManifestFile]) -> None:
-        """Raises NotThisVolume or NoSpace."""
-        refuse_unfit(self._store.cache, {(file.path, file.size_bytes) for file in files})
+        """Raises NoSpace."""
         needed = sum({file.digest: file.size_bytes for file in self._store.inventory.elsewhere(files)}.values())
         with translated("look at the folder", self._store.cache):
             is_same = _is_same_volume(self._store.cache, self._old)

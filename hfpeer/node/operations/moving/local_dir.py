@@ -18,6 +18,7 @@ from pathlib import Path
 
 from hfpeer.cache.disk.linking import HardLinks, place_file
 from hfpeer.cache.disk.plain_folder import METADATA, PlainFolder
+from hfpeer.cache.disk.same_names import leads_elsewhere, taken_for_another
 from hfpeer.cache.disk.volume import refuse_unfit
 from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.cache.snapshots import read_tree
@@ -88,6 +89,9 @@ def fill_folder(
     """
     sizes = [(file.path, file.size_bytes) for file in files]
     refuse_unfit(folder, sizes, hint="Leave them out with --exclude, or choose a folder on another volume.")
+    for path, _ in sizes:
+        if leads_elsewhere(folder, folder / path):
+            raise taken_for_another(folder / path)
     with PlainFolder(folder) as plain:
         return _Filling(plain, snapshot, commit, links_large_files, on_event).run(files, replaceable)
 
