@@ -63,6 +63,14 @@ def inodes(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_ino for path in folder.rglob("*") if path.is_file()}
 
 
+def size_of(path: Path) -> int:
+    """The bytes of a file; 0 for one that is renamed right now."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
 def left_over(folder: Path) -> list[str]:
     """The files of the folder that are neither the repo's nor the Hub client's."""
     unfinished = folder / ".cache" / "huggingface" / "hfpeer"
@@ -352,7 +360,7 @@ def test_a_kill_leaves_nothing_wrong_and_the_next_call_finishes(
     child = subprocess.Popen([sys.executable, "-c", KILLED, str(folder), str(snapshot), *words])
     unfinished = folder / ".cache" / "huggingface" / "hfpeer"
     try:
-        wait_until(lambda: any(path.stat().st_size >= copied_bytes for path in unfinished.glob("*")), "no copy began")
+        wait_until(lambda: any(size_of(path) >= copied_bytes for path in unfinished.glob("*")), "no copy began")
     finally:
         os.kill(child.pid, signal.SIGKILL)
         child.wait()
