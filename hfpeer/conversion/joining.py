@@ -25,12 +25,16 @@ def joined(format: str, parts: Sequence[Path], target: Path) -> tuple[int, str]:
 
 
 def _join_lines(parts: Sequence[Path], file: HashedFile, *, has_heading: bool) -> None:
+    """A part without rows has a heading for the case that no part has rows; it decides nothing else."""
     heading: bytes | None = None
+    without_rows = b""
     for part in parts:
         with part.open("rb") as source:
             if has_heading:
                 first = source.readline()
-                if first and heading is None:
+                if source.tell() == part.stat().st_size:
+                    without_rows = without_rows or first
+                elif first and heading is None:
                     heading = first
                     file.write(first)
                 elif first and first != heading:
@@ -41,6 +45,8 @@ def _join_lines(parts: Sequence[Path], file: HashedFile, *, has_heading: bool) -
             while block := source.read(BLOCK_BYTES):
                 check_stop()
                 file.write(block)
+    if heading is None:
+        file.write(without_rows)
 
 
 def with_one_schema(parts: Sequence[Path], folder: Path) -> dict[Path, tuple[Path, int, str]]:
@@ -64,12 +70,13 @@ def _join_parquet(parts: Sequence[Path], file: HashedFile) -> None:
 
 
 def _one_schema(parts: Sequence[Path]) -> Any:
-    """The schema that the rows of all parts have together."""
+    """The schema that the rows of all parts have together; without rows that of the first part with columns."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     schemas = [pq.read_schema(part) for part in parts]
-    with_columns = [schema for schema in schemas if schema.names] or schemas[:1]
+    with_rows = [schema for part, schema in zip(parts, schemas, strict=True) if pq.read_metadata(part).num_rows]
+    with_columns = with_rows or [schema for schema in schemas if schema.names][:1] or schemas[:1]
     try:
         return pa.unify_schemas(with_columns, promote_options="permissive")
     except pa.ArrowException as error:

@@ -103,6 +103,19 @@ class RowMaking:
         ]
         return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
+    def without_rows(self, schema: pa.Schema) -> pa.RecordBatch:
+        """The columns of the output, without rows, of a source with these columns."""
+        import pyarrow as pa
+
+        if all(pa.types.is_null(kind) for kind in schema.types):  # only the names are known
+            kept = [name for name in self._chosen_columns(schema.names) if not self._is_dropped(name)]
+            return pa.RecordBatch.from_arrays([pa.nulls(0) for _ in kept], names=[*map(self._new_name, kept)])
+        return self.arrow(Batch("", 0, 0, pa.RecordBatch.from_pylist([], schema=schema)), [])
+
+    def _is_dropped(self, name: str) -> bool:
+        is_media = name in self._options.image_columns or has_media_feature(inner_feature(self._features, name))
+        return is_media and self._drops_media
+
     # Rows that are no Arrow
 
     def rows(self, batch: Batch, places: Sequence[int]) -> list[dict[str, Any]]:

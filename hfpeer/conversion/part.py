@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.conversion.extra import need_libraries
@@ -18,7 +18,7 @@ from hfpeer.conversion.results import PartReport
 from hfpeer.conversion.rows.media_columns import Picture, media_names, path_leaves
 from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.shapes.shape import Shape, shape_of
-from hfpeer.conversion.sources.batches import Batch, LocalFile
+from hfpeer.conversion.sources.batches import Batch, LocalFile, Source
 from hfpeer.conversion.sources.kinds import is_read_here, source_of
 from hfpeer.conversion.sources.parquet import schema_of
 from hfpeer.conversion.writers.hashed import HashedFile
@@ -26,6 +26,9 @@ from hfpeer.conversion.writers.parquet import ParquetWriter, RowParquetWriter
 from hfpeer.conversion.writers.text import JsonLinesWriter, TableWriter
 from hfpeer.errors import EntryNotFound
 from hfpeer.system.cancellation import check_stop
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 OnRows = Callable[[int, float], None]
 """Called with the rows that a part has now, and with the share of its files that has been read."""
@@ -92,6 +95,9 @@ class _Conversion:
                     check_stop()
                     sink.add(batch, selection.chosen(batch.first, batch.count))
                     on_rows(sink.rows, batch.done)
+                if not sink.rows:
+                    schema = self._schema(source)
+                    sink.name_columns(None if schema is None else making.without_rows(schema))
                 sink.end()
         return PartReport(
             part.number,
@@ -117,6 +123,21 @@ class _Conversion:
             return options.columns
         dropped = media_names(schema, self._plan.features, options.image_columns)
         return tuple(name for name in options.columns or schema.names if name not in dropped)
+
+    def _schema(self, source: Source) -> pa.Schema | None:
+        """The columns of a part without rows: those of its files, or of the features; None if nothing tells them. A
+        type that is not known is null."""
+        import pyarrow as pa
+
+        if self._plan.builder == "parquet" and is_read_here("parquet", self._plan.reading or {}):
+            schema, columns = schema_of(self._files[0]), self._columns()
+            return pa.schema([schema.field(name) for name in columns or schema.names], schema.metadata)
+        first = next(iter(source.batches(self._files, Selection(0, 1))), None)
+        if first is not None and first.arrow is not None:
+            return first.arrow.schema
+        fields = (self._plan.features.fields if self._plan.features else None) or {}
+        names = fields or dict.fromkeys(name for row in (first.rows if first else ())[:1] for name in row)
+        return pa.schema([(name, pa.null()) for name in names]) if names else None
 
     def _sink(self, file: HashedFile, making: RowMaking) -> _Sink:
         options, replaced = self._plan.options, self._replaced
@@ -201,6 +222,10 @@ class _Sink(Protocol):
 
     def add(self, batch: Batch, places: Sequence[int]) -> None: ...
 
+    def name_columns(self, columns: pa.RecordBatch | None) -> None:
+        """There are no rows, and these columns, if they are known."""
+        ...
+
     def end(self) -> None: ...
 
 
@@ -231,6 +256,10 @@ class _RowSink:
         self._writer.write(shaped)
         self.rows += len(shaped)
 
+    def name_columns(self, columns: pa.RecordBatch | None) -> None:
+        if columns is not None and self._shape is None and isinstance(self._writer, TableWriter):
+            self._writer.write_heading(columns.schema.names)
+
     def end(self) -> None:
         self._writer.end()
 
@@ -259,6 +288,9 @@ class _LineSink:
         self._writer.write(rows)
         self.rows += len(rows)
 
+    def name_columns(self, columns: pa.RecordBatch | None) -> None:
+        """Lines have no heading."""
+
     def end(self) -> None:
         self._writer.end()
 
@@ -286,6 +318,12 @@ class _ParquetSink:
         rows = [self._making.plain_row(row) for row in self._making.rows(batch, places)]
         self._plain.write(rows)
         self.rows += len(rows)
+
+    def name_columns(self, columns: pa.RecordBatch | None) -> None:
+        if columns is not None and self._arrow is None:
+            self._plain = None
+            self._arrow = ParquetWriter(self._file)
+            self._arrow.write(columns, self._making.media_columns)
 
     def end(self) -> None:
         if self._plain is not None:

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from fakes.conversion import JPEG, PNG, convert_here, needs_libraries, plan_of, rows_in
+from fakes.conversion import JPEG, PNG, convert_here, needs_libraries, plan_of, rows_in, write_parquet
+from hfpeer.conversion.features import Feature
 from hfpeer.conversion.part import named_files
 from hfpeer.conversion.sources.batches import LocalFile
 from hfpeer.conversion.sources.folder import has_labels
@@ -259,3 +260,60 @@ def test_texts_in_another_encoding_are_read_as_the_config_says(tmp_path: Path) -
             convert_here(plan_of(tmp_path, [name], builder), tmp_path, tmp_path / f"bad {builder}")
     assert lines_of(tmp_path / "json") == [{"a": "é"}, {"a": 2}]
     assert [row["text"] for row in lines_of(tmp_path / "text")] == ["é", "ü", "x\x0by"]
+
+
+@pytest.mark.parametrize("text", ["a,b\n1,2,3\n4,5,6\n", "a,b\n1,2,\n3,4,\n", "a\n1,2,3\n", "a,b\n1,2,3\n4,5\n"])
+def test_rows_of_csv_with_more_values_than_names_are_refused(tmp_path: Path, text: str) -> None:
+    """pandas takes the first values as names of rows, and gives each other value to the column before its own."""
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(ConversionFailed, match=r"a\.csv has rows with more values than its heading has names"):
+        convert_here(plan_of(tmp_path, ["a.csv"], "csv"), tmp_path, tmp_path / "out")
+
+
+def test_a_config_may_name_the_column_of_csv_that_names_its_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("a,b\n1,2\n")
+    convert_here(plan_of(tmp_path, ["a.csv"], "csv", reading={"index_col": 0}), tmp_path, tmp_path / "out")
+    assert lines_of(tmp_path / "out")[0]["b"] == 2
+
+
+def test_a_split_without_rows_has_the_columns_of_its_files_or_features(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    write_parquet(tmp_path / "a.parquet", pa.table({"n": [1, 2], "text": ["x", "y"]}))
+    (tmp_path / "a.csv").write_text("n,text\n")
+    (tmp_path / "a.jsonl").write_text('{"n": 1, "text": "x"}\n')
+    (tmp_path / "none.jsonl").touch()
+    features = Feature(fields={"n": Feature(), "text": Feature(labels=("no", "yes"))})
+    for number, (file, builder) in enumerate(
+        [("a.parquet", "parquet"), ("a.csv", "csv"), ("a.jsonl", "json"), ("none.jsonl", "json")]
+    ):
+        for to in ("parquet", "tsv"):
+            selected = {"skip": 2, "take": 0}
+            options: dict[str, Any] = {"to": to, "renamed": (("text", "label"),), "columns": ("text", "n")}
+            plan = plan_of(tmp_path, [file], builder, features=features, selected=selected, **options)
+            convert_here(plan, tmp_path, tmp_path / f"{number}-{to}")
+            made = tmp_path / f"{number}-{to}" / f"rows_train.{to}"
+            if to == "tsv":
+                assert made.read_text() == "label\tn\n", file
+            else:
+                assert pq.read_schema(made).names == ["label", "n"] and pq.read_metadata(made).num_rows == 0, file
+
+
+def test_a_part_without_rows_decides_nothing_for_the_others(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (tmp_path / "none.jsonl").touch()
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "n": 1}\n')
+    features = Feature(fields={"n": Feature(), "text": Feature(), "never": Feature()})
+    for to in ("parquet", "tsv"):
+        plan = plan_of(tmp_path, ["none.jsonl", "a.jsonl"], "json", features=features, to=to)
+        convert_here(plan, tmp_path, tmp_path / to)
+    assert joined_text(tmp_path / "tsv") == "text\tn\nx\t1\n"
+    schemas = {str(pq.read_schema(file).names) for file in (tmp_path / "parquet").rglob("*.parquet")}
+    assert schemas == {"['text', 'n']"}
+
+
+def joined_text(folder: Path) -> str:
+    (file,) = folder.glob("*.tsv")
+    return file.read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,32 @@ def test_csv_is_read_back_as_datasets_reads_it(tmp_path: Path) -> None:
     assert compare(tmp_path, table, {"0": text.encode()}, "csv") is None
     assert compare(tmp_path, table, {"0": text.replace("\n011,", "\n012,").encode()}, "csv").row == 11
     assert compare(tmp_path, table, {"0": text.replace(",", "\t").encode()}, "csv", sep="\t") is None
+
+
+def test_lines_of_text_end_where_datasets_ends_them(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    body = "a\x0bb\u2028c\x85d\r\n\n\x1c\rlast \n\n ".encode()
+    lines = ["a\x0bb\u2028c\x85d", "", "\x1c", "last ", "", " "]
+    assert compare(tmp_path, pa.table({"text": lines}), {"a.txt": body}, "text") is None
+    found = compare(tmp_path, pa.table({"text": [*lines[:-1], "other"]}), {"a.txt": body}, "text")
+    assert found is not None and found.row == 5
+    assert compare(tmp_path, pa.table({"text": ["", ""]}), {"a.txt": b"\n\n"}, "text") is None
+
+
+@pytest.mark.parametrize(("builder", "body"), [("json", b'{"a": 1}\n'), ("text", b"a\n")])
+def test_packed_files_are_not_judged(tmp_path: Path, builder: str, body: bytes) -> None:
+    import pyarrow as pa
+
+    with pytest.raises(NotComparable, match="is packed"):
+        compare(tmp_path, pa.table({"a": [1]}), {"a.gz": gzip.compress(body)}, builder)
+
+
+def test_csv_with_more_values_than_names_is_not_judged(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    with pytest.raises(NotComparable, match="more values than its heading"):
+        compare(tmp_path, pa.table({"a": [2], "b": [3]}), {"a.csv": b"a,b\n1,2,3\n"}, "csv")
 
 
 def test_labels_by_name_are_compared_by_number(tmp_path: Path) -> None:

@@ -35,6 +35,9 @@ class CsvSource:
         file, row = files[0], 0
         types = self._types(file)
         for part in self._parts(file, {"dtype": types}):
+            if part.empty:  # it tells the columns
+                table = pa.Table.from_pandas(part, preserve_index=False).replace_schema_metadata()
+                yield Batch(file.path, row, 0, pa.RecordBatch.from_pylist([], schema=table.schema))
             for start in range(0, len(part), ROWS):
                 rows = part.iloc[start : start + ROWS]
                 if selection.wants_any(row, row + len(rows)):
@@ -61,13 +64,27 @@ class CsvSource:
             for raw in contents(file):
                 try:
                     with pd.read_csv(raw, chunksize=CHUNK_ROWS, **self._reading, **options) as parts:
-                        yield from parts
+                        for part in parts:
+                            self._check_columns(file, part)
+                            yield part
                 except pd.errors.EmptyDataError:
                     continue
                 except ValueError as error:
                     raise ConversionFailed(
                         f"{file.path} cannot be read as a table: {str(error)[:300]}", path=file.path
                     ) from error
+
+    def _check_columns(self, file: LocalFile, part: Any) -> None:
+        """Raises ConversionFailed for rows with more values than the heading has names: pandas makes the first ones
+        names of rows, and moves the others into columns that are not theirs."""
+        import pandas as pd
+
+        if "index_col" not in self._reading and not isinstance(part.index, pd.RangeIndex):
+            raise ConversionFailed(
+                f"{file.path} has rows with more values than its heading has names, so no value has a sure column.",
+                hint="Mend the file in a copy of the repo, or name all columns in the card: `names`, with `header: 0`.",
+                path=file.path,
+            )
 
 
 def _one_of(kinds: set[str]) -> str:

@@ -56,6 +56,12 @@ class TableWriter:
             writer.writerow([self._text(row.get(name)) for name in self._names])
         self._file.write(made.getvalue().encode())
 
+    def write_heading(self, names: Sequence[str]) -> None:
+        """The names of the columns, for a part without rows."""
+        made = io.StringIO(newline="")
+        csv.writer(made, delimiter="\t", lineterminator="\n").writerow(names)
+        self._file.write(made.getvalue().encode())
+
     def end(self) -> None:
         """Nothing is left to write."""
 

@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,12 @@ BUFFER_BYTES = 1024 * 1024
 CSV_ROWS = 10_000
 """Rows that `datasets` reads from CSV at a time; pandas guesses types for each such part. Source: datasets
 `packaged_modules/csv`."""
+PACKED = (
+    *(b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"),
+    *(b"PK\x03\x04", b"Rar!", b"7z\xbc\xaf"),
+)
+"""How packed files begin: gzip, bzip2, xz, zstd, lz4, zip, rar, 7z. `datasets` unpacks them. Source: datasets
+`utils/extract`."""
 MAX_JSON_BYTES = 256 * 1024 * 1024
 """Bytes of the largest JSON file that is one array: it has to be parsed as a whole."""
 
@@ -157,6 +164,8 @@ def _source_tables(
     for path in split.files:
         if not path.is_file():
             raise NotComparable(f"{path} is not here")
+        if split.builder in ("json", "text") and _is_packed(path):
+            raise NotComparable(f"{path.name} is packed, and is not unpacked here")
         for table in readers[split.builder](path, schema, labels, split.reading):
             yield _as_columns(table, schema, labels)
         on_bytes(path.stat().st_size)
@@ -206,6 +215,11 @@ def _json(
         yield pj.read_json(io.BytesIO(block), read_options=read, parse_options=options)
 
 
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(8).startswith(PACKED)
+
+
 def _is_array(path: Path) -> bool:
     with path.open("rb") as file:
         return file.read(4096).lstrip()[:1] == b"["
@@ -241,6 +255,8 @@ def _csv(path: Path, schema: pa.Schema, labels: object, reading: Mapping[str, An
     options = {"dtype": texts, **{key: value for key, value in reading.items() if value is not None}}
     with pd.read_csv(path, iterator=True, chunksize=CSV_ROWS, **options) as parts:
         for part in parts:
+            if "index_col" not in options and not isinstance(part.index, pd.RangeIndex):
+                raise NotComparable(f"{path.name} has rows with more values than its heading has names")
             yield pa.Table.from_pandas(part, preserve_index=False)
 
 
@@ -249,10 +265,12 @@ def _text(path: Path, schema: pa.Schema, labels: object, reading: Mapping[str, A
 
     if reading.get("sample_by", "line") != "line" or reading.get("keep_linebreaks"):
         raise NotComparable("its config does not read lines")
-    name = schema.names[0]
-    for block in _line_blocks(path):
-        lines = block.decode("utf-8").splitlines()
-        yield pa.table({name: pa.array(lines, pa.string())})
+    name, errors = schema.names[0], reading.get("encoding_errors")
+    with path.open(encoding=reading.get("encoding") or "utf-8", errors=errors) as text:
+        # A line ends only where `datasets` ends it: str.splitlines would split at U+2028 and others too.
+        while lines := [line.rstrip("\n") for line in islice(text, ROWS)]:
+            check_stop()
+            yield pa.table({name: pa.array(lines, pa.string())})
 
 
 def _line_blocks(path: Path) -> Iterator[bytes]:
