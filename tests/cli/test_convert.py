@@ -175,7 +175,7 @@ def test_datasets_is_asked_once_about_a_commit_and_each_version_for_itself(
     def ask(*arguments: object) -> None:
         raise BuildFailed("datasets was asked")
 
-    monkeypatch.setattr(building._Job, "run", ask)
+    monkeypatch.setattr(building.DatasetsProgram, "plan", ask)
     assert convert(2) == 0
     python = building.find_python(os.environ)
     assert python is not None

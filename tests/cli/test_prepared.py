@@ -15,6 +15,7 @@ import pytest
 from fakes.prepared import COMMIT, OLDER, REPO, needs_datasets, place_of, write_set
 from hfpeer.config.paths import datasets_cache
 from hfpeer.names import RepoId
+from hfpeer.node.operations.prepared.building import DatasetsProgram
 from hfpeer.prepared.layout import OWN
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.main import main
@@ -195,11 +196,20 @@ def test_models_and_spaces_have_no_prepared_sets(real: Run) -> None:
 @pytest.mark.slow
 @needs_datasets
 def test_prepare_builds_what_load_dataset_finds_and_does_it_once(
-    real: Run, environ: dict[str, str], tmp_path: Path
+    real: Run, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    started: list[object] = []
+    start = DatasetsProgram._start
+
+    def counted(*words: Any) -> None:
+        started.append(words)
+        start(*words)
+
+    monkeypatch.setattr(DatasetsProgram, "_start", counted)
     commit = published(real, tmp_path, "Lines", {"train.jsonl": lines("a")})
     code, out, err = real("dataset", "prepare", "-r", "acme/Lines")
     assert code == 0, err
+    assert len(started) == 1, "to start `datasets` takes seconds"
     folder = datasets_cache(environ) / "acme___lines" / "default" / "0.0.0" / commit
     assert out == f"{folder}\n" and "30 rows" in err and "rebuilt: built here from the proved files" in err
     assert sorted(path.name for path in folder.iterdir()) == [".hfpeer.json", "dataset_info.json", "lines-train.arrow"]
@@ -211,6 +221,7 @@ def test_prepare_builds_what_load_dataset_finds_and_does_it_once(
     assert (document["how"], document["level"]) == ("here", "rebuilt")
     assert (folder / "lines-train.arrow").stat().st_ino == inode
     assert not (datasets_cache(environ) / ".hfpeer").exists()
+    assert len(started) == 1
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from typing import Any
 from hfpeer.endpoint.metadata.answer_cache import AnswerCache
 from hfpeer.errors import BuildFailed, EntryNotFound, InvalidName, MissingExtra
 from hfpeer.manifest import Manifest
-from hfpeer.names import FilePath, RepoId
+from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.node.operations.prepared import program
 from hfpeer.node.operations.prepared.hub import hub_of
 from hfpeer.prepared.info import source_of
@@ -38,6 +38,8 @@ POLL_SECONDS = 0.2
 PLAN_SECONDS = 300.0
 """Seconds for `datasets` to say which files a config is made of."""
 PROBE_SECONDS = 60.0
+FINAL_SECONDS = 5.0
+"""Seconds for the last line of a program that has ended."""
 _VERSIONS = (
     "import importlib.metadata as m, json, sys; print(json.dumps([sys.executable, m.version('datasets'), "
     "m.version('pyarrow'), m.version('huggingface_hub')]))"
@@ -151,15 +153,25 @@ def plan(
 
     Raises EntryNotFound and InvalidName that name the configs, BuildFailed.
     """
-    key = (manifest.repo, manifest.commit, f"plan {config} {_program_id()}", _Library("datasets", python.datasets))
-    known = answers.load(*key)
+    known = known_plan(python, manifest, config, answers)
+    if known is not None:
+        return known
+    with DatasetsProgram(python, manifest, snapshot, hub_cache, config, scratch) as running:
+        return running.plan(answers)
+
+
+def known_plan(python: Python, manifest: Manifest, config: str, answers: AnswerCache) -> BuildPlan | None:
+    """The plan that was kept, if there is one."""
+    known = answers.load(*_key(python, manifest, config))
     if known is not None:
         with contextlib.suppress(BuildFailed):
             return _plan_of(python, manifest, known)
-    answer = _Job(python, "plan", manifest, snapshot, hub_cache, config, scratch).run(PLAN_SECONDS)
-    made = _plan_of(python, manifest, answer)
-    answers.save(*key, answer)
-    return made
+    return None
+
+
+def _key(python: Python, manifest: Manifest, config: str) -> tuple[RepoId, Commit, str, _Library]:
+    name = f"plan {config} {_program_id()}"
+    return manifest.repo, manifest.commit, name, _Library("datasets", python.datasets)
 
 
 @dataclass(frozen=True)
@@ -175,63 +187,81 @@ def _program_id() -> str:
     return hashlib.sha256(Path(program.__file__).read_bytes()).hexdigest()[:16]
 
 
-def build(
-    python: Python,
-    manifest: Manifest,
-    snapshot: Path,
-    hub_cache: Path,
-    config: str,
-    scratch: Path,
-    on_bytes: OnBytes = lambda count: None,
-) -> tuple[BuildPlan, Path, BuiltWith]:
-    """Builds a set in `scratch`. Returns its plan, its folder and what built it. Raises BuildFailed, EntryNotFound."""
-    job = _Job(python, "build", manifest, snapshot, hub_cache, config, scratch)
-    answer = job.run(None, on_bytes)
-    made = _plan_of(python, manifest, answer)
-    return made, made.place.folder(scratch), BuiltWith(answer["datasets"], answer["pyarrow"])
-
-
-class _Job:
-    """One run of the program."""
+class DatasetsProgram:
+    """One run of the program, over a hub of its own: it plans, and builds if that is wanted. A context manager; at its
+    end the program is ended. Building needs no second start of `datasets`, which takes seconds."""
 
     def __init__(
-        self,
-        python: Python,
-        job: str,
-        manifest: Manifest,
-        snapshot: Path,
-        hub_cache: Path,
-        config: str,
-        scratch: Path,
+        self, python: Python, manifest: Manifest, snapshot: Path, hub_cache: Path, config: str, scratch: Path
     ) -> None:
         self._python = python
-        self._job = job
         self._manifest = manifest
         self._snapshot = snapshot
         self._hub_cache = hub_cache
         self._config = config
-        self._scratch = scratch
+        self.scratch = scratch
+        self._undo = contextlib.ExitStack()
 
-    def run(self, seconds: float | None, on_bytes: OnBytes = lambda count: None) -> dict[str, Any]:
+    def __enter__(self) -> DatasetsProgram:
+        with contextlib.ExitStack() as undo:
+            endpoint = undo.enter_context(hub_of(self._manifest, self._snapshot))
+            self._start(self._environ(endpoint), undo)
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._undo.close()
+
+    def plan(self, answers: AnswerCache) -> BuildPlan:
+        """The files that the config is made of. Raises EntryNotFound and InvalidName that name the configs,
+        BuildFailed."""
+        answer = self._answer("plan", PLAN_SECONDS)
+        made = _plan_of(self._python, self._manifest, answer)
+        answers.save(*_key(self._python, self._manifest, self._config), answer)
+        return made
+
+    def build(self, on_bytes: OnBytes = lambda count: None) -> tuple[BuildPlan, Path, BuiltWith]:
+        """Builds the set in `scratch`, after `plan`. Returns its plan, its folder and what built it. Raises
+        BuildFailed."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._orders, b"b")
+        answer = self._answer("build", None, on_bytes)
+        made = _plan_of(self._python, self._manifest, answer)
+        return made, made.place.folder(self.scratch), BuiltWith(answer["datasets"], answer["pyarrow"])
+
+    def _answer(self, job: str, seconds: float | None, on_bytes: OnBytes = lambda count: None) -> dict[str, Any]:
         repo, commit = self._manifest.repo, self._manifest.commit
-        order = {"repo": repo.full_name, "commit": commit, "config": self._config, "cache": str(self._scratch)}
-        with hub_of(self._manifest, self._snapshot) as endpoint:
-            answer, errors = self._run([self._job, json.dumps(order)], self._environ(endpoint), seconds, on_bytes)
-        if answer is None:
+        line = self._line(seconds, on_bytes)
+        try:
+            answer = json.loads(line)
+        except ValueError:
+            errors = self._errors.text()
             raise BuildFailed(
                 f"The Python {self._python.program} ended without a result: {errors[-500:] or 'it was killed'}",
                 hint="Look at its memory and its disk; then run the command again.",
-            )
+            ) from None
         if "configs" in answer:
             raise _config_error(repo, self._config, answer)
         if "error" in answer:
             said = f"{answer['error']}: {answer['message'][:1000]}"
             raise BuildFailed(
-                f"datasets could not {self._job} {repo} at {commit.short}: {said}",
+                f"datasets could not {job} {repo} at {commit.short}: {said}",
                 hint=f"It is an answer of the datasets of {self._python.program}. Another version may do: `--python`.",
                 trace=answer.get("trace", ""),
             )
-        return answer
+        return dict(answer)
+
+    def _line(self, seconds: float | None, on_bytes: OnBytes) -> str:
+        """The next answer; empty if the program has ended without one."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while (line := self._answers.line(POLL_SECONDS)) is None:
+            check_stop()
+            if self._process.poll() is not None:
+                return self._answers.line(FINAL_SECONDS) or ""
+            if deadline is not None and time.monotonic() > deadline:
+                raise BuildFailed(f"datasets did not say within {seconds:g} s what the config is made of.")
+            on_bytes(folder_bytes(self.scratch) if seconds is None else 0)
+        return line
 
     def _environ(self, endpoint: str) -> dict[str, str]:
         """The user's environment, but with this Hub only, without tokens and without offline mode."""
@@ -242,10 +272,10 @@ class _Job:
         return {
             **kept,
             "HF_ENDPOINT": endpoint,
-            "HF_HOME": str(self._scratch / "home"),
+            "HF_HOME": str(self.scratch / "home"),
             "HF_HUB_CACHE": str(self._hub_cache),
-            "HF_DATASETS_CACHE": str(self._scratch),
-            "HF_MODULES_CACHE": str(self._scratch / "modules"),
+            "HF_DATASETS_CACHE": str(self.scratch),
+            "HF_MODULES_CACHE": str(self.scratch / "modules"),
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_IMPLICIT_TOKEN": "1",
@@ -255,50 +285,34 @@ class _Job:
             "TOKENIZERS_PARALLELISM": "false",
         }
 
-    def _run(
-        self, words: Sequence[str], environ: Mapping[str, str], seconds: float | None, on_bytes: OnBytes
-    ) -> tuple[dict[str, Any] | None, str]:
-        """Runs the program to its end, and ends it with everything that it started if this work is stopped."""
+    def _start(self, environ: Mapping[str, str], undo: contextlib.ExitStack) -> None:
+        """Starts the program; `undo` ends it with everything that it started."""
+        repo, commit = self._manifest.repo, self._manifest.commit
+        order = {"repo": repo.full_name, "commit": commit, "config": self._config, "cache": str(self.scratch)}
         reader, writer = os.pipe()
-        is_here, ends = os.pipe()
-        answer = _Reading(reader)
-        start = [self._python.program, str(Path(program.__file__)), str(writer), str(is_here), *words]
+        is_here, self._orders = os.pipe()
+        undo.callback(os.close, self._orders)
+        self._answers = _Reading(reader)
+        words = [self._python.program, str(Path(program.__file__)), str(writer), str(is_here), json.dumps(order)]
         try:
-            process = subprocess.Popen(
-                start,
+            self._process = subprocess.Popen(
+                words,
                 env=dict(environ),
-                cwd=self._scratch,
+                cwd=self.scratch,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 pass_fds=(writer, is_here),
                 start_new_session=True,
             )
-        except BaseException:
-            os.close(ends)
-            raise
         finally:
             os.close(writer)
             os.close(is_here)
-        assert process.stderr is not None
-        errors = _Reading(process.stderr.fileno(), closes=False)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        try:
-            while process.poll() is None:
-                check_stop()
-                if deadline is not None and time.monotonic() > deadline:
-                    raise BuildFailed(f"datasets did not say within {seconds:g} s what the config is made of.")
-                on_bytes(folder_bytes(self._scratch) if self._job == "build" else 0)
-                time.sleep(POLL_SECONDS)
-        finally:
-            _end(process)
-            os.close(ends)
-            text, said = answer.text(), errors.text()
-            process.stderr.close()
-        try:
-            return json.loads(text), said
-        except ValueError:
-            return None, said
+        assert self._process.stderr is not None
+        self._errors = _Reading(self._process.stderr.fileno(), closes=False)
+        undo.callback(self._process.stderr.close)
+        undo.callback(self._errors.text)
+        undo.callback(_end, self._process)
 
 
 class _Reading:
@@ -306,6 +320,8 @@ class _Reading:
 
     def __init__(self, fd: int, *, closes: bool = True) -> None:
         self._parts: list[bytes] = []
+        self._has_more = threading.Condition()
+        self._is_over = False
         self._fd = fd
         self._closes = closes
         self._thread = threading.Thread(target=self._read, daemon=True, name="build-output")
@@ -314,12 +330,26 @@ class _Reading:
     def _read(self) -> None:
         try:
             while chunk := os.read(self._fd, 65536):
-                self._parts = [*self._parts, chunk][-200:]
+                with self._has_more:
+                    self._parts = [*self._parts, chunk][-200:]
+                    self._has_more.notify()
         except OSError:
             pass
         finally:
+            with self._has_more:
+                self._is_over = True
+                self._has_more.notify()
             if self._closes:
                 os.close(self._fd)
+
+    def line(self, seconds: float) -> str | None:
+        """Takes the next whole line; None if there is none within `seconds`."""
+        with self._has_more:
+            self._has_more.wait_for(lambda: self._is_over or any(b"\n" in part for part in self._parts), seconds)
+            line, end, rest = b"".join(self._parts).partition(b"\n")
+            if end:
+                self._parts = [rest]
+        return line.decode("utf-8", "replace") if end else None
 
     def text(self) -> str:
         self._thread.join(10.0)

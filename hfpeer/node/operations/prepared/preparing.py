@@ -7,6 +7,7 @@ choice, so that neither pyarrow nor `datasets` enters a daemon.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,11 +21,11 @@ from hfpeer.node.operations.prepared.at_peers import KnownSet, Workplace, fetch,
 from hfpeer.node.operations.prepared.building import (
     CARD_FILES,
     BuildPlan,
+    DatasetsProgram,
     Python,
-    build,
     find_python,
+    known_plan,
     no_python,
-    plan,
     refuse_scripts,
 )
 from hfpeer.node.operations.prepared.places import result_of
@@ -108,9 +109,15 @@ class _Preparing:
         self._snapshot = snapshot
         self._python = python
         self._notes: list[str] = []
+        self._undo = contextlib.ExitStack()
+        self._program: DatasetsProgram | None = None
 
     def run(self, config: str) -> PreparedSet:
         """Finds the set here, at peers, or builds it, in the order that the request says."""
+        with self._undo:
+            return self._run(config)
+
+    def _run(self, config: str) -> PreparedSet:
         known = self._known(config)
         if known is not None:
             return known
@@ -152,12 +159,19 @@ class _Preparing:
         return no_python() if self._python is None else None
 
     def _plan(self, config: str) -> BuildPlan:
+        """The plan of a config. The program that makes it waits: perhaps it has to build the set, too."""
         assert self._python is not None
-        with staging(self._place.cache, f"plan-{self._manifest.commit[:12]}", is_new=True) as scratch:
-            hub_cache, answers = self._place.hub_cache, self._place.answers
-            planned = plan(self._python, self._manifest, self._snapshot, hub_cache, config, scratch, answers)
-            done_with(scratch)
-        return planned
+        known = known_plan(self._python, self._manifest, config, self._place.answers)
+        return known or self._started(self._python, config).plan(self._place.answers)
+
+    def _started(self, python: Python, config: str) -> DatasetsProgram:
+        """The program, until the end of this work."""
+        name = f"build-{self._manifest.commit[:12]}-{hashlib.sha256(config.encode()).hexdigest()[:12]}"
+        scratch = self._undo.enter_context(staging(self._place.cache, name, is_new=True))
+        self._undo.callback(done_with, scratch)
+        program = DatasetsProgram(python, self._manifest, self._snapshot, self._place.hub_cache, config, scratch)
+        self._program = self._undo.enter_context(program)
+        return program
 
     # A set of peers
 
@@ -300,30 +314,23 @@ class _Preparing:
     # A build
 
     def _built(self, planned: BuildPlan) -> PreparedSet:
-        cache, size_bytes = self._place.cache, self._manifest.size_bytes
-        telling = Telling(self._place.on_event, f"build of {planned.place.config_id}", size_bytes)
-        with staging(cache, f"build-{planned.place.hash[:12]}-{planned.place.config_id}"[:120], is_new=True) as scratch:
-            built, folder, built_with = build(
-                planned.python,
-                self._manifest,
-                self._snapshot,
-                self._place.hub_cache,
-                planned.config_name,
-                scratch,
-                telling.reached,
-            )
-            origin = Origin(
-                self._manifest.repo,
-                self._place.snapshot(self._manifest.repo, self._manifest.commit),
-                read_downloads(scratch),
-                self._origin(built).sources,
-                built_with,
-            )
-            manifest = describe(folder, built.place, origin)
-            made = scratch / built.place.hash
-            record = place_again(folder, made, manifest, origin)
-            target = self._install(made, record)
-            done_with(scratch)
+        telling = Telling(self._place.on_event, f"build of {planned.place.config_id}", self._manifest.size_bytes)
+        running = self._program
+        if running is None:  # the plan was known
+            running = self._started(planned.python, planned.config_name)
+            running.plan(self._place.answers)
+        built, folder, built_with = running.build(telling.reached)
+        origin = Origin(
+            self._manifest.repo,
+            self._place.snapshot(self._manifest.repo, self._manifest.commit),
+            read_downloads(running.scratch),
+            self._origin(built).sources,
+            built_with,
+        )
+        manifest = describe(folder, built.place, origin)
+        made = running.scratch / built.place.hash
+        record = place_again(folder, made, manifest, origin)
+        target = self._install(made, record)
         Levels(self._place.home).note(target, record, Level.REBUILT, str(built_with))
         return self._result(manifest, target, "built", Level.REBUILT)
 

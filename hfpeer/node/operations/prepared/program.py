@@ -1,10 +1,10 @@
 """The program that the user's own Python runs to read, or to build, a set by its `datasets`. Never imported by a node.
 
 It is started as a file, with nothing of hfpeer on its path, and asks the Hub at HF_ENDPOINT, which `hub` serves for one
-commit alone. Its arguments are the numbers of two file descriptors, `plan` or `build`, and a JSON object: repo, commit,
-config, cache. It writes one JSON object to the first descriptor: the result, or what `datasets` raised. The other is a
-pipe whose only writer is hfpeer: when that ends, however it does, this program ends with all that it started, so that
-no build goes on in a folder that the next command fills anew.
+commit alone. Its arguments are the numbers of two file descriptors and a JSON object: repo, commit, config, cache. It
+writes a line of JSON to the first descriptor, the plan, and another after the build, or what `datasets` raised. The
+other is a pipe whose only writer is hfpeer: a byte in it begins the build. When hfpeer ends, however it does, this
+program ends with all that it started, so that no build goes on in a folder that the next command fills anew.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import traceback
-from typing import Any
+from typing import Any, TextIO
 
 CSV_OPTIONS = [
     "sep",
@@ -51,18 +51,26 @@ READING = {
 def main() -> None:
     if sys.path and sys.path[0] == os.path.dirname(os.path.abspath(__file__)):  # noqa: PTH100, PTH120
         del sys.path[0]
-    threading.Thread(target=end_with, args=(int(sys.argv[2]),), daemon=True).start()
-    try:
-        result = run(sys.argv[3], json.loads(sys.argv[4]))
-    except BaseException as error:  # noqa: BLE001 - whatever it is, the node has to say it
-        result = {"error": type(error).__name__, "message": causes(error), "trace": traceback.format_exc()[-4000:]}
-    with os.fdopen(int(sys.argv[1]), "w") as answer:
-        json.dump(result, answer)
+    is_wanted = threading.Event()
+    threading.Thread(target=end_with, args=(int(sys.argv[2]), is_wanted), daemon=True).start()
+    with os.fdopen(int(sys.argv[1]), "w") as answers:
+        try:
+            run(json.loads(sys.argv[3]), answers, is_wanted)
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the node has to say it
+            trace = traceback.format_exc()[-4000:]
+            tell(answers, {"error": type(error).__name__, "message": causes(error), "trace": trace})
 
 
-def end_with(pipe: int) -> None:
-    """Waits until the process at the other end is gone, then ends this program's own process group."""
-    os.read(pipe, 1)
+def tell(answers: TextIO, answer: dict[str, object]) -> None:
+    answers.write(json.dumps(answer) + "\n")
+    answers.flush()
+
+
+def end_with(pipe: int, is_wanted: threading.Event) -> None:
+    """Passes on the order to build. When the process at the other end is gone, it ends this program's own process
+    group."""
+    while os.read(pipe, 1):
+        is_wanted.set()
     os.killpg(os.getpgrp(), signal.SIGKILL)
 
 
@@ -75,7 +83,7 @@ def causes(error: BaseException) -> str:
     return " <- ".join(dict.fromkeys(texts))
 
 
-def run(job: str, order: dict[str, str]) -> dict[str, object]:
+def run(order: dict[str, str], answers: TextIO, is_wanted: threading.Event) -> None:
     import datasets
     import pyarrow
 
@@ -85,10 +93,12 @@ def run(job: str, order: dict[str, str]) -> dict[str, object]:
         builder = datasets.load_dataset_builder(order["repo"], order["config"] or None, **options)
     except ValueError as error:
         names = datasets.get_dataset_config_names(order["repo"], revision=order["commit"])
-        return {"error": "ValueError", "message": str(error), "configs": names, **versions}
-    if job == "build":
-        builder.download_and_prepare()
-    return {**versions, **plan_of(builder)}
+        tell(answers, {"error": "ValueError", "message": str(error), "configs": names, **versions})
+        return
+    tell(answers, {**versions, **plan_of(builder)})
+    is_wanted.wait()
+    builder.download_and_prepare()
+    tell(answers, {**versions, **plan_of(builder)})
 
 
 def plan_of(builder: Any) -> dict[str, object]:
