@@ -133,7 +133,9 @@ class Invocation:
             return
         from hfpeer.node.session import differences
 
-        for difference in differences(self.daemon, self.settings, self.environ, without=("token", "cache")):
+        for difference in differences(
+            self.daemon, self.settings, self.environ, without=("token", "cache"), is_for_work=True
+        ):
             from hfpeer.control.environment import is_first_time
 
             if is_first_time(self.home, difference):

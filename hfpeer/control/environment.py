@@ -46,6 +46,15 @@ _TOPIC_OF_KEYS = {key.name: (key.variable,) for key in KEYS.values() if key.name
 ALL_TOPICS: Mapping[str, tuple[str, ...]] = {**_TOPIC_OF_KEYS, **TOPICS}
 
 
+OF_THE_DAEMON = frozenset(
+    name
+    for name in _TOPIC_OF_KEYS
+    if name.startswith(("endpoint.", "lan.", "log.", "prepared.", "partials.", "transfers."))
+    or name in ("name", "accept_requests", "request_key_file")
+)
+"""The topics from which nothing follows for the work that a command asks for."""
+
+
 @dataclass(frozen=True)
 class Digests:
     """An environment without its values: salted digests of what follows from it, by topic, and of each variable that

@@ -70,7 +70,7 @@ def _causes(
         return [one for one in differences(daemon, settings, environ, only=["cache"]) if one.variables]
     has_token = bool(environ.get("HF_TOKEN") or environ.get("HUGGING_FACE_HUB_TOKEN"))
     is_token_used = error.exit_code != Unreachable.exit_code and (not has_token or "repair" in daemon.asked)
-    return differences(daemon, settings, environ, without=[] if is_token_used else ["token"])
+    return differences(daemon, settings, environ, without=[] if is_token_used else ["token"], is_for_work=True)
 
 
 def differences(
@@ -80,15 +80,19 @@ def differences(
     *,
     without: Collection[str] = ("token",),
     only: Collection[str] | None = None,
+    is_for_work: bool = False,
 ) -> list[Difference]:
     """How the work of `daemon`, or of a node here, differs from what this environment says. Topics, those of
-    `control.environment`, are passed over if they are in `without`, or `only` is given and lacks them."""
+    `control.environment`, are passed over if they are in `without`, or `only` is given and lacks them. With
+    `is_for_work` those are, too, that say how the daemon itself runs."""
     if not _may_differ(daemon, environ):
         return []
-    from hfpeer.control.environment import ALL_TOPICS, find_difference, passed_over_hub
+    from hfpeer.control.environment import ALL_TOPICS, OF_THE_DAEMON, find_difference, passed_over_hub
 
     if only is not None:
         without = ALL_TOPICS.keys() - set(only)
+    if is_for_work:
+        without = {*without, *OF_THE_DAEMON}
     found = [passed_over_hub(settings, environ)]
     if daemon is not None:
         found.insert(0, find_difference(settings, environ, daemon.environment, without=without))

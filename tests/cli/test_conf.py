@@ -108,6 +108,8 @@ def settings_file(environ: dict[str, str]) -> Path:
         ("ca", "FOLDER/no.pem", 2, "There is no"),
         ("ca", "FOLDER/empty.pem", 2, "holds no certificate"),
         ("registry_password_file", "FOLDER/no.txt", 8, "cannot be read"),
+        ("request_key_file", "FOLDER/no.key", 2, "cannot be read"),
+        ("request_key_file", "FOLDER/empty.pem", 2, "is shorter than"),
         ("read_caches", "FOLDER/no", 4, "There is no folder"),
         ("read_caches", "FOLDER/empty.pem", 2, "is a file"),
         ("cache", "/proc/x", 8, "could not make the folder"),

@@ -61,6 +61,8 @@ def test_hubs_that_the_shell_names_in_vain_are_told_once(machine: Machine, hub: 
     assert "differs from this shell's in HFPEER_UPSTREAMS" in added(**other)
     assert "HFPEER_UPSTREAMS" not in added(**other)
     assert "HFPEER_UPSTREAMS" not in added()
+    assert "HFPEER_LOG_LEVEL" not in added(HFPEER_LOG_LEVEL="debug")
+    assert "HFPEER_LOG_LEVEL" in machine.run(*HFPEER, "status", HFPEER_LOG_LEVEL="debug").err
     assert "HF_ENDPOINT names company.invalid" in added(HF_ENDPOINT="https://company.invalid")
     assert "HF_ENDPOINT" not in added(HF_ENDPOINT="https://company.invalid")
     assert "HF_ENDPOINT" not in added(HF_ENDPOINT=hub.endpoint)

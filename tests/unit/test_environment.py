@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hfpeer.config.settings import read_settings
+from hfpeer.control import environment
 from hfpeer.control.environment import (
     ALL_TOPICS,
     CACHE,
@@ -17,6 +18,7 @@ from hfpeer.control.environment import (
     is_first_time,
     passed_over_hub,
 )
+from hfpeer.control.holder import Holder, Service
 
 HUB = "origin=https://hub.example"
 PROXY = "http://me:sesame@proxy.example:3128"
@@ -101,6 +103,26 @@ def test_topics_can_be_passed_over(base: dict[str, str]) -> None:
 @pytest.mark.parametrize("told", [None, {}, [], {"salt": 1}, {"salt": "a", "effects": [], "variables": 3}])
 def test_a_daemon_that_tells_nothing_sensible_differs_in_nothing(base: dict[str, str], told: object) -> None:
     assert find_difference(read_settings(base), base, told) is None
+
+
+@pytest.mark.parametrize(
+    ("holder", "said"),
+    [
+        (None, "`hfpeer daemon restart`"),
+        (Holder(7, "here"), "`hfpeer daemon restart`"),
+        (Holder(7, "here", Service("hfpeerd", is_of_user=True), True), "`systemctl --user edit hfpeerd`"),
+        (Holder(7, "here", None, True), "where it is started"),
+    ],
+)
+def test_the_hint_is_for_the_way_in_which_the_daemon_runs(
+    base: dict[str, str], monkeypatch: pytest.MonkeyPatch, holder: Holder | None, said: str
+) -> None:
+    """A service that reads its settings anew keeps its environment."""
+    monkeypatch.setattr(environment, "find_holder", lambda pid_file: holder)
+    told = digests_of(read_settings(base), base, "salt").to_json()
+    shell = base | {"HTTPS_PROXY": PROXY}
+    found = find_difference(read_settings(shell), shell, told)
+    assert found is not None and said in found.hint
 
 
 def test_a_difference_is_told_once_and_again_when_it_has_changed(base: dict[str, str], tmp_path: Path) -> None:

@@ -75,6 +75,12 @@ def _password_file(name: str, path: Path, settings: Settings) -> None:
         raise BrokenCache(f"{path} cannot be read: {reason}.", hint="Check the path and its permissions.") from error
 
 
+def _request_key(name: str, path: Path, settings: Settings) -> None:
+    from hfpeer.node.operations.fleet.request_key import read_request_key  # most nodes have none
+
+    read_request_key(path)
+
+
 def _registry(name: str, url: str, settings: Settings) -> None:
     from hfpeer.peers.discovery.registry import need_redis  # most nodes have none
 
@@ -88,5 +94,6 @@ _TRIALS: dict[str, Callable[[str, Any, Settings], None]] = {
     "ca": _certificates,
     "registry": _registry,
     "registry_password_file": _password_file,
+    "request_key_file": _request_key,
 }
 """Key -> its trial. All other values are known to be good when they are parsed; `cache` is tried by `choose_first`."""
