@@ -7,10 +7,12 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fakes.hub_cache import proved_manifest_of
 from fakes.peers import GoodPeer, Reply, Request, SilentPeer
 from hfpeer.budgets import (
     MAX_CATALOG_BYTES,
@@ -19,8 +21,11 @@ from hfpeer.budgets import (
     MAX_HOST_PROBES,
     SMALL_MESSAGE_SECONDS,
 )
+from hfpeer.cache.store import Store
+from hfpeer.config.settings import read_settings
 from hfpeer.errors import PeerUnreachable
 from hfpeer.names import Commit, RepoId
+from hfpeer.node.operations.peers import PeerOperations
 from hfpeer.peers import neighbourhood as neighbourhood_module
 from hfpeer.peers.asking import address_client as client_module
 from hfpeer.peers.neighbourhood import CATALOG_SECONDS, Neighbourhood
@@ -80,6 +85,21 @@ async def test_a_busy_node_that_is_asked_what_its_peers_have_reads_their_catalog
         async with knowing(peer, is_busy=True) as neighbourhood:
             await neighbourhood.refresh()
             assert CATALOG_PATH in peer.paths
+
+
+async def test_what_all_peers_have_is_told_as_they_said_it_last_and_nobody_is_asked_again(tmp_path: Path) -> None:
+    settings = read_settings({"HOME": str(tmp_path), "HFPEER_HOME": str(tmp_path / "home")})
+    with GoodPeer(manifests=[proved_manifest_of({"a.json": b"{}"}, RepoId.parse("acme/set", "dataset"))]) as peer:
+        async with knowing(peer) as neighbourhood:
+            await neighbourhood.refresh()
+            peer.requests.clear()
+            store = Store(tmp_path / "cache", tmp_path / "home")
+            try:
+                found = await PeerOperations(settings, store, neighbourhood, None).search(None)
+            finally:
+                store.close()
+            assert [(one.node_id, one.type, one.repo) for one in found] == [(peer.node_id, "dataset", "acme/set")]
+            assert peer.paths == []
 
 
 def told_by_neighbourhood(caplog: pytest.LogCaptureFixture) -> list[str]:

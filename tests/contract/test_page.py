@@ -15,9 +15,11 @@ import pytest
 
 from fakes.doors import open_door
 from fakes.lan_picture import PictureNode
+from fakes.other_user import run_as_nobody, why_not
 from hfpeer.budgets import MAX_OPEN_PAGES
 from hfpeer.config.settings import Settings, read_settings
 from hfpeer.control.ports import listen_tcp
+from hfpeer.language.amounts import human_size
 from hfpeer.net.address import Address
 from hfpeer_daemon.app import endpoint_app
 from hfpeer_daemon.http.door import INERT
@@ -29,6 +31,7 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Site": "none"
 VISITOR = {"X-Forwarded-For": "192.168.1.77"}
 """Of a browser behind a proxy: it is not the user of the daemon, although the proxy may be."""
 VIEWS = ("/", "/-/lan", "/-/repos", "/-/history", "/-/settings")
+OTHER_USER = why_not()
 MARKUP = "acme/<script>alert(1)</script>"
 REPO = f"/-/repo?name=models/Qwen/base-7B&commit={1:040x}"
 
@@ -48,6 +51,7 @@ class Page:
 
     def __init__(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
         self._client = client
+        self.url = str(client.base_url).rstrip("/")
         self.stop = stop
 
     async def get(self, path: str, **headers: str) -> httpx.Response:
@@ -129,11 +133,12 @@ async def test_a_foreign_page_reads_none_of_it(page: Page, headers: dict[str, st
 
 async def test_the_numbers_are_those_of_the_status(page: Page, node: PictureNode) -> None:
     status, html = await node.status(), (await page.get("/")).text
-    for number in (status.size_bytes, status.free_bytes, status.received_bytes["peer"], status.sent_bytes):
+    for number in (status.size_bytes, status.received_bytes["peer"], status.sent_bytes):
         assert f'<data value="{number}">' in html
     for one in status.transfers:
         assert f'<data value="{one.present_bytes}">' in html and one.repo in html
         assert all(source in html for source in one.bytes_by_source)
+    assert human_size(status.free_bytes or 0) in html and human_size(status.disk_bytes or 0) in html
     assert f"{status.revisions} revisions" in html and f"{status.files:,} files" in html
 
 
@@ -189,6 +194,15 @@ async def test_a_visitor_sees_what_peers_may_see_and_nothing_private(page: Page,
     for secret in ("/home/anna", "anna", "upstreams", "https://hf-mirror.com", "eth0", "limits requests"):
         assert secret not in theirs, secret
     assert (await page.get("/-/settings", **VISITOR)).status_code == 403
+
+
+@pytest.mark.skipif(OTHER_USER is not None, reason=OTHER_USER or "")
+async def test_another_user_of_this_machine_is_a_visitor(page: Page, node: PictureNode) -> None:
+    code = "import sys, urllib.request as r; a = r.Request(sys.argv[1], headers={'Accept': 'text/html'})"
+    read = f"{code}; sys.stdout.buffer.write(r.build_opener(r.ProxyHandler({{}})).open(a).read())"
+    private = next(one.repo for one in node.cached if not one.is_shared)
+    theirs = await asyncio.to_thread(run_as_nobody, read, f"{page.url}/-/repos")
+    assert "</table>" in theirs and private not in theirs and private in await page.text("/-/repos")
 
 
 async def test_everything_is_escaped(settings: Settings) -> None:
