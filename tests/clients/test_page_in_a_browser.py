@@ -63,7 +63,7 @@ async def test_every_view_suits_every_reader(tmp_path: Path, peers: int, repos: 
     if peers == 5:
         looks = [("dark", "en", 390), ("light", "zh-CN", 1280)]
     async with seen(tmp_path, PictureNode(peers, repos)) as page:
-        for theme, language, width in looks:
+        for theme, language, width in looks if repos else looks[:1]:
             await page.tab.look(theme=theme, language=language, width=width)
             for path in PATHS:
                 await page.tab.open(page.url + path)
