@@ -115,7 +115,8 @@ class NodeStatus:
     problems. `holder`, of a node that is no daemon: the daemon that holds the home and does not answer, in words.
     Of `begun_blobs`, half-fetched ones with `begun_whole_bytes`, `kept_bytes` are here; they take `reserved_bytes`.
     `peer_bytes_by_month` came from peers: by month, such as 2026-11. Other machines reach it at `addresses`, the
-    likeliest first; `contacts` are by the names of the upstreams.
+    likeliest first; `contacts` are by the names of the upstreams. `passed_over` are the interfaces that lead to no LAN,
+    each with an address.
     `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty.
     Of the volume of the cache, with `disk_bytes`, `free_bytes` are free; None if the system does not tell."""
 
@@ -146,6 +147,7 @@ class NodeStatus:
     peer_bytes_by_month: dict[str, int] = field(default_factory=dict)
     read_caches: dict[str, str] = field(default_factory=dict)
     addresses: tuple[str, ...] = ()
+    passed_over: dict[str, str] = field(default_factory=dict)
     contacts: dict[str, HubContact] = field(default_factory=dict)
     free_bytes: int | None = None
     disk_bytes: int | None = None

@@ -80,6 +80,7 @@ async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemo
         started_at=parts.identity.started_at,
         listeners=dict(parts.listeners),
         addresses=await asyncio.to_thread(_own_addresses, parts),
+        passed_over=await asyncio.to_thread(_passed_over, parts),
         upstreams={upstream.name: upstream.endpoint for upstream in parts.upstreams},
         contacts={
             upstream.name: HubContact(
@@ -128,6 +129,14 @@ def _own_addresses(parts: StatusParts) -> tuple[str, ...]:
     door = Address.parse(listen)
     found = own_addresses(find_lan_interfaces(door), door, parts.settings.advertised)
     return tuple(str(address) for address in found if address.ip is None or not address.ip.is_link_local)
+
+
+def _passed_over(parts: StatusParts) -> dict[str, str]:
+    """Blocking: an address of each interface that the LAN door does not use."""
+    from hfpeer.peers.interfaces import passed_over  # an add does not need it
+
+    listen = parts.listeners.get("lan")
+    return {} if listen is None else dict(passed_over(Address.parse(listen)))
 
 
 def _held_by(settings: Settings) -> str:

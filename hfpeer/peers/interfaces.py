@@ -14,12 +14,9 @@ from hfpeer.budgets import MAX_ADDRESSES
 from hfpeer.errors import InvalidName
 from hfpeer.net.address import Address
 from hfpeer.peers.gossip import is_peer_address
+from hfpeer.system.links import Links
 
 Interface: TypeAlias = "ipaddress.IPv4Interface | ipaddress.IPv6Interface"
-
-VIRTUAL = ("docker", "br-", "veth", "virbr", "vmnet", "vboxnet", "cni", "flannel", "cali", "podman", "lxcbr", "lxdbr")
-"""Prefixes of interfaces for containers and virtual machines of this host. Many machines have the same addresses on
-them, so other machines cannot use them."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ def find_lan_interfaces(listen_address: Address) -> LanInterfaces:
     """
     ip = listen_address.ip
     if ip is None or ip.is_unspecified:
-        return _lan_interfaces(adapter for adapter in ifaddr.get_adapters() if not adapter.name.startswith(VIRTUAL))
+        return _lan_interfaces(_on_lan()[0])
     if ip.is_loopback:
         return LanInterfaces(
             ("127.0.0.1",), (str(ip),), (ipaddress.ip_interface(f"{ip}/8" if ip.version == 4 else f"{ip}"),)
@@ -69,6 +66,19 @@ def find_lan_interfaces(listen_address: Address) -> LanInterfaces:
     return LanInterfaces(
         tuple(entry for entry in whole.interfaces if isinstance(entry, int)), (str(ip),), whole.networks
     )
+
+
+def passed_over(listen_address: Address) -> list[tuple[str, str]]:
+    """The interfaces that a node that listens there does not use, as containers or a VPN are behind them: the name and
+    an address of each. Reads the system's list of interfaces."""
+    ip = listen_address.ip
+    if ip is not None and not ip.is_unspecified:
+        return []
+    found = []
+    for adapter in _on_lan()[1]:
+        own = [str(one.ip) for one in _interfaces(adapter) if not (one.ip.is_loopback or one.ip.is_link_local)]
+        found += [(adapter.name, own[0])] if own else []
+    return found
 
 
 def ways_among(addresses: Sequence[Address]) -> list[Address]:
@@ -110,6 +120,21 @@ def interface_to(host: str) -> str:
         return ""
     adapters = ifaddr.get_adapters()
     return next((adapter.name for adapter in adapters if any(own == one.ip for one in _interfaces(adapter))), "")
+
+
+def _on_lan() -> tuple[list[ifaddr.Adapter], list[ifaddr.Adapter]]:
+    """The interfaces of this machine that lead to a LAN, and the others."""
+    adapters = list(ifaddr.get_adapters())
+    names = Links().on_lan({_device(adapter) for adapter in adapters})
+    return (
+        [adapter for adapter in adapters if _device(adapter) in names],
+        [adapter for adapter in adapters if _device(adapter) not in names],
+    )
+
+
+def _device(adapter: ifaddr.Adapter) -> str:
+    """The name of the interface. A further address may have a label, such as `eth0:1`."""
+    return adapter.name.partition(":")[0]
 
 
 def _lan_interfaces(adapters: Iterable[ifaddr.Adapter]) -> LanInterfaces:

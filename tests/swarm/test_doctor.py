@@ -81,13 +81,29 @@ def test_no_interface_is_up(machine: Machine, hosts: list[Host]) -> None:
 
 
 def test_an_interface_of_containers_and_one_of_a_vpn(machine: Machine, hosts: list[Host]) -> None:
-    for name, address in (("docker0", "172.17.0.1/16"), ("wg0", "10.99.0.5/24")):
-        ip(hosts[0], "link", "add", name, "type", "veth", "peer", f"{name}-far")
+    ip(hosts[0], "link", "add", "containers", "type", "bridge")
+    ip(hosts[0], "link", "add", "c1", "type", "veth", "peer", "c1-far")
+    ip(hosts[0], "link", "set", "c1", "master", "containers")
+    ip(hosts[0], "tuntap", "add", "eth7", "mode", "tap")
+    for name, address in (("containers", "172.17.0.1/16"), ("eth7", "10.99.0.5/24")):
         ip(hosts[0], "addr", "add", address, "dev", name)
         ip(hosts[0], "link", "set", name, "up")
     said = [one["sentence"] for one in findings(machine) if one["check"] == "interfaces"]
-    assert any("docker0" in one and "passed over" in one for one in said)
-    assert any("wg0" in one and "VPN" in one for one in said)
+    assert [one.split()[0] for one in said] == ["containers", "eth7"]
+    (reached,) = [one["sentence"] for one in findings(machine) if one["check"] == "addresses"]
+    assert hosts[0].ip in reached and "172.17" not in reached and "10.99" not in reached
+
+
+@pytest.mark.parametrize("name", ["br-lan", "virbr0", "docker0"])
+def test_a_bridge_to_the_outside_is_a_lan_whatever_its_name(machine: Machine, hosts: list[Host], name: str) -> None:
+    ip(hosts[0], "addr", "flush", "dev", "eth0")
+    ip(hosts[0], "link", "add", name, "type", "bridge")
+    ip(hosts[0], "link", "set", "eth0", "master", name)
+    ip(hosts[0], "addr", "add", f"{hosts[0].ip}/24", "dev", name)
+    ip(hosts[0], "link", "set", name, "up")
+    found = {one["check"]: one for one in findings(machine)}
+    assert found["addresses"]["level"] == "ok" and hosts[0].ip in found["addresses"]["sentence"]
+    assert "interfaces" not in found
 
 
 def test_two_machines_hear_each_other(hosts: list[Host], tmp_path: Path) -> None:

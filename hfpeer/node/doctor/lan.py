@@ -20,7 +20,7 @@ from hfpeer.control.results import NodeStatus, PeerStatus
 from hfpeer.errors import HfpeerError
 from hfpeer.net.address import Address
 from hfpeer.node.doctor.findings import Finding, fault, ok, warning
-from hfpeer.peers.interfaces import find_lan_interfaces
+from hfpeer.peers.interfaces import find_lan_interfaces, passed_over
 from hfpeer.version import __version__
 
 MDNS_GROUP, MDNS_PORT = "224.0.0.251", 5353
@@ -28,7 +28,6 @@ MDNS_GROUP, MDNS_PORT = "224.0.0.251", 5353
 ECHO_SECONDS = 2.0
 """Nodes wait up to a second before they answer what they have just told. Source: RFC 6762, section 6."""
 CONNECT_SECONDS = 2.0
-VPN_NAMES = ("tun", "tap", "wg", "tailscale", "zt", "utun", "ppp", "ipsec", "nebula")
 
 
 def look_at_lan(settings: Settings, status: NodeStatus | None) -> Iterator[Finding]:
@@ -38,7 +37,7 @@ def look_at_lan(settings: Settings, status: NodeStatus | None) -> Iterator[Findi
         yield fault("addresses", "No network interface with an address of a LAN is up.", "`ip addr` lists them.")
     else:
         yield ok("addresses", f"Peers reach this machine at {', '.join(hosts)}.")
-    yield from _passed_over(set(hosts))
+    yield from _passed_over(settings)
     yield from _ports(settings, status, hosts)
     if settings.uses_mdns:
         for host in hosts:
@@ -50,23 +49,14 @@ def look_at_lan(settings: Settings, status: NodeStatus | None) -> Iterator[Findi
     yield from _peers(settings, status)
 
 
-def _passed_over(hosts: set[str]) -> Iterator[Finding]:
-    """Interfaces whose addresses are not told to peers, and those of VPNs, which are."""
-    for adapter in ifaddr.get_adapters():
-        own = [entry.ip for entry in adapter.ips if isinstance(entry.ip, str)]
-        own = [ip for ip in own if not ipaddress.ip_address(ip).is_loopback]
-        if own and not hosts.intersection(own):
-            yield warning(
-                "interfaces",
-                f"{adapter.name} ({', '.join(own)}) is passed over, as one of containers or virtual machines.",
-                f"If peers are there: `hfpeer conf set lan.listen {own[0]}`, then `hfpeer daemon restart`.",
-            )
-        elif own and adapter.name.startswith(VPN_NAMES):
-            yield warning(
-                "interfaces",
-                f"{adapter.name} ({', '.join(own)}) looks like a VPN: peers behind it are as slow as its line.",
-                "If it is not for peers: `hfpeer conf set lan.listen` with the address of the LAN alone.",
-            )
+def _passed_over(settings: Settings) -> Iterator[Finding]:
+    """Interfaces whose addresses are not told to peers."""
+    for name, host in passed_over(settings.lan_listen):
+        yield warning(
+            "interfaces",
+            f"{name} ({host}) is passed over: containers, virtual machines or a VPN are behind it, no LAN.",
+            f"If peers are there: `hfpeer conf set lan.listen {host}`, then `hfpeer daemon restart`.",
+        )
 
 
 def _ports(settings: Settings, status: NodeStatus | None, hosts: Iterable[str]) -> Iterator[Finding]:

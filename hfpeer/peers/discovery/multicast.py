@@ -21,7 +21,7 @@ from hfpeer.names import Commit
 from hfpeer.net.address import Address
 from hfpeer.net.tasks import end_tasks
 from hfpeer.peers.discovery.advertised import own_addresses
-from hfpeer.peers.interfaces import LanInterfaces, find_lan_interfaces
+from hfpeer.peers.interfaces import LanInterfaces, find_lan_interfaces, passed_over
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION, SERVICE_TYPE
 
 LOOK_SECONDS = 15.0
@@ -100,6 +100,7 @@ class Multicast:
         self._instance = _instance_name(name, node_id)
         self._announcement = Announcement(node_id, 0, ())
         self._changed = asyncio.Event()
+        self._passed_over: set[str] = set()
         self._presence: _Presence | None = None
         self._task: asyncio.Task[None] | None = None
         self.problem: str | None = None
@@ -140,12 +141,26 @@ class Multicast:
         """Joins the interfaces that are up now, and announces the current announcement."""
         interfaces = await asyncio.to_thread(find_lan_interfaces, self._listen_address)
         if self._presence is None or self._presence.interfaces != interfaces:
+            await asyncio.to_thread(self._log_passed_over)
             await self._leave()
             own = own_addresses(interfaces, self._listen_address, self._advertised)
             self._presence = _Presence(interfaces, self._instance, self._announcement, own, on_found, on_left)
             await self._presence.open()
             self.problem = None
         await self._presence.announce(self._announcement)
+
+    def _log_passed_over(self) -> None:
+        """Once for each interface."""
+        for name, host in passed_over(self._listen_address):
+            if name not in self._passed_over:
+                self._passed_over.add(name)
+                _log.info(
+                    "interface %s (%s) is passed over: containers, virtual machines or a VPN are behind it. "
+                    "To use it: hfpeer conf set lan.listen %s",
+                    name,
+                    host,
+                    host,
+                )
 
     async def _leave(self) -> None:
         presence, self._presence = self._presence, None

@@ -61,6 +61,7 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         "listens": _pairs(node.listeners),
         **({"page": f"{reachable(Address.parse(endpoint)).url}/"} if endpoint else {}),
         **({"elsewhere": f"hfpeer peer add {_typed(node.addresses[0])}"} if node.addresses else {}),
+        **({"not used": _passed_over(node)} if node.passed_over else {}),
         **({"for others": f"HF_ENDPOINT={open_urls[0]} (public repos)"} if open_urls else {}),
         "upstreams": [_upstream(node, name) for name in node.upstreams],
         "holds": _holds(node),
@@ -82,6 +83,13 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
 
 def _pairs(facts: dict[str, str]) -> list[str]:
     return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def _passed_over(node: NodeStatus) -> str:
+    """The interfaces that are not used, and the setting that takes one."""
+    shown = ", ".join(f"{name} ({host})" for name, host in node.passed_over.items())
+    host = next(iter(node.passed_over.values()))
+    return f"{shown}: no LAN behind it. `hfpeer conf set lan.listen {host}` takes it nevertheless"
 
 
 def _typed(address: str) -> str:
