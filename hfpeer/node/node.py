@@ -57,6 +57,7 @@ from hfpeer.node.provider import NodeProvider
 from hfpeer.node.status import StatusParts, status_of
 from hfpeer.node.upkeep import Upkeep
 from hfpeer.peers.copies import CopyQuestions
+from hfpeer.peers.discovery.advertised import own_door
 from hfpeer.peers.discovery.discovery import Discovery, addresses_now
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.notices import Notices
@@ -105,7 +106,9 @@ class Node:
         )
         self._notices = Notices()
         self._room = Room(self.store, self._make_room if settings.has_budget else None)
-        self.provider = NodeProvider(self.store, self._fetches, self._message, self._alive_addresses, self._notices)
+        self.provider = NodeProvider(
+            self.store, self._fetches, self._message, self._alive_addresses, self._notices, self._note_asked
+        )
         self.listeners: dict[str, str] = {}
         self.endpoint: Endpoint | None = None
         """The Hub for local tools; None in a node without peers."""
@@ -151,6 +154,7 @@ class Node:
             own_run_id=self._identity.run_id,
             on_duplicate_id=self._identity.on_duplicate_id,
             on_came=self._transfers.retry_soon,
+            own_door=own_door(lan_address, self._settings.advertised),
         )
         await self._neighbourhood.start()
         self._discovery = Discovery(self._settings, self._identity.node_id, lan_address, self._neighbourhood)
@@ -416,6 +420,10 @@ class Node:
 
     def _alive_addresses(self) -> list[str]:
         return [] if self._neighbourhood is None else [str(a) for a in self._neighbourhood.alive_addresses()]
+
+    def _note_asked(self, host: str, door: str) -> None:
+        if self._neighbourhood is not None:
+            self._neighbourhood.asked(host, door)
 
     async def _announce(self, generation: int) -> None:
         if self._discovery is not None and self._discovery.announces:

@@ -85,12 +85,14 @@ class NodeProvider:
         identity: Callable[[], NodeMessage],
         alive_addresses: Callable[[], list[str]],
         notices: Notices,
+        on_asked: Callable[[str, str], None],
     ) -> None:
         self._store = store
         self._fetches = fetches
         self._identity = identity
         self._alive_addresses = alive_addresses
         self._notices = notices
+        self.note_asked = on_asked
         self._broadcasts: dict[int, Broadcast] = {}
 
     @property

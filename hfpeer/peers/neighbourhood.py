@@ -48,7 +48,8 @@ class Neighbourhood:
 
     `limiter` bounds the blob bytes of all peers together. `is_busy` tells whether optional work has to wait.
     `on_duplicate_id` is called with the address of another node that has this node's id: its `run_id` is not
-    `own_run_id`. Without `gossips` it asks no peer for others. `on_came` is called after peers have come.
+    `own_run_id`. Without `gossips` it asks no peer for others. `on_came` is called after peers have come. The
+    peers that it asks for others are told `own_door`, see DOOR_HEADER.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Neighbourhood:
         on_duplicate_id: Callable[[Address], None] = lambda address: None,
         gossips: bool = True,
         on_came: Callable[[], None] = lambda: None,
+        own_door: str = "",
     ) -> None:
         self.table = PeerTable(own_node_id)
         self._own_node_id = own_node_id
@@ -71,6 +73,7 @@ class Neighbourhood:
         self._is_busy = is_busy
         self._gossips = gossips
         self._on_came = on_came
+        self._own_door = own_door
         self._presence = Presence()
         self._clock = clock
         self._clients = PeerClients(own_node_id, limiter, clock)
@@ -178,6 +181,12 @@ class Neighbourhood:
             return
         is_in_place = peer.address in addresses and not peer.failures
         if not (self._is_busy() and self.is_alive(peer) and is_in_place):
+            self._begin_probe(peer)
+
+    def asked(self, host: str, door: str) -> None:
+        """A node at an IP address asked for peers, and told its door. It is probed: what it told counts once it
+        responds there."""
+        for peer in self.table.introduced(host, door, self._clock()):
             self._begin_probe(peer)
 
     def left(self, node_id: str) -> None:
@@ -314,5 +323,5 @@ class Neighbourhood:
         now = self._clock()
         if self._gossips and now - self._gossiped_at.get(peer.key, -GOSSIP_SECONDS) >= GOSSIP_SECONDS:
             self._gossiped_at[peer.key] = now
-            for new in self.table.gossiped(peer.key, await client.peers(), now):
+            for new in self.table.gossiped(peer.key, await client.peers(self._own_door), now):
                 self._begin_probe(new)

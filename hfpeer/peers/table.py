@@ -8,6 +8,7 @@ use costs time, never wrong bytes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -22,7 +23,7 @@ from hfpeer.budgets import (
     MAX_UNANSWERED_PER_PEER,
 )
 from hfpeer.names import Commit
-from hfpeer.net.address import Address
+from hfpeer.net.address import Address, parse_ip
 from hfpeer.peers.catalogs import NO_COMMITS, Catalog, CommitSet
 from hfpeer.peers.configured import ConfiguredAddresses
 from hfpeer.peers.gossip import parse_gossiped_address
@@ -38,6 +39,9 @@ GOODBYE_PROBE_SECONDS = 5.0
 GONE_AFTER_FAILURES = 3
 BAN_SECONDS = 600.0
 """Seconds for which a peer is not asked anything, after its second lie and each further one."""
+
+
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 class Origin(str, Enum):
@@ -221,19 +225,31 @@ class PeerTable:
     def gossiped(self, sender_key: str, addresses: Iterable[str], now: float) -> list[Peer]:
         """A peer told addresses of others. Returns the new peers; they count as known only until they respond."""
         sender = self.get(sender_key)
-        if sender is None:
+        return [] if sender is None else self._told(sender.key, sender.address, addresses, now)
+
+    def introduced(self, host: str, door: str, now: float) -> list[Peer]:
+        """A node at an IP address told its door: a port there, or `HOST:PORT`. Returns its peer if that is new, or has
+        been gone; it counts as known only until it responds."""
+        ip = parse_ip(host)
+        if ip is None:
             return []
-        room = self._gossip_room(sender)
+        sender = Address(str(ip))
+        text = str(Address(sender.host, int(door))) if _PORT.fullmatch(door) else door
+        gone = [peer for peer in (self._at_text(text),) if peer is not None and peer.state(now) is State.GONE]
+        return gone or self._told(sender.host, sender, [text], now)
+
+    def _told(self, key: str, sender: Address, addresses: Iterable[str], now: float) -> list[Peer]:
+        room = self._gossip_room(key, sender.host)
         added: list[Peer] = []
         for text in list(addresses)[:MAX_GOSSIPED_PEERS]:
-            address = parse_gossiped_address(text, sender.address)
+            address = parse_gossiped_address(text, sender)
             if address is None or address in self._own_addresses or self._at(address) is not None:
                 continue
             if len(added) >= room:
                 break
             if not self._make_room(address.host, now, for_announced=False):
                 continue
-            added.append(self._put(Peer((address,), now, gossiped_by=sender.key, gossiped_from=sender.address.host)))
+            added.append(self._put(Peer((address,), now, gossiped_by=key, gossiped_from=sender.host)))
         return added
 
     def answered(self, address: Address, node: NodeMessage, now: float) -> Peer | None:
@@ -413,13 +429,13 @@ class PeerTable:
         if others:
             self._put(replace(peer, addresses=others))
 
-    def _gossip_room(self, sender: Peer) -> int:
-        """How many more addresses this peer may add."""
+    def _gossip_room(self, key: str, host: str) -> int:
+        """How many more addresses the sender of this key, at this host, may add."""
         unanswered = [p for p in self._peers.values() if p.gossiped_by is not None and p.answered_at is None]
         return min(
             MAX_UNANSWERED - len(unanswered),
-            MAX_UNANSWERED_PER_PEER - sum(peer.gossiped_by == sender.key for peer in unanswered),
-            MAX_UNANSWERED_PER_HOST - sum(peer.gossiped_from == sender.address.host for peer in unanswered),
+            MAX_UNANSWERED_PER_PEER - sum(peer.gossiped_by == key for peer in unanswered),
+            MAX_UNANSWERED_PER_HOST - sum(peer.gossiped_from == host for peer in unanswered),
         )
 
     def _make_room(self, host: str, now: float, *, for_announced: bool) -> bool:

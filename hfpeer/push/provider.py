@@ -62,6 +62,9 @@ class PushProvider:
     async def peer_addresses(self) -> list[str]:
         return []
 
+    def note_asked(self, host: str, door: str) -> None:
+        """Nothing: the door is a socket for one node."""
+
     async def shared_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
         return self._manifests.get((repo, commit))
 

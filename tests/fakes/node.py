@@ -102,6 +102,7 @@ class MemoryNode:
         self.provenance: list[Provenance] = []
         self.listeners: dict[str, str] = {}
         self.peers: dict[str, PeerStatus] = {}
+        self.asked_by: list[tuple[str, str]] = []
         self.report = VerifyReport("/cache", False, (), ())
         self.adopted = AdoptReport((), 0, 0, 0, 0, 0, 0, {})
         self.repaired = RepairReport("/cache", False, (), self.report)
@@ -316,6 +317,9 @@ class MemoryNode:
 
     async def peer_addresses(self) -> list[str]:
         return [peer.address for peer in self.peers.values() if peer.state == "alive"]
+
+    def note_asked(self, host: str, door: str) -> None:
+        self.asked_by.append((host, door))
 
     async def shared_manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
         return self.manifests.get((repo, commit))

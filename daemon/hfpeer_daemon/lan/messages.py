@@ -1,6 +1,7 @@
 """The messages of the LAN door: node, catalog, copies, peers, manifests, refs and piece maps. GET and HEAD only.
 
-Everything comes from `Provider`, which shows only shared things. Nothing here changes anything.
+Everything comes from `Provider`, which shows only shared things. A node that asks for peers becomes known;
+nothing else here changes anything.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from hfpeer.peers.protocol.paths import (
     BLOBS_PREFIX,
     CATALOG_PATH,
     COPIES_PATH,
+    DOOR_HEADER,
     MANIFESTS_PREFIX,
     NODE_PATH,
     PEERS_PATH,
@@ -56,7 +58,10 @@ def peer_routes(provider: Provider) -> APIRouter:
         return _json((await provider.copies(asked)).to_json())
 
     @router.api_route(PEERS_PATH, methods=READ_ONLY)
-    async def peers() -> Response:
+    async def peers(request: Request) -> Response:
+        door = request.headers.get(DOOR_HEADER)
+        if door is not None and request.client is not None:
+            provider.note_asked(request.client.host, door)
         return _json(PeersMessage(tuple(await provider.peer_addresses())).to_json())
 
     @router.api_route(MANIFESTS_PREFIX + "{name:path}", methods=READ_ONLY)

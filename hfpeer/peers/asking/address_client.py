@@ -38,6 +38,7 @@ from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage, RefMessage
 from hfpeer.peers.protocol.paths import (
     ADDS_PATH,
     CATALOG_PATH,
+    DOOR_HEADER,
     NODE_HEADER,
     NODE_PATH,
     PEERS_PATH,
@@ -132,9 +133,12 @@ class AddressClient:
         known = {} if after_generation is None else {"If-None-Match": generation_etag(after_generation)}
         return await self._get(CATALOG_PATH, Catalog.from_json, MAX_CATALOG_BYTES, (304,), headers=known)
 
-    async def peers(self) -> tuple[str, ...]:
-        """The addresses of the peers that this peer finds alive, unchecked, for `PeerTable.gossiped`."""
-        message = await self._require(PEERS_PATH, _of_json(PeersMessage.from_json), SMALL_MESSAGE_BYTES)
+    async def peers(self, door: str = "") -> tuple[str, ...]:
+        """The addresses of the peers that this peer finds alive, unchecked, for `PeerTable.gossiped`. It is told the
+        `door` of this node, see DOOR_HEADER; "" if it has none."""
+        headers = {DOOR_HEADER: door} if door else None
+        parse = _of_json(PeersMessage.from_json)
+        message = await self._require(PEERS_PATH, parse, SMALL_MESSAGE_BYTES, headers)
         return message.addresses
 
     async def manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
@@ -210,8 +214,14 @@ class AddressClient:
         self.range_client.close()
         await self._http.aclose()
 
-    async def _require(self, path: str, parse: Callable[[bytes], Message], limit_bytes: int) -> Message:
-        message = await self._get(path, parse, limit_bytes)
+    async def _require(
+        self,
+        path: str,
+        parse: Callable[[bytes], Message],
+        limit_bytes: int,
+        headers: Mapping[str, str] | None = None,
+    ) -> Message:
+        message = await self._get(path, parse, limit_bytes, headers=headers)
         if message is None:
             raise self._unreachable("does not respond in hfpeer's protocol")
         return message

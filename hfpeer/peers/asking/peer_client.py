@@ -133,9 +133,9 @@ class PeerClient:
         """See `AddressClient.catalog`."""
         return (await self._first(lambda client: client.catalog(after_generation)))[1]
 
-    async def peers(self) -> tuple[str, ...]:
+    async def peers(self, door: str = "") -> tuple[str, ...]:
         """See `AddressClient.peers`."""
-        return (await self._first(lambda client: client.peers()))[1]
+        return (await self._first(lambda client: client.peers(door)))[1]
 
     async def manifest(self, repo: RepoId, commit: Commit) -> Manifest | None:
         """See `AddressClient.manifest`."""

@@ -16,6 +16,9 @@ SERVICE_TYPE = "_hfpeer._tcp.local."
 NODE_HEADER = "Hfpeer-Node"
 """The sender's node id. Marks a request as coming from a node, so that it is never forwarded."""
 PROTOCOL_HEADER = "Hfpeer-Protocol"
+DOOR_HEADER = "Hfpeer-Door"
+"""With a request for peers: the port of the sender's LAN door at the address that it comes from, or `HOST:PORT`. The
+node asks the sender back. Not proved."""
 WAIT_HEADER = "Prefer"
 """RFC 7240 §4.3. With `wait=SECONDS` a node also sends bytes that it is still receiving from a seed, as they come, and
 waits at most that long for each next one (cut-through). Without it, a node sends only bytes that it has."""
