@@ -74,7 +74,7 @@ from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.site_copies import SiteFinder
 from hfpeer.upstream.connection.clients import Connections
 from hfpeer.upstream.upstream import Upstream, stored_token
-from hfpeer.upstream.upstreams import Upstreams
+from hfpeer.upstream.upstreams import NO_HUB_HINT, OFFLINE_HINT, Upstreams
 from hfpeer.version import __version__
 
 if TYPE_CHECKING:
@@ -449,7 +449,8 @@ def _make_upstreams(settings: Settings, limiter: Limiter | None, connections: Co
                 connections=connections,
             )
             for upstream in (() if settings.is_offline else settings.upstreams)
-        ]
+        ],
+        none_hint=OFFLINE_HINT if settings.is_offline else NO_HUB_HINT,
     )
 
 

@@ -12,7 +12,7 @@ import ifaddr
 
 from hfpeer.budgets import MAX_ADDRESSES
 from hfpeer.errors import InvalidName
-from hfpeer.net.address import Address
+from hfpeer.net.address import IP, Address
 from hfpeer.peers.gossip import is_peer_address
 from hfpeer.system.links import Links
 
@@ -103,6 +103,11 @@ def ways_among(addresses: Sequence[Address]) -> list[Address]:
             ways.append(address)
         covered.add(name)
     return ways
+
+
+def own_ips() -> set[IP]:
+    """All addresses of this machine. Reads the system's list of interfaces."""
+    return {own.ip for adapter in ifaddr.get_adapters() for own in _interfaces(adapter)}
 
 
 def interface_to(host: str) -> str:

@@ -145,13 +145,17 @@ class Neighbourhood:
         return self.table.add_static(address, self._clock())
 
     def remove_static(self, address: Address) -> None:
-        """Raises NotFound if the address was never added."""
-        if not self.table.remove_static(address):
+        """Forgets a configured peer, or one that is gone. Raises NotFound for any other."""
+        if not self.table.remove_static(address) and not self._forget_gone(address):
             raise NotFound(
-                f"{address} is not a configured peer.",
+                f"{address} is neither a configured peer nor one that is gone.",
                 hint="`hfpeer peer ls` shows them.",
                 address=str(address),
             )
+
+    def _forget_gone(self, address: Address) -> bool:
+        peer = self.table.get(str(address))
+        return peer is not None and self.state(peer) is State.GONE and self.table.forget(peer.key) is not None
 
     def listed(self, name: str, addresses: Collection[Address]) -> None:
         """The addresses that a DNS name has now. New ones are probed."""

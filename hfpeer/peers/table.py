@@ -33,6 +33,8 @@ ALIVE_SECONDS = 60.0
 """Seconds for which a response counts. After half of them the peer is due for a probe, unless it sends bytes."""
 FORGET_SECONDS = 3600.0
 """Seconds without a response or an announcement after which a peer is dropped, unless it is configured."""
+FORGET_GONE_SECONDS = 300.0
+"""The same for a peer that is gone. If it comes back, it says so."""
 FIRST_BACKOFF_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 120.0
 GOODBYE_PROBE_SECONDS = 5.0
@@ -265,12 +267,20 @@ class PeerTable:
         merged = replace(
             peer,
             node_id=node.node_id,
-            addresses=self._bounded((address, *peer.addresses)),
+            addresses=self._bounded(_answering_first(address, peer.addresses)),
             name=node.name,
             version=node.version,
             generation=node.catalog_generation,
         )
         return self._put(_with_answer(_with_outdated_since(merged, now), now))
+
+    def forget(self, key: str) -> Peer | None:
+        """Drops a peer that is not configured; None if there is no such peer."""
+        peer = self.get(key)
+        if peer is None or self._is_configured(peer):
+            return None
+        self._drop(peer)
+        return peer
 
     def gave(self, key: str, now: float) -> None:
         """A peer sent bytes: it is alive and needs no probe."""
@@ -359,9 +369,14 @@ class PeerTable:
         return [peer.address for peer in alive][:MAX_GOSSIPED_PEERS]
 
     def forget_silent(self, now: float) -> list[Peer]:
-        """Drops and returns the peers that are not configured and have been silent for FORGET_SECONDS."""
+        """Drops and returns the peers that are not configured and have been silent for FORGET_SECONDS, those that are
+        gone for FORGET_GONE_SECONDS."""
         unbound = [p for p in self._peers.values() if not self._is_configured(p) and not p.is_banned(now)]
-        silent = [peer for peer in unbound if now - _last_seen_at(peer) >= FORGET_SECONDS]
+
+        def patience(peer: Peer) -> float:
+            return FORGET_GONE_SECONDS if peer.state(now) is State.GONE else FORGET_SECONDS
+
+        silent = [peer for peer in unbound if now - _last_seen_at(peer) >= patience(peer)]
         for peer in silent:
             self._drop(peer)
         return silent
@@ -456,6 +471,15 @@ class PeerTable:
             return False
         self._drop(min(unwanted, key=_last_seen_at))
         return True
+
+
+def _answering_first(address: Address, known: tuple[Address, ...]) -> tuple[Address, ...]:
+    """The addresses of a peer with the one that answered first. A link-local one, which is no address for other nodes,
+    stays behind one that is none."""
+    is_link_local = address.ip is not None and address.ip.is_link_local
+    if is_link_local and known and not (known[0].ip is not None and known[0].ip.is_link_local):
+        return (*known, address)
+    return (address, *known)
 
 
 def _last_seen_at(peer: Peer) -> float:

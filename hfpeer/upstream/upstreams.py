@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 NO_HUB_HINT = "`hfpeer conf set upstreams` names some."
+OFFLINE_HINT = "The setting offline keeps this node from all hubs. `hfpeer conf set offline false` ends that."
 NETWORK_HINT = "Try again when the network is back; what has arrived is kept."
 
 
@@ -49,22 +50,24 @@ class VisibilityAnswer:
 class Upstreams:
     """Several upstreams in the order in which they are asked; there may be none."""
 
-    def __init__(self, upstreams: Sequence[Upstream], *, is_last_resort: bool = False) -> None:
+    def __init__(
+        self, upstreams: Sequence[Upstream], *, is_last_resort: bool = False, none_hint: str = NO_HUB_HINT
+    ) -> None:
+        """`none_hint` says what to do if there are none and one is needed."""
         self.upstreams = tuple(upstreams)
         self._is_last_resort = is_last_resort
+        self._none_hint = none_hint
 
     def __iter__(self) -> Iterator[Upstream]:
         return iter(self.upstreams)
 
     def with_token(self, token: str | None) -> Upstreams:
         """The same hubs with another user's token, over the same connections."""
-        return Upstreams(
-            [upstream.with_token(token) for upstream in self.upstreams], is_last_resort=self._is_last_resort
-        )
+        return self._with([upstream.with_token(token) for upstream in self.upstreams], self._is_last_resort)
 
     def as_last_resort(self) -> Upstreams:
         """The same hubs, asked even if they were silent a moment ago, and for as long as it takes."""
-        return Upstreams(self.upstreams, is_last_resort=True)
+        return self._with(self.upstreams, is_last_resort=True)
 
     def resting(self, seconds: float) -> Upstreams | None:
         """The same hubs, for requests that wait for those that limit requests now, each up to `seconds`. None if there
@@ -77,7 +80,7 @@ class Upstreams:
             return None
         in_order = sorted(self.upstreams, key=lambda one: rest.seconds if (rest := rests[one]) else 0.0)
         waiting = [upstream.resting(seconds) if rests[upstream] else upstream for upstream in in_order]
-        return Upstreams(waiting, is_last_resort=self._is_last_resort)
+        return self._with(waiting, self._is_last_resort)
 
     @contextmanager
     def telling_of_rests(self, on_rest: OnRest) -> Iterator[None]:
@@ -100,7 +103,7 @@ class Upstreams:
     @property
     def origins(self) -> Upstreams:
         """The upstreams that decide: all but the mirrors."""
-        return Upstreams([upstream for upstream in self.upstreams if upstream.kind == "origin"])
+        return self._with([upstream for upstream in self.upstreams if upstream.kind == "origin"])
 
     async def resolve(self, repo: RepoId, revision: Revision) -> tuple[Commit, str]:
         """The commit of a revision now, and the name of the upstream that told it.
@@ -182,7 +185,7 @@ class Upstreams:
             reasons = [answer.message for answer in answers if isinstance(answer, HfpeerError)]
             raise HubUnreachable(
                 " ".join([f"No origin tells who may see {repo}.", *reasons]),
-                hint=NETWORK_HINT if self.upstreams else NO_HUB_HINT,
+                hint=NETWORK_HINT if self.upstreams else self._none_hint,
             )
         return said
 
@@ -199,7 +202,7 @@ class Upstreams:
 
         Raises the errors of Upstream.auth_check; HubUnreachable also if no upstream may see the token.
         """
-        trusted = Upstreams([upstream for upstream in self.upstreams if upstream.sends_token])
+        trusted = self._with([upstream for upstream in self.upstreams if upstream.sends_token])
         await trusted._first_success(lambda upstream: upstream.auth_check(repo, commit))
 
     async def aclose(self) -> None:
@@ -215,14 +218,15 @@ class Upstreams:
             return result, upstream.name
         for _, error in outcome:
             log.debug("%s", error.message)
-        raise _summary(outcome)
+        raise _summary(outcome) if outcome else HubUnreachable("There is no upstream to ask.", hint=self._none_hint)
+
+    def _with(self, upstreams: Sequence[Upstream], is_last_resort: bool = False) -> Upstreams:
+        return Upstreams(upstreams, is_last_resort=is_last_resort, none_hint=self._none_hint)
 
 
 def _summary(errors: Sequence[tuple[Upstream, HfpeerError]]) -> HfpeerError:
     """One error for all. Among upstreams that decide, a refusal outweighs absence, and absence outweighs silence; a
     limit that ends outweighs other silence."""
-    if not errors:
-        return HubUnreachable("There is no upstream to ask.", hint=NO_HUB_HINT)
     everyone = [error for _, error in errors]
     deciding = [error for upstream, error in errors if upstream.kind == "origin"] or everyone
     for kind, voices in ((CorruptData, everyone), (AccessDenied, deciding), (NotFound, deciding)):

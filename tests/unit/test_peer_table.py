@@ -23,6 +23,7 @@ from hfpeer.peers.table import (
     ALIVE_SECONDS,
     BAN_SECONDS,
     FIRST_BACKOFF_SECONDS,
+    FORGET_GONE_SECONDS,
     FORGET_SECONDS,
     GONE_AFTER_FAILURES,
     MAX_BACKOFF_SECONDS,
@@ -197,6 +198,26 @@ def test_silent_peers_are_forgotten_but_never_the_configured_ones(table: PeerTab
     assert [peer.key for peer in table.forget_silent(FORGET_SECONDS + 100)] == ["n3"]
     assert table.forget_silent(FORGET_SECONDS * 100) == []
     assert [peer.key for peer in table.all()] == ["10.0.0.1:9437"]
+
+
+def test_a_peer_that_is_gone_is_forgotten_soon_and_may_be_removed_at_once(table: PeerTable) -> None:
+    for number in (1, 2, 3):
+        table.announced(f"n{number}", [at(number)], 0)
+        table.answered(at(number), says(f"n{number}"), 0)
+    table.left("n1", 1)
+    table.left("n2", 1)
+    assert must(table.forget("n2")).key == "n2"
+    assert [peer.key for peer in table.forget_silent(FORGET_GONE_SECONDS)] == ["n1"]
+    assert [peer.key for peer in table.all()] == ["n3"]
+    table.add_static(at(9), 0)
+    assert table.forget(str(at(9))) is None
+
+
+def test_a_link_local_address_that_answers_stays_behind_one_that_others_can_use(table: PeerTable) -> None:
+    local = Address("fe80::2%eth0", 9437)
+    table.announced("n1", [at(1), local], 0)
+    assert must(table.answered(local, says("n1"), 0)).address == at(1)
+    assert must(table.answered(at(1), says("n1"), 0)).addresses == (at(1), local)
 
 
 # ---- who is asked first

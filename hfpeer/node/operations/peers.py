@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import socket
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from hfpeer.cache.store import Store
@@ -11,9 +12,9 @@ from hfpeer.config.file import write_setting
 from hfpeer.config.peer_names import DnsName, PeerName, parse_peer
 from hfpeer.config.settings import Settings, find_key
 from hfpeer.control.operations import Holding, PeerStatus
-from hfpeer.errors import HfpeerError, NotFound
+from hfpeer.errors import HfpeerError, InvalidName, NotFound
 from hfpeer.names import Commit, FilePath, RepoId, Revision
-from hfpeer.net.address import Address
+from hfpeer.net.address import IP, Address, parse_ip
 from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.discovery.discovery import Discovery
 from hfpeer.peers.neighbourhood import Neighbourhood
@@ -28,6 +29,7 @@ class PeerOperations:
         self, settings: Settings, store: Store, neighbourhood: Neighbourhood | None, discovery: Discovery | None
     ) -> None:
         self._home = settings.home
+        self._door = settings.lan_listen
         self._store = store
         self._neighbourhood = neighbourhood
         self._discovery = discovery
@@ -102,6 +104,8 @@ class PeerOperations:
     async def add_peer(self, address: str) -> PeerStatus:
         """See `Operations.add_peer`."""
         parsed = parse_peer(address)
+        if isinstance(parsed, Address):
+            await self._check(parsed)
         await self._write(dict.fromkeys((*self._added, parsed)))
         if self._neighbourhood is None:
             return replace(_unseen(parsed), note="no daemon is running")
@@ -109,7 +113,36 @@ class PeerOperations:
             return await self._add_name(parsed)
         peer = self._neighbourhood.add_static(parsed)
         await self._neighbourhood.probe(peer)
+        if self._neighbourhood.table.is_own(parsed):  # a forwarded port, or another name of this machine
+            self._neighbourhood.remove_static(parsed)
+            await self._write(one for one in self._added if one != parsed)
+            raise _own(parsed)
         return self._status(self._neighbourhood.table.get(str(parsed)) or peer, {})
+
+    async def _check(self, address: Address) -> None:
+        """Raises InvalidName for an address of this node, and for a host name that no address belongs to."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+        except (OSError, UnicodeError) as error:
+            raise InvalidName(
+                f"{address.host} has no address that this machine can look up: {getattr(error, 'strerror', error)}.",
+                hint="Write the IP address of the peer, or check the name.",
+                address=str(address),
+            ) from error
+        hosts = {parse_ip(str(info[4][0])) for info in found}
+        if await asyncio.to_thread(self._is_own, hosts, address.port):
+            raise _own(address)
+
+    def _is_own(self, hosts: Collection[IP | None], port: int) -> bool:
+        """Blocking: whether the LAN door of this node is at that port of one of these addresses."""
+        if port != self._door.port:
+            return False
+        if self._door.ip is not None and not self._door.ip.is_unspecified:
+            return self._door.ip in hosts
+        from hfpeer.peers.interfaces import own_ips  # an add does not need it
+
+        return any(ip is not None and (ip.is_loopback or ip in own_ips()) for ip in hosts)
 
     async def _add_name(self, name: DnsName) -> PeerStatus:
         """Looks up a name and greets its peers."""
@@ -179,6 +212,14 @@ class PeerOperations:
             note="gave wrong bytes" if peer.lies else peer.last_failure if peer.failures else "",
             found_by=peer.dns_name if peer.origin is Origin.DNS else peer.origin.value,
         )
+
+
+def _own(address: Address) -> InvalidName:
+    return InvalidName(
+        f"{address} is this node itself.",
+        hint="`hfpeer status` shows what to type on the other machines.",
+        address=str(address),
+    )
 
 
 def _unseen(peer: PeerName, note: str = "") -> PeerStatus:

@@ -198,8 +198,5 @@ class _HashRun:
 
 def _why_not(source: SourceState) -> str:
     """Why a source does not give the rest, for people."""
-    return (
-        source.excluded_because
-        or source.failures.reason
-        or ("was not asked" if source.is_seed else "has not got all of it")
-    )
+    idle = "did not give it" if source.was_asked else "was not asked"
+    return source.excluded_because or source.failures.reason or (idle if source.is_seed else "has not got all of it")

@@ -245,6 +245,7 @@ class SourceState:
     failures: Failures = field(default_factory=Failures)
     rate: RateMeter = field(default_factory=RateMeter)
     in_flight: int = 0
+    was_asked: bool = False
     takes_ranges: bool = True
     """If not, each response begins with the first byte of the blob, so it is asked for all of the rest at once."""
     excluded_because: str | None = None
@@ -272,6 +273,7 @@ class SourceState:
         if self.in_flight == 0:
             self.rate.begin(now)
         self.in_flight += 1
+        self.was_asked = True
 
     def readmit(self) -> None:
         """It may be asked again, unless it was removed."""

@@ -71,7 +71,7 @@ def added_sentence(status: PeerStatus) -> str:
 @click.option("-p", "--port", type=PORT, help="The peer's port, instead of :PORT.")
 @pass_invocation
 def rm(invocation: Invocation, peer: PeerName, port: int | None) -> None:
-    """Forget a peer that was added by hand."""
+    """Forget a peer that was added by hand, or one that is gone."""
     called = str(with_port(peer, port) if port else peer)
     invocation.run(lambda node: node.remove_peer(called))
     invocation.output.result(f"{called} is forgotten.", {"address": called})
