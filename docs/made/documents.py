@@ -31,6 +31,8 @@ _OF_REPOS: dict[str, Any] = {
     "publish": Published,
     "share": list[CachedRevision],
     "unshare": list[CachedRevision],
+    "follow": ArrayOf(shapes.FOLLOWED),
+    "unfollow": ArrayOf(shapes.FOLLOWED),
     "pin": list[str],
     "unpin": list[str],
 }

@@ -8,6 +8,7 @@ from docs.made.schema import OneOf, With
 from hfpeer.cache.cleaning.facts import CacheReport, CleanReport
 from hfpeer.cache.repair.results import RepairReport
 from hfpeer.cache.verify.findings import VerifyReport
+from hfpeer.control.followed import FollowedRepo
 from hfpeer.node.doctor.findings import Finding as DoctorFinding
 from hfpeer.node.operations.cache.folders import ChosenFolder
 from hfpeer.node.operations.cache.relocation import CopiedCache
@@ -241,6 +242,7 @@ class RepairedFindingDocument(FindingDocument):
 
 ADDED = With("AddedRevision", Finished, {"wan_saved_bytes": int})
 ADDED_TO_FOLDER = With("AddedFolder", Finished, {"wan_saved_bytes": int, "local_dir": FilledFolder})
+FOLLOWED = With("FollowedRepo", FollowedRepo, {"repo": str, "type": str})
 EXPORTED_FOLDER = With("ExportedFolder", FilledFolder, {"repo": str, "commit": str})
 CLEANED = With("CleanReport", CleanReport, {"prepared": list[ListedSet]})
 CACHE = With("CacheReport", CacheReport, {"prepared": PreparedSets})

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
         CacheReport,
         CleanReport,
         CleanRequest,
+        FollowedRepo,
         Forgotten,
         HistoryEntry,
         Holding,
@@ -138,6 +139,15 @@ class ControlClient:
 
     async def history(self, since: float = 0.0) -> list[HistoryEntry]:
         return cast("list[HistoryEntry]", await self._call("history", since=since))
+
+    async def follow_repo(self, wanted: FollowedRepo) -> FollowedRepo:
+        return cast("FollowedRepo", await self._call("follow_repo", wanted=wanted))
+
+    async def unfollow_repo(self, repo: RepoId, revision: Revision | None = None) -> list[FollowedRepo]:
+        return cast("list[FollowedRepo]", await self._call("unfollow_repo", repo=repo, revision=revision))
+
+    async def list_followed(self) -> list[FollowedRepo]:
+        return cast("list[FollowedRepo]", await self._call("list_followed"))
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:
         return cast("ListedCommit", await self._call("list_commit", request=request))

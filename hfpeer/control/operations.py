@@ -13,6 +13,7 @@ from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.transfer.events import Finished, OnEvent, Resolved
 
 if TYPE_CHECKING:  # an add has to start quickly, and needs none of these
+    from hfpeer.control.followed import FollowedRepo as FollowedRepo
     from hfpeer.control.results import AdoptReport as AdoptReport
     from hfpeer.control.results import CachedFile as CachedFile
     from hfpeer.control.results import CachedRevision as CachedRevision
@@ -38,6 +39,7 @@ RESULTS = [
     "CachedFile",
     "CachedRevision",
     "CacheReport",
+    "FollowedRepo",
     "Forgotten",
     "CleanReport",
     "CleanRequest",
@@ -242,6 +244,20 @@ class Operations(Protocol):
     async def history(self, since: float = 0.0) -> list[HistoryEntry]:
         """The adds that are over, and files that were fetched for callers of the endpoint, oldest first; those that
         ended after `since`, in seconds since the epoch."""
+        ...
+
+    async def follow_repo(self, wanted: FollowedRepo) -> FollowedRepo:
+        """Fetch new commits of a revision by itself from now on, or change how. Raises InvalidName for a commit, and
+        StorageError."""
+        ...
+
+    async def unfollow_repo(self, repo: RepoId, revision: Revision | None = None) -> list[FollowedRepo]:
+        """Fetch new commits no longer: of one revision, or of all. Returns those that were followed. Raises
+        NotFound."""
+        ...
+
+    async def list_followed(self) -> list[FollowedRepo]:
+        """All that are followed, by name."""
         ...
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:

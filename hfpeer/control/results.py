@@ -17,6 +17,7 @@ from hfpeer.cache.records import CachedRevision as CachedRevision
 from hfpeer.cache.records import Provenance as Provenance
 from hfpeer.cache.repair.results import RepairReport as RepairReport
 from hfpeer.cache.verify.findings import VerifyReport as VerifyReport
+from hfpeer.control.followed import FollowedRepo as FollowedRepo
 from hfpeer.control.transfers import HistoryEntry as HistoryEntry
 from hfpeer.control.transfers import TransferStatus as TransferStatus
 

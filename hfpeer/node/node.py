@@ -23,6 +23,7 @@ from hfpeer.control.operations import (
     CacheReport,
     CleanReport,
     CleanRequest,
+    FollowedRepo,
     Forgotten,
     HistoryEntry,
     Holding,
@@ -48,6 +49,7 @@ from hfpeer.node.identity import Identity
 from hfpeer.node.operations.adding import Adder, AddParts
 from hfpeer.node.operations.cache.cached import CacheOperations
 from hfpeer.node.operations.fleet.asking import AskedNodes, AskingParts
+from hfpeer.node.operations.fleet.following import Following, FollowingParts
 from hfpeer.node.operations.fleet.request_key import read_request_key
 from hfpeer.node.operations.fleet.taking import AddsOfOthers, TakingParts
 from hfpeer.node.operations.peers import PeerOperations
@@ -67,7 +69,7 @@ from hfpeer.resolver.peer_queries import PeerTrust
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.resolver.visibility_checks import VisibilityChecker
 from hfpeer.system.cancellation import in_thread
-from hfpeer.transfer.events import Finished, OnEvent
+from hfpeer.transfer.events import Finished, OnEvent, Resolved
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.lan import Lan
 from hfpeer.transfer.picker.stalls import StallLimits
@@ -119,6 +121,10 @@ class Node:
         """Takes requests of other nodes; None in a node without peers."""
         self._asked_nodes = AskedNodes()
         self._transfers = TransferOperations(settings.home, self._run_add, settings.transfers_at_once)
+        self._following = Following(
+            settings.home,
+            FollowingParts(self._resolve, self.list_commit, lambda one: self._transfers.begin_unattended(one, "low")),
+        )
         self._wire(Resolver(self.store, None), Lan(None, waits_for_peers=False))
 
     def _wire(self, resolver: Resolver, lan: Lan) -> None:
@@ -181,10 +187,12 @@ class Node:
             self._transfers,
         )
         self.adds_of_others = AddsOfOthers(parts)
+        self._following.start()
 
     async def stop(self) -> None:
         """Leaves the LAN and closes everything. Adds that are no transfers must have been cancelled before."""
         for part in (
+            self._following,
             self._transfers,
             self.endpoint,
             self._transfers.for_callers,
@@ -278,6 +286,22 @@ class Node:
             make_limiter(self._settings.lan_down_limit),
         )
         return await add_from_named(naming, self._adder, request, upstreams, on_event)
+
+    async def _resolve(self, request: AddRequest) -> Resolved:
+        """What the revision of a request means now."""
+        trust = PeerTrust.of(asks_peers=True, trusts_peers=self._settings.trusts_attested)
+        upstreams = self._upstreams_of(request)
+        found = await self._resolver.commits.resolve(request.repo, request.revision, upstreams, trust=trust)
+        return found.told(request.repo, request.revision)
+
+    async def follow_repo(self, wanted: FollowedRepo) -> FollowedRepo:
+        return await self._following.follow(wanted)
+
+    async def unfollow_repo(self, repo: RepoId, revision: Revision | None = None) -> list[FollowedRepo]:
+        return await self._following.unfollow(repo, revision)
+
+    async def list_followed(self) -> list[FollowedRepo]:
+        return await self._following.listed()
 
     async def list_commit(self, request: AddRequest) -> ListedCommit:
         await self._scanned()

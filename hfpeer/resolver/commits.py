@@ -66,6 +66,19 @@ class Resolution:
             told.hubs_said,
         )
 
+    def told(self, repo: RepoId, revision: Revision) -> Resolved:
+        """The event that tells it; `again` is its inverse."""
+        return Resolved(
+            repo.full_name,
+            revision,
+            self.commit,
+            self.answered_by,
+            self.age_seconds,
+            self.voice.value,
+            self.upstreams.value,
+            self.upstream_refusal,
+        )
+
     @property
     def is_current(self) -> bool:
         """Whether no newer answer could be had: an upstream has answered now, or does not have to."""

@@ -134,7 +134,10 @@ async def ask(
 
     async with client_of(address) as client:
         head = SimpleNamespace(
-            get=lambda key: SimpleNamespace(node_id=GPU), state=lambda peer: State.ALIVE, client=lambda peer: client
+            get=lambda key: SimpleNamespace(node_id=GPU),
+            state=lambda peer: State.ALIVE,
+            client=lambda peer: client,
+            failed=print,
         )
         parts = AskingParts(HEAD, head, read_key)  # type: ignore[arg-type]
         return await AskedNodes().add(parts, request, (events if events is not None else []).append)
@@ -263,7 +266,7 @@ async def test_a_node_that_has_gone_or_was_restarted_counts_as_away(tmp_path: Pa
             await asking
     with pytest.raises(PeerUnreachable):
         await ask(door.address)
-    nobody = SimpleNamespace(get=lambda key: None)
+    nobody = SimpleNamespace(get=lambda key: None, failed=lambda key, reason: None)
     with pytest.raises(PeerUnreachable, match="away"):
         await AskedNodes().add(AskingParts(HEAD, nobody, lambda: KEY), REQUEST, lambda event: None)  # type: ignore[arg-type]
 

@@ -23,6 +23,7 @@ from hfpeer.control.operations import (
     CacheReport,
     CleanReport,
     CleanRequest,
+    FollowedRepo,
     Forgotten,
     HistoryEntry,
     Holding,
@@ -107,6 +108,7 @@ class MemoryNode:
         self.adopted = AdoptReport((), 0, 0, 0, 0, 0, 0, {})
         self.repaired = RepairReport("/cache", False, (), self.report)
         self.transfers: list[TransferStatus] = []
+        self.followed: list[FollowedRepo] = []
         self.entries: list[HistoryEntry] = []
         self.events: list[Event] = []
         self.gate: asyncio.Event | None = None
@@ -193,6 +195,21 @@ class MemoryNode:
     async def history(self, since: float = 0.0) -> list[HistoryEntry]:
         self._record("history", since=since)
         return [entry for entry in self.entries if entry.ended_at > since]
+
+    async def follow_repo(self, wanted: FollowedRepo) -> FollowedRepo:
+        self._record("follow_repo", wanted=wanted)
+        return wanted
+
+    async def unfollow_repo(self, repo: RepoId, revision: Revision | None = None) -> list[FollowedRepo]:
+        self._record("unfollow_repo", repo=repo, revision=revision)
+        found = [one for one in self.followed if one.repo == repo]
+        if not found:
+            raise NotFound(f"{repo} is not followed.")
+        return found
+
+    async def list_followed(self) -> list[FollowedRepo]:
+        self._record("list_followed")
+        return self.followed
 
     async def verify(self, request: VerifyRequest, on_event: OnEvent) -> VerifyReport:
         self.calls.append(("verify", {"request": request}))

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hfpeer.control.asker import Asker
-from hfpeer.control.operations import PRIORITIES, AddRequest
+from hfpeer.control.operations import PRIORITIES, AddRequest, OtherNode
 from hfpeer.control.transfers import DONE, FAILED, PAUSED, QUEUED, RUNNING, STATES, WAITING, TransferProblem
-from hfpeer.errors import AccessDenied, HubUnreachable, Locked, NoSourceLeft, NoSpace, RepoNotFound
+from hfpeer.errors import AccessDenied, HubUnreachable, Locked, NoSourceLeft, NoSpace, PeerUnreachable, RepoNotFound
 from hfpeer.names import Commit, RepoId
 from hfpeer.node.operations.transfers import queue
 from hfpeer.node.operations.transfers import transfer as steps
@@ -40,6 +40,21 @@ def test_the_queue_runs_in_order_and_no_more_at_once_than_allowed() -> None:
     assert ids(queue.startable(waiting, 0.0, 2)) == [1, 2]
     assert ids(queue.startable([transfer(9, RUNNING), *waiting], 0.0, 2)) == [1]
     assert queue.startable([transfer(8, RUNNING), transfer(9, RUNNING), *waiting], 0.0, 1) == []
+
+
+def test_what_other_nodes_are_asked_for_takes_no_room_and_waits_for_none() -> None:
+    def elsewhere(id: int, state: str = QUEUED, **changes: Any) -> Transfer:
+        request = AddRequest(RepoId.parse("acme/m"), node=OtherNode(f"gpu{id}", f"{id}"))
+        return replace(transfer(id, state, **changes), request=request)
+
+    asked = [elsewhere(id) for id in range(10, 18)]
+    assert ids(queue.startable([transfer(1, RUNNING), transfer(2), *asked], 0.0, 1)) == list(range(10, 18))
+    assert ids(queue.startable([*asked, elsewhere(9, RUNNING), transfer(2)], 0.0, 1)) == [2, *range(10, 18)]
+    away, day = PeerUnreachable("gpu is away."), steps.AWAITING_NODE_SECONDS
+    first = steps.failed(elsewhere(1), steps.problem_of(away), 1000.0, is_retried=True)
+    assert first.state == WAITING
+    assert steps.failed(first, steps.problem_of(away), 999.0 + day, is_retried=True).state == WAITING
+    assert steps.failed(first, steps.problem_of(away), 1000.0 + day, is_retried=True).state == FAILED
 
 
 def test_a_high_priority_runs_first_and_a_low_one_last() -> None:

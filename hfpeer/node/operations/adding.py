@@ -44,7 +44,7 @@ from hfpeer.resolver.peer_queries import PeerTrust
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.resolver.visibility_checks import VisibilityChecker
 from hfpeer.system.cancellation import in_thread, in_threads
-from hfpeer.transfer.events import Asking, CheckBegan, Finished, OnEvent, Planned, Resolved, WaitBegan
+from hfpeer.transfer.events import Asking, CheckBegan, Finished, OnEvent, Planned, WaitBegan
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.lan import Lan
 from hfpeer.transfer.site_copies import FindSites, SiteFinder, no_sites
@@ -278,18 +278,7 @@ class _Add:
             resolution = await self._telling_of_hubs(
                 self._resting(lambda upstreams: commits.resolve(self._repo, revision, upstreams, trust=self._trust))
             )
-        self._on_event(
-            Resolved(
-                self._repo.full_name,
-                revision,
-                resolution.commit,
-                resolution.answered_by,
-                resolution.age_seconds,
-                resolution.voice.value,
-                resolution.upstreams.value,
-                resolution.upstream_refusal,
-            )
-        )
+        self._on_event(resolution.told(self._repo, revision))
         return resolution
 
     async def _telling_of_hubs(self, asking: Coroutine[Any, Any, Resolution]) -> Resolution:

@@ -6,6 +6,7 @@ import click
 
 from hfpeer.names import RepoType
 from hfpeer_cli.commands.repos.add import define_add
+from hfpeer_cli.commands.repos.following import define_follow
 from hfpeer_cli.commands.repos.listing import define_ls, define_search
 from hfpeer_cli.commands.repos.pinning import define_pin
 from hfpeer_cli.commands.repos.publishing import define_publish, define_share
@@ -32,7 +33,7 @@ def make_noun(type: RepoType) -> Noun:
         no_args_is_help=True,
         examples=[f"{prefix} add {example}", f"{prefix} ls {example}@main"],
     )
-    for define in (*VERBS, define_publish, define_share, define_pin):
+    for define in (*VERBS, define_publish, define_share, define_pin, define_follow):
         define(noun, type, prefix, example)
     if type is RepoType.DATASET:
         from hfpeer_cli.commands.datasets.convert import convert

@@ -76,7 +76,12 @@ class AskedNodes:
         """
         assert request.node is not None
         async with self._turns.setdefault(request.node.key, asyncio.Semaphore(AT_ONCE)):
-            return await _add(parts, request, request.node, on_event)
+            try:
+                return await _add(parts, request, request.node, on_event)
+            except PeerUnreachable as error:
+                if parts.neighbourhood is not None:
+                    parts.neighbourhood.failed(request.node.key, error.message)
+                raise
 
 
 async def _add(parts: AskingParts, request: AddRequest, node: OtherNode, on_event: OnEvent) -> Finished:

@@ -106,7 +106,7 @@ class AddsOfOthers:
         if self._parts.accepts == SIGNED and not await self._is_signed(body, sender, signed):
             raise RequestRefused("The request has no signature that counts here.", reason=NOT_SIGNED)
         asked = _asked(body)
-        begun = await self._parts.transfers.begin_for_peer(
+        begun = await self._parts.transfers.begin_unattended(
             AddRequest(
                 repo=asked.repo,
                 revision=Revision(asked.commit),

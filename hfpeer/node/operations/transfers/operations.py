@@ -67,9 +67,9 @@ class TransferOperations:
             raise InvalidName(f"{priority!r} is no priority.", hint=f"Use {', '.join(PRIORITIES)}.", value=priority)
         return await self._running("no add can go on in the background").begin(request, priority)
 
-    async def begin_for_peer(self, request: AddRequest) -> TransferStatus:
-        """See `Transfers.begin_for_peer`."""
-        return await self._running("no add can go on in the background").begin_for_peer(request)
+    async def begin_unattended(self, request: AddRequest, priority: str = "normal") -> TransferStatus:
+        """See `Transfers.begin_unattended`."""
+        return await self._running("no add can go on in the background").begin_unattended(request, priority)
 
     async def attach(self, request: AttachRequest, on_event: OnEvent) -> Finished:
         return await self._running("no transfer is under way").attach(request, on_event)

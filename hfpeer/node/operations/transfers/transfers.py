@@ -110,16 +110,17 @@ class Transfers:
         self._look()
         return steps.status_of(live.transfer, live.progress)
 
-    async def begin_for_peer(self, request: AddRequest) -> TransferStatus:
-        """The same for a request of another node. One that is not over stays as it is: what the owner has paused stays
-        paused. Raises Unreachable while MAX_REQUESTED_TRANSFERS are not over."""
+    async def begin_unattended(self, request: AddRequest, priority: str) -> TransferStatus:
+        """The same for a request that no user of this machine has typed. One that is not over stays as it is: what the
+        owner has paused stays paused. Raises Unreachable for a request of another node while MAX_REQUESTED_TRANSFERS of
+        such are not over."""
         live = self._same(request, finds_done=True)
         if live is not None and not live.transfer.is_over:
             return steps.status_of(live.transfer, live.progress)
         of_peers = sum(one.request.asked_by.via == "peer" and not one.is_over for one in self._transfers)
-        if live is None and of_peers >= MAX_REQUESTED_TRANSFERS:
+        if live is None and request.asked_by.via == "peer" and of_peers >= MAX_REQUESTED_TRANSFERS:
             raise Unreachable(f"This node has {of_peers:,} transfers already that other nodes asked for.")
-        return await self.begin(request, "normal", finds_done=True)
+        return await self.begin(request, priority, finds_done=True)
 
     async def attach(self, request: AttachRequest, on_event: OnEvent) -> Finished:
         """See `Operations.attach`."""
