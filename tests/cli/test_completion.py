@@ -76,6 +76,7 @@ def test_the_script_of_each_shell_is_printed(hfpeer: Run, environ: dict[str, str
         ("hfpeer conf set limit.wan", ["limit.wan_down", "limit.wan_up"]),
         ("hfpeer peer rm ", ["10.9.8.7:9437"]),
         ("hfpeer add x --from 10", ["10.9.8.7:9437"]),
+        ("hfpeer add x --on al", ["all"]),
         ("hfpeer help ex", ["export", "exit-codes"]),
         ("hfpeer help model pu", ["publish"]),
         ("hfpeer add nobody/nothing -f ", []),

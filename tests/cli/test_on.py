@@ -149,3 +149,22 @@ def test_a_lock_file_is_asked_for_entry_by_entry(hfpeer: Run, node: StubNode, tm
     ]
     assert {request.told_as for request in fleet.requests} == {None}
     assert hfpeer("sync", str(lock), "-d").code == 2
+
+
+def test_the_names_of_nodes_are_completed_also_behind_a_comma(monkeypatch: pytest.MonkeyPatch) -> None:
+    import click
+
+    from hfpeer_cli.grammar import completions
+
+    others = [PEGASUS, replace(PEGASUS, name="cygnus"), replace(PEGASUS, name="")]
+    monkeypatch.setattr(completions, "_of_daemon", lambda ctx, ask: others)
+    ctx = click.Context(click.Command("add"))
+    offered = {
+        word: [item.value for item in completions.complete_nodes(ctx, word)] for word in ("", "peg", "pegasus,", "x,c")
+    }
+    assert offered == {
+        "": ["all", "pegasus", "cygnus"],
+        "peg": ["pegasus"],
+        "pegasus,": ["pegasus,cygnus"],
+        "x,c": ["x,cygnus"],
+    }

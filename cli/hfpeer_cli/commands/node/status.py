@@ -136,6 +136,7 @@ def _peers(node: NodeStatus) -> list[str]:
 def _transfer(one: TransferStatus) -> str:
     """A transfer, or a file that is fetched for a caller of the endpoint: how far it is, how fast, how long still."""
     name = f"{one.id} {one.repo}" if one.id else f"{one.repo} {one.path} (endpoint)"
+    name = f"{name} on {one.node}" if one.node else name
     facts = [state_words(one, time.time()), done_words(one)]
     if one.rate_bytes_per_second >= 1:
         facts.append(f"{human_size(one.rate_bytes_per_second)}/s")

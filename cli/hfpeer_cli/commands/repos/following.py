@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hfpeer.config.amounts import time_seconds
-from hfpeer.control.followed import (
-    LONGEST_EVERY_SECONDS,
-    SHORTEST_EVERY_SECONDS,
-    USUAL_EVERY_SECONDS,
-    FollowedRepo,
-)
-from hfpeer.control.operations import Operations
 from hfpeer.errors import InvalidName
 from hfpeer.names import MAIN, RepoType
 from hfpeer.repo_words import NamedRepo
@@ -23,10 +16,16 @@ from hfpeer_cli.grammar import SIZE, Noun, Word, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, human_time
 
+if TYPE_CHECKING:
+    from hfpeer.control.followed import FollowedRepo
+    from hfpeer.control.operations import Operations
+
 HEADINGS = ("REPO", "REVISION", "COMMIT", "EVERY", "LIMIT", "NEXT", "STATE")
 
 
 def _every(text: str) -> float:
+    from hfpeer.control.followed import LONGEST_EVERY_SECONDS, SHORTEST_EVERY_SECONDS  # an add does not need it
+
     seconds = time_seconds(text)
     if seconds is None or not SHORTEST_EVERY_SECONDS <= seconds <= LONGEST_EVERY_SECONDS:
         raise InvalidName(f"{text!r} is not a time from 5 minutes to 30 days.", hint="Write 1h, 6h or 1d.", value=text)
@@ -51,7 +50,7 @@ def define_follow(noun: Noun, type: RepoType, prefix: str, example: str) -> None
     @click.option(
         "--every",
         type=Word("time", _every),
-        default=USUAL_EVERY_SECONDS,
+        default="1h",
         metavar="TIME",
         help="How often to ask: 1h if left out, from 5min to 30d.",
     )
@@ -63,6 +62,8 @@ def define_follow(noun: Noun, type: RepoType, prefix: str, example: str) -> None
     @click.option("--ls", "lists", is_flag=True, help="List what is followed.")
     @pass_invocation
     def follow(invocation: Invocation, /, repos: tuple[NamedRepo, ...], lists: bool, **words: Any) -> None:
+        from hfpeer.control.followed import FollowedRepo  # an add does not need it
+
         if lists and repos:
             raise click.UsageError("--ls lists all that is followed: give no REPO.")
         wanted = [
