@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import ctypes
 import gc
 import logging
 import os
@@ -18,7 +19,7 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from secrets import token_hex
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +60,8 @@ LOCAL_THREADS = 64
 LAST_RESORT_SECONDS = 3.5
 """Seconds after which a stop ends the process whatever its threads do. `daemon stop` takes less than 5 s."""
 
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+"""Parameters of `mallopt`. Source: glibc `malloc.h`."""
 _log = logging.getLogger(__name__)
 
 
@@ -94,6 +97,7 @@ def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = No
     if options.detach and os.fork():
         os._exit(0)
     reporter = Reporter(options.report_fd)
+    _give_memory_back()
     try:
         _run(options.detach, reporter, make_node or _real_node)
     except HfpeerError as error:
@@ -108,6 +112,15 @@ def main(arguments: Sequence[str] | None = None, make_node: MakeNode | None = No
             _log.critical("The daemon failed and ends", exc_info=True)
         raise
     return 0
+
+
+def _give_memory_back() -> None:
+    """Has glibc return freed memory to the system. By default each of many threads has a heap of its own, and after a
+    large text, such as the manifest of many files, others of its size stay in a heap, too."""
+    with suppress(OSError, AttributeError):  # another C library
+        c_library = ctypes.CDLL(None)
+        c_library.mallopt(M_ARENA_MAX, 2)
+        c_library.mallopt(M_MMAP_THRESHOLD, 4 * 1024 * 1024)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
