@@ -135,10 +135,6 @@ class Manifest:
         yield from json_items(map(_json_of_file, self.files))
         yield f'],"opaque":{_dumps([_opaque_to_json(entry) for entry in self.opaque])}}}'
 
-    def to_bytes(self) -> bytes:
-        """The same as bytes."""
-        return b"".join(part.encode() for part in self.json_parts())
-
     @classmethod
     def from_json(cls, text: str | bytes) -> Manifest:
         """Reads the text of `to_json` and parses every name in it. Raises CorruptData for anything else."""

@@ -7,6 +7,7 @@ nothing else here changes anything.
 from __future__ import annotations
 
 import asyncio
+import io
 from typing import Any
 from urllib.parse import unquote
 
@@ -14,6 +15,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from hfpeer.errors import InvalidName, NotFound
+from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, Digest, RepoId, Revision
 from hfpeer.peers.protocol.copies import parse_asked_digests
 from hfpeer.peers.protocol.messages import PeersMessage
@@ -71,7 +73,7 @@ def peer_routes(provider: Provider) -> APIRouter:
         found = await provider.shared_manifest(repo, Commit.parse(commit))
         if found is None:
             raise NotFound(f"This node does not share {repo} at {commit}.", repo=str(repo), commit=commit)
-        return _json_bytes(await asyncio.to_thread(found.to_bytes))
+        return _json_bytes(await asyncio.to_thread(_bytes_of, found))
 
     @router.api_route(REFS_PREFIX + "{name:path}", methods=READ_ONLY)
     async def ref(request: Request) -> Response:
@@ -100,6 +102,13 @@ def _last_apart(request: Request, prefix: str) -> tuple[str, str]:
     if not slash:
         raise InvalidName("This address names no repo and revision.")
     return unquote(head), unquote(last)
+
+
+def _bytes_of(manifest: Manifest) -> bytes:
+    """The text of a manifest, which may be large: it is in memory once."""
+    raw = io.BytesIO()
+    raw.writelines(part.encode() for part in manifest.json_parts())
+    return raw.getvalue()
 
 
 def _json(document: Any) -> Response:
