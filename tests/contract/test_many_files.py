@@ -69,6 +69,10 @@ class Cache:
     def scan(self) -> None:
         assert self.store.scan().files == len(self.bodies)
 
+    def remove(self) -> None:
+        assert self.store.remove(REPO).files == len(self.bodies)
+        assert not list((self.place / "hub").rglob("*.lock")), "no lock is made for a blob that no client has locked"
+
     def first_scan(self) -> None:
         self.store.close()
         self.store = Store(self.place / "hub", self.place / "another home")
@@ -82,6 +86,7 @@ STEPS: dict[str, Callable[[Cache], tuple[Callable[[], None], ...]]] = {
     "look": lambda cache: (cache.ingest, cache.look),
     "scan": lambda cache: (cache.ingest, cache.scan),
     "first scan": lambda cache: (cache.ingest, cache.first_scan, cache.scan),
+    "remove": lambda cache: (cache.ingest, cache.remove),
 }
 
 

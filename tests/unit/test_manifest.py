@@ -10,8 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from hfpeer.cache.disk import layout
 from hfpeer.errors import CorruptData, EntryNotFound
-from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
+from hfpeer.manifest import JSON_ITEMS, Manifest, ManifestFile, OpaqueEntry
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 
 COMMIT = Commit("c" * 40)
@@ -43,6 +44,17 @@ def manifests(draw: st.DrawFn) -> Manifest:
 def test_a_manifest_survives_its_codec(manifest: Manifest) -> None:
     assert Manifest.from_json(manifest.to_json()) == manifest
     assert Manifest.from_json(manifest.to_json().encode()) == manifest
+
+
+@pytest.mark.parametrize("count", [0, 1, JSON_ITEMS, JSON_ITEMS + 1])
+def test_its_parts_are_the_text_that_a_json_library_writes(count: int) -> None:
+    names = [f'{n:05} "\\\t\u4e2d\U0001f600' for n in range(count)]
+    files = tuple(plain(name, n, f"{n:040x}") for n, name in enumerate(names))
+    manifest = Manifest(REPO, COMMIT, files, (), b"commit")
+    assert len(list(manifest.json_parts())) == 2 + -(-count // JSON_ITEMS)
+    assert manifest.to_json() == json.dumps(json.loads(manifest.to_json()), separators=(",", ":"))
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert layout.tree_text(files) == json.dumps(json.loads(layout.tree_text(files)))
 
 
 def one(**changes: Any) -> dict[str, Any]:
