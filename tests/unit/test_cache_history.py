@@ -37,6 +37,11 @@ def record(digest: Digest = DIGEST, verified_at: float | None = 6.0) -> FetchRec
     return FetchRecord(str(digest), len(DATA), 1.0, 6.0, verified_at, (PEGASUS,), (BROKE,), ((0, 4),), 4)
 
 
+def documents_in(store: Store) -> int:
+    with store._catalog.database.reading() as connection:
+        return int(connection.exec_driver_sql("SELECT count(*) FROM fetch_documents").scalar() or 0)
+
+
 def test_a_record_outlives_a_restart(store: Store, tmp_path: Path) -> None:
     store.ingester.ingest_bytes(DIGEST, DATA, ONE)
     store.history.note([record()])
@@ -79,6 +84,7 @@ def test_only_the_newest_records_are_kept(store: Store, monkeypatch: pytest.Monk
     for n in (4, 1, 3, 5, 2):
         store.history.note([replace(record(digests[n]), ended_at=float(n))])
     assert set(store.history.find(map(str, digests))) == {str(digests[n]) for n in (3, 4, 5)}
+    assert documents_in(store) == 3
 
 
 def test_a_catalog_that_cannot_be_written_stops_no_fetch(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,8 +110,7 @@ def test_blobs_that_came_whole_share_one_record(store: Store) -> None:
 def test_gc_drops_documents_that_no_record_names(store: Store) -> None:
     store.history.note([record()])
     store._catalog.collect()
-    with store._catalog.database.reading() as connection:
-        assert connection.exec_driver_sql("SELECT count(*) FROM fetch_documents").scalar() == 0
+    assert documents_in(store) == 0
 
 
 @pytest.mark.parametrize("version", [4, 5, 6])

@@ -413,10 +413,14 @@ class Catalog:
             with self.database.reading() as connection:
                 return int(connection.scalar(sa.select(sa.func.count()).select_from(FETCHES).where(is_gone)) or 0)
         dropped = self.database.execute(sa.delete(FETCHES).where(is_gone))
-        is_used = FETCH_DOCUMENTS.c.id.in_(sa.select(FETCHES.c.document_id))
-        self.database.execute(sa.delete(FETCH_DOCUMENTS).where(~is_used))
+        self.drop_unused_documents()
         self.database.shrink()
         return dropped
+
+    def drop_unused_documents(self) -> None:
+        """Drops the documents that no record of a fetch names any more."""
+        is_used = FETCH_DOCUMENTS.c.id.in_(sa.select(FETCHES.c.document_id))
+        self.database.execute(sa.delete(FETCH_DOCUMENTS).where(~is_used))
 
     # Statistics
 

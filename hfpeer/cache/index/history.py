@@ -112,6 +112,10 @@ class History:
         self._database.put(FETCHES, rows)
         oldest = sa.select(FETCHES.c.digest).order_by(FETCHES.c.ended_at.desc()).limit(-1).offset(MAX_FETCHES)
         self._database.execute(sa.delete(FETCHES).where(FETCHES.c.digest.in_(oldest)))
+        with self._database.reading() as connection:
+            documents = connection.scalar(sa.select(sa.func.count()).select_from(FETCH_DOCUMENTS)) or 0
+        if documents > MAX_FETCHES:
+            self._catalog.drop_unused_documents()
 
 
 def _is_what_came(record: FetchRecord, rows: Sequence[BlobRow]) -> bool:
