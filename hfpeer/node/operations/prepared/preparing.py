@@ -109,11 +109,13 @@ class _Preparing:
         self._snapshot = snapshot
         self._python = python
         self._notes: list[str] = []
+        self._config = ""
         self._undo = contextlib.ExitStack()
         self._program: DatasetsProgram | None = None
 
     def run(self, config: str) -> PreparedSet:
         """Finds the set here, at peers, or builds it, in the order that the request says."""
+        self._config = config
         with self._undo:
             return self._run(config)
 
@@ -126,11 +128,13 @@ class _Preparing:
         if planned is not None:
             found = read_set(self._place.cache, planned.place, self._manifest.repo)
             if found is not None and found.info is not None and found.is_whole:
+                self._end_program()
                 self._place.add(self._request.files(planned.files))
                 kept = self._kept(found, planned)
                 if kept is not None:
                     return kept
         if self._asks_peers and (self._request.prefers_peers or why_no_build is not None):
+            self._end_program()
             taken = self._from_peers(config if planned is None else planned.place.config_id, planned)
             if taken is not None:
                 return taken
@@ -163,6 +167,11 @@ class _Preparing:
         assert self._python is not None
         known = known_plan(self._python, self._manifest, config, self._place.answers)
         return known or self._started(self._python, config).plan(self._place.answers)
+
+    def _end_program(self) -> None:
+        """Ends the program where a build is not the next step: what goes on then may take long, and may be killed."""
+        self._undo.close()
+        self._program = None
 
     def _started(self, python: Python, config: str) -> DatasetsProgram:
         """The program, until the end of this work."""
@@ -317,7 +326,7 @@ class _Preparing:
         telling = Telling(self._place.on_event, f"build of {planned.place.config_id}", self._manifest.size_bytes)
         running = self._program
         if running is None:  # the plan was known
-            running = self._started(planned.python, planned.config_name)
+            running = self._started(planned.python, self._config)
             running.plan(self._place.answers)
         built, folder, built_with = running.build(telling.reached)
         origin = Origin(
