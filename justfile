@@ -61,6 +61,11 @@ coverage-report:
 messages:
     {{ bin }}/python -m hfpeer_cli.language.extraction
 
+# What commands print on terminals, written anew into tests/cli/captures; look at what changed.
+captures:
+    HFPEER_RENEW_CAPTURES=1 {{ bin }}/pytest -q tests/cli/test_captures.py
+    git diff --stat -- tests/cli/captures
+
 # What the documents say: links, commands, messages, tables, and whether `just reference` would change something.
 docs:
     {{ bin }}/pytest -q tests/project/documents

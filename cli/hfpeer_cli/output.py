@@ -21,13 +21,12 @@ import click
 from hfpeer.language.amounts import counted as counted
 from hfpeer.language.amounts import human_size as human_size
 from hfpeer.language.amounts import human_time as human_time
-from hfpeer.language.cells import cells, padded
 from hfpeer.system.printable import printable, printable_lines
 from hfpeer_cli.language.chosen import translated, translated_word
+from hfpeer_cli.screen.tables import Column, table_lines
+from hfpeer_cli.screen.terminal import in_symbols, on_screen, styled, width_cells
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from hfpeer.transfer.events import Event
 
 JSON_VERSION = 1
@@ -52,22 +51,28 @@ class Output:
         if self.is_json:
             self._document(document)
         else:
-            click.echo(on_screen(text))
+            click.echo(on_screen(text, sys.stdout))
 
     def table(
-        self, headings: Sequence[str], rows: Iterable[Sequence[str]], document: object, *, names: int = 0
+        self, columns: Sequence[Column], rows: Iterable[Sequence[str]], document: object, *, names: int = 0
     ) -> None:
         """Prints a result that is a table; nothing when it has no rows. `names` is the column that names a row."""
-        lines = [tuple(map(printable, row)) for row in rows]
-        headings = [translated_word(heading) for heading in headings]
+        lines = list(rows)
         if self.is_json:
             self._document(document)
         elif self.is_quiet:
-            click.echo("".join(f"{line}\n" for line in dict.fromkeys(row[names] for row in lines)), nl=False)
-        elif lines and sys.stdout.isatty():
-            _print_fitted(headings, lines)
+            shown = dict.fromkeys(printable(row[names]) for row in lines)
+            click.echo("".join(f"{line}\n" for line in shown), nl=False)
         elif lines:
-            click.echo("\n".join(_aligned([tuple(headings), *lines])))
+            self._table(columns, lines)
+
+    def _table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+        is_terminal = sys.stdout.isatty()
+        fitted = table_lines(columns, rows, width_cells() if is_terminal else None)
+        head, *lines = fitted.lines
+        click.echo(in_symbols("\n".join([styled(head, sys.stdout), *lines]), sys.stdout))
+        if fitted.left_out:
+            self.note(f"No room for {', '.join(fitted.left_out)}: a wider terminal or --json shows it.")
 
     def note(self, text: str | Iterable[str]) -> None:
         """Prints something beside the result, in one line or several; nothing with `--json` or `--quiet`."""
@@ -115,22 +120,10 @@ class Output:
         if self.is_json:
             click.echo(json.dumps(problem, ensure_ascii=False, default=str), err=True)
             return
-        click.echo(
-            f"{click.style(translated_word('Error:'), fg='red', bold=True)} {on_screen(str(problem['message']))}",
-            err=True,
-        )
+        head = styled(translated_word("Error:"), sys.stderr, color="red")
+        click.echo(f"{head} {on_screen(str(problem['message']))}", err=True)
         if problem.get("hint"):
-            click.echo(
-                f"{click.style(translated_word('Hint:'), fg='yellow', bold=True)} {on_screen(str(problem['hint']))}",
-                err=True,
-            )
-
-
-def on_screen(text: str | Iterable[str]) -> str:
-    """One line, or several, in the language of the command, as a terminal can show them."""
-    if isinstance(text, str):
-        return printable(translated(text))
-    return "\n".join(printable(translated(line)) for line in text)
+            click.echo(f"{styled(translated_word('Hint:'), sys.stderr)} {on_screen(str(problem['hint']))}", err=True)
 
 
 def to_json(document: object) -> str:
@@ -140,30 +133,6 @@ def to_json(document: object) -> str:
 
 def _plain(value: object) -> Any:
     return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(cells, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-
-
-def _print_fitted(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    from rich.console import Console
-
-    Console(highlight=False).print(fitted_table(headings, rows))
-
-
-def fitted_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table that fits the width of a terminal; its cells must be printable."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*headings, box=None, padding=(0, 2, 0, 0), header_style="bold")
-    for column in table.columns:
-        column.overflow = "fold"
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
 
 
 def natural(name: str) -> list[tuple[int, str]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import time
 from collections.abc import Callable
 
@@ -11,12 +9,6 @@ from hfpeer.transfer.events import Progressed, SourceFailed
 
 EVERY_SECONDS = 30.0
 """Seconds between two lines."""
-_WITHOUT_CURSOR = ("dumb", "unknown")
-
-
-def can_draw() -> bool:
-    """Whether stderr is a terminal that can draw bars."""
-    return sys.stderr.isatty() and os.environ.get("TERM", "").lower() not in _WITHOUT_CURSOR
 
 
 class ProgressLines:

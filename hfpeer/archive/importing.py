@@ -24,6 +24,7 @@ from hfpeer.cache.partial.files import begun_bytes, kept_prefixes
 from hfpeer.cache.partial.hashing import BlobHash
 from hfpeer.errors import BadArchive, ForgedManifest, NoSpace
 from hfpeer.git.lfs import MAX_POINTER_BYTES, parse_pointer
+from hfpeer.language.amounts import counted
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.system.cancellation import check_stop
@@ -90,7 +91,7 @@ class Import:
         omitted = sorted(missing & self._source.omitted)
         if omitted:
             raise BadArchive(
-                f"The archive leaves out {len(omitted):,} blobs that this node does not have: "
+                f"The archive leaves out {counted(len(omitted), 'blob')}, not known to this node: "
                 f"{', '.join(map(str, omitted[:3]))}{' …' if len(omitted) > 3 else ''}.",
                 hint="Make it again with a fresh list: `hfpeer have -o FILE` here, `hfpeer export --have FILE` there.",
                 digests=[str(digest) for digest in omitted],

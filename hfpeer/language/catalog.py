@@ -18,18 +18,21 @@ from hfpeer.language.cells import cells
 
 CATALOGS = Path(__file__).parent
 """The folder of the PO files; the name of each is its language."""
-COUNT = "count"
-"""The name of a placeholder that takes a number only."""
+COUNT, AMOUNT = "count", "amount"
+"""The names of placeholders that take a number only, and a number of bytes."""
 MAX_DEPTH = 4
 """How deep translated values lie in each other: a sentence in a sentence."""
 
+MAX_FACTS = 8
+"""A list of more facts stays English: it would be names."""
 SHORT_WORDS, SURE_LENGTH = 4, 12
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…:;]) (?=\S)")
 _BETWEEN_WIDE = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 """The space around a placeholder that turned out to be Chinese."""
 _COLUMNS = re.compile(r"( {2,})")
-_NUMBER = re.compile(r"[\d,.]+")
+_NARROW = {COUNT: re.compile(r"[\d,.]+"), AMOUNT: re.compile(r"[\d,.]+ [kMGTPE]?B")}
+_WIDE = {".": "。", ":": "：", ";": "；"}
 _WIDE_END = re.compile(r"[\u3000-\u303f\uff00-\uffef]$")
 
 
@@ -59,8 +62,8 @@ class Template:
             found.append(text[position:index])
             position = index + len(literal)
         found.append(text[position:end])
-        is_number = (_NUMBER.fullmatch(value) for value, name in zip(found, self.names, strict=True) if name == COUNT)
-        return found if all(is_number) else None
+        named = zip(self.names, found, strict=True)
+        return found if all(name not in _NARROW or _NARROW[name].fullmatch(value) for name, value in named) else None
 
     def may_hold(self, value: str) -> bool:
         """Whether a text can be a value. Two spaces stand between columns, and never in a sentence. A template with few
@@ -115,7 +118,7 @@ class Catalog:
             translated = self._text(cell, depth)
             line += translated
             if gap:
-                line += " " * max(2, len(cell) + len(gap) - cells(translated))
+                line += " " * max(2, cells(cell) + len(gap) - cells(translated))
         return line
 
     def _sentences(self, sentences: Sequence[str], depth: int) -> str:
@@ -126,11 +129,32 @@ class Catalog:
                 if found is not None:
                     break
             else:
-                found, stop = sentences[start], start + 1
+                found, stop = self._listed(sentences[start], depth), start + 1
             if translated and not _WIDE_END.search(translated):
                 translated += " "
             translated, start = translated + found, stop
         return translated
+
+    def _listed(self, text: str, depth: int) -> str:
+        """Facts with commas between them, such as `3 files, 1.2 MB`, each translated; the text itself if one of them is
+        a sentence without a translation."""
+        end = text[-1:] if text[-1:] in _WIDE else ""
+        facts = text.removesuffix(end).split(", ")
+        if len(facts) > MAX_FACTS or (len(facts) == 1 and not end):
+            return text
+        translated, start = list[str](), 0
+        while start < len(facts):
+            for stop in range(len(facts), start, -1):
+                found = self._whole(", ".join(facts[start:stop]), depth)
+                if found is not None:
+                    break
+            else:
+                found, stop = facts[start], start + 1
+                if len(found.split()) > 2:
+                    return text
+            translated.append(found)
+            start = stop
+        return text if translated == facts else "，".join(translated) + _WIDE.get(end, "")
 
     def _whole(self, text: str, depth: int) -> str | None:
         found = self._exact.get(text)

@@ -10,8 +10,14 @@ def is_wide(character: str) -> bool:
 
 
 def cells(text: str) -> int:
-    """The width of a text in cells of a terminal."""
-    return len(text) if text.isascii() else sum(2 if is_wide(character) else 1 for character in text)
+    """The width of a text in cells of a terminal. An accent of its own takes none."""
+    return len(text) if text.isascii() else sum(map(_cells_of, text))
+
+
+def _cells_of(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if is_wide(character) else 1
 
 
 def padded(text: str, width_cells: int) -> str:

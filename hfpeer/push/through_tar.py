@@ -23,6 +23,7 @@ from hfpeer.archive.progress import telling
 from hfpeer.cache.disk import layout
 from hfpeer.cache.index.inventory import BlobFile
 from hfpeer.errors import BrokenCache, CorruptData, NotThisVolume
+from hfpeer.language.amounts import counted
 from hfpeer.manifest import Manifest
 from hfpeer.names import Digest
 from hfpeer.push.job import Job, Outcome, check_space, missing_bytes, planned
@@ -179,7 +180,7 @@ class ThroughTar:
                 return
         names = ", ".join(str(blob.digest) for blob in left[:3])
         raise CorruptData(
-            f"{len(left)} blobs have wrong bytes at {self._host.name}, also when they are sent again: {names}.",
+            f"{self._host.name} has wrong bytes in {counted(len(left), 'blob')}, also after a second try: {names}.",
             hint=f"Check the disk and the memory of {self._host.name}.",
             digests=[str(blob.digest) for blob in left],
         )

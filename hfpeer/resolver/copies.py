@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hfpeer.cache.records import CachedRevision
 from hfpeer.cache.store import Store
 from hfpeer.errors import HfpeerError
+from hfpeer.language.amounts import counted
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.resolver.peer_queries import PeerQueries, name_of
 from hfpeer.trust.precedence import age_seconds
@@ -43,7 +44,7 @@ class Copies:
         copies = await asyncio.to_thread(self._in_cache, repo, names_unshared)
         copies += self._at_peers(repo) if asks_peers else []
         if not copies:
-            return error
+            return _at_nobody(repo, error) if error.facts.get("is_without_hub") else error
         commands = [
             f"`hfpeer {repo.type.value} add -r {repo.full_name} -v {copy.commit}` takes it without a hub."
             for copy in copies
@@ -86,10 +87,14 @@ class Copies:
         return ""
 
 
+def _at_nobody(repo: RepoId, error: HfpeerError) -> HfpeerError:
+    return type(error)(f"No peer has {repo}, and no hub is set.", hint=error.hint, **error.facts)
+
+
 def _described(repo: RepoId, cached: CachedRevision) -> str:
     state = {True: "complete", False: "not complete", None: "of unknown completeness"}[cached.is_complete]
     published = f", published by {cached.published_by}" if cached.published_by else ""
-    return f"{repo} at {cached.commit[:12]} ({cached.files} files, {state}{published})"
+    return f"{repo} at {cached.commit[:12]} ({counted(cached.files, 'file')}, {state}{published})"
 
 
 def _in_one_unit(seconds: float) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from hfpeer.cache.records import CachedRevision
 from hfpeer.cache.store import Store
 from hfpeer.errors import ForgedManifest, HfpeerError, NotFound, Unreachable
+from hfpeer.language.amounts import counted
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 from hfpeer.net.tasks import end_tasks
@@ -157,8 +158,8 @@ class ManifestResolver:
 def _with_cached_files(error: HfpeerError, cached: CachedRevision) -> HfpeerError:
     """The error for a commit whose manifest no source has, although another tool put files of it into the cache."""
     sentence = (
-        f"{cached.files} files of it are in the cache, in {cached.snapshot}; no source says which other files belong "
-        "to it."
+        f"The cache has {counted(cached.files, 'file')} of it, in {cached.snapshot}; no source says which other files "
+        "belong to it."
     )
     return type(error)(f"{error.message} {sentence}", hint=error.hint, **error.facts)
 

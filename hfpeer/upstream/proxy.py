@@ -142,7 +142,7 @@ class ReverseProxy:
                 break
         if rests:
             raise min(rests, key=lambda rest: rest.seconds).error
-        said = "; ".join(reasons) or "there is no upstream to ask"
+        said = "; ".join(reasons) or "no hub is set"
         raise HubUnreachable(f"Only a hub can answer this, and {said}.", hint="Try again later.")
 
     def _in_order(self, request: ProxyRequest) -> list[Upstream]:

@@ -218,7 +218,9 @@ class Upstreams:
             return result, upstream.name
         for _, error in outcome:
             log.debug("%s", error.message)
-        raise _summary(outcome) if outcome else HubUnreachable("There is no upstream to ask.", hint=self._none_hint)
+        if not outcome:
+            raise HubUnreachable("No hub is set.", hint=self._none_hint, is_without_hub=True)
+        raise _summary(outcome)
 
     def _with(self, upstreams: Sequence[Upstream], is_last_resort: bool = False) -> Upstreams:
         return Upstreams(upstreams, is_last_resort=is_last_resort, none_hint=self._none_hint)

@@ -147,10 +147,10 @@ def test_a_filter_that_says_nothing_is_refused_before_anything_is_asked(
 def test_du_adds_up_and_fits(hfpeer: Run) -> None:
     ran = hfpeer("cache", "du")
     assert ran.out.splitlines()[1:5] == [
-        "  models                              2      2.0 GB",
-        "  links, refs, lists, locks, folders  10     4.1 kB",
-        "/cache                                12     2.0 GB",
-        "hfpeer's own data: /home/me/hfpeer    3      4.0 MB",
+        "  models                                  2  2.0 GB",
+        "  links, refs, lists, locks, folders     10  4.1 kB",
+        "/cache                                   12  2.0 GB",
+        "hfpeer's own data: /home/me/hfpeer        3  4.0 MB",
     ]
     assert "prepared datasets: /hf/datasets" in ran.out
     assert "acme/repo-11" in ran.out and "acme/repo-1 " not in ran.out

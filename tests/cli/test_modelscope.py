@@ -233,7 +233,7 @@ def refused_commit(status: int, message: str) -> Fault:
 
 TAKEN = faults.refused(400, "该名称已被注册使用，请重新命名", 10010101001)
 BUSY = "Error 1461: Can't create more than max_prepared_stmt_count statements"
-WRONG = "still lists other bytes of 1 files of team/tiny: config.json"
+WRONG = "still lists other bytes of 1 file of team/tiny: config.json"
 CASES = {
     # Who asks
     "token not accepted": case(LOGIN, faults.refused(401, "expired"), 5, "does not accept the token"),
@@ -254,9 +254,9 @@ CASES = {
     "list is denied": case(LIST, faults.refused(403, "access denied"), 5, "refuses access to team/tiny"),
     "list is null": case(LIST, faults.no_files(), 1, "still lists other bytes of 3 files"),
     "branch is missing for a moment": case(LIST, faults.refused(404, "no tree", 10990101004), 0, "commit on", 1),
-    "sha256 null": case(LIST, faults.entry_with("config.json", Sha256=None), 0, "tells no sha256 of 1 files"),
-    "sha256 empty": case(LIST, faults.entry_with("config.json", Sha256=""), 0, "tells no sha256 of 1 files"),
-    "sha256 of git": case(LIST, faults.entry_with("config.json", Sha256="ab" * 20), 0, "tells no sha256 of 1 files"),
+    "sha256 null": case(LIST, faults.entry_with("config.json", Sha256=None), 0, "tells no sha256 of 1 file"),
+    "sha256 empty": case(LIST, faults.entry_with("config.json", Sha256=""), 0, "tells no sha256 of 1 file"),
+    "sha256 of git": case(LIST, faults.entry_with("config.json", Sha256="ab" * 20), 0, "tells no sha256 of 1 file"),
     "sha256 wrong": case(LIST, faults.entry_with("config.json", Sha256="ab" * 32), 1, WRONG),
     "size wrong": case(LIST, faults.entry_with("config.json", Size=3), 1, WRONG),
     "LFS mark wrong": case(LIST, faults.entry_with("config.json", IsLFS=True), 0, "commit on"),

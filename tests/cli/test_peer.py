@@ -37,7 +37,7 @@ def test_a_peer_is_named_in_any_usual_way(hfpeer: Run, node: StubNode, words: tu
 
 def test_a_peer_that_does_not_answer_is_remembered_and_that_is_said() -> None:
     silent = replace(PEGASUS, state="known", note="connection refused")
-    assert added_sentence(silent) == ("192.168.1.20:9437 is remembered; it does not answer now (connection refused).")
+    assert added_sentence(silent) == ("Added 192.168.1.20:9437. It does not answer yet (connection refused).")
 
 
 def test_rm_of_a_peer_that_was_not_added_exits_4(hfpeer: Run) -> None:
@@ -85,9 +85,9 @@ def test_status_as_json_says_all_that_the_node_knows(hfpeer: Run) -> None:
 
 def test_status_for_people_says_where_it_listens_and_how_long_it_runs() -> None:
     text = "\n".join(describe(STATUS, now=7200.0))
-    assert "pid 77, up 2 h" in text
+    assert "runs for 2 h as process 77" in text
     assert "lan: 0.0.0.0:9437" in text
-    assert "900.0 kB from peer, 100.0 kB from mirror" in text
+    assert "900.0 kB from peers, 100.0 kB from mirrors" in text
 
 
 def test_status_says_what_to_type_elsewhere_and_which_hubs_answer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,7 +86,7 @@ def test_ls_shows_sets_and_what_is_wrong(real: Run, environ: dict[str, str]) -> 
     folder = write_set(cache, place_of(), {"train": [3]})
     (folder.parent / f"{OLDER}.incomplete").mkdir()
     code, out, err = real("dataset", "ls", "--prepared")
-    assert code == 0 and "acme/plain_text  default  cccccccccccc  3" in out and "does not load" in out
+    assert code == 0 and re.search("acme/plain_text +default +cccccccccccc +3 ", out) and "does not load" in out
     assert "a build that did not end" in err and "repair: hfpeer dataset rm --prepared" in err
     code, out, _ = real("dataset", "ls", "--prepared", "-r", str(REPO.full_name), "--json")
     (listed,) = json.loads(out)["sets"]
@@ -125,12 +126,14 @@ def test_cache_shows_sets_and_a_removal_names_those_that_stay(
     (folder.parent / f"{OLDER}.incomplete").mkdir()
     rm = "`hfpeer dataset rm --prepared -r acme/lines` removes it."
     code, out, err = real("cache", "ls")
-    assert code == 0 and f"datasets/acme/lines default at {commit[:12]}  3." in out and "does not load" in out
+    assert (
+        code == 0 and re.search(f"datasets/acme/lines default at {commit[:12]} +3\\.", out) and "does not load" in out
+    )
     assert "1 prepared set in " in err and "1 unfinished folder, 0 B" in err
     document = json.loads(real("cache", "ls", "--json")[1])
     assert [one["repo"] for one in document["prepared"]["sets"]] == ["acme/lines"] and document["revisions"]
     code, out, err = real("cache", "du")
-    assert "\nPREPARED SET" in out and f"datasets/acme/lines default at {commit[:12]}  1" in out
+    assert "\nPREPARED SET" in out and re.search(f"datasets/acme/lines default at {commit[:12]} +1 ", out)
     (shown,) = json.loads(real("cache", "du", "--json")[1])["prepared"]["sets"]
     assert shown["disk_bytes"] == sum(path.stat().st_blocks * 512 for path in folder.iterdir())
     code, _, err = real("cache", "rm", f"datasets/acme/lines@{OLDER}", "datasets/acme/lines", "--dry-run")

@@ -281,7 +281,7 @@ def test_without_pyarrow_the_files_come_and_the_sets_wait(
     with monkeypatch.context() as without:
         without.setattr("hfpeer.prepared.arrow.extra.has_arrow", lambda: False)
         code, out, err = here.run("import", archive)
-    assert code == 2 and "needs pyarrow" in err and "proved, 1 of 1 files" in out
+    assert code == 2 and "needs pyarrow" in err and "proved, 1 of 1 file" in out
     (report,) = here.do("import", archive)
     assert report["taken_blobs"] == 0 and here.shard(commit, "texts").is_file()
 

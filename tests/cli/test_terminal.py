@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
 
 from fakes.program import program
 from fakes.stub_node import COMMIT
-from hfpeer.transfer.events import Progressed
+from hfpeer.transfer.events import FileProgress, Progressed, SourceFailed
+from hfpeer_cli.language.chosen import choose_language
 from hfpeer_cli.output import human_size, human_time
-from hfpeer_cli.progress import contributions, pace, shortened
+from hfpeer_cli.progress import _Reporter
+from hfpeer_cli.screen.bars import contributions, pace, picture, shortened
 
 pty = pytest.importorskip("pty")
 
@@ -45,9 +48,15 @@ main(sys.argv[1:], Invocation(open_session=Node().session))
 
 def at_terminal(environ: dict[str, str], *words: str, term: str = "xterm-256color") -> str:
     """All that a command wrote to a terminal of 80 columns, without control sequences."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CI")}
+    written = raw_at_terminal({"TERM": term, **environ}, *words)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written).replace("\r\n", "\n")
+
+
+def raw_at_terminal(environ: dict[str, str], *words: str, code: int = 0) -> str:
+    """All that a command wrote to a terminal of 80 columns."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "CI", "LC_ALL", "LC_CTYPE")}
     paths = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH")]))
-    ours = kept | environ | {"TERM": term, "PYTHONPATH": paths, "COLUMNS": "80"}
+    ours = kept | {"TERM": "xterm-256color", "LANG": "C.UTF-8"} | environ | {"PYTHONPATH": paths, "COLUMNS": "80"}
     screen, terminal = pty.openpty()
     with program([sys.executable, "-c", PLAY, *words], stdout=terminal, stderr=terminal, env=ours) as child:
         os.close(terminal)
@@ -55,8 +64,8 @@ def at_terminal(environ: dict[str, str], *words: str, term: str = "xterm-256colo
         while chunk := _read(screen):
             written += chunk
         os.close(screen)
-        assert child.wait(timeout=20) == 0
-    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode()).replace("\r\n", "\n")
+        assert child.wait(timeout=20) == code
+    return written.decode()
 
 
 def _read(fd: int) -> bytes:
@@ -68,27 +77,63 @@ def _read(fd: int) -> bytes:
 
 def test_an_add_shows_how_far_it_is_and_where_the_bytes_come_from_now(environ: dict[str, str]) -> None:
     seen = at_terminal(environ, "model", "add", "-r", "acme/tiny")
-    assert re.search(r"1 of 3 files +\S+ +90\d\.0 MB/1.2 GB 112\.0 MB/s, 0:03 left", seen)
-    assert re.search(r"…/model-00002-of-00… +\S+ +10\.0 MB/100\.0 MB", seen)
-    assert re.search(r"pegasus +━{12} +3\.0 MB  75% +90\.0 MB/s", seen)
-    assert re.search(r"hf-mirror\.com +━{4} +1\.0 MB  25% +2\.2 MB/s", seen)
-    assert f"pinned to commit {COMMIT}" in seen
+    assert re.search(r"1 of 3 files +━+─+ +75% +90\d\.0 MB / +1.2 GB", seen)
+    assert re.search(r"…/model-00002-of-\S+ +━+─+ +10% +10\.0 MB / 100\.0 MB", seen)
+    assert "112.0 MB/s, about 0:03 left" in seen
+    assert re.search(r"from +received +share +rate", seen)
+    assert re.search(r"pegasus +3\.0 MB +75% +90\.0 MB/s", seen)
+    assert re.search(r"hf-mirror\.com +1\.0 MB +25% +2\.2 MB/s", seen)
+    assert f"main of acme/tiny is commit {COMMIT[:12]} (hf-mirror.com)." in seen
     assert "orion gave up on config.json (it closed the connection)" in seen
     assert "to fetch: 2 files, 300.0 MB" in seen
     assert "WAN saved: 1.1 MB of 1.2 MB (92%)." in seen
 
 
-def test_the_lines_of_a_picture_fit_the_terminal(environ: dict[str, str]) -> None:
-    seen = at_terminal(environ, "model", "add", "-r", "acme/tiny")
-    bars = [line for line in re.split(r"[\r\n]", seen) if "MB/" in line and "…" in line]
-    assert bars
-    assert max(map(len, bars)) <= 80
+@pytest.mark.parametrize("language", ["en", "zh_CN"])
+@pytest.mark.parametrize("width", [60, 80, 100, 120, 200])
+def test_the_picture_fits_every_width(width: int, language: str) -> None:
+    choose_language({"HFPEER_LANG": language})
+    files = tuple(
+        FileProgress(f"weights/with/a/very/long/name/model-0000{number}-of-00003.safetensors", number * 10**9, 10**10)
+        for number in range(3)
+    )
+    given = {"gpu-node-03.cluster-b.lab.example.com": 10**9, "模型服务器.example.com": 10**12, "hf-mirror.com": 1}
+    event = Progressed(10**11, 10**12, 112e6, given, dict.fromkeys(given, 1e9), files, 1, 3)
+    lines = picture(event, width)
+    choose_language({})
+    assert max(map(cell_len, lines)) <= width
+    assert [line.count("━") + line.count("─") >= 8 for line in lines[:4]] == [True] * 4
+    assert not any("━" in line for line in lines[4:]), "a share is no progress"
+    assert len({cell_len(line) for line in lines[5:]}) == 1, "the columns stand below each other"
 
 
-def test_nothing_moves_on_a_dumb_terminal(environ: dict[str, str]) -> None:
+def test_a_dumb_terminal_gets_lines_and_no_colour(environ: dict[str, str]) -> None:
     seen = at_terminal(environ, "model", "add", "-r", "acme/tiny", term="dumb")
-    assert "90.0 MB/s" not in seen
+    assert "━" not in seen and "\x1b" not in seen
     assert "WAN saved" in seen
+
+
+def test_no_color_has_no_colour_in_errors_and_headings(environ: dict[str, str]) -> None:
+    for word in ("NO_COLOR", "TERM"):
+        raw = raw_at_terminal(environ | {word: "dumb" if word == "TERM" else "1"}, "peer", "rm", "nobody", code=4)
+        assert "Error:" in raw and "\x1b" not in raw
+    assert "\x1b[" in raw_at_terminal(environ, "peer", "rm", "nobody", code=4)
+
+
+@pytest.mark.parametrize("locale", [{"LC_ALL": "C"}, {"PYTHONIOENCODING": "ascii"}, {"LANG": "C", "LC_ALL": ""}])
+def test_a_terminal_of_ascii_gets_ascii(environ: dict[str, str], locale: dict[str, str]) -> None:
+    seen = at_terminal(environ | locale, "model", "add", "-r", "acme/tiny")
+    assert re.search(r"1 of 3 files +#+-+ +75%", seen)
+    assert ".../model-00002" in seen
+    assert seen.isascii() and "\\u" not in seen
+
+
+def test_beside_bars_each_failure_of_a_source_is_told_once() -> None:
+    said = list[str]()
+    hear = _Reporter(said.append, draw=lambda event: None)
+    for number in range(9):
+        hear(SourceFailed("orion", f"file-{number}", "it closed the connection"))
+    assert said == ["orion gave up on file-0 (it closed the connection); going on from the others."]
 
 
 def test_tables_fit_the_terminal(environ: dict[str, str]) -> None:
@@ -109,14 +154,15 @@ def test_words_for_sizes_and_times() -> None:
 
 def test_a_transfer_that_stands_still_is_said_to_wait() -> None:
     still = Progressed(5, 10, 0.0, {}, {"pegasus": 0.0}, (), 0, 1)
-    assert pace(still) == "waiting"
+    assert pace(still) == "waiting for the sources"
     assert contributions(still.bytes_by_source, still.rate_by_source, 6) == []
-    assert pace(Progressed(0, 7200, 1.0, {}, {}, (), 0, 1)) == "1 B/s, 2:00:00 left"
+    assert pace(Progressed(0, 7200, 1.0, {}, {}, (), 0, 1)) == "1 B/s, about 2:00:00 left"
 
 
 def test_many_contributions_are_summed_up() -> None:
     sizes = {f"node-{number:02}": 1000 * (number + 1) for number in range(20)}
-    lines = contributions(sizes, dict.fromkeys(sizes, 5.0), 3)
+    head, *lines = contributions(sizes, dict.fromkeys(sizes, 5.0), 3)
+    assert head.split() == ["from", "received", "share", "rate"]
     assert [line.split()[0] for line in lines] == ["node-19", "node-18", "node-17", "17"]
-    assert re.search(r"17 more +━+ +153\.0 kB  73% +85 B/s", lines[-1])
-    assert len({len(line) for line in lines}) == 1
+    assert re.search(r"17 more sources +153\.0 kB +73% +85 B/s", lines[-1])
+    assert len({len(line) for line in [head, *lines]}) == 1

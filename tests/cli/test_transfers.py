@@ -211,7 +211,7 @@ def test_status_shows_what_runs_and_how_fast(hfpeer: Run, node: StubNode) -> Non
     stream = replace(BIG, id=0, path="model.safetensors", rate_bytes_per_second=0.0)
     node.picture = replace(STATUS, transfers=(BIG, stream))
     out = hfpeer("status").out
-    assert "fetching   7 acme/big: running, 45% of 1.0 GB, 110.0 MB/s, 0:05 left" in out
+    assert "fetching   7 acme/big: running, 45% of 1.0 GB, 110.0 MB/s, about 0:05 left" in out
     assert "acme/big model.safetensors (endpoint): running, 45% of 1.0 GB" in out
 
 
@@ -222,7 +222,7 @@ def test_the_history_says_who_what_when_from_where_and_what_it_saved(hfpeer: Run
     node.entries = [ENTRY, replace(ENTRY, ended_at=120.0, outcome="failed", problem=PROBLEM)]
     ran = hfpeer("history")
     head, first, second = ran.out.splitlines()
-    assert head.split() == ["WHEN", "REPO", "COMMIT", "WHO", "OUTCOME", "TOOK", "PEERS", "MIRRORS", "ORIGIN"]
+    assert head.split() == ["WHEN", "REPO", "COMMIT", "FOR", "OUTCOME", "TOOK", "PEERS", "MIRRORS", "HUB"]
     for text in ("acme/big", COMMIT[:12], "ann from 10.0.0.7", "done", "12 s", "900.0 MB", "100.0 MB"):
         assert text in first
     assert "failed (6)" in second

@@ -45,8 +45,8 @@ def test_why_shows_the_sources_the_networks_and_the_time_of_verification(
     ran = hfpeer("why", "acme/tiny")
     assert ran.code == 0
     assert ran.out.splitlines()[0] == "w.bin  5.0 MB, verified 2 min ago"
-    assert "3.0 MB in 2 ranges from pegasus (peer, LAN through eth0, 192.168.1.20:9437)" in ran.out
-    assert "2.0 MB in 1 range from huggingface.co (origin, WAN, https://huggingface.co)" in ran.out
+    assert "3.0 MB in 2 ranges came from pegasus (peer, LAN through eth0, 192.168.1.20:9437)" in ran.out
+    assert "2.0 MB in 1 range came from huggingface.co (origin, WAN, https://huggingface.co)" in ran.out
     assert "bytes 0 to" not in ran.out
 
 

@@ -168,7 +168,7 @@ def test_a_node_without_hubs_lets_nobody_wait_for_what_it_does_not_have(machines
         for target in (*unknown, "/api/whoami-v2", "/api/models?search=new"):
             for said in (ask.get(target), ask.head(target)):
                 assert (said.status, said.code, "retry-after" in said.headers) == (404, None, False), target
-        assert "no upstream to ask" in ask.get(unknown[0]).headers["x-error-message"]
+        assert "no hub is set" in ask.get(unknown[0]).headers["x-error-message"]
         for revision in ("dev", "0" * 40):
             for target in (f"/team/own/resolve/{revision}/a.txt", f"/api/models/team/own/tree/{revision}"):
                 assert (ask.head(target).status, ask.head(target).code) == (404, "RevisionNotFound"), target

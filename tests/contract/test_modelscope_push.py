@@ -564,7 +564,7 @@ def test_files_are_updated_where_the_site_tells_that_from_creating(bench: Bench)
 def test_a_file_whose_sha256_the_site_does_not_tell_is_named_and_no_failure(bench: Bench) -> None:
     with bench.site.inject(faults.entry_with("config.json", Sha256=None), path=LIST):
         report = bench.push()
-    assert [note for note in report.notes if "no sha256 of 1 files" in note and "config.json" in note]
+    assert [note for note in report.notes if "no sha256 of 1 file" in note and "config.json" in note]
 
 
 def test_a_licence_that_the_site_does_not_take_becomes_other(bench: Bench) -> None:
@@ -583,7 +583,7 @@ def test_a_foreign_commit_meanwhile_is_noticed(bench: Bench) -> None:
         bench.site.storage.put_files(repo, {"config.json": b"meddled"})
 
     meddling = bench.site.inject(hub_faults.afterwards(meddle), path=COMMIT, times=1)
-    with meddling, pytest.raises(PushRefused, match=r"other bytes of 1 files of team/tiny: config\.json"):
+    with meddling, pytest.raises(PushRefused, match=r"other bytes of 1 file of team/tiny: config\.json"):
         bench.push()
     assert bench.push().replaced == ("config.json",)
 

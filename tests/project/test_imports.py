@@ -82,6 +82,7 @@ BREACHES = {
     "inside the command line too": ("cli/hfpeer_cli/grammar/words.py", "import hfpeer_cli.commands.node.status"),
     "inside the language too": ("cli/hfpeer_cli/language/chosen.py", "from hfpeer_cli.language import help_pages"),
     "inside the texts for people too": ("hfpeer/language/cells.py", "import hfpeer.language.catalog"),
+    "inside the screen too": ("cli/hfpeer_cli/screen/tables.py", "import hfpeer_cli.screen.bars"),
     "inside the commands too": (
         "cli/hfpeer_cli/commands/shell/environment.py",
         "import hfpeer_cli.commands.node.status",

@@ -185,7 +185,7 @@ async def test_what_a_bad_peer_spoils_a_good_one_gives_without_any_hub(scene: Sc
     [
         (WrongLengthPeer, "wronglength: (has [0-9]+ bytes under this digest|gave wrong bytes)"),
         (WrongRangePeer, "another range"),
-        (GzippingPeer, "There is no upstream to ask"),
+        (GzippingPeer, "[Nn]o hub is set"),
         (LyingPeer, "does not hash to|gave wrong bytes"),
     ],
 )

@@ -61,7 +61,7 @@ def test_it_is_seen_counted_and_gone_on_from_with_a_word(machine: Machine) -> No
     assert f"half-fetched 1 blob, {begun / 1e6:.1f} MB of 24.0 MB" in machine.run(*HFPEER, "status").out
     ran = machine.run(*HFPEER, "model", "add", "acme/one")
     assert ran.code == 0
-    assert f"Resuming: {begun / 1e6:.1f} MB of what is missing are here." in ran.err
+    assert f"resuming: {begun / 1e6:.1f} MB of it are here." in ran.err
     assert machine.do("status")["begun_blobs"] == 0
     assert "half-fetched" not in machine.run(*HFPEER, "status").out
     (listed,) = machine.do("model", "ls")

@@ -122,7 +122,7 @@ def test_what_a_peer_published_is_added_by_its_name(pegasus: Machine, cygnus: Ma
     assert cygnus.found("model", "search", "-r", "team/found")
     ran = said(cygnus, "model", "add", "-r", "team/found")
     assert ran.code == 0, ran.err
-    assert f"pinned to commit {published['commit']} (published by pegasus, on no hub)." in ran.err
+    assert f"is commit {published['commit'][:12]}, published by pegasus, on no hub." in ran.err
     (cached,) = cygnus.found("model", "ls", "-r", "team/found")
     assert (cached["published_by"], cached["is_published_here"]) == ("pegasus", False)
     ref = cygnus.cache / "models--team--found/refs/main"

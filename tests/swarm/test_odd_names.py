@@ -68,7 +68,7 @@ def test_what_cannot_be_here_is_named_and_all_else_is_here(machine: Machine, rep
 def test_where_nothing_can_be_here_nothing_is_said_to_be(machine: Machine) -> None:
     for words in ((), ("--include", "weights*")):
         ran = machine.hfpeer("model", "add", "-r", "acme/none", *words)
-        assert (ran.code, "1 of 1 files" in ran.problem["message"]) == (8, True)
+        assert (ran.code, "1 of 1 file" in ran.problem["message"]) == (8, True)
 
 
 def test_a_folder_that_is_too_deep_is_not_published(machine: Machine, tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def test_a_peer_that_does_not_answer_is_remembered_and_the_answer_says_so(machin
     lyra.start()
     ran = lyra.run(*HFPEER, "peer", "add", NOBODY)
     assert ran.code == 0
-    assert f"{NOBODY} is remembered; it does not answer now" in ran.out
+    assert f"Added {NOBODY}. It does not answer yet" in ran.out
 
 
 def test_peers_of_peers_are_found(machines: Machines, pegasus: Machine, cygnus: Machine) -> None:

@@ -19,8 +19,8 @@ def test_a_line_comes_after_each_while_and_names_each_failing_source_once() -> N
         lines.note_failure(SourceFailed("hub", "big.bin", f"silent for {second} s"))
         lines(progress(second * 1_000_000))
     assert said == [
-        "30.0 MB of 1.0 GB, 1 of 3 files, 2.0 MB/s, 8:05 left.",
+        "30.0 MB of 1.0 GB, 1 of 3 files, 2.0 MB/s, about 8:05 left.",
         "hub gave up on big.bin (silent for 30 s).",
-        "60.0 MB of 1.0 GB, 1 of 3 files, 2.0 MB/s, 7:50 left.",
+        "60.0 MB of 1.0 GB, 1 of 3 files, 2.0 MB/s, about 7:50 left.",
         "hub gave up on big.bin (silent for 60 s).",
     ]

@@ -9,7 +9,7 @@ import click
 from hfpeer.errors import HubUnreachable
 from hfpeer_cli.grammar import Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import on_screen
+from hfpeer_cli.screen.terminal import on_screen
 
 
 @click.group("auth", cls=Noun, no_args_is_help=True, examples=["hfpeer auth login", "hfpeer auth whoami"])

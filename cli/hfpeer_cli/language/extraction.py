@@ -36,37 +36,131 @@ msgstr ""
 """
 
 WORDS = (
-    *(
-        "model",
-        "models",
-        "dataset",
-        "datasets",
-        "space",
-        "spaces",
-        "repo",
-        "repos",
-        "file",
-        "files",
-        "revision",
-        "revisions",
-    ),
-    *(
-        "stop",
-        "restart",
-        "start",
-        "pause",
-        "resume",
-        "cancel",
-        "paused",
-        "resumed",
-        "cancelled",
-        "added",
-        "queued",
-        "here",
-    ),
-    *("behind", "ahead of", "pinned", "in use", "stays", "stay", "it", "them", "none", "unknown", "done", "Settings."),
-    *("ok", "warning", "fault", "node", "state", "home", "cache", "listens", "upstreams", "holds", "received", "sent"),
-    *("fetching", "peers", "note", "daemon", "addresses", "interfaces", "disk", "clock", "proxy", "firewall", "hubs"),
+    "model",
+    "models",
+    "dataset",
+    "datasets",
+    "space",
+    "spaces",
+    "repo",
+    "repos",
+    "file",
+    "files",
+    "revision",
+    "revisions",
+    "stop",
+    "restart",
+    "start",
+    "pause",
+    "resume",
+    "cancel",
+    "paused",
+    "resumed",
+    "cancelled",
+    "added",
+    "queued",
+    "here",
+    "behind",
+    "ahead of",
+    "pinned",
+    "in use",
+    "stays",
+    "stay",
+    "it",
+    "them",
+    "none",
+    "unknown",
+    "done",
+    "Settings.",
+    "ok",
+    "warning",
+    "fault",
+    "node",
+    "state",
+    "home",
+    "cache",
+    "listens",
+    "upstreams",
+    "holds",
+    "received",
+    "sent",
+    "fetching",
+    "peers",
+    "note",
+    "daemon",
+    "addresses",
+    "interfaces",
+    "disk",
+    "clock",
+    "proxy",
+    "firewall",
+    "hubs",
+    "alive",
+    "gone",
+    "known",
+    "unresolved",
+    "running",
+    "waiting",
+    "failed",
+    "fetched",
+    "complete",
+    "partial",
+    "unlisted",
+    "mixed",
+    "yes",
+    "never",
+    "missing",
+    "share",
+    "rate",
+    "from",
+    "copy",
+    "move",
+    "unreadable",
+    "checked",
+    "rebuilt",
+    "agreed",
+    "attested",
+    "unchecked",
+    "in part",
+    "no (forced)",
+    "yes (forced)",
+    "yes, published",
+    "yes, given openly",
+    "no, unknown",
+    "no, private",
+    "no, gated",
+    "all of it",
+    "a part",
+    "in all",
+    "{count}% of {amount}",
+    "{amount} from peers",
+    "{amount} from mirrors",
+    "{amount} from the origin",
+    "{amount} from ModelScope",
+    "{amount} in {count} range",
+    "{amount} in {count} ranges",
+    "{source} lied {time}: {reason}",
+    "{count} alive",
+    "{count} gone",
+    "{count} known",
+    "{count} unresolved",
+    "elsewhere",
+    "for others",
+    "also reads",
+    "half-fetched",
+    "{count} s ago",
+    "{count} min ago",
+    "{count} h ago",
+    "{count} days ago",
+    "{count} s",
+    "{count} min",
+    "{count} h",
+    "{count} days",
+    "again in {time}",
+    "failed ({count})",
+    "complete, published",
+    "unlisted, published",
+    "partial, published",
 )
 """Single words that stand in a column, or in the place of a value."""
 
@@ -83,8 +177,10 @@ _BUGS = {
 }
 _OF_PROGRAMS = {"compile", "text", "Struct", "add_argument", "execute", "executescript", "TypeVar", "NewType", "warn"}
 """Functions whose strings are no messages: patterns, SQL, formats."""
-_WORD_CALLS = {"table", "section", "translated_word", "write_heading"}
+_WORD_CALLS = {"section", "translated_word", "write_heading"}
 """Functions whose strings are shown even if they are single words: headings."""
+_COLUMNS = {"name", "exact", "number", "words", "age"}
+"""Functions that make a column of a table under a heading of capitals."""
 
 
 def messages_of(source: str) -> Iterator[str]:
@@ -104,6 +200,8 @@ def messages_of(source: str) -> Iterator[str]:
             yield from map(escaped, paragraphs_of(ast.get_docstring(node) or ""))
         elif isinstance(node, ast.Call) and _name_of(node.func) in _WORD_CALLS:
             yield from _headings(node)
+        elif isinstance(node, ast.Call) and _name_of(node.func) in _COLUMNS:
+            yield from filter(str.isupper, _headings(node))
         elif isinstance(node, ast.Call) and _name_of(node.func) == "counted" and len(node.args) == 2:
             noun = node.args[1]
             if isinstance(noun, ast.Constant) and isinstance(noun.value, str):
@@ -201,7 +299,7 @@ def all_messages(root: Path) -> dict[str, list[str]]:
     for package in PACKAGES:
         for file in sorted((root / package).rglob("*.py")):
             name = str(file.relative_to(root))
-            if name.startswith(TO_OTHER_PROGRAMS):
+            if name.startswith(TO_OTHER_PROGRAMS) or name.endswith("language/extraction.py"):
                 continue
             for message in messages_of(file.read_text(encoding="utf-8")):
                 if name not in found.setdefault(message, []):

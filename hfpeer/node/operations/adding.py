@@ -30,6 +30,7 @@ from hfpeer.errors import (
     RevisionNotFound,
     StorageError,
 )
+from hfpeer.language.amounts import counted
 from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
 from hfpeer.names import Commit, Digest, path_problem
 from hfpeer.net.tasks import end_tasks
@@ -461,8 +462,8 @@ def _not_storable(manifest: Manifest, unusable: Sequence[OpaqueEntry], files: in
     names = "; ".join(named) + ("; …" if len(unusable) > 3 else "")
     total = files + len(unusable)
     return StorageError(
-        f"{len(unusable)} of {total} files of {manifest.repo} at {manifest.commit.short} cannot be stored here: "
-        f"{names}.",
+        f"{len(unusable)} of {counted(total, 'file')} of {manifest.repo} at {manifest.commit.short} cannot be stored "
+        f"here: {names}.",
         hint=f"All others are in {snapshot}." if files else "Such names have to be changed in the repo itself.",
         repo=str(manifest.repo),
         commit=str(manifest.commit),
@@ -480,7 +481,7 @@ def _shown(path: str) -> str:
 def _not_cached(manifest: Manifest, missing: Sequence[ManifestFile]) -> NotFound:
     names = ", ".join(file.path for file in missing[:3]) + (" …" if len(missing) > 3 else "")
     return NotFound(
-        f"{len(missing)} files of {manifest.repo} at {manifest.commit.short} are not in the cache: {names}.",
+        f"The cache lacks {counted(len(missing), 'file')} of {manifest.repo} at {manifest.commit.short}: {names}.",
         hint="Run it without --local-only to fetch them.",
         repo=str(manifest.repo),
         commit=str(manifest.commit),

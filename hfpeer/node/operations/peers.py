@@ -153,7 +153,7 @@ class PeerOperations:
         await self._neighbourhood.settle(None, 0.0)
         known = [peer for peer in self._neighbourhood.others() if not set(addresses).isdisjoint(peer.addresses)]
         answering = [peer for peer in known if self._neighbourhood.is_alive(peer)]
-        note = f"it has {len(addresses):,} addresses, and {len(answering):,} peers answer there."
+        note = f"addresses: {len(addresses):,}; peers that answer there: {len(answering):,}."
         return replace(_unseen(name, note), state="alive" if answering else "known")
 
     async def remove_peer(self, address: str) -> None:

@@ -19,7 +19,8 @@ from hfpeer_cli.commands.cache.sets import sets_beside, stay_notes
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
 from hfpeer_cli.grammar.repos import RepoWord
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import human_size, on_screen
+from hfpeer_cli.output import human_size
+from hfpeer_cli.screen.terminal import on_screen
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CleanReport, Kept, Step

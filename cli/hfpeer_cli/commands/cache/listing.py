@@ -16,17 +16,37 @@ from hfpeer.config.amounts import size_bytes, time_seconds
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId
 from hfpeer_cli.commands.cache.leftovers import NOUNS, describe, several
-from hfpeer_cli.commands.cache.sets import HEADINGS, prepared_in, set_notes, set_rows
-from hfpeer_cli.commands.cache.states import STATES, sharing
+from hfpeer_cli.commands.cache.sets import COLUMNS, prepared_in, set_notes, set_rows
+from hfpeer_cli.commands.cache.states import STATES, repo_order, sharing
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import Output, counted, human_size, human_time
+from hfpeer_cli.screen.tables import Column, age, name, number, words
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CacheReport, Leftover, StoredRevision
 
     Keep = Callable[[StoredRevision], bool]
 
+REPO_COLUMNS = (
+    name("REPO", least=18),
+    number("REVISIONS", rank=2),
+    number("SIZE"),
+    age("UNUSED"),
+    name("REFS", rank=1, least=10),
+    words("STATE"),
+    words("SHARED"),
+)
+REVISION_COLUMNS = (
+    name("REPO, COMMIT", least=18),
+    number("SIZE"),
+    number("OWN"),
+    age("UNUSED"),
+    name("REFS", rank=1, least=10),
+    words("STATE"),
+    words("SHARED"),
+)
+LEFTOVER_COLUMNS = (words("BELONGS TO NO REVISION", least=24), number("TAKES"), age("UNTOUCHED"))
 MAX_LISTED = 20
 """At most this many leftovers of one kind are printed one by one; JSON has all."""
 _FILTER = re.compile(r"(size|own|used|accessed|type|refs|state|shared|name)\s*(>=|<=|!=|=|>|<)\s*(.+)")
@@ -85,7 +105,7 @@ def _no_filter(text: str) -> InvalidName:
 
 
 SORTS: dict[str, Callable[[StoredRevision], Any]] = {
-    "name": lambda one: (_name(one), -one.used_at),
+    "name": lambda one: (*repo_order(one.revision), -one.used_at),
     "size": lambda one: -one.revision.size_bytes,
     "age": lambda one: one.used_at,
 }
@@ -127,11 +147,11 @@ def ls(invocation: Invocation, revisions: bool, sort: str, filters: tuple[Keep, 
         output.result("", {**vars(replace(report, revisions=kept)), "prepared": prepared})
         return
     sizes = {one.repo: one.size_bytes for one in report.repos}
-    headings, rows = _tables(kept, sizes, sort, with_revisions=revisions)
-    output.table(headings, rows, report)
+    columns, rows = _tables(kept, sizes, sort, with_revisions=revisions)
+    output.table(columns, rows, report)
     if not filters:
-        _print_below(output, ("BELONGS TO NO REVISION", "TAKES", "UNTOUCHED"), list(_leftover_rows(report.leftovers)))
-        _print_below(output, HEADINGS, list(set_rows(sets)))
+        _print_below(output, LEFTOVER_COLUMNS, list(_leftover_rows(report.leftovers)))
+        _print_below(output, COLUMNS, list(set_rows(sets)))
     output.note(_summary(report, kept))
     if not filters:
         output.note(set_notes(invocation, sets, leftovers))
@@ -145,7 +165,7 @@ def _name(one: StoredRevision) -> str:
 
 def _tables(
     found: Sequence[StoredRevision], sizes: Mapping[str, int], sort: str, *, with_revisions: bool
-) -> tuple[Sequence[str], Iterator[Sequence[str]]]:
+) -> tuple[Sequence[Column], Iterator[Sequence[str]]]:
     repos: dict[str, list[StoredRevision]] = {}
     for one in found:
         repos.setdefault(_name(one), []).append(one)
@@ -155,10 +175,8 @@ def _tables(
     elif sort == "age":
         names.sort(key=lambda name: max(one.used_at for one in repos[name]))
     if with_revisions:
-        headings = ("REPO, COMMIT", "SIZE", "OWN", "UNUSED", "REFS", "STATE", "SHARED")
-        return headings, (row for name in names for row in _revision_rows(name, repos[name]))
-    headings = ("REPO", "REVISIONS", "SIZE", "UNUSED", "REFS", "STATE", "SHARED")
-    return headings, (_repo_row(name, sizes.get(name, 0), repos[name]) for name in names)
+        return REVISION_COLUMNS, (row for name in names for row in _revision_rows(name, repos[name]))
+    return REPO_COLUMNS, (_repo_row(name, sizes.get(name, 0), repos[name]) for name in names)
 
 
 def _repo_row(name: str, repo_bytes: int, found: Sequence[StoredRevision]) -> Sequence[str]:
@@ -194,11 +212,11 @@ def _since(at: float) -> str:
     return human_time(max(0.0, time.time() - at))
 
 
-def _print_below(output: Output, headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _print_below(output: Output, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
     """Prints a further table, if it has rows."""
     if rows:
         click.echo()
-        output.table(headings, rows, ())
+        output.table(columns, rows, ())
 
 
 def _leftover_rows(found: Sequence[Leftover]) -> Iterator[Sequence[str]]:

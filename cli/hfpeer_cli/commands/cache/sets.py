@@ -11,6 +11,7 @@ from hfpeer.names import RepoType
 from hfpeer_cli.commands.datasets.prepared import leftover_note
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.screen.tables import name, number, words
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CleanReport
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from hfpeer.prepared.listing import Leftover
     from hfpeer.prepared.results import ListedSet
 
-HEADINGS = ("PREPARED SET", "SIZE", "CONTENT", "")
+COLUMNS = (name("PREPARED SET", least=24), number("SIZE"), words("CONTENT"), words(""))
 
 
 def prepared_in(invocation: Invocation, repo: RepoId | None = None) -> tuple[list[ListedSet], list[Leftover]]:

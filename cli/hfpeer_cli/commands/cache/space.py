@@ -12,6 +12,7 @@ from hfpeer_cli.commands.datasets.prepared import leftover_note
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import Output, counted, human_size
+from hfpeer_cli.screen.tables import name, number, words
 
 if TYPE_CHECKING:
     from hfpeer.cache.cleaning.facts import CacheReport, Place
@@ -60,7 +61,7 @@ def du(invocation: Invocation, all_repos: bool) -> None:
         told = {key: value for key, value in vars(report).items() if key not in ("revisions", "leftovers")}
         output.result("", {**told, "prepared": {"sets": sets, "leftovers": leftovers}})
         return
-    output.table(("WHAT", "FILES", "SIZE"), _usage_rows(report), ())
+    output.table((words("WHAT", least=24), number("FILES"), number("SIZE")), _usage_rows(report), ())
     repos = [(one.repo, one.files, one.disk_bytes) for one in report.repos]
     _print_largest(output, "repo", repos, all_repos)
     _print_largest(output, "prepared set", [(set_name(one), one.files, one.disk_bytes) for one in sets], all_repos)
@@ -75,7 +76,7 @@ def _print_largest(output: Output, noun: str, found: Sequence[tuple[str, int, in
     if shown:
         click.echo()
         rows = [(name, f"{files:,}", human_size(disk_bytes)) for name, files, disk_bytes in shown]
-        output.table((noun.upper(), "FILES", "SIZE"), rows, ())
+        output.table((name(noun.upper(), least=24), number("FILES"), number("SIZE")), rows, ())
     if len(largest) > len(shown):
         output.note(f"And {counted(len(largest) - len(shown), f'smaller {noun}')}: --repos shows all.")
 

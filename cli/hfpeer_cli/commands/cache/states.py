@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from hfpeer_cli.output import natural
 
 if TYPE_CHECKING:
     from hfpeer.control.operations import CachedRevision
 
 STATES = {True: "complete", False: "partial", None: "unlisted"}
 """By whether all files that the list names are here; without a list that is not known."""
+
+
+def repo_order(cached: CachedRevision) -> tuple[Any, ...]:
+    """A key that sorts by name: models first, and m2 before m10."""
+    return cached.type != "model", cached.type, natural(cached.repo)
 
 
 def sharing(cached: CachedRevision) -> str:

@@ -15,8 +15,9 @@ from hfpeer.control.operations import RepairRequest, ToldRef
 from hfpeer.errors import InvalidName
 from hfpeer.names import Commit, Revision
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import counted, human_size, human_time, on_screen
+from hfpeer_cli.output import counted, human_size, human_time
 from hfpeer_cli.progress import watching_check
+from hfpeer_cli.screen.terminal import on_screen
 
 if TYPE_CHECKING:
     from hfpeer.cache.repair.results import RepairedFinding, RepairReport

@@ -177,8 +177,10 @@ def _name(revision: VerifiedRevision) -> str:
 
 
 def _state(revision: VerifiedRevision, found: Sequence[Finding], *, is_quick: bool) -> str:
-    of = "" if revision.listed_files is None else f" of {revision.listed_files:,}"
-    files = f"{revision.files:,}{of} files, {human_size(revision.size_bytes)}"
+    here = counted(revision.files, "file")
+    if revision.listed_files is not None:
+        here = f"{revision.files:,} of {counted(revision.listed_files, 'file')}"
+    files = f"{here}, {human_size(revision.size_bytes)}"
     severities = {finding.severity for finding in found}
     if "wrong" in severities:
         state = "WRONG BYTES"

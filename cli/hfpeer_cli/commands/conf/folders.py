@@ -18,10 +18,21 @@ from hfpeer_cli.grammar.completions import complete_read_cache
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size
 from hfpeer_cli.progress import watching_check
+from hfpeer_cli.screen.tables import exact, name, number, words
 
 if TYPE_CHECKING:
     from hfpeer.config.settings import Settings
     from hfpeer.node.operations.cache.folders import ChosenFolder
+
+
+COLUMNS = (
+    name("FOLDER", least=24),
+    words("USE"),
+    words("HOLDS"),
+    number("FREE"),
+    exact("KIND", rank=1),
+    words("FROM", rank=2),
+)
 
 
 def read_caches(ctx: click.Context, parameter: click.Parameter, incomplete: str) -> list[Any]:
@@ -73,7 +84,7 @@ def list_folders(invocation: Invocation) -> None:
         )
         for fact in facts
     ]
-    invocation.output.table(("FOLDER", "USE", "HOLDS", "FREE", "KIND", "FROM"), rows, facts)
+    invocation.output.table(COLUMNS, rows, facts)
 
 
 @cache.command("set", examples=["hfpeer conf cache set /data/hub", "hfpeer conf cache set /media/disk/hub"])

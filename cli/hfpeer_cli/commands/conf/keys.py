@@ -11,7 +11,9 @@ from hfpeer_cli.commands.conf.writing import note_restart, print_value, write
 from hfpeer_cli.grammar import FOLDER, Verb, Word, pass_invocation
 from hfpeer_cli.grammar.completions import complete_key
 from hfpeer_cli.invocation import Invocation
+from hfpeer_cli.screen.tables import exact, name, words
 
+COLUMNS = (exact("KEY"), name("VALUE", least=24), words("FROM"), words("WHAT IT DOES", rank=1, least=40))
 KEY = Word("key", find_key, complete_key)
 
 
@@ -30,7 +32,7 @@ def ls(invocation: Invocation) -> None:
         for key in KEYS.values()
     ]
     rows = [(fact["key"], fact["value"] or "-", fact["from"], fact["summary"]) for fact in facts]
-    invocation.output.table(("KEY", "VALUE", "FROM", "WHAT IT DOES"), rows, facts)
+    invocation.output.table(COLUMNS, rows, facts)
 
 
 @click.command("get", cls=Verb, examples=["hfpeer conf get upstreams"])

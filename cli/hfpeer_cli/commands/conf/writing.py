@@ -22,7 +22,7 @@ def note_restart(invocation: Invocation) -> None:
     from hfpeer.control.holder import is_locked
 
     if is_locked(Places(invocation.home, invocation.home).pid_file):
-        invocation.output.note("The daemon that runs takes it up at its next start: `hfpeer daemon restart`.")
+        invocation.output.note("Restart to apply: `hfpeer daemon restart`.")
 
 
 def write(invocation: Invocation, key: Key, text: str | None, *, is_tried: bool = False, **facts: Any) -> Settings:

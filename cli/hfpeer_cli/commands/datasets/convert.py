@@ -132,7 +132,7 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: NamedRepo | Non
     request = _request(invocation, repo.repo, words)
     invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
     output = invocation.output
-    with watching(output, names_revision=words["revision"] is not None) as on_event:
+    with watching(output) as on_event:
         if words["plan_only"]:
             planned = invocation.run_in_loop(lambda node: _plan(node, invocation, request, on_event))
         else:
@@ -165,7 +165,7 @@ def _by_recipe(invocation: Invocation, ctx: click.Context, repo: NamedRepo | Non
     like = _request(invocation, first.repo, {**words, "output": folder, "revision": first.revision})
     invocation.when_interrupted = "Interrupted. Parts that are done are kept: the same command continues."
     output = invocation.output
-    with watching(output, names_revision=True) as on_event:
+    with watching(output) as on_event:
         way = _way(words["scheduler"])
         report = invocation.run_in_loop(
             lambda node: convert_recipe(node, _places(invocation), recipe, folder, like, on_event, way)

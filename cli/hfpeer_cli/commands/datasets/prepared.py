@@ -15,8 +15,10 @@ from hfpeer.names import MAIN, RepoId, RepoType
 from hfpeer.repo_words import NamedRepo
 from hfpeer_cli.grammar import Noun, Repos, Verb, missing_repo, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import Output, counted, human_size, on_screen
+from hfpeer_cli.output import Output, counted, human_size
 from hfpeer_cli.progress import watching, watching_check
+from hfpeer_cli.screen.tables import exact, name, number, words
+from hfpeer_cli.screen.terminal import on_screen
 from hfpeer_cli.several import run_each
 
 if TYPE_CHECKING:
@@ -27,6 +29,16 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+SET_COLUMNS = (
+    name("REPO"),
+    name("CONFIG", least=8),
+    exact("COMMIT", rank=1),
+    number("ROWS"),
+    number("SIZE"),
+    exact("BUILT WITH", rank=2),
+    words("CONTENT"),
+    words("", least=12),
+)
 MAX_PROBLEMS = 20
 """At most this many problems are printed; JSON has all."""
 
@@ -187,7 +199,7 @@ def _prepare(invocation: Invocation, named: NamedRepo, **options: Any) -> None:
     request = PrepareRequest(named.repo, named.revision or MAIN, token=token, **options)
     invocation.when_interrupted = "Interrupted. Files that came are kept; a build begins anew."
     output = invocation.output
-    with watching(output, names_revision=named.revision is not None) as on_event:
+    with watching(output) as on_event:
         sets = prepare_now(_workplace(invocation, on_event), request)
     print_prepared(output, sets)
 
@@ -306,9 +318,8 @@ def list_prepared(ctx: click.Context, repos: tuple[NamedRepo, ...]) -> None:
         select_sets(settings, named.repo)  # raises NotFound for a repo without one
     found = [prepared_sets(settings, named.repo) for named in repos] or [prepared_sets(settings)]
     sets, leftovers = ([one for part in parts for one in part] for parts in zip(*found, strict=True))
-    headings = ("REPO", "CONFIG", "COMMIT", "ROWS", "SIZE", "BUILT WITH", "CONTENT", "")
     output = invocation.output
-    output.table(headings, map(_row, sets), {"sets": sets, "leftovers": leftovers})
+    output.table(SET_COLUMNS, map(_row, sets), {"sets": sets, "leftovers": leftovers})
     output.note(_notes(invocation, sets, leftovers))
 
 

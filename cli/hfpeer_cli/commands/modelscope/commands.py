@@ -15,8 +15,8 @@ from hfpeer_cli.commands.modelscope import site
 from hfpeer_cli.commands.modelscope.report import copy_lines, document_of, print_outcomes, report_lines
 from hfpeer_cli.grammar import FILE, SIZE, Noun, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import on_screen
 from hfpeer_cli.progress import watching
+from hfpeer_cli.screen.terminal import on_screen
 
 if TYPE_CHECKING:
     from hfpeer.node.operations.modelscope.requests import PushRequest
@@ -151,7 +151,7 @@ def push(invocation: Invocation, ctx: click.Context, /, **words: Any) -> None:
     output = invocation.output
     from hfpeer.node.operations.modelscope.pushing import push as push_one
 
-    with watching(output, names_revision=True) as on_event:
+    with watching(output) as on_event:
         report = site.with_site(
             invocation, lambda parts: push_one(parts, _with_token(invocation, request), on_event), on_event
         )
@@ -178,7 +178,7 @@ def verify(invocation: Invocation, ctx: click.Context, /, **words: Any) -> None:
     output = invocation.output
     from hfpeer.node.operations.modelscope.pushing import compare_copy
 
-    with watching(output, names_revision=True) as on_event:
+    with watching(output) as on_event:
         report = site.with_site(
             invocation,
             lambda parts: compare_copy(parts, _with_token(invocation, request), on_event),
@@ -266,7 +266,7 @@ def _push_list(invocation: Invocation, words: dict[str, Any]) -> list[PushOutcom
     limits = PushLimits(
         words["min_size"], words["max_size"], words["skip_existing"], words["keep_going"], words["jobs"] or 1
     )
-    with watching(invocation.output, names_revision=True) as on_event:
+    with watching(invocation.output) as on_event:
         return site.with_site(invocation, lambda parts: push_list(parts, requests, limits, on_event), on_event)
 
 

@@ -8,10 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 from hfpeer.names import RepoId
 from hfpeer_cli.output import Output, counted, human_size, human_time
+from hfpeer_cli.screen.tables import name, number, words
 
 if TYPE_CHECKING:
     from hfpeer.node.operations.modelscope.results import CopyReport, PushOutcome, PushReport
 
+COLUMNS = (
+    name("REPO"),
+    name("AT MODELSCOPE"),
+    words("STATE"),
+    number("FILES"),
+    number("SENT"),
+    words("", least=12),
+)
 MAX_NAMES = 10
 """At most this many paths of one kind are printed; JSON has all."""
 
@@ -85,7 +94,7 @@ def copy_lines(report: CopyReport) -> Iterator[str]:
 def print_outcomes(output: Output, outcomes: Sequence[PushOutcome]) -> None:
     """Prints a row for each line of a list, and how many there are of each state."""
     document = [{**asdict(one), "report": None if one.report is None else document_of(one.report)} for one in outcomes]
-    output.table(("REPO", "AT MODELSCOPE", "STATE", "FILES", "SENT", ""), map(_row, outcomes), document)
+    output.table(COLUMNS, map(_row, outcomes), document)
     counts = [
         (state, sum(one.state == state for one in outcomes)) for state in dict.fromkeys(o.state for o in outcomes)
     ]

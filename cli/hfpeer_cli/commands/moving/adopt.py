@@ -19,6 +19,7 @@ from hfpeer_cli.grammar.repos import RepoWord
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 from hfpeer_cli.progress import watching_check
+from hfpeer_cli.screen.tables import exact, name, number, words
 
 if TYPE_CHECKING:
     from hfpeer.adoption.results import AdoptableFile, AdoptReport
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_ALIKE = 10
 """At most this many lines of one kind are printed; JSON has all."""
+COLUMNS = (exact("TOOL"), name("FILE", least=24), number("SIZE"), name("REPO"), words("HOW"))
 HOW = {
     "clone": "shares blocks",
     "copy": "copy",
@@ -116,7 +118,7 @@ def adopt(
         report = invocation.run(lambda node: node.adopt(request, on_event))
     if lists:
         rows = [_row(file) for file in report.listed]
-        output.table(("TOOL", "FILE", "SIZE", "REPO", "HOW"), rows, asdict(report))
+        output.table(COLUMNS, rows, asdict(report))
         output.note(list(_notes(report)))
     else:
         output.result(list(_lines(report)), asdict(report))
@@ -161,7 +163,7 @@ def _lines(report: AdoptReport) -> Iterator[str]:
 def _installed(one: ImportedRevision) -> str:
     proof = "proved" if one.is_proved else "listed, not proved"
     refs = f" ({', '.join(one.refs)})" if one.refs else ""
-    files = f"{one.files:,} of {one.listed_files:,} files"
+    files = f"{one.files:,} of {counted(one.listed_files, 'file')}"
     return f"Installed {one.repo} at {one.commit[:12]}{refs}: {proof}, {files}, {human_size(one.size_bytes)}"
 
 

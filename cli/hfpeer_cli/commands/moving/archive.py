@@ -182,11 +182,12 @@ def wanted_configs(prepared: bool, configs: tuple[str, ...]) -> tuple[str, ...] 
 
 def _export_lines(report: ExportReport) -> Iterator[str]:
     for one in report.revisions:
-        of = "" if one.files == one.listed_files else f" of {one.listed_files:,}"
+        whole = counted(one.listed_files, "file")
+        files = whole if one.files == one.listed_files else f"{one.files:,} of {whole}"
         proof = "proved" if one.is_proved else "listed, not proved"
         refs = f" ({', '.join(one.refs)})" if one.refs else ""
         size = human_size(one.size_bytes)
-        yield f"{one.repo} at {one.commit[:12]}{refs}: {one.files:,}{of} files, {size}, {proof}"
+        yield f"{one.repo} at {one.commit[:12]}{refs}: {files}, {size}, {proof}"
     yield from map(packed_set_line, report.sets)
     first, *others = report.paths
     yield first if not others else f"{first} to {others[-1]}"
@@ -350,7 +351,8 @@ def _damage_lines(report: ImportReport) -> Sequence[str]:
 
 def _imported(one: ImportedRevision, *, is_dry_run: bool) -> str:
     proof = "proved" if one.is_proved else "listed, not proved"
-    files = f"{one.packed_files:,}" if is_dry_run else f"{one.files:,} of {one.packed_files:,}"
+    packed = counted(one.packed_files, "file")
+    files = packed if is_dry_run else f"{one.files:,} of {packed}"
     left = one.listed_files - one.packed_files
     rest = f"; {counted(left, 'file')} of the commit not in the archive" if left else ""
-    return f"{one.repo} at {one.commit[:12]}: {proof}, {files} files, {human_size(one.size_bytes)}{rest}"
+    return f"{one.repo} at {one.commit[:12]}: {proof}, {files}, {human_size(one.size_bytes)}{rest}"

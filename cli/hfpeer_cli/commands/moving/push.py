@@ -127,10 +127,11 @@ def parse_target(text: str) -> tuple[str, str]:
 
 def _lines(report: PushReport) -> Iterator[str]:
     for one in report.revisions:
-        of = "" if one.files == one.listed_files else f" of {one.listed_files:,}"
+        whole = counted(one.listed_files, "file")
+        files = whole if one.files == one.listed_files else f"{one.files:,} of {whole}"
         proof = "proved" if one.is_proved else "listed, not proved"
         refs = f" ({', '.join(one.refs)})" if one.refs else ""
-        yield f"{one.repo} at {one.commit[:12]}{refs}: {one.files:,}{of} files, {human_size(one.size_bytes)}, {proof}"
+        yield f"{one.repo} at {one.commit[:12]}{refs}: {files}, {human_size(one.size_bytes)}, {proof}"
         for ref, _, commit in (kept.partition(" ") for kept in one.kept_refs):
             yield f"  {ref} stays at {commit[:12]} there, as a hub or a user set it"
     yield from map(packed_set_line, report.sets)

@@ -27,12 +27,26 @@ from hfpeer.errors import CorruptData, Unreachable, from_problem
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import Output, counted, human_size, human_time
+from hfpeer_cli.screen.tables import age, words
 
 REPO = "hfpeer/demo"
 SHARD_BYTES = 64 * 1000 * 1000
 SHARDS = 3
+COLUMNS = (
+    words("BYTES AND TIME"),
+    age("FIRST"),
+    age("SECOND, UNTIL KILLED"),
+    age("SECOND, STARTED AGAIN"),
+)
+INTRODUCTION = (
+    "Three nodes start on this machine, in a temporary folder:",
+    "  hub     has a model, and stands in for the Internet",
+    "  first   asks a mirror, which is down, and then the hub",
+    "  second  knows no hub: it can ask its neighbours only",
+    "",
+)
 KILL_AT = 0.4
-"""The part of the model on disk when cygnus is killed."""
+"""The part of the model on disk when the second node is killed."""
 FIND_SECONDS = 20.0
 WATCH_SECONDS = 0.002
 COMMAND = (sys.executable, "-c", "from hfpeer_cli.main import main; main()")
@@ -110,43 +124,34 @@ class Machine:
 def demo(invocation: Invocation, folder: Path | None) -> None:
     """See the main job done here: from a hub to one node, from there to another, with a kill -9 in the middle.
 
-    Three real daemons run on loopback. Lyra is the hub: it publishes a model, and its endpoint is the origin of
-    pegasus, whose mirror is down. Pegasus adds the model from there. Cygnus, which has no hub, finds pegasus, adds the
-    model by its commit, is killed half-way, starts again and continues with the pieces it has. The demo needs no
-    Internet, does not touch your own node and cache, and removes its files.
+    Three real daemons run on loopback. The one called hub publishes a model and stands in for the Internet. The one
+    called first has a mirror that is down, and adds the model from the hub. The one called second has no hub: it
+    finds first, adds the model by its commit, is killed half-way, starts again and continues with the pieces it has.
+    The demo needs no Internet, does not touch your own node and cache, and removes its files.
     """
     with ExitStack() as cleaning:
         place = Path(tempfile.mkdtemp(prefix="hfpeer-demo-"))
         cleaning.callback(shutil.rmtree, place, ignore_errors=True)
-        result = _perform(place, folder or _make_model(place / "model"), invocation.output, cleaning)
+        result = _perform(place, folder, invocation.output, cleaning)
     _print_result(result, invocation.output)
 
 
-def _perform(place: Path, folder: Path, output: Output, cleaning: ExitStack) -> dict[str, Any]:
+def _perform(place: Path, model: Path | None, output: Output, cleaning: ExitStack) -> dict[str, Any]:
     began_at = time.monotonic()
-    lyra = _start(Machine("lyra", place / "lyra", uses_mdns=False), cleaning)
-    hubs = f"mirror={_dead_url(cleaning)},origin=http://{lyra.do('status')['listeners']['endpoint']}"
-    pegasus = _start(Machine("pegasus", place / "pegasus", hubs), cleaning)
-    cygnus = _start(Machine("cygnus", place / "cygnus"), cleaning)
-    output.note(
-        [
-            "Three nodes run on this machine. lyra stands in for the Internet: its endpoint is pegasus' origin. "
-            "The mirror before it",
-            "is down. cygnus has no hub at all.",
-        ]
-    )
-
-    published = lyra.do("model", "publish", str(folder), "--as", REPO)
+    output.note(INTRODUCTION)
+    folder = model or _make_model(place / "model")
+    hub = _start(Machine("hub", place / "hub", uses_mdns=False), cleaning)
+    hubs = f"mirror={_dead_url(cleaning)},origin=http://{hub.do('status')['listeners']['endpoint']}"
+    first = _start(Machine("first", place / "first", hubs), cleaning)
+    second = _start(Machine("second", place / "second"), cleaning)
+    published = hub.do("model", "publish", str(folder), "--as", REPO)
     commit, size_bytes = published["commit"], published["size_bytes"]
     output.note(
-        f"lyra     published {folder.name}: {counted(published['files'], 'file')}, {human_size(size_bytes)}, "
+        f"hub     publishes a model: {counted(published['files'], 'file')}, {human_size(size_bytes)}, "
         f"commit {commit[:12]}"
     )
-    first_leg = pegasus.do("model", "add", "-r", REPO)
-    output.note(
-        f"pegasus  asked the mirror and then the origin for main, and has it in {human_time(first_leg['seconds'])}, "
-        "verified"
-    )
+    first_leg = first.do("model", "add", "-r", REPO)
+    output.note(f"first   has it from the hub after {human_time(first_leg['seconds'])}; every byte is checked")
     return {
         "commit": commit,
         "files": published["files"],
@@ -154,32 +159,32 @@ def _perform(place: Path, folder: Path, output: Output, cleaning: ExitStack) -> 
         "mirror_bytes": int(first_leg["bytes_by_kind"].get("mirror", 0)),
         "origin_bytes": int(first_leg["bytes_by_kind"].get("origin", 0)),
         "origin_seconds": first_leg["seconds"],
-        **_pass_on(pegasus, cygnus, folder, commit, size_bytes, output),
+        **_pass_on(first, second, folder, commit, size_bytes, output),
         "seconds": time.monotonic() - began_at,
     }
 
 
 def _pass_on(
-    pegasus: Machine, cygnus: Machine, folder: Path, commit: str, size_bytes: int, output: Output
+    first: Machine, second: Machine, folder: Path, commit: str, size_bytes: int, output: Output
 ) -> dict[str, Any]:
-    """The second leg: from pegasus to cygnus, with the kill in the middle."""
-    found_seconds = _wait_for(lambda: _knows(cygnus, "pegasus"), FIND_SECONDS, "cygnus does not find pegasus by mDNS")
-    output.note("cygnus   found pegasus by mDNS")
+    """The second leg: from first to second, with the kill in the middle."""
+    found_seconds = _wait_for(lambda: _knows(second, "first"), FIND_SECONDS, "second does not find first by mDNS")
+    output.note("second  finds first on the LAN by itself (mDNS)")
 
-    kept_bytes = _add_and_kill(cygnus, commit, size_bytes)
-    first_bytes = int(pegasus.do("status")["sent_bytes"])
+    kept_bytes = _add_and_kill(second, commit, size_bytes)
+    first_bytes = int(first.do("status")["sent_bytes"])
     output.note(
-        f"cygnus   added it, and was killed (SIGKILL) with {human_size(kept_bytes)} of {human_size(size_bytes)} on disk"
+        f"second  gets {human_size(kept_bytes)} of {human_size(size_bytes)} from first; then it is killed (kill -9)"
     )
 
-    cygnus.do("daemon", "start")
-    _wait_for(lambda: _knows(cygnus, "pegasus"), FIND_SECONDS, "cygnus does not find pegasus again")
-    output.note("cygnus   started again and goes on from what it had")
-    finished = cygnus.do("model", "add", "-r", REPO, "-v", commit)
-    total_bytes = int(pegasus.do("status")["sent_bytes"])
+    second.do("daemon", "start")
+    _wait_for(lambda: _knows(second, "first"), FIND_SECONDS, "second does not find first again")
+    output.note("second  starts again, and fetches only the rest")
+    finished = second.do("model", "add", "-r", REPO, "-v", commit)
+    total_bytes = int(first.do("status")["sent_bytes"])
 
     _compare(folder, Path(finished["snapshot"]))
-    output.note("cygnus   has the model: every file is the same as in lyra's folder, byte for byte")
+    output.note("second  has the model: each file is the same as at the hub, byte for byte")
     return {
         "found_seconds": found_seconds,
         "kept_bytes": kept_bytes,
@@ -256,7 +261,7 @@ def _compare(folder: Path, snapshot: Path) -> None:
     """Raises CorruptData unless every file of the snapshot is the folder's."""
     for path in sorted(snapshot.rglob("*")):
         if path.is_file() and _hash(path) != _hash(folder / path.relative_to(snapshot)):
-            raise CorruptData(f"{path.relative_to(snapshot)} is not what lyra published.")
+            raise CorruptData(f"{path.relative_to(snapshot)} is not what the hub published.")
 
 
 def _hash(path: Path) -> str:
@@ -278,13 +283,13 @@ def _print_result(result: Mapping[str, Any], output: Output) -> None:
     first, second, wan = (human_size(result[f"{name}_bytes"]) for name in ("first_run", "second_run", "wan"))
     size = human_size(result["size_bytes"])
     rows: Sequence[tuple[str, str, str, str]] = [
-        ("from the mirror, which is down", human_size(result["mirror_bytes"]), "0 B", "0 B"),
-        ("from the origin, which is lyra", human_size(result["origin_bytes"]), "0 B", wan),
-        ("from pegasus", "", first, second),
-        ("still on its way when killed", "", human_size(result["lost_bytes"]), ""),
+        ("from the mirror (down)", human_size(result["mirror_bytes"]), "0 B", "0 B"),
+        ("from the hub", human_size(result["origin_bytes"]), "0 B", wan),
+        ("from first", "", first, second),
+        ("lost by the kill", "", human_size(result["lost_bytes"]), ""),
         ("on disk at the end", size, human_size(result["kept_bytes"]), size),
-        ("fetched although on disk", "", "", human_size(result["refetched_bytes"])),
-        ("time of the add", human_time(result["origin_seconds"]), "", human_time(result["add_seconds"])),
+        ("fetched twice", "", "", human_size(result["refetched_bytes"])),
+        ("time", human_time(result["origin_seconds"]), "", ""),
     ]
-    output.table(("", "PEGASUS", "CYGNUS, UNTIL THE KILL", "AFTER IT"), rows, dict(result))
+    output.table(COLUMNS, rows, dict(result))
     output.note(f"Done in {human_time(result['seconds'])}. Nothing is left behind.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import click
@@ -10,9 +11,18 @@ from hfpeer.config.peer_names import PeerName, with_port
 from hfpeer.control.operations import PeerStatus
 from hfpeer_cli.grammar import PEER, PORT, Noun, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import human_size, human_time
+from hfpeer_cli.output import counted, human_size, human_time, natural
+from hfpeer_cli.screen.tables import age, exact, name, number, words
 
-HEADINGS = ("NAME", "ADDRESS", "STATE", "FOUND BY", "REVISIONS", "RECEIVED", "LAST SEEN")
+COLUMNS = (
+    name("NAME"),
+    exact("ADDRESS"),
+    words("STATE"),
+    words("FOUND BY", rank=2),
+    number("SHARES", rank=1),
+    number("RECEIVED"),
+    age("LAST SEEN"),
+)
 MAX_NOTES = 8
 """At most this many peers are shown with the reason why they do not answer."""
 
@@ -61,9 +71,11 @@ def added_sentence(status: PeerStatus) -> str:
         pause = ". " if status.state == "unresolved" else "; "
         return f"{status.address} is remembered{pause}{status.note.rstrip('.')}."
     if status.state == "alive":
-        return f"{status.name or status.address} answers at {status.address}; it shares {status.revisions:,} revisions."
-    why = f" ({status.note})" if status.note else ""
-    return f"{status.address} is remembered; it does not answer now{why}."
+        shared = counted(status.revisions, "revision")
+        return f"{status.name or status.address} answers at {status.address}; it shares {shared}."
+    _, _, reason = status.note.rpartition("does not answer: ")
+    why = f" ({reason.rstrip('.')})" if reason else ""
+    return f"Added {status.address}. It does not answer yet{why}."
 
 
 @peer.command("rm", examples=["hfpeer peer rm 192.168.1.20", "hfpeer peer rm dns:hfpeer.models.svc.cluster.local"])
@@ -85,12 +97,33 @@ def ls(invocation: Invocation) -> None:
     Their names, whether they answer, by what they were found, and how many bytes came from each.
     """
     node = invocation.run(lambda node: node.status())
-    peers = node.peers
-    invocation.output.table(HEADINGS, map(peer_row, peers), peers, names=1)
+    peers = in_order(node.peers)
+    invocation.output.table(COLUMNS, map(peer_row, peers), peers, names=1)
     for sentence in (*(f"{peer.address}: {peer.note}" for peer in _noted(peers)), *node.notes):
         invocation.output.note(sentence)
-    if not peers:
+    if peers:
+        invocation.output.note(total_line(peers))
+    else:
         invocation.output.note("No peers yet. `hfpeer peer add HOST` adds one that mDNS does not find.")
+
+
+def in_order(peers: Sequence[PeerStatus]) -> list[PeerStatus]:
+    """By name, those without one last: m2 before m10."""
+    return sorted(peers, key=lambda peer: (not peer.name, natural(peer.name), natural(peer.address)))
+
+
+def states_of(peers: Sequence[PeerStatus]) -> str:
+    """How many peers there are, and how many in each state."""
+    counts = Counter(peer.state for peer in peers)
+    states = ", ".join(f"{number_of:,} {state}" for state, number_of in counts.most_common())
+    return f"{counted(len(peers), 'peer')}: {states}"
+
+
+def total_line(peers: Sequence[PeerStatus]) -> str:
+    """The sums under the table."""
+    shared = counted(sum(peer.revisions for peer in peers), "revision")
+    received = human_size(sum(peer.received_bytes for peer in peers))
+    return f"{states_of(peers)}. They share {shared}; {received} came from them."
 
 
 def _noted(peers: Sequence[PeerStatus]) -> list[PeerStatus]:
@@ -99,7 +132,7 @@ def _noted(peers: Sequence[PeerStatus]) -> list[PeerStatus]:
 
 
 def peer_row(status: PeerStatus) -> tuple[str, ...]:
-    """One line of the table of peers, under HEADINGS."""
+    """One line of the table of peers, under COLUMNS."""
     seen = status.last_seen_seconds_ago
     return (
         status.name or "?",

@@ -9,13 +9,17 @@ import click
 
 from hfpeer.control.operations import NodeStatus, TransferStatus
 from hfpeer.net.address import LAN_PORT, Address
+from hfpeer_cli.commands.node.peer import in_order, states_of
 from hfpeer_cli.commands.shell.environment import lan_urls, reachable
 from hfpeer_cli.commands.transfers.listing import done_words, state_words
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
-from hfpeer_cli.progress import clock_time
+from hfpeer_cli.progress import FROM_KINDS
+from hfpeer_cli.screen.bars import clock_time
 
+MAX_PEERS = 6
+"""More peers than these are counted, not listed."""
 MAX_MONTHS = 3
 """At most this many months are shown, the latest; JSON has all."""
 
@@ -47,7 +51,7 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
     """The state in lines. `now` is in seconds since the epoch; `open_urls` are the URLs of the endpoint for other
     machines."""
     endpoint = node.listeners.get("endpoint")
-    state = f"pid {node.pid}, up {human_time(max(0.0, now - node.started_at))}"
+    state = f"runs for {human_time(max(0.0, now - node.started_at))} as process {node.pid}"
     if not node.is_daemon:
         state = "no daemon runs (`hfpeer daemon start` starts it)"
     if node.holder:
@@ -67,7 +71,7 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         "holds": _holds(node),
         **({"disk": _disk(node)} if node.free_bytes is not None and node.disk_bytes else {}),
         **({"half-fetched": _begun(node)} if node.begun_blobs else {}),
-        "received": ", ".join(f"{human_size(size)} from {kind}" for kind, size in node.received_bytes.items()),
+        "received": ", ".join(f"{human_size(size)} {FROM_KINDS[kind]}" for kind, size in node.received_bytes.items()),
         **({"WAN saved": _saved(node)} if node.received_bytes.get("peer") else {}),
         "sent": human_size(node.sent_bytes),
         "fetching": [_transfer(one) for one in node.transfers],
@@ -125,12 +129,16 @@ def _begun(node: NodeStatus) -> str:
 
 def _saved(node: NodeStatus) -> str:
     """What peers gave instead of the WAN: over all time, and in the last months."""
-    months = [f"{human_size(size)} in {month}" for month, size in list(node.peer_bytes_by_month.items())[:MAX_MONTHS]]
-    return f"{human_size(node.received_bytes['peer'])}, given by peers" + (f" ({', '.join(months)})" if months else "")
+    months = [f"{month}: {human_size(size)}" for month, size in list(node.peer_bytes_by_month.items())[:MAX_MONTHS]]
+    saved = human_size(node.received_bytes["peer"])
+    return f"{saved} came from peers instead: {', '.join(months)}" if months else f"{saved} came from peers instead"
 
 
 def _peers(node: NodeStatus) -> list[str]:
-    return [f"{peer.name or '?'} {peer.address} {peer.state}" for peer in node.peers]
+    """Each peer if there are few; of many how many are in which state."""
+    if len(node.peers) > MAX_PEERS:
+        return [f"{states_of(node.peers)} (`hfpeer peer ls` lists them)"]
+    return [f"{peer.name or '?'}  {peer.address}  {peer.state}" for peer in in_order(node.peers)]
 
 
 def _transfer(one: TransferStatus) -> str:
@@ -141,7 +149,7 @@ def _transfer(one: TransferStatus) -> str:
     if one.rate_bytes_per_second >= 1:
         facts.append(f"{human_size(one.rate_bytes_per_second)}/s")
     if one.left_seconds is not None:
-        facts.append(f"{clock_time(one.left_seconds)} left")
+        facts.append(f"about {clock_time(one.left_seconds)} left")
     return f"{name}: {', '.join(filter(None, facts))}"
 
 

@@ -20,7 +20,8 @@ from hfpeer.errors import BrokenCache
 from hfpeer_cli.commands.shell.completion import installed
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import human_size, on_screen
+from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.screen.terminal import on_screen
 
 COMMIT_PATTERN = "[0-9a-f]" * 40
 OWN_PATTERNS = (
@@ -159,7 +160,7 @@ def _is_agreed() -> bool:
 
 
 def _farewell(removed: int, freed_bytes: int, left: list[str], home: Path) -> list[str]:
-    text = f"Removed {removed:,} files of hfpeer's own"
+    text = f"Removed {counted(removed, 'file')} of hfpeer's own"
     text += f" and {human_size(freed_bytes)} of half-fetched blobs." if freed_bytes else "."
     if not left:
         return [text]

@@ -209,7 +209,7 @@ def _add(invocation: Invocation, named: NamedRepo, request: AddRequest, words: M
     """Adds one repo and prints the result."""
     local_dir: Path | None = words["local_dir"]
     output = invocation.output
-    with watching(output, names_revision=named.revision is not None) as show:
+    with watching(output) as show:
         on_event = telling_of_end(invocation, show)
         finished, selected = invocation.run(
             lambda node: add_and_list(node, request, on_event, lists=local_dir is not None)

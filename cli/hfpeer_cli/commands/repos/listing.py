@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
@@ -12,11 +12,12 @@ import click
 from hfpeer.errors import NotFound
 from hfpeer.names import FilePath, RepoId, RepoType
 from hfpeer.repo_words import NamedRepo
-from hfpeer_cli.commands.cache.states import STATES, sharing
+from hfpeer_cli.commands.cache.states import STATES, repo_order, sharing
 from hfpeer_cli.commands.repos.options import any_type, files_option
 from hfpeer_cli.grammar import Noun, takes_repos
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import counted, human_size, natural
+from hfpeer_cli.output import counted, human_size
+from hfpeer_cli.screen.tables import Column, exact, name, number, words
 from hfpeer_cli.several import run_each
 
 if TYPE_CHECKING:
@@ -24,11 +25,28 @@ if TYPE_CHECKING:
 
 
 SORTS: dict[str, Callable[[CachedRevision], Any]] = {
-    "name": lambda cached: (natural(str(_id(cached))), -cached.used_at),
+    "name": lambda cached: (*repo_order(cached), -cached.used_at),
     "size": lambda cached: -cached.size_bytes,
     "used": lambda cached: -cached.used_at,
 }
 """By name of an order: the key of a revision."""
+REVISION_COLUMNS: tuple[Column, ...] = (
+    name("REPO", least=20),
+    exact("COMMIT"),
+    name("REFS", rank=1, least=10),
+    number("FILES", rank=2),
+    number("SIZE"),
+    words("STATE"),
+    words("SHARED"),
+)
+HOLDING_COLUMNS = (
+    name("PEER"),
+    exact("ADDRESS"),
+    exact("COMMIT"),
+    name("REFS", rank=1, least=10),
+    words("HAS", least=12),
+    number("SIZE"),
+)
 
 
 def define_ls(noun: Noun, type: RepoType | None, prefix: str, example: str) -> None:
@@ -113,14 +131,26 @@ def _id(cached: CachedRevision) -> RepoId:
 
 def print_revisions(invocation: Invocation, found: Sequence[CachedRevision], *, shows_type: bool = False) -> None:
     """Prints a row for each revision, then what they take. With `shows_type` datasets and spaces have their prefix."""
-    headings: tuple[str, ...] = ("REPO", "COMMIT", "REFS", "FILES", "SIZE", "STATE", "SHARED")
     rows = [_revision_row(cached, str(_id(cached)) if shows_type else cached.repo) for cached in found]
-    first = invocation.settings.cache
+    first, columns = invocation.settings.cache, REVISION_COLUMNS
     if any(cached.also_in or cached.cache not in ("", str(first)) for cached in found):
-        headings += ("FOLDER",)
+        columns += (name("FOLDER", rank=3),)
         rows = [(*row, ", ".join((cached.cache, *cached.also_in))) for row, cached in zip(rows, found, strict=True)]
-    invocation.output.table(headings, rows, found)
+    invocation.output.table(columns, rows, found)
+    if found:
+        invocation.output.note(_total_lines(found))
     invocation.note_passed_over()
+
+
+def _total_lines(found: Sequence[CachedRevision]) -> Iterator[str]:
+    """The sums, and what the words in the table mean that do not explain themselves."""
+    repos = counted(len({(cached.type, cached.repo) for cached in found}), "repo")
+    size = human_size(sum(cached.size_bytes for cached in found))
+    yield f"{repos}, {counted(len(found), 'revision')}, {size}."
+    if any(cached.is_complete is None for cached in found):
+        yield "unlisted: which files it should have is not known; the next `hfpeer add` of it asks."
+    if any(sharing(cached) == "no, unknown" for cached in found):
+        yield "unknown: no hub has said yet whether it is public."
 
 
 def _revision_row(cached: CachedRevision, name: str) -> tuple[str, ...]:
@@ -148,7 +178,7 @@ def _list_files(invocation: Invocation, named: NamedRepo) -> None:
             raise NotFound(f"{cached.repo} at {cached.commit[:12]} has no {inside}.", repo=str(named.repo))
         cached = replace(cached, listing=listing)
     rows = [(file.path, human_size(file.size_bytes), "" if file.is_present else "missing") for file in cached.listing]
-    invocation.output.table(("FILE", "SIZE", ""), rows, cached)
+    invocation.output.table((name("FILE", least=24), number("SIZE"), words("")), rows, cached)
     present = sum(file.is_present for file in cached.listing)
     proof = "proved by its commit" if cached.is_proved else "not proved"
     where = "here" if cached.cache in ("", str(invocation.settings.cache)) else f"in {cached.cache}"
@@ -178,7 +208,7 @@ def _search(invocation: Invocation, named: NamedRepo, files: tuple[FilePath, ...
             invocation.output.note(f"This node has {repo} at {cached.commit[:12]} in {places}.")
     if not found:
         raise _at_no_peer(invocation, named)
-    invocation.output.table(("PEER", "ADDRESS", "COMMIT", "REFS", "HAS", "SIZE"), map(_holding_row, found), found)
+    invocation.output.table(HOLDING_COLUMNS, map(_holding_row, found), found)
 
 
 def _at_no_peer(invocation: Invocation, named: NamedRepo) -> NotFound:

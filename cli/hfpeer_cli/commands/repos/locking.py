@@ -156,7 +156,7 @@ def sync(
 
     def bring(named: NamedRepo) -> None:
         request = request_of(repos[named])
-        with watching(invocation.output, names_revision=True) as on_event:
+        with watching(invocation.output) as on_event:
             finished = invocation.run(lambda node: node.add(request, on_event))
             invocation.note_environment()
         invocation.output.result(finished.snapshot, asdict(finished))

@@ -102,7 +102,11 @@ def _story(fetch: FetchRecord, now: float, *, shows_ranges: bool) -> Iterator[st
         if shows_ranges:
             yield from (f"  {line}" for line in _range_lines(contribution))
     for failure in fetch.failures:
-        yield f"{failure.source} {'lied' if failure.was_lying else 'failed'} {_ago(failure.at, now)}: {failure.reason}"
+        source, ago, reason = failure.source, _ago(failure.at, now), failure.reason
+        if failure.was_lying:
+            yield f"{source} lied {ago}: {reason}"
+        else:
+            yield f"{source} failed {ago}: {reason}"
     if fetch.refetched_bytes or fetch.wrong_ranges:
         wrong = ", ".join(f"{start:,}-{stop:,}" for start, stop in fetch.wrong_ranges[:MAX_RANGES])
         because = f", for these bytes were wrong: {wrong}" if wrong else ""
@@ -112,13 +116,15 @@ def _story(fetch: FetchRecord, now: float, *, shows_ranges: bool) -> Iterator[st
 def _contribution_line(contribution: Contribution, *, is_alone: bool) -> str:
     count = len(contribution.ranges) + contribution.more_ranges
     share = "all of it" if is_alone else f"{human_size(contribution.size_bytes)} in {counted(count, 'range')}"
+    came = f"{share} came from {contribution.name}"
     if contribution.kind == "local":
-        return f"{share} from {contribution.name}"
+        return came
     if not contribution.network:
-        return f"{share} from {contribution.name}, before this node was last started"
-    through = f" through {contribution.interface}" if contribution.interface else ""
-    by = f"{contribution.kind}, {contribution.network.upper()}{through}, {contribution.address}"
-    return f"{share} from {contribution.name} ({by})"
+        return f"{came}, before this node was last started"
+    network = contribution.network.upper()
+    through = f"{network} through {contribution.interface}" if contribution.interface else network
+    facts = ", ".join(filter(None, (contribution.kind, through, contribution.address)))
+    return f"{share} came from {contribution.name} ({facts})"
 
 
 def _range_lines(contribution: Contribution) -> Iterator[str]:

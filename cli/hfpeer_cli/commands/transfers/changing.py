@@ -89,7 +89,7 @@ def attach(invocation: Invocation, id: int) -> None:
     """
     invocation.when_interrupted = f"No longer watching: transfer {id} goes on."
     output = invocation.output
-    with watching(output, names_revision=True) as on_event:
+    with watching(output) as on_event:
         finished = invocation.run(lambda node: node.attach(AttachRequest(id), on_event))
     output.result(finished.snapshot, {**asdict(finished), "wan_saved_bytes": finished.wan_saved_bytes})
     if not output.is_json:

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 from hfpeer.control.transfers import CANCELLED, DONE, FAILED, PAUSED, QUEUED, WAITING, TransferStatus
 from hfpeer.errors import PeerUnreachable, TransferCancelled
 from hfpeer.transfer.events import NodeTold
-from hfpeer_cli.commands.transfers.listing import done_words, node_words, problem_lines
-from hfpeer_cli.output import fitted_table, human_size
-from hfpeer_cli.progress import clock_time
+from hfpeer_cli.commands.transfers.listing import done_words, drawn, node_words, problem_lines
+from hfpeer_cli.output import human_size
+from hfpeer_cli.screen.bars import clock_time
+from hfpeer_cli.screen.tables import name, number, words
+from hfpeer_cli.screen.terminal import draws
 
 if TYPE_CHECKING:
     from hfpeer.control.operations import AddRequest, Operations
     from hfpeer_cli.invocation import Invocation
 
-HEADINGS = ("NODE", "REPO", "STATE", "DONE", "RATE", "LEFT")
+COLUMNS = (name("NODE"), name("REPO"), words("STATE"), words("DONE"), number("RATE"), number("LEFT"))
 LOOK_SECONDS = 0.25
 """Seconds between two looks at the transfers."""
 AWAY = "away"
@@ -33,12 +35,12 @@ def add_on(
     `detach`, if the daemon has taken it over."""
     begun = invocation.run(lambda node: _begin(node, on, requests, priority, invocation.settings.name))
     if detach:
-        invocation.output.table(("ID", *HEADINGS[:2]), ((str(one.id), *_where(one)) for one in begun), begun)
+        invocation.output.table((number("ID"), *COLUMNS[:2]), ((str(one.id), *_where(one)) for one in begun), begun)
         return 0
     invocation.when_interrupted = GOES_ON
     ended = _watch(invocation, begun)
     output = invocation.output
-    output.table(HEADINGS, map(_row, ended), ended)
+    output.table(COLUMNS, map(_row, ended), ended)
     output.note(problem_lines(ended))
     away = [one for one in ended if node_words(one) == AWAY]
     if away:
@@ -64,7 +66,7 @@ async def _begin(
 def _watch(invocation: Invocation, begun: Sequence[TransferStatus]) -> list[TransferStatus]:
     """Follows the transfers until each has ended, or its node is away."""
     output = invocation.output
-    if not sys.stderr.isatty() or output.is_json or output.is_quiet:
+    if not draws(sys.stderr) or output.is_json or output.is_quiet:
         said: dict[int, str] = {}
         while True:
             found = _latest(invocation, begun)
@@ -76,12 +78,13 @@ def _watch(invocation: Invocation, begun: Sequence[TransferStatus]) -> list[Tran
     from rich.console import Console
     from rich.live import Live
 
+    stream = sys.stderr  # inside the block sys.stderr is a proxy of it
     with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
         while True:
             found = _latest(invocation, begun)
             if all(map(_is_settled, found)):
                 return found
-            live.update(fitted_table(HEADINGS, map(_row, found)), refresh=True)
+            live.update(drawn(COLUMNS, map(_row, found), stream), refresh=True)
             time.sleep(LOOK_SECONDS)
 
 

@@ -11,9 +11,20 @@ from hfpeer.control.transfers import HistoryEntry
 from hfpeer.errors import InvalidName
 from hfpeer_cli.grammar import Verb, Word, pass_invocation
 from hfpeer_cli.invocation import Invocation
-from hfpeer_cli.output import counted, human_size, human_time
+from hfpeer_cli.output import human_size, human_time
+from hfpeer_cli.screen.tables import age, exact, name, number, words
 
-HEADINGS = ("WHEN", "REPO", "COMMIT", "WHO", "OUTCOME", "TOOK", "PEERS", "MIRRORS", "ORIGIN")
+COLUMNS = (
+    exact("WHEN"),
+    name("REPO"),
+    exact("COMMIT", rank=3),
+    name("FOR", rank=2, least=6),
+    words("OUTCOME"),
+    age("TOOK", rank=1),
+    number("PEERS"),
+    number("MIRRORS"),
+    number("HUB"),
+)
 DEFAULT_COUNT = 50
 
 
@@ -46,12 +57,12 @@ def history(invocation: Invocation, since: float | None, lines: int) -> None:
     found = invocation.run(lambda node: node.history(at))
     shown = found[-lines:] if lines else found
     output = invocation.output
-    output.table(HEADINGS, map(entry_row, shown), shown)
+    output.table(COLUMNS, map(entry_row, shown), shown)
     output.note(total_line(shown, len(found) - len(shown)))
 
 
 def entry_row(entry: HistoryEntry) -> tuple[str, ...]:
-    """One line of the table, under HEADINGS."""
+    """One line of the table, under COLUMNS."""
     kinds = entry.bytes_by_kind
     mirrors = kinds.get("mirror", 0) + kinds.get("modelscope", 0)
     outcome = entry.outcome if entry.problem is None else f"{entry.outcome} ({entry.problem.exit_code})"
@@ -73,5 +84,5 @@ def total_line(shown: list[HistoryEntry], more: int) -> str:
     came = sum(sum(entry.bytes_by_kind.values()) for entry in shown)
     saved = sum(entry.saved_bytes for entry in shown)
     earlier = f" {more:,} earlier ones are not shown: -n 0 shows all." if more else ""
-    entries = counted(len(shown), "entry").replace("entrys", "entries")
+    entries = "1 entry" if len(shown) == 1 else f"{len(shown):,} entries"
     return f"{entries}: {human_size(came)} came, {human_size(saved)} of it from peers.{earlier}"

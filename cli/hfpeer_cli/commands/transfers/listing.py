@@ -6,14 +6,29 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TYPE_CHECKING, TextIO
 
 from hfpeer.control.transfers import DONE, FAILED, PAUSED, QUEUED, RUNNING, WAITING, TransferStatus
 from hfpeer.errors import PeerUnreachable, RequestRefused, TransferCancelled
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, human_time
-from hfpeer_cli.progress import clock_time
+from hfpeer_cli.screen.bars import clock_time
+from hfpeer_cli.screen.tables import Column, exact, name, number, table_lines, words
+from hfpeer_cli.screen.terminal import draws, in_symbols, width_cells
 
-HEADINGS = ("ID", "REPO", "COMMIT", "STATE", "DONE", "RATE", "LEFT", "FROM")
+if TYPE_CHECKING:
+    from rich.text import Text
+
+COLUMNS = (
+    number("ID"),
+    name("REPO", least=16),
+    exact("COMMIT", rank=2),
+    words("STATE"),
+    words("DONE"),
+    number("RATE"),
+    number("LEFT"),
+    name("FROM", rank=1, least=8),
+)
 MAX_SOURCES = 2
 """At most this many sources of a transfer are named."""
 ENDS_THERE = {
@@ -31,7 +46,7 @@ def print_list(invocation: Invocation, *, shows_all: bool) -> None:
     """Prints the transfers, and below them why some do not run."""
     found = _listed(invocation, shows_all=shows_all)
     output = invocation.output
-    output.table(HEADINGS, map(transfer_row, found), found)
+    output.table(COLUMNS, map(transfer_row, found), found)
     output.note(problem_lines(found))
     if not found:
         output.note("No transfer is under way. `hfpeer history` lists those that are over.")
@@ -40,20 +55,26 @@ def print_list(invocation: Invocation, *, shows_all: bool) -> None:
 def watch_list(invocation: Invocation, *, shows_all: bool) -> None:
     """Prints them again and again. Never ends by itself."""
     invocation.when_interrupted = "No longer watching: the transfers go on."
-    if invocation.is_json or not sys.stdout.isatty():
+    if invocation.is_json or not draws(sys.stdout):
         while True:
             print_list(invocation, shows_all=shows_all)
             sys.stdout.flush()
             time.sleep(PIPE_SECONDS)
     from rich.live import Live
 
-    from hfpeer_cli.output import fitted_table
-
+    stream = sys.stdout  # inside the block sys.stdout is a proxy of it
     with Live(auto_refresh=False, vertical_overflow="crop") as live:
         while True:
             found = _listed(invocation, shows_all=shows_all)
-            live.update(fitted_table(HEADINGS, map(transfer_row, found)), refresh=True)
+            live.update(drawn(COLUMNS, map(transfer_row, found), stream), refresh=True)
             time.sleep(WATCH_SECONDS)
+
+
+def drawn(columns: Sequence[Column], rows: Iterable[Sequence[str]], stream: TextIO) -> Text:
+    """A table for rich, as wide as the terminal."""
+    from rich.text import Text
+
+    return Text(in_symbols("\n".join(table_lines(columns, rows, width_cells()).lines), stream), no_wrap=True)
 
 
 def _listed(invocation: Invocation, *, shows_all: bool) -> list[TransferStatus]:
@@ -62,7 +83,7 @@ def _listed(invocation: Invocation, *, shows_all: bool) -> list[TransferStatus]:
 
 
 def transfer_row(one: TransferStatus) -> tuple[str, ...]:
-    """One line of the list, under HEADINGS."""
+    """One line of the list, under COLUMNS."""
     rate = one.rate_bytes_per_second
     return (
         str(one.id),

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from hfpeer.control.operations import AddRequest, Operations
 from hfpeer.errors import PushRefused, RepoNotFound, RevisionNotFound
+from hfpeer.language.amounts import counted
 from hfpeer.modelscope.api import SiteApi
 from hfpeer.modelscope.commits import Committer
 from hfpeer.modelscope.files import SourceFile
@@ -213,15 +214,16 @@ class _Push:
         wrong = [path for path in _paths(comparison.changed) if path not in untold]
         if wrong:
             raise PushRefused(
-                f"After the commit {self._api.site} still lists other bytes of {len(wrong)} files of {self._target}: "
-                f"{', '.join(wrong[:3])}.",
+                f"After the commit {self._api.site} still lists other bytes of {counted(len(wrong), 'file')} of "
+                f"{self._target}: {', '.join(wrong[:3])}.",
                 hint="Another program may have committed meanwhile. Run the same command again.",
                 repo=str(self._target),
             )
         if not untold:
             return ()
         names = ", ".join(sorted(untold)[:3])
-        return (f"{self._api.site} tells no sha256 of {len(untold)} files, so only sizes were compared: {names}.",)
+        of = counted(len(untold), "file")
+        return (f"{self._api.site} tells no sha256 of {of}, so only sizes were compared: {names}.",)
 
     def _begun(self, files: Sequence[SourceFile], comparison: Comparison) -> PushReport:
         listed = self._source.listed

@@ -20,6 +20,7 @@ from hfpeer.archive.results import ExportedSet
 from hfpeer.cache.store import Store
 from hfpeer.config.settings import Settings
 from hfpeer.errors import CorruptData, DaemonError
+from hfpeer.language.amounts import counted
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.node.operations.moving.archiving import exported_set, opened, sets_of
 from hfpeer.node.operations.selection import Selection
@@ -111,7 +112,7 @@ def _verify(store: Store, job: Job, on_event: OnEvent) -> None:
     wrong = wanted.keys() - job.wanted_of_revisions().keys()
     if wrong:
         raise CorruptData(
-            f"{len(wrong)} files of this cache have wrong bytes: {', '.join(sorted(map(str, wrong))[:3])}.",
+            f"This cache has wrong bytes in {counted(len(wrong), 'file')}: {', '.join(sorted(map(str, wrong))[:3])}.",
             hint="`hfpeer verify` names the files and their repair. Then push again.",
             digests=sorted(map(str, wrong)),
         )

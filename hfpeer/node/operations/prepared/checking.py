@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hfpeer.errors import HfpeerError
+from hfpeer.language.amounts import counted
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 from hfpeer.node.operations.prepared.at_peers import Workplace
@@ -103,7 +104,7 @@ def _planned(
     missing = [path for path in planned.files if not (snapshot / path).is_file()]
     if missing:
         add = f"hfpeer dataset add -r {found.repo.full_name} -v {commit}"
-        return None, f"{len(missing):,} files that it is made of are not here (`{add}`)"
+        return None, f"of the files that it is made of {counted(len(missing), 'file')} cannot be found here (`{add}`)"
     return SourceFiles(snapshot, planned.splits, planned.builder, planned.reading), ""
 
 

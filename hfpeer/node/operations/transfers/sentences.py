@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from hfpeer.control.asker import Asker
 from hfpeer.control.transfers import HistoryEntry, TransferProblem
+from hfpeer.language.amounts import counted
 from hfpeer.names import RepoId
 from hfpeer.node.operations.transfers.transfer import Transfer
 from hfpeer.transfer.events import Planned, SourceFailed
@@ -24,8 +25,9 @@ def began(transfer: Transfer) -> str:
 
 def planned(transfer: Transfer, event: Planned) -> str:
     kept = f", {event.kept_bytes:,} of them here already" if event.kept_bytes else ""
-    all_bytes, missing = f"{event.files:,} files, {event.size_bytes:,} bytes", f"{event.missing_bytes:,} bytes{kept}"
-    return f"{named(transfer)} has {all_bytes}; to fetch: {event.missing_files:,} files, {missing}"
+    whole = f"{counted(event.files, 'file')}, {event.size_bytes:,} bytes"
+    missing = f"{counted(event.missing_files, 'file')}, {event.missing_bytes:,} bytes{kept}"
+    return f"{named(transfer)} has {whole}; to fetch: {missing}"
 
 
 def done(transfer: Transfer) -> str:
@@ -43,7 +45,7 @@ def failed(transfer: Transfer, problem: TransferProblem, wait_seconds: float | N
 
 
 def fetched_for_caller(entry: HistoryEntry) -> str:
-    files = f"{entry.files:,} files" if entry.files != 1 else "1 file"
+    files = counted(entry.files, "file")
     place = f"{entry.repo} at {entry.commit[:12]}"
     return f"endpoint: fetched {files} of {place} for {asker(entry.asked_by)}; {came(entry.bytes_by_kind)}"
 

@@ -1,0 +1,1 @@
+"""What a terminal shows: its abilities, tables that fit its width, bars."""
