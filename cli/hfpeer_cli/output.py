@@ -23,11 +23,11 @@ from hfpeer.language.amounts import human_size as human_size
 from hfpeer.language.amounts import human_time as human_time
 from hfpeer.system.printable import printable, printable_lines
 from hfpeer_cli.language.chosen import translated, translated_word
-from hfpeer_cli.screen.tables import Column, table_lines
 from hfpeer_cli.screen.terminal import in_symbols, on_screen, styled, width_cells
 
 if TYPE_CHECKING:
     from hfpeer.transfer.events import Event
+    from hfpeer_cli.screen.tables import Column
 
 JSON_VERSION = 1
 """Grows when a document loses a field, or a field another type or meaning. New fields do not change it."""
@@ -67,6 +67,8 @@ class Output:
             self._table(columns, lines)
 
     def _table(self, columns: Sequence[Column], rows: Sequence[Sequence[str]]) -> None:
+        from hfpeer_cli.screen.tables import table_lines  # most commands print no table
+
         is_terminal = sys.stdout.isatty()
         fitted = table_lines(columns, rows, width_cells() if is_terminal else None)
         head, *lines = fitted.lines

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 
 def is_wide(character: str) -> bool:
+    import unicodedata  # English needs none
+
     return unicodedata.east_asian_width(character) in ("W", "F")
 
 
@@ -15,6 +15,8 @@ def cells(text: str) -> int:
 
 
 def _cells_of(character: str) -> int:
+    import unicodedata
+
     if unicodedata.category(character) in ("Mn", "Me", "Cf"):
         return 0
     return 2 if is_wide(character) else 1

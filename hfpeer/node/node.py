@@ -39,7 +39,6 @@ from hfpeer.control.operations import (
     VerifyReport,
     VerifyRequest,
 )
-from hfpeer.endpoint.endpoint import Endpoint, Rules
 from hfpeer.modelscope.credentials import readable_token
 from hfpeer.modelscope.source import SiteCopies
 from hfpeer.names import MAIN, Commit, FilePath, RepoId, Revision
@@ -48,20 +47,12 @@ from hfpeer.net.limiter import Limiter, make_limiter
 from hfpeer.node.identity import Identity
 from hfpeer.node.operations.adding import Adder, AddParts
 from hfpeer.node.operations.cache.cached import CacheOperations
-from hfpeer.node.operations.fleet.asking import AskedNodes, AskingParts
 from hfpeer.node.operations.fleet.following import Following, FollowingParts
-from hfpeer.node.operations.fleet.request_key import read_request_key
-from hfpeer.node.operations.fleet.taking import AddsOfOthers, TakingParts
 from hfpeer.node.operations.peers import PeerOperations
 from hfpeer.node.operations.room import Evicted, Room
 from hfpeer.node.operations.transfers.operations import TransferOperations
 from hfpeer.node.provider import NodeProvider
-from hfpeer.node.status import StatusParts, status_of
-from hfpeer.node.upkeep import Upkeep
 from hfpeer.peers.copies import CopyQuestions
-from hfpeer.peers.discovery.advertised import own_door
-from hfpeer.peers.discovery.discovery import Discovery, addresses_now
-from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.notices import Notices
 from hfpeer.peers.protocol.messages import NodeMessage
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
@@ -80,7 +71,13 @@ from hfpeer.upstream.upstreams import NO_HUB_HINT, OFFLINE_HINT, Upstreams
 from hfpeer.version import __version__
 
 if TYPE_CHECKING:
+    from hfpeer.endpoint.endpoint import Endpoint
     from hfpeer.node.operations.cache.cleaning import CleaningOperations
+    from hfpeer.node.operations.fleet.asking import AskedNodes
+    from hfpeer.node.operations.fleet.taking import AddsOfOthers
+    from hfpeer.node.upkeep import Upkeep
+    from hfpeer.peers.discovery.discovery import Discovery
+    from hfpeer.peers.neighbourhood import Neighbourhood
 
 
 class Node:
@@ -119,7 +116,7 @@ class Node:
         self._upkeep: Upkeep | None = None
         self.adds_of_others: AddsOfOthers | None = None
         """Takes requests of other nodes; None in a node without peers."""
-        self._asked_nodes = AskedNodes()
+        self._asked_nodes: AskedNodes | None = None
         self._transfers = TransferOperations(settings.home, self._run_add, settings.transfers_at_once)
         self._following = Following(
             settings.home,
@@ -152,6 +149,12 @@ class Node:
         """Joins the LAN. `lan_address` is the address of the LAN door; with None the node stays without peers."""
         if lan_address is None:
             return
+        from hfpeer.node.operations.fleet.taking import AddsOfOthers, TakingParts  # only a daemon needs these
+        from hfpeer.node.upkeep import Upkeep
+        from hfpeer.peers.discovery.advertised import own_door
+        from hfpeer.peers.discovery.discovery import Discovery
+        from hfpeer.peers.neighbourhood import Neighbourhood
+
         self._neighbourhood = Neighbourhood(
             self._identity.node_id,
             addresses_among(self._settings.peers),
@@ -209,6 +212,8 @@ class Node:
         await asyncio.to_thread(self.store.close)
 
     def _make_endpoint(self, resolver: Resolver, lan: Lan) -> Endpoint:
+        from hfpeer.endpoint.endpoint import Endpoint, Rules  # only a daemon has one
+
         rules = Rules(
             ref_seconds=self._settings.ref_seconds,
             stale_refs=self._settings.stale_refs,
@@ -268,6 +273,9 @@ class Node:
     async def _run_add(self, request: AddRequest, on_event: OnEvent) -> Finished:
         """The work of an add, in a transfer or without one."""
         if request.node is not None:
+            from hfpeer.node.operations.fleet.asking import AskedNodes, AskingParts  # most adds are of this node
+
+            self._asked_nodes = self._asked_nodes or AskedNodes()
             parts = AskingParts(self._identity.node_id, self._neighbourhood, self._read_request_key)
             return await self._asked_nodes.add(parts, request, on_event)
         upstreams = self._upstreams_of(request)
@@ -329,6 +337,7 @@ class Node:
         if self._neighbourhood is not None or not self._settings.peers:
             yield Resolver(self.store, self._neighbourhood), self._lan, self._neighbourhood is not None
             return
+        from hfpeer.peers.discovery.discovery import addresses_now
         from hfpeer.peers.named import named_first
 
         addresses = await addresses_now(self._settings)
@@ -410,6 +419,8 @@ class Node:
         return await self._peers.list_peers()
 
     async def status(self) -> NodeStatus:
+        from hfpeer.node.status import StatusParts, status_of  # an add needs neither
+
         parts = StatusParts(
             self._settings,
             self.store,
@@ -440,6 +451,8 @@ class Node:
         )
 
     def _read_request_key(self) -> bytes:
+        from hfpeer.node.operations.fleet.request_key import read_request_key  # only nodes that ask others need it
+
         return read_request_key(self._settings.request_key_file)
 
     def _alive_addresses(self) -> list[str]:

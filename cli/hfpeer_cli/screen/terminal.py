@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping
 from typing import TextIO
@@ -37,7 +36,13 @@ def styled(text: str, stream: TextIO, *, color: str | None = None) -> str:
 
 def width_cells() -> int:
     """The columns of the terminal: `COLUMNS`, else as the terminal says, else 80."""
-    return shutil.get_terminal_size().columns
+    columns = os.environ.get("COLUMNS", "")
+    if columns.isdecimal() and int(columns):
+        return int(columns)
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
+    except (AttributeError, OSError, ValueError):
+        return 80
 
 
 def has_ascii_only(stream: TextIO) -> bool:

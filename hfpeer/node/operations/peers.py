@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from hfpeer.cache.store import Store
 from hfpeer.config.file import write_setting
@@ -16,10 +17,12 @@ from hfpeer.errors import HfpeerError, InvalidName, NotFound
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.net.address import IP, Address, parse_ip
 from hfpeer.peers.catalogs import Catalog
-from hfpeer.peers.discovery.discovery import Discovery
-from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.protocol.messages import RevisionMessage
 from hfpeer.peers.table import Origin, Peer
+
+if TYPE_CHECKING:
+    from hfpeer.peers.discovery.discovery import Discovery
+    from hfpeer.peers.neighbourhood import Neighbourhood
 
 
 class PeerOperations:

@@ -10,15 +10,18 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from hfpeer.budgets import MAX_GATHERED_FETCHES
 from hfpeer.control.asker import Asker
 from hfpeer.control.transfers import DONE, HistoryEntry
-from hfpeer.endpoint.files.streams import FileRequest
 from hfpeer.names import Commit, RepoId
 from hfpeer.node.operations.transfers import sentences
 from hfpeer.node.operations.transfers.history import History
 from hfpeer.transfer.report import FetchReport
+
+if TYPE_CHECKING:
+    from hfpeer.endpoint.files.streams import FileRequest
 
 QUIET_SECONDS = 30.0
 """Seconds without a fetch after which an entry is written."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hfpeer.control.asker import Asker
 from hfpeer.control.operations import PRIORITIES, AddRequest, AttachRequest, HistoryEntry, TransferStatus
@@ -18,9 +19,11 @@ from hfpeer.node.operations.transfers.journal import Journal
 from hfpeer.node.operations.transfers.recorded import add_recorded
 from hfpeer.node.operations.transfers.runs import RunAdd
 from hfpeer.node.operations.transfers.transfer import status_of
-from hfpeer.node.operations.transfers.transfers import Transfers
 from hfpeer.transfer.events import Finished, OnEvent
 from hfpeer.transfer.sources import WantedBlob
+
+if TYPE_CHECKING:
+    from hfpeer.node.operations.transfers.transfers import Transfers
 
 
 class TransferOperations:
@@ -35,6 +38,8 @@ class TransferOperations:
 
     async def start(self) -> None:
         """Takes up the queue."""
+        from hfpeer.node.operations.transfers.transfers import Transfers  # only a daemon has a queue that runs
+
         self._transfers = Transfers(self._run_add, self._journal, self._history, self._at_once)
         await self._transfers.start()
 
