@@ -39,10 +39,12 @@ def width_cells() -> int:
     columns = os.environ.get("COLUMNS", "")
     if columns.isdecimal() and int(columns):
         return int(columns)
-    try:
-        return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
-    except (AttributeError, OSError, ValueError):
-        return 80
+    for output in (1, 2):
+        try:
+            return os.get_terminal_size(output).columns or 80
+        except OSError:
+            continue
+    return 80
 
 
 def has_ascii_only(stream: TextIO) -> bool:
