@@ -15,12 +15,21 @@ from hfpeer.repo_words import NamedRepo
 from hfpeer_cli.grammar import SIZE, Noun, Word, pass_invocation, takes_repos
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import human_size, human_time
+from hfpeer_cli.screen.tables import age, exact, name, number, words
 
 if TYPE_CHECKING:
     from hfpeer.control.followed import FollowedRepo
     from hfpeer.control.operations import Operations
 
-HEADINGS = ("REPO", "REVISION", "COMMIT", "EVERY", "LIMIT", "NEXT", "STATE")
+COLUMNS = (
+    name("REPO"),
+    name("REVISION", rank=2, least=8),
+    exact("COMMIT", rank=1),
+    age("EVERY"),
+    number("LIMIT"),
+    age("NEXT"),
+    words("STATE", least=20),
+)
 
 
 def _every(text: str) -> float:
@@ -109,7 +118,7 @@ def define_follow(noun: Noun, type: RepoType, prefix: str, example: str) -> None
 def _list(invocation: Invocation, type: RepoType) -> None:
     found = [one for one in invocation.run(lambda node: node.list_followed()) if one.repo.type is type]
     output = invocation.output
-    output.table(HEADINGS, map(followed_row, found), list(map(_document, found)))
+    output.table(COLUMNS, map(followed_row, found), list(map(_document, found)))
     if not found:
         output.note("Nothing is followed.")
 
@@ -119,7 +128,7 @@ def _document(one: FollowedRepo) -> dict[str, Any]:
 
 
 def followed_row(one: FollowedRepo) -> tuple[str, ...]:
-    """One line of the list, under HEADINGS."""
+    """One line of the list, under COLUMNS."""
     seconds = one.next_at - time.time()
     return (
         one.repo.full_name,
