@@ -116,8 +116,8 @@ class Neighbourhood:
         return self.table.get(key)
 
     def others(self) -> list[Peer]:
-        """Every known peer, by name, whether it answers or not; this node itself is none."""
-        return [peer for peer in self.table.all() if not self.table.is_own(peer.address)]
+        """Every known peer, by name, whether it answers or not; neither this node itself nor hearsay is one."""
+        return [peer for peer in self.table.listed_peers() if not self.table.is_own(peer.address)]
 
     def is_named(self, peer: Peer) -> bool:
         """Whether the request at hand names the peer: never here, see `NamedFirst`."""

@@ -110,6 +110,11 @@ class Peer:
         return self.addresses[0]
 
     @property
+    def is_hearsay(self) -> bool:
+        """Whether a peer alone told of it, and nothing has answered there: it may be nobody, or this node itself."""
+        return self.origin is Origin.GOSSIP and self.answered_at is None
+
+    @property
     def needs_catalog(self) -> bool:
         """Whether its catalog is another than the one read last."""
         return self.catalog_generation is None or self.generation != self.catalog_generation
@@ -148,6 +153,10 @@ class PeerTable:
     def all(self) -> list[Peer]:
         """Every peer, by name."""
         return sorted(self._peers.values(), key=lambda peer: (peer.name, peer.key))
+
+    def listed_peers(self) -> list[Peer]:
+        """The peers that people are shown, by name: all but hearsay."""
+        return [peer for peer in self.all() if not peer.is_hearsay]
 
     def is_own(self, address: Address) -> bool:
         """Whether this node itself has answered at an address."""
@@ -461,12 +470,7 @@ class PeerTable:
             return False
         if len(others) < self._max_peers:
             return True
-        unwanted = [
-            peer
-            for peer in others
-            if peer.state(now) is State.GONE
-            or (for_announced and peer.origin is Origin.GOSSIP and peer.answered_at is None)
-        ]
+        unwanted = [peer for peer in others if peer.state(now) is State.GONE or (for_announced and peer.is_hearsay)]
         if not unwanted:
             return False
         self._drop(min(unwanted, key=_last_seen_at))

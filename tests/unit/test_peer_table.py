@@ -334,6 +334,15 @@ def test_an_address_on_the_lan_is_worth_a_try() -> None:
     assert parse_gossiped_address("8.8.8.8:9437", Address("8.8.4.4", 9437)) == Address("8.8.8.8", 9437)
 
 
+def test_people_see_what_a_peer_told_of_once_it_has_answered_and_never_this_node_itself(table: PeerTable) -> None:
+    table.answered(at(1), says("n1", name="one"), 0)
+    table.gossiped("n1", [str(at(2)), str(at(3)), str(at(4))], 0)
+    assert [peer.name for peer in table.listed_peers()] == ["one"]
+    table.answered(at(2), says("n2", name="two"), 0)
+    table.answered(at(3), says(OWN), 0)
+    assert [peer.name for peer in table.listed_peers()] == ["one", "two"]
+
+
 def test_gossip_of_one_peer_cannot_fill_the_table(table: PeerTable) -> None:
     table.answered(at(1), says("n1"), 0)
     for third in range(1, 20):

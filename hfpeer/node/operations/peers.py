@@ -186,7 +186,7 @@ class PeerOperations:
         totals = await asyncio.to_thread(self._store.totals)
         unresolved = {} if self._discovery is None else self._discovery.unresolved
         return [
-            *(self._status(peer, totals["received_by_source"]) for peer in self._neighbourhood.table.all()),
+            *(self._status(peer, totals["received_by_source"]) for peer in self._neighbourhood.table.listed_peers()),
             *(_unseen(name, problem) for name, problem in unresolved.items()),
         ]
 
