@@ -26,19 +26,21 @@ test-fast *options:
 test-slow *options:
     {{ pytest }} -n 2 -m "slow and not timed" {{ side_by_side }} {{ options }}
 
-# The other tests, one at a time: those that measure time, and those that start many daemons. One part does not stop the other.
-test-alone *options:
-    @worst=0; \
-    {{ bin }}/pytest -m timed {{ side_by_side }} {{ options }} || worst=$?; \
-    {{ bin }}/pytest tests/clients tests/swarm {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
-    exit $worst
+# The tests that start many daemons and real clients, two files at a time: a file's tests share their daemons.
+test-swarm *options:
+    {{ bin }}/pytest -n 2 --dist loadfile -m "not timed" tests/swarm tests/clients {{ options }}
+
+# The tests that measure time, one at a time.
+test-timed *options:
+    {{ bin }}/pytest -m timed {{ options }}
 
 # All tests. A part runs even if one before it has failed. The exit code is the highest of pytest's.
 test *options:
     @worst=0; \
     {{ just_executable() }} test-fast {{ options }} || worst=$?; \
     {{ just_executable() }} test-slow {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
-    {{ just_executable() }} test-alone {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
+    {{ just_executable() }} test-swarm {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
+    {{ just_executable() }} test-timed {{ options }} || { code=$?; [ $code -lt $worst ] || worst=$code; }; \
     exit $worst
 
 # The tests that failed the last time, one at a time.

@@ -59,8 +59,9 @@ def settings() -> tuple[str, ...]:
 
 
 @pytest.fixture
-def far(tmp_path: Path, settings: tuple[str, ...]) -> Iterator[FarHost]:
-    with far_host(tmp_path / "far", settings) as far:
+def far(tmp_path_factory: pytest.TempPathFactory, settings: tuple[str, ...]) -> Iterator[FarHost]:
+    # A name of its own: the path of a socket there has at most 107 bytes.
+    with far_host(tmp_path_factory.mktemp("far") / "host", settings) as far:
         yield far
 
 
