@@ -207,7 +207,7 @@ class Neighbourhood:
         """A peer did not send what it was asked for: its addresses are checked, and it is probed."""
         peer, now = self.table.get(node_id), self._clock()
         if peer is not None and not peer.is_banned(now):
-            self.client(peer).check()
+            self.client(peer).leave()
             self._begin_probe(peer)
 
     def lied(self, node_id: str) -> None:

@@ -41,7 +41,7 @@ def test_a_node_that_is_given_its_own_address_is_no_twin(tmp_path: Path) -> None
     with Machines(tmp_path) as machines:
         only = machines.make("only")
         only.start()
-        only.do("peer", "add", str(only.address))
+        assert only.hfpeer("peer", "add", str(only.address)).problem["message"].endswith("is this node itself.")
         assert only.do("status")["notes"] == []
 
 

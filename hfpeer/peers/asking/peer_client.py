@@ -52,8 +52,9 @@ class AskedAddress:
         self.on_avoided: Callable[[AddressClient], None] = lambda client: None
 
     @property
-    def is_avoided(self) -> bool:
-        return self._clock() < self._avoided_until
+    def avoided_seconds(self) -> float:
+        """For how long it is asked after the others. Of several the one that is avoided for the shortest is first."""
+        return max(0.0, self._avoided_until - self._clock())
 
     @property
     def is_doubted(self) -> bool:
@@ -117,6 +118,14 @@ class PeerClient:
         """Something that the peer was asked for did not come. Addresses that do not respond are avoided from now on."""
         for one in self._addresses if len(self._addresses) > 1 else ():
             one.doubt()
+
+    def leave(self) -> None:
+        """Bytes that the peer was asked for did not come. The address in use is avoided unless it has just given some:
+        it may answer messages and still give no bytes."""
+        used = min(self._addresses, key=self._rank)
+        if self._ways is not None and not self._ways.has_just_given(used.client.range_client):
+            used.avoid()
+        self.check()
 
     async def node(
         self, slot: Callable[[Address], AbstractAsyncContextManager[None]] = lambda address: nullcontext()
@@ -201,9 +210,9 @@ class PeerClient:
         """Blocking: see `RangeClient.open_batch`."""
         return (self._ways or self._addresses[0].client.range_client).open_batch(digests)
 
-    def _rank(self, one: AskedAddress) -> tuple[bool, bool]:
+    def _rank(self, one: AskedAddress) -> tuple[float, bool]:
         fastest = None if self._ways is None else self._ways.fastest
-        return one.is_avoided, one.client.range_client is not fastest
+        return one.avoided_seconds, one.client.range_client is not fastest
 
     async def _first(
         self, ask: Callable[[AddressClient], Awaitable[T]], *, is_hedged: bool = True
@@ -213,7 +222,7 @@ class PeerClient:
         if len(self._addresses) == 1:
             client = self._addresses[0].client
             return client.address, await ask(client)
-        waiting = sorted(self._addresses, key=lambda one: (one.is_avoided, one.is_doubted, self._rank(one)))
+        waiting = sorted(self._addresses, key=lambda one: (one.avoided_seconds > 0, one.is_doubted, self._rank(one)))
         asked: dict[asyncio.Future[T], tuple[AskedAddress, int]] = {}
         fault: PeerUnreachable | None = None
         try:

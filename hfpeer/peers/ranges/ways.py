@@ -47,7 +47,7 @@ class _Way:
     bodies: int = 0
     waits: list[float] = field(default_factory=list)
     """Since when each thread waits for a response or for bytes of one."""
-    _came_at: float = 0.0
+    came_at: float = float("-inf")
     _since: float = 0.0
     _bytes: int = 0
 
@@ -58,7 +58,7 @@ class _Way:
         self.bodies += 1
 
     def add(self, size_bytes: int, now: float) -> None:
-        self._came_at = now
+        self.came_at = now
         self._bytes += size_bytes
         if now - self._since >= MEASURE_SECONDS:
             self._measure(now)
@@ -79,7 +79,7 @@ class _Way:
 
     def is_silent(self, now: float) -> bool:
         """Whether a thread waits for it and nothing has come for SILENT_SECONDS."""
-        return bool(self.waits) and now - max(min(self.waits), self._came_at) >= SILENT_SECONDS
+        return bool(self.waits) and now - max(min(self.waits), self.came_at) >= SILENT_SECONDS
 
     def is_known(self, now: float) -> bool:
         """Whether it is in use, or was lately."""
@@ -125,6 +125,12 @@ class Ways:
         with self._lock:
             best = self._best(self._clock())
             return best.client if best.rate else None
+
+    def has_just_given(self, client: RangeClient) -> bool:
+        """Whether bytes came on the way of this client in the last SILENT_SECONDS."""
+        now = self._clock()
+        with self._lock:
+            return any(way.client is client and now - way.came_at < SILENT_SECONDS for way in self._ways)
 
     def leave(self, client: RangeClient) -> None:
         """The peer sent nothing on this way when it was asked for something else."""
