@@ -35,6 +35,8 @@ NEXT_ADDRESS_SECONDS = 1.0
 """Seconds without a response before a peer is asked at its next address too."""
 AVOIDED_SECONDS = 30.0
 """Seconds for which an address that did not respond is asked after all others of the peer."""
+LEAVE_SECONDS = 4.0
+"""Seconds in which reports that a peer gives no bytes speak of one address: each fetch of it reports."""
 CHECK_SECONDS = 3.0
 """Seconds in which an address that is checked has to respond."""
 
@@ -93,6 +95,7 @@ class PeerClient:
         """`addresses` in the order in which they are asked while nothing is known; `ways` if they are several."""
         self._addresses = list(addresses)
         self._ways = ways
+        self._left_at = float("-inf")
 
     @classmethod
     def at(cls, client: AddressClient) -> PeerClient:
@@ -122,8 +125,10 @@ class PeerClient:
     def leave(self) -> None:
         """Bytes that the peer was asked for did not come. The address in use is avoided unless it has just given some:
         it may answer messages and still give no bytes."""
-        used = min(self._addresses, key=self._rank)
-        if self._ways is not None and not self._ways.has_just_given(used.client.range_client):
+        used, now = min(self._addresses, key=self._rank), time.monotonic()
+        is_new = now - self._left_at >= LEAVE_SECONDS
+        if is_new and self._ways is not None and not self._ways.has_just_given(used.client.range_client):
+            self._left_at = now
             used.avoid()
         self.check()
 
