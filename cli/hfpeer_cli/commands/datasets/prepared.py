@@ -156,7 +156,7 @@ def prepare(
     no_peers: bool,
     trust_peers: bool,
 ) -> None:
-    """Make the Arrow files that `load_dataset` finds without a network.
+    """Make the Arrow files that `load_dataset` finds offline.
 
     Adds the files of the commit that the config needs, and lets your own `datasets` build the set from them, in your
     Python, without a network. A set that is there is compared with the commit, and its paths are mended. Prints the
