@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
@@ -29,20 +30,11 @@ def composed(name: str) -> str:
 
 def look_alikes(paths: Collection[str], fold: Callable[[str], str] = folded) -> set[str]:
     """The paths that, or a folder of which, another path spells otherwise, where `fold` makes both the same. Pure."""
-    spellings: dict[str, str] = {}
-    clashing = set[str]()
-
-    def spell(text: str) -> None:
-        if spellings.setdefault(key := fold(text), text) != text:
-            clashing.add(key)
-
-    folders = {path.rpartition("/")[0] for path in paths}
+    names = set(paths)
+    folders = {path.rpartition("/")[0] for path in names}
     for folder in folders:
-        while folder:
-            spell(folder)
-            folder = folder.rpartition("/")[0]
-    for path in paths:
-        spell(path)
+        names.update(_prefixes(folder))
+    clashing = {key for key, spellings in Counter(map(fold, names)).items() if spellings > 1}
     return {path for path in paths if any(fold(part) in clashing for part in _prefixes(path))} if clashing else set()
 
 

@@ -174,8 +174,9 @@ def refuse_unfit(
     limit = max_file_bytes(folder) if any(size > USUAL_BYTES for _, size in files) else None
     unfit = [] if limit is None else [(path, _beyond(limit)) for path, size in files if size > limit]
     paths = {path for path, _ in files}
-    others = {path for path in look_alikes({*paths, *all_paths}) if path not in paths and there(path)}
-    unfit += _unfit_names(folder, paths, others)
+    alike = look_alikes({*paths, *all_paths})
+    beside = {path for path in alike if path not in paths and there(path)}
+    unfit += _unfit_names(folder, paths, look_alikes({*paths, *beside}) if alike else alike)
     if unfit:
         mount = mount_of(folder)
         named = "; ".join(f"{path!r} ({why})" for path, why in unfit[:3]) + ("; …" if len(unfit) > 3 else "")
@@ -204,10 +205,9 @@ def nearest_folder(folder: Path) -> Path:
     return next((place for place in (folder, *folder.parents) if place.is_dir()), folder)
 
 
-def _unfit_names(folder: Path, paths: Collection[str], others: Collection[str] = ()) -> list[tuple[str, str]]:
-    """The paths that the volume cannot hold beside the others, and why; tried only for names with odd characters, and
-    for those that a volume may take for another."""
-    alike = look_alikes({*paths, *others})
+def _unfit_names(folder: Path, paths: Collection[str], alike: Collection[str]) -> list[tuple[str, str]]:
+    """The paths that the volume cannot hold, and why; tried only for names with odd characters, and for those `alike`,
+    which a volume may take for one another."""
     odd = sorted(path for path in paths if path in alike or _ODD.search(path))
     place = nearest_folder(folder) / f".hfpeer-trial-{secrets.token_hex(6)}"
     if not odd or not _can(lambda: place.mkdir(mode=0o700)):
