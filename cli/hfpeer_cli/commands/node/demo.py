@@ -289,7 +289,7 @@ def _print_result(result: Mapping[str, Any], output: Output) -> None:
         ("lost by the kill", "", human_size(result["lost_bytes"]), ""),
         ("on disk at the end", size, human_size(result["kept_bytes"]), size),
         ("fetched twice", "", "", human_size(result["refetched_bytes"])),
-        ("time", human_time(result["origin_seconds"]), "", ""),
+        ("time of the add", human_time(result["origin_seconds"]), "", ""),
     ]
     output.table(COLUMNS, rows, dict(result))
     output.note(f"Done in {human_time(result['seconds'])}. Nothing is left behind.")
