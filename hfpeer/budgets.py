@@ -165,6 +165,8 @@ MAX_TICKETS = 1000
 """Such requests whose progress is told. Beyond, the oldest is forgotten, and its node asks anew."""
 MAX_REQUEST_WAITS = 64
 """Questions for the progress of such requests that wait at once for its end. More are answered at once."""
+MAX_HEARD_LIMITS = 16
+"""Hubs of which one peer's word about their limits is read. The others are ignored."""
 MAX_REFUSED_NODES = 64
 """Nodes of which it is remembered that a request of theirs was refused, so that each is logged once."""
 

@@ -164,6 +164,7 @@ class Node:
             on_duplicate_id=self._identity.on_duplicate_id,
             on_came=self._transfers.retry_soon,
             own_door=own_door(lan_address, self._settings.advertised),
+            on_limits=self._upstreams.hear_limits,
         )
         await self._neighbourhood.start()
         self._discovery = Discovery(self._settings, self._identity.node_id, lan_address, self._neighbourhood)
@@ -448,6 +449,7 @@ class Node:
             PROTOCOL_VERSION,
             self.store.generation,
             identity.run_id,
+            limits=self._upstreams.limits,
         )
 
     def _read_request_key(self) -> bytes:

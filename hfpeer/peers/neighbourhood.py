@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from weakref import WeakValueDictionary
 
@@ -49,7 +49,8 @@ class Neighbourhood:
     `limiter` bounds the blob bytes of all peers together. `is_busy` tells whether optional work has to wait.
     `on_duplicate_id` is called with the address of another node that has this node's id: its `run_id` is not
     `own_run_id`. Without `gossips` it asks no peer for others. `on_came` is called after peers have come. The
-    peers that it asks for others are told `own_door`, see DOOR_HEADER.
+    peers that it asks for others are told `own_door`, see DOOR_HEADER. `on_limits` takes the limits of hubs that a peer
+    tells, see NodeMessage.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Neighbourhood:
         gossips: bool = True,
         on_came: Callable[[], None] = lambda: None,
         own_door: str = "",
+        on_limits: Callable[[Mapping[str, int]], None] = lambda limits: None,
     ) -> None:
         self.table = PeerTable(own_node_id)
         self._own_node_id = own_node_id
@@ -74,6 +76,7 @@ class Neighbourhood:
         self._gossips = gossips
         self._on_came = on_came
         self._own_door = own_door
+        self._on_limits = on_limits
         self._presence = Presence()
         self._clock = clock
         self._clients = PeerClients(own_node_id, limiter, clock)
@@ -276,6 +279,7 @@ class Neighbourhood:
             self._refuse_duplicate_id(address, message)
             answered = self.table.answered(address, message, self._clock())
             if answered is not None:
+                self._on_limits(message.limits)
                 async with self._slot(address):
                     await self._read_catalog(client, answered)
                     await self._gossip(client, answered)

@@ -3,11 +3,15 @@
 A hub limits requests by a window of minutes: 429 with `RateLimit` or `Retry-After`, or 503 with `Retry-After`. The node
 sends it nothing before the rest is over, because requests in between may prolong it. The Hub counts three buckets, by
 path; its `RateLimit` names the bucket that is used up, and the others go on. Any other limit is of the whole hub.
+
+A hub counts by public address, which the nodes of a LAN often share. So nodes tell their peers which hubs limit them. A
+peer may have another public address, or lie: what it says makes a node send one request, and the answer decides.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +21,7 @@ from typing import TypeAlias
 
 import httpx
 
+from hfpeer.budgets import MAX_RATE_LIMIT_SECONDS
 from hfpeer.errors import RateLimited
 from hfpeer.net.backoff import backoff_seconds
 from hfpeer.upstream.refusals import asked_rest
@@ -25,6 +30,10 @@ BUCKETS = ("api", "resolvers", "pages")
 """The names that the Hub has for them."""
 TOLD_SECONDS = 2.0
 """A shorter rest is not told, nor one that ends less than this after the one that was told before."""
+TRIAL_SECONDS = 1.5
+"""For at most this many seconds other requests wait for the one that tries whether what a peer said is so."""
+HEARD_AGAIN_SECONDS = 60.0
+"""After the answer of the hub itself, peers are not heard for this many seconds."""
 SHORT_REST_SECONDS, SHORT_RESTS = 3.0, 3
 """Every request waits out this number of rests of this length in seconds; only some wait longer."""
 UNKNOWN_REST_STEPS = 2
@@ -57,6 +66,12 @@ class Rest:
         )
 
 
+def hub_key(endpoint: str) -> str:
+    """What nodes tell each other in place of a hub's address, which may be nobody else's business: those that use the
+    hub know it by this digest."""
+    return hashlib.sha256(httpx.URL(endpoint).netloc.lower()).hexdigest()[:32]
+
+
 OnRest: TypeAlias = "Callable[[Rest], None]"
 """Called from any thread; it must return at once and not raise."""
 
@@ -74,6 +89,14 @@ class RateLimit:
         """Of each bucket how often its requests were limited since one was answered."""
         self._told: dict[OnRest, float] = {}
         """Of each listener the end of the rest that it was told of."""
+        self._heard_until = self._trial_until = self._deaf_until = 0.0
+
+    def heard(self, seconds: float) -> None:
+        """A peer says for how many seconds more the hub limits its requests."""
+        now = self._clock()
+        with self._lock:
+            if now >= self._deaf_until:
+                self._heard_until = max(self._heard_until, now + min(seconds, MAX_RATE_LIMIT_SECONDS))
 
     def note(self, url: httpx.URL, response: httpx.Response) -> Rest | None:
         """Takes the response to a request that was made for `url`, perhaps of a host to which the hub redirects. The
@@ -82,6 +105,7 @@ class RateLimit:
         asked = asked_rest(response.headers, time.time())
         asks = response.status_code == 429 or (response.status_code == 503 and asked.seconds is not None)
         with self._lock:
+            self._heard_until, self._deaf_until = 0.0, now + HEARD_AGAIN_SECONDS
             if not asks:
                 self._in_a_row.pop(bucket, None)
                 return None
@@ -99,18 +123,29 @@ class RateLimit:
         return rest
 
     def rest(self, url: httpx.URL) -> Rest | None:
-        """The rest for which a request for `url` must not be sent now; None if there is none."""
+        """The rest for which a request for `url` must not be sent now. None if there is none: the caller sends it."""
         now = self._clock()
         with self._lock:
             rest = self._rest(_bucket(url), now)
+            if not rest.seconds and (seconds := self._seconds_of_trial(now)):
+                rest = Rest(self._hub, seconds, time.time() + seconds)
         if not rest.seconds:
             return None
         self._tell(rest, now)
         return rest
 
+    def _seconds_of_trial(self, now: float) -> float:
+        """For how long a request waits for another one, which tries whether a peer is right; 0 for that one itself."""
+        if now >= self._heard_until:
+            return 0.0
+        if now >= self._trial_until:
+            self._trial_until = now + TRIAL_SECONDS
+            return 0.0
+        return self._trial_until - now
+
     @property
     def longest(self) -> Rest | None:
-        """The rest that ends last; None if there is none."""
+        """The rest that ends last, of those that the hub itself asked for; None if there is none."""
         with self._lock:
             now = self._clock()
             rest = max((self._rest(bucket, now) for bucket in BUCKETS), key=lambda one: one.seconds)

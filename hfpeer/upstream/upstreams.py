@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+import math
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -24,7 +25,7 @@ from hfpeer.errors import (
 )
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId, Revision, Visibility
-from hfpeer.upstream.rate_limit import OnRest, Rest
+from hfpeer.upstream.rate_limit import OnRest, Rest, hub_key
 from hfpeer.upstream.reach import first_success
 from hfpeer.upstream.refusals import LATER, outage
 from hfpeer.upstream.upstream import ApiResponse, Upstream
@@ -94,6 +95,18 @@ class Upstreams:
     def rests(self) -> tuple[Rest, ...]:
         """The rests of the hubs that limit requests now."""
         return tuple(rest for upstream in self.upstreams if (rest := upstream.rate_limit.longest) is not None)
+
+    @property
+    def limits(self) -> dict[str, int]:
+        """For peers: the hubs that limit requests now, by `hub_key`, and for how many seconds more."""
+        limits = ((upstream, upstream.rate_limit.longest) for upstream in self.upstreams)
+        return {hub_key(upstream.endpoint): math.ceil(rest.seconds) for upstream, rest in limits if rest is not None}
+
+    def hear_limits(self, limits: Mapping[str, int]) -> None:
+        """Takes the limits that a peer tells; see `RateLimit.heard`."""
+        for upstream in self.upstreams if limits else ():
+            if seconds := limits.get(hub_key(upstream.endpoint)):
+                upstream.rate_limit.heard(seconds)
 
     @property
     def silent(self) -> tuple[Upstream, ...]:

@@ -184,7 +184,7 @@ def test_a_disk_that_fails_while_it_is_copied_is_passed_over(
     monkeypatch.setattr(linking, "_copy_range", fails)
 
     async def work(node: Node) -> None:
-        with pytest.raises(NotFound, match="not in the cache"):
+        with pytest.raises(NotFound, match="The cache lacks 3 files"):
             await node.add(AddRequest(MODEL, MAIN, is_local_only=True), lambda event: None)
         assert os.strerror(number) in node.store.caches.away[share]
         status = await node.status()

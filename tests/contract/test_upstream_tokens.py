@@ -254,7 +254,7 @@ async def test_nobody_reachable_names_each_and_its_reason(
     with origin.down(), pytest.raises(HubUnreachable) as caught:
         await hubs.resolve(ZOO, MAIN)
     assert "mirror answers 500" in caught.value.message and "origin cannot be reached" in caught.value.message
-    with pytest.raises(HubUnreachable, match="no upstream"):
+    with pytest.raises(HubUnreachable, match="No hub is set"):
         await Upstreams([]).resolve(ZOO, MAIN)
     await hubs.aclose()
 

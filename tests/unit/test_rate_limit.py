@@ -5,9 +5,12 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from hfpeer.budgets import MAX_RATE_LIMIT_SECONDS
-from hfpeer.errors import RateLimited
-from hfpeer.upstream.rate_limit import RateLimit, Rest, Rests
+from hfpeer.budgets import MAX_HEARD_LIMITS, MAX_RATE_LIMIT_SECONDS
+from hfpeer.errors import CorruptData, RateLimited
+from hfpeer.peers.protocol.messages import NodeMessage
+from hfpeer.upstream.rate_limit import HEARD_AGAIN_SECONDS, TRIAL_SECONDS, RateLimit, Rest, Rests
+from hfpeer.upstream.upstream import Upstream
+from hfpeer.upstream.upstreams import Upstreams
 
 API, FILE, GIT = (
     httpx.URL("https://hub.test" + path)
@@ -150,3 +153,75 @@ async def test_a_request_waits_for_short_rests_and_for_longer_ones_within_what_i
         assert slept == lengths
         with pytest.raises(RateLimited):
             await rests.after(limited(1.0))
+
+
+# What peers say
+
+
+def test_what_a_peer_says_makes_one_request_try_it_while_the_others_wait(limit: RateLimit, clock: Clock) -> None:
+    limit.heard(600)
+    assert seconds(limit) == 0, "the request that tries it"
+    assert 0 < seconds(limit) <= TRIAL_SECONDS and 0 < seconds(limit, FILE) <= TRIAL_SECONDS
+    assert limit.longest is None, "it is not passed on, nor told to people"
+    limit.note(API, answer(429, Retry_After="300"))
+    assert seconds(limit) == 300
+
+
+def test_a_peer_that_lies_delays_one_moment_and_is_not_heard_for_a_while(limit: RateLimit, clock: Clock) -> None:
+    limit.heard(3600)
+    assert seconds(limit) == 0 and seconds(limit) > 0
+    limit.note(API, answer(200))
+    assert seconds(limit) == seconds(limit, FILE) == 0
+    limit.heard(3600)
+    assert seconds(limit) == seconds(limit) == 0
+    clock.now += HEARD_AGAIN_SECONDS
+    limit.heard(3600)
+    assert seconds(limit) == 0 and seconds(limit) > 0
+
+
+def test_a_trial_without_an_answer_holds_nobody_up(limit: RateLimit, clock: Clock) -> None:
+    limit.heard(600)
+    assert seconds(limit) == 0
+    clock.now += TRIAL_SECONDS
+    assert seconds(limit) == 0, "another one tries it"
+    clock.now += 600
+    assert seconds(limit) == seconds(limit) == 0
+
+
+async def test_waiting_for_a_trial_is_no_failure(limit: RateLimit) -> None:
+    limit.heard(600)
+    assert limit.rest(API) is None
+    rest = limit.rest(API)
+    assert rest is not None
+    limit.note(API, answer(200))
+    await Rests(0).after(rest.error)
+    assert limit.rest(API) is None
+
+
+async def test_nodes_know_the_hub_that_limits_one_of_them_and_learn_no_other_name(clock: Clock) -> None:
+    tells, hears = (
+        Upstreams([Upstream("hub", "origin", "https://hub.test"), Upstream(name, "mirror", f"https://{name}.test")])
+        for name in ("inner", "other")
+    )
+    for upstream in tells:
+        upstream.rate_limit.note(API, answer(429, Retry_After="600"))
+    told = NodeMessage.from_json(NodeMessage("n", "n", "1", 1, 1, limits=tells.limits).to_json()).limits
+    assert sorted(told.values()) == [600, 600] and "inner" not in str(told)
+    hears.hear_limits(told)
+    (hub, other) = hears
+    assert hub.rate_limit.rest(API) is None and hub.rate_limit.rest(API) is not None
+    assert other.rate_limit.rest(API) is None and other.rate_limit.rest(API) is None
+    assert hears.limits == {}
+    for upstreams in (tells, hears):
+        await upstreams.aclose()
+
+
+def test_a_peer_tells_of_few_hubs() -> None:
+    document = NodeMessage("n", "n", "1", 1, 1, limits={f"{number:032x}": 60 for number in range(100)}).to_json()
+    assert len(NodeMessage.from_json(document).limits) == MAX_HEARD_LIMITS
+    document.pop("limits")
+    assert NodeMessage.from_json(document).limits == {}, "an older node"
+    odds: tuple[object, ...] = ({"a": -1}, {"a": "b"}, {"a" * 65: 1}, [])
+    for odd in odds:
+        with pytest.raises(CorruptData):
+            NodeMessage.from_json({**document, "limits": odd})

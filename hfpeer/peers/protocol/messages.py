@@ -1,17 +1,18 @@
 """The JSON messages of the LAN door, parsed into values whose names are safe. Pure.
 
-The LAN door speaks HTTP/1.1, GET and HEAD only: JSON for messages, raw bytes for blobs.
+The LAN door speaks HTTP/1.1, GET and HEAD, and POST for requests of other nodes (`remote_adds`): JSON for messages,
+raw bytes for blobs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any, TypeVar
 
 from hfpeer import json_fields
-from hfpeer.budgets import MAX_GOSSIPED_PEERS, MAX_REVISION_REFS
+from hfpeer.budgets import MAX_GOSSIPED_PEERS, MAX_HEARD_LIMITS, MAX_REVISION_REFS
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.peers.protocol import fields
 from hfpeer.peers.protocol.batch import FORMER_BATCH_BLOBS, MAX_BATCH_BLOBS
@@ -22,7 +23,8 @@ Kind = TypeVar("Kind")
 @dataclass(frozen=True)
 class NodeMessage:
     """`GET /node`: the node itself. `version` is hfpeer's. `run_id` is random, chosen at each start: two nodes may have
-    one node id, when a home was copied, but not one run id. `batch_blobs` is how many blobs it takes in a batch."""
+    one node id, when a home was copied, but not one run id. `batch_blobs` is how many blobs it takes in a batch.
+    `limits` says of hubs that limit its requests for how many seconds more, by `hub_key`."""
 
     node_id: str
     name: str
@@ -31,6 +33,7 @@ class NodeMessage:
     catalog_generation: int
     run_id: str = ""
     batch_blobs: int = MAX_BATCH_BLOBS
+    limits: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,6 +49,7 @@ class NodeMessage:
                 catalog_generation=json_fields.number(document["catalog_generation"]),
                 run_id=json_fields.text(document["run_id"], 64),
                 batch_blobs=json_fields.number(document.get("batch_blobs", FORMER_BATCH_BLOBS)),
+                limits=_limits(document.get("limits", {})),
             )
 
 
@@ -114,6 +118,11 @@ def parse_catalog(document: Mapping[str, Any], kind: type[Kind]) -> tuple[int, l
         if not isinstance(revisions, list) or not all(isinstance(revision, kind) for revision in revisions):
             raise ValueError("its revisions are not valid")
         return json_fields.number(document["generation"]), revisions
+
+
+def _limits(value: Mapping[str, Any]) -> dict[str, int]:
+    few = islice(value.items(), MAX_HEARD_LIMITS)
+    return {json_fields.text(key, 64): json_fields.number(seconds) for key, seconds in few}
 
 
 def _refs(value: Mapping[str, Any]) -> dict[str, float]:
