@@ -23,7 +23,7 @@ def test_an_import_beside_a_daemon_is_served_by_it(
     assert (revision["commit"], revision["is_shared"], revision["refs"]) == (commit, True, ["main"])
     (listed,) = alone.found("model", "ls", "-r", "acme/carried")
     assert listed["is_complete"] and listed["is_proved"] and listed["is_shared"]
-    pegasus.do("model", "rm", "-r", "acme/carried")
+    pegasus.do("model", "rm", "-r", "acme/carried", "--force")
     cygnus.do("peer", "add", alone.address)
     wait_until(lambda: cygnus.found("model", "search", "-r", "acme/carried"), "the search finds it")
     added = cygnus.do("model", "add", "-r", "acme/carried", "-v", commit)
