@@ -8,7 +8,7 @@ from typing import Any
 
 from fakes.hub import HubSimulator, faults
 from fakes.machine import Machine, Machines
-from fakes.network.relay import Relay
+from fakes.waiting import wait_until
 
 Put = Callable[..., str]
 MB = 1_000_000
@@ -31,35 +31,37 @@ def assert_covers_all_once(file: dict[str, Any]) -> None:
 
 
 def test_a_peer_that_died_in_the_middle_and_the_hub_that_did_the_rest_are_both_named(
-    machines: Machines, hub: HubSimulator, pegasus: Machine, put: Put
+    machines: Machines, hub: HubSimulator, upstreams: str, put: Put
 ) -> None:
     commit = put("acme/why", SIZE_BYTES)
-    pegasus.do("model", "add", "-r", "acme/why")
+    giver = machines.make("giver", upstreams=upstreams, HFPEER_LIMIT_LAN_UP="8MB")
+    giver.start()
+    giver.do("model", "add", "-r", "acme/why")
     began_at = time.time()
-    with Relay(pegasus.address, bytes_per_second=8 * MB) as relay:
-        machine = machines.make("curious", upstreams=f"origin={hub.endpoint}", peers=[relay.address])
-        machine.start()
-        machine.wait_until_it_knows(pegasus)
-        adding = machine.begin_hfpeer("model", "add", "-r", "acme/why", "-v", commit)
-        relay.wait_for_bytes(SIZE_BYTES // 3)
-        address = relay.address
+    machine = machines.make("curious", upstreams=f"origin={hub.endpoint}", peers=[giver.address])
+    machine.start()
+    machine.wait_until_it_knows(giver)
+    adding = machine.begin_hfpeer("model", "add", "-r", "acme/why", "-v", commit)
+    wait_until(lambda: machine.present_bytes() >= SIZE_BYTES // 3, "a third of it is here")
+    address = giver.address
+    giver.kill()
     assert machine.finish(adding).code == 0
 
     file = why(machine, "acme/why", "model.safetensors", "-v", commit)["model.safetensors"]
     assert file["how"] == "fetched"
     assert began_at <= file["verified_at"] <= time.time()
     by_name = contributions(file)
-    assert set(by_name) == {"pegasus", hub.endpoint.removeprefix("http://")}
-    peer, origin = by_name["pegasus"], by_name[hub.endpoint.removeprefix("http://")]
+    assert set(by_name) == {"giver", hub.endpoint.removeprefix("http://")}
+    peer, origin = by_name["giver"], by_name[hub.endpoint.removeprefix("http://")]
     assert (peer["kind"], peer["network"], peer["address"], peer["interface"]) == ("peer", "lan", address, "lo")
     assert (origin["kind"], origin["address"]) == ("origin", hub.endpoint)
     assert peer["size_bytes"] > SIZE_BYTES // 6
     assert_covers_all_once(file)
-    assert "pegasus" in {failure["source"] for failure in file["fetch"]["failures"]}
+    assert "giver" in {failure["source"] for failure in file["fetch"]["failures"]}
 
     before = why(machine, "acme/why", "-v", commit)
     assert {path: file["how"] for path, file in before.items()} == dict.fromkeys(before, "fetched")
-    assert set(contributions(before["config.json"])) == {"pegasus"}
+    assert set(contributions(before["config.json"])) == {"giver"}
     machine.stop()
     machine.start()
     assert why(machine, "acme/why", "-v", commit) == before
