@@ -89,9 +89,9 @@ def upstream_work(stage: Stage, repo: str) -> list[str]:
     return [asked for asked in stage.requests() if repo in asked and not asked.endswith("/refs")]
 
 
-def wait_until_learnt(stage: Stage, folder: str, commit: str) -> None:
+def wait_until_learnt(stage: Stage, folder: str, commit: str, path: str = "run.sh") -> None:
     """After a clone that went through to the hub the node takes the plain files out of the pack that passed."""
-    link = stage.machine.cache / folder / "snapshots" / commit / "run.sh"
+    link = stage.machine.cache / folder / "snapshots" / commit / path
     wait_until(link.exists, "the plain files are in the cache")
 
 
@@ -179,6 +179,7 @@ def test_a_fetch_gets_what_is_new_with_its_history(stage: Stage, place: Path, tm
     new = stage.hub.repo("model", "acme/moves").commit(changes, "main", parent=commit, message="More")
     for name in ("whole", "shallow"):
         git(stage.machine, "-C", tmp_path / name, "pull")
+    wait_until_learnt(stage, "models--acme--moves", new, "new.txt")
     with stage.hub.down():
         git(stage.machine, "-C", tmp_path / "later", "pull")
     for name, length in (("whole", 3), ("shallow", 2), ("later", 2)):
