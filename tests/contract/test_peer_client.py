@@ -9,8 +9,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, closing, contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, aclosing, closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -83,13 +83,8 @@ def client_of(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> Addr
     )
 
 
-@asynccontextmanager
-async def asking(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> AsyncIterator[AddressClient]:
-    client = client_of(peer, silence_seconds)
-    try:
-        yield client
-    finally:
-        await client.aclose()
+def asking(peer: GoodPeer, silence_seconds: float = PATIENCE_SECONDS) -> AbstractAsyncContextManager[AddressClient]:
+    return aclosing(client_of(peer, silence_seconds))
 
 
 @contextmanager

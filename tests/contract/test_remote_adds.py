@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -113,13 +113,8 @@ async def listening(gpu: Gpu) -> AsyncIterator[OpenDoor]:
         await gpu.transfers.stop()
 
 
-@asynccontextmanager
-async def client_of(address: Address, sender: str = HEAD) -> AsyncIterator[AddressClient]:
-    client = AddressClient(address, sender)
-    try:
-        yield client
-    finally:
-        await client.aclose()
+def client_of(address: Address, sender: str = HEAD) -> AbstractAsyncContextManager[AddressClient]:
+    return aclosing(AddressClient(address, sender))
 
 
 async def ask(

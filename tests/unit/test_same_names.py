@@ -17,6 +17,7 @@ from hfpeer.cache.disk.volume import refuse_unfit, refuse_unfit_repos
 from hfpeer.cache.records import CachedFile
 from hfpeer.cache.store import Store
 from hfpeer.errors import NotThisVolume
+from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.node.operations.moving.local_dir import fill_folder
 
@@ -124,12 +125,17 @@ def test_a_file_of_a_snapshot_is_never_written_over_another(
     store.close()
 
 
+def store_with_a_file(stick: Path, tmp_path: Path) -> tuple[Store, ManifestFile]:
+    """A cache on the stick that has the blob of a file, and the file."""
+    store = Store(stick / "hub", tmp_path / "home")
+    (file,) = manifest_of({"config.json": b"{}"}).files
+    store.ingester.ingest_many(REPO, {file.digest: b"{}"})
+    return store, file
+
+
 @needs_exfat
 def test_two_repos_whose_names_differ_in_case_are_never_mixed_up(stick: Path, tmp_path: Path) -> None:
-    store = Store(stick / "hub", tmp_path / "home")
-    manifest = manifest_of({"config.json": b"{}"})
-    (file,) = manifest.files
-    store.ingester.ingest_many(REPO, {file.digest: b"{}"})
+    store, file = store_with_a_file(stick, tmp_path)
     store.ingester.install(REPO, COMMIT, [file])
     store.refs.write(REPO, Revision("main"), COMMIT, "hub")
     with pytest.raises(NotThisVolume):
@@ -145,10 +151,7 @@ def test_two_repos_whose_names_differ_in_case_are_never_mixed_up(stick: Path, tm
 
 @needs_exfat
 def test_two_refs_whose_names_differ_in_case_are_never_mixed_up(stick: Path, tmp_path: Path) -> None:
-    store = Store(stick / "hub", tmp_path / "home")
-    manifest = manifest_of({"config.json": b"{}"})
-    (file,) = manifest.files
-    store.ingester.ingest_many(REPO, {file.digest: b"{}"})
+    store, file = store_with_a_file(stick, tmp_path)
     other = Commit(COMMIT[::-1])
     for commit in (COMMIT, other):
         store.ingester.install(REPO, commit, [file])

@@ -14,7 +14,7 @@ from hfpeer.budgets import MAX_REQUEST_BYTES, REQUEST_SECONDS
 from hfpeer.errors import InvalidName, NotFound
 from hfpeer.net.http1 import whole_number
 from hfpeer.peers.protocol.paths import ADDS_PATH, SIGNATURE_HEADER
-from hfpeer.peers.protocol.remote_adds import AddProgress, parse_ticket
+from hfpeer.peers.protocol.remote_adds import AddProgress, AddTerms, parse_ticket
 from hfpeer.peers.provider import AddTaker
 from hfpeer_daemon.http.responses import json_bytes, sender_node_id
 
@@ -28,7 +28,7 @@ def add_routes(adds: AddTaker) -> APIRouter:
 
     @router.api_route(ADDS_PATH, methods=["GET", "HEAD"])
     async def terms() -> Response:
-        return Response(json_bytes(adds.terms().to_json()), media_type="application/json")
+        return _json(adds.terms())
 
     @router.post(ADDS_PATH)
     async def take(request: Request) -> Response:
@@ -65,5 +65,5 @@ async def _body(request: Request) -> bytes:
     return bytes(body)
 
 
-def _json(found: AddProgress) -> Response:
+def _json(found: AddProgress | AddTerms) -> Response:
     return Response(json_bytes(found.to_json()), media_type="application/json")

@@ -27,7 +27,7 @@ from hfpeer.peers.protocol.copies import CopiesMessage
 from hfpeer.peers.protocol.messages import NodeMessage, RefMessage
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.peers.protocol.remote_adds import AddProgress, AddTerms
-from hfpeer.peers.ranges.range_client import Batch
+from hfpeer.peers.ranges.range_client import Batch, RangeClient
 from hfpeer.peers.ranges.ways import Ways
 from hfpeer.peers.ranges.window import SharedWindow
 
@@ -203,17 +203,20 @@ class PeerClient:
         self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
     ) -> Body:
         """Blocking: see `RangeClient.open_range`."""
-        client = self._ways or self._addresses[0].client.range_client
-        return client.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
+        return self._range_client.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
 
     def open_piece_digests(self, digest: Digest, pieces: range, count: int) -> Body:
         """Blocking: see `RangeClient.open_piece_digests`."""
-        client = self._ways or self._addresses[0].client.range_client
-        return client.open_piece_digests(digest, pieces, count)
+        return self._range_client.open_piece_digests(digest, pieces, count)
 
     def open_batch(self, digests: Sequence[Digest]) -> Batch:
         """Blocking: see `RangeClient.open_batch`."""
-        return (self._ways or self._addresses[0].client.range_client).open_batch(digests)
+        return self._range_client.open_batch(digests)
+
+    @property
+    def _range_client(self) -> Ways | RangeClient:
+        """What opens blob bytes: the ways, or the client of the only address."""
+        return self._ways or self._addresses[0].client.range_client
 
     def _rank(self, one: AskedAddress) -> tuple[float, bool]:
         fastest = None if self._ways is None else self._ways.fastest
