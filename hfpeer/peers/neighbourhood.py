@@ -104,7 +104,7 @@ class Neighbourhood:
 
     def client(self, peer: Peer) -> PeerClient:
         """The client of a peer, which asks at all its addresses."""
-        return self._clients.of(peer.addresses)
+        return self._clients.of(peer.key, peer.addresses)
 
     def address(self, peer: Peer) -> Address:
         """The address at which a peer is asked now."""
@@ -186,6 +186,7 @@ class Neighbourhood:
         )
         if peer is None:
             return
+        self.client(peer)  # a request that runs may go on at a new address
         is_in_place = peer.address in addresses and not peer.failures
         if not (self._is_busy() and self.is_alive(peer) and is_in_place):
             self._begin_probe(peer)

@@ -46,7 +46,7 @@ def a_good_peer() -> GoodPeer:
 async def at_both(first: GoodPeer, second: GoodPeer) -> AsyncIterator[PeerClient]:
     clients = PeerClients(OWN, None, asyncio.get_running_loop().time)
     try:
-        yield clients.of([first.address, second.address])
+        yield clients.of("peer", [first.address, second.address])
     finally:
         await clients.aclose()
 
@@ -96,6 +96,18 @@ async def test_bytes_come_from_the_next_address(ask: Callable[[PeerClient], Awai
     with UnreachablePeer() as silent, a_good_peer() as peer:
         async with at_both(silent, peer) as client:
             assert await ask(client)
+
+
+async def test_what_a_peer_is_asked_for_goes_to_an_address_that_became_known_later() -> None:
+    with UnreachablePeer() as silent, a_good_peer() as peer:
+        clients = PeerClients(OWN, None, asyncio.get_running_loop().time)
+        try:
+            client = clients.of(peer.node_id, [silent.address])
+            assert clients.of(peer.node_id, [silent.address, peer.address]) is client
+            assert await ranges(client)
+            assert await client.peers()
+        finally:
+            await clients.aclose()
 
 
 async def wait_until_used(client: PeerClient, peer: GoodPeer) -> None:

@@ -14,6 +14,7 @@ from fakes.machine import Machine, Machines
 from fakes.network.lan import why_not
 from fakes.network.two_links import FAST, SLOW, TwoLinks
 from fakes.waiting import wait_until
+from hfpeer.control.results import PeerStatus
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(why_not("tc")), reason=f"no links here: {why_not('tc')}")]
 LARGE_BYTES, SIZE_BYTES = 40_000_000, 8_000_000
@@ -46,6 +47,11 @@ class Pair:
         self.seeker.start()
         self.seeker.wait_until_it_knows(self.holder)
 
+    def wait_until_both_links_are_known(self) -> list[PeerStatus]:
+        """Until the holder's announcement came: what it asked came over one link."""
+        wait_until(lambda: [peer.origin for peer in self.seeker.peers()] == ["mdns"], "both addresses are known")
+        return self.seeker.peers()
+
     def add(self) -> float:
         """The seconds that an add takes."""
         began_at = time.monotonic()
@@ -71,6 +77,7 @@ def test_an_add_goes_on_over_the_slow_link_when_the_fast_one_fails(
     machines: Machines, links: TwoLinks, tmp_path: Path, how: str
 ) -> None:
     pair = Pair(machines, links, tmp_path / "model", f"fails-{how}")
+    pair.wait_until_both_links_are_known()
     failing = threading.Timer(0.1, lambda: getattr(links, how)("fast"))
     failing.start()
     pair.add()
@@ -81,7 +88,7 @@ def test_an_add_finds_what_a_peer_has_over_the_link_that_is_left(
     machines: Machines, links: TwoLinks, tmp_path: Path
 ) -> None:
     pair = Pair(machines, links, tmp_path / "model", "left", 2_000_000)
-    (peer,) = (peer for peer in pair.seeker.peers() if peer.name == pair.holder.name)
+    (peer,) = pair.wait_until_both_links_are_known()
     in_use, other = ("slow", "fast") if peer.address.startswith(SLOW) else ("fast", "slow")
     links.cut(in_use)
     pair.add()

@@ -98,6 +98,29 @@ def test_the_way_that_proves_faster_has_nearly_all_bytes(clock: Clock, order: tu
     assert slow.asked <= 2
 
 
+def test_a_request_goes_on_along_a_way_that_becomes_known_meanwhile(clock: Clock) -> None:
+    slow, fast = Link(clock, MIB), Link(clock, 100 * MIB)
+    ways, began_at = ways_of(clock, slow), clock.now
+    body, view = ways.open_range(DIGEST, 0, 64 * MIB), memoryview(bytearray(MIB))
+    came = body.readinto(view)
+    ways.use([slow, fast])  # type: ignore[list-item]
+    with pytest.raises(SourceFault) as fault:
+        while True:
+            came += body.readinto(view)
+    body.close()
+    assert fault.value.is_no_failure and came < 4 * MIB
+    fetch(ways, 64 * MIB - came)
+    assert clock.now - began_at < 6.0, "it takes 64 s the slow way"
+
+
+def test_a_way_that_is_no_longer_one_is_not_used(clock: Clock) -> None:
+    first, second = Link(clock, MIB), Link(clock, MIB)
+    ways = ways_of(clock, first, second)
+    ways.use([second])  # type: ignore[list-item]
+    fetch(ways)
+    assert (first.asked, second.asked) == (0, 1)
+
+
 def test_of_two_ways_alike_the_first_stays_in_use_and_the_other_is_tried_once_in_a_while(clock: Clock) -> None:
     first, second = Link(clock, 50 * MIB), Link(clock, 60 * MIB)
     ways = ways_of(clock, first, second)

@@ -91,10 +91,10 @@ class PeerClient:
     blocking methods raise SourceFault and are for worker threads.
     """
 
-    def __init__(self, addresses: Sequence[AskedAddress], ways: Ways | None = None) -> None:
-        """`addresses` in the order in which they are asked while nothing is known; `ways` if they are several."""
+    def __init__(self, addresses: Sequence[AskedAddress]) -> None:
+        """`addresses` in the order in which they are asked while nothing is known."""
         self._addresses = list(addresses)
-        self._ways = ways
+        self._ways = Ways(*_ways_among(addresses))
         self._left_at = float("-inf")
 
     @classmethod
@@ -113,9 +113,19 @@ class PeerClient:
         """At most this many blobs in a batch, as the peer has said."""
         return max(one.client.batch_blobs for one in self._addresses)
 
-    def order(self, addresses: Sequence[Address]) -> None:
-        """The same addresses are asked in this order from now on."""
-        self._addresses.sort(key=lambda one: addresses.index(one.client.address))
+    def use(self, addresses: Sequence[AskedAddress]) -> None:
+        """The peer has these addresses from now on, in this order. What is being asked for comes over a new one too."""
+        known, self._addresses = self._addresses, list(addresses)
+        if set(known) != set(addresses):
+            self._ways.use(*_ways_among(addresses))
+
+    def has(self, address: Address) -> bool:
+        """Whether it asks at an address."""
+        return any(one.client.address == address for one in self._addresses)
+
+    def leave_way(self, client: AddressClient) -> None:
+        """An address did not respond to something."""
+        self._ways.leave(client.range_client)
 
     def check(self) -> None:
         """Something that the peer was asked for did not come. Addresses that do not respond are avoided from now on."""
@@ -127,7 +137,7 @@ class PeerClient:
         it may answer messages and still give no bytes."""
         used, now = min(self._addresses, key=self._rank), time.monotonic()
         is_new = now - self._left_at >= LEAVE_SECONDS
-        if is_new and self._ways is not None and not self._ways.has_just_given(used.client.range_client):
+        if is_new and len(self._addresses) > 1 and not self._ways.has_just_given(used.client.range_client):
             self._left_at = now
             used.avoid()
         self.check()
@@ -203,24 +213,18 @@ class PeerClient:
         self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
     ) -> Body:
         """Blocking: see `RangeClient.open_range`."""
-        return self._range_client.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
+        return self._ways.open_range(digest, start, stop, size_bytes=size_bytes, cut_through=cut_through)
 
     def open_piece_digests(self, digest: Digest, pieces: range, count: int) -> Body:
         """Blocking: see `RangeClient.open_piece_digests`."""
-        return self._range_client.open_piece_digests(digest, pieces, count)
+        return self._ways.open_piece_digests(digest, pieces, count)
 
     def open_batch(self, digests: Sequence[Digest]) -> Batch:
         """Blocking: see `RangeClient.open_batch`."""
-        return self._range_client.open_batch(digests)
-
-    @property
-    def _range_client(self) -> Ways | RangeClient:
-        """What opens blob bytes: the ways, or the client of the only address."""
-        return self._ways or self._addresses[0].client.range_client
+        return self._ways.open_batch(digests)
 
     def _rank(self, one: AskedAddress) -> tuple[float, bool]:
-        fastest = None if self._ways is None else self._ways.fastest
-        return one.avoided_seconds, one.client.range_client is not fastest
+        return one.avoided_seconds, one.client.range_client is not self._ways.fastest
 
     async def _first(
         self, ask: Callable[[AddressClient], Awaitable[T]], *, is_hedged: bool = True
@@ -275,27 +279,17 @@ class PeerClients:
         self._window = SharedWindow()
         self._message_budget = MessageBudget()
         self._addresses: dict[Address, AskedAddress] = {}
-        self._peers: dict[tuple[Address, ...], PeerClient] = {}
-        """By all addresses of the peer, sorted."""
-        self._ways: dict[tuple[Address, ...], Ways] = {}
-        """The same for the peers with several addresses."""
+        self._peers: dict[str, PeerClient] = {}
+        """By the key of the peer."""
 
-    def of(self, addresses: Sequence[Address]) -> PeerClient:
-        """The client of the peer that has these addresses, the best first."""
-        key = tuple(sorted(addresses))
-        if key not in self._peers:
-            self._peers[key] = PeerClient([self._at(address) for address in addresses], self._ways_among(addresses))
-        self._peers[key].order(addresses)
+    def of(self, key: str, addresses: Sequence[Address]) -> PeerClient:
+        """The client of the peer with this key, which has these addresses now, the best first."""
+        asked = [self._at(address) for address in addresses]
+        if key in self._peers:
+            self._peers[key].use(asked)
+        else:
+            self._peers[key] = PeerClient(asked)
         return self._peers[key]
-
-    def _ways_among(self, addresses: Sequence[Address]) -> Ways | None:
-        if len(addresses) < 2:
-            return None
-        near = ways_among(addresses) or addresses[:1]
-        spare = [address for address in addresses if address not in near]
-        near_clients, spare_clients = ([self._at(one).client.range_client for one in some] for some in (near, spare))
-        ways = self._ways[tuple(sorted(addresses))] = Ways(near_clients, spare_clients)
-        return ways
 
     def _at(self, address: Address) -> AskedAddress:
         known = self._addresses.get(address)
@@ -312,15 +306,14 @@ class PeerClients:
         return known
 
     def _leave(self, client: AddressClient) -> None:
-        for ways in self._ways.values():
-            ways.leave(client.range_client)
+        for peer in self._peers.values():
+            peer.leave_way(client)
 
     async def drop(self, addresses: Iterable[Address]) -> None:
         """Closes the clients for these addresses."""
         for address in addresses:
-            for key in [key for key in self._peers if address in key]:
+            for key in [key for key, peer in self._peers.items() if peer.has(address)]:
                 del self._peers[key]
-                self._ways.pop(key, None)
             known = self._addresses.pop(address, None)
             if known is not None:
                 await known.aclose()
@@ -330,7 +323,17 @@ class PeerClients:
         await asyncio.gather(*(known.aclose() for known in self._addresses.values()))
         self._addresses.clear()
         self._peers.clear()
-        self._ways.clear()
+
+
+def _ways_among(addresses: Sequence[AskedAddress]) -> tuple[list[RangeClient], list[RangeClient]]:
+    """The clients of the addresses that may be different ways to their peer, and those of the others."""
+    asked = [one.client.address for one in addresses]
+    near = (ways_among(asked) if len(asked) > 1 else []) or asked[:1]
+    clients = [one.client for one in addresses]
+    return (
+        [client.range_client for client in clients if client.address in near],
+        [client.range_client for client in clients if client.address not in near],
+    )
 
 
 def _is_silent(one: AskedAddress, before: int) -> bool:

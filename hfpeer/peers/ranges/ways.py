@@ -54,8 +54,11 @@ class _Way:
     def begin(self, now: float) -> None:
         self.tried_at = now
         if not self.bodies:
-            self._since, self._bytes = now, 0
+            self.begin_measuring(now)
         self.bodies += 1
+
+    def begin_measuring(self, now: float) -> None:
+        self._since, self._bytes = now, 0
 
     def add(self, size_bytes: int, now: float) -> None:
         self.came_at = now
@@ -96,9 +99,28 @@ class Ways:
         spare: Sequence[RangeClient] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ways = [*(_Way(client) for client in clients), *(_Way(client, is_spare=True) for client in spare)]
+        self._ways: list[_Way] = []
         self._clock = clock
         self._lock = threading.Lock()
+        self.use(clients, spare)
+
+    def use(self, clients: Sequence[RangeClient], spare: Sequence[RangeClient] = ()) -> None:
+        """From now on these are the ways. Of one that was a way before, what is known stays known; a request that runs
+        may go on along a new one."""
+        now = self._clock()
+        with self._lock:
+            known = {id(way.client): way for way in self._ways}
+            ways = [known.get(id(client)) or _Way(client) for client in (*clients, *spare)]
+            for way in ways:
+                way.is_spare = way.client not in clients
+                if not self.is_choice:  # a single way is not measured
+                    way.begin_measuring(now)
+            self._ways = ways
+
+    @property
+    def is_choice(self) -> bool:
+        """Whether there are several ways, so that their rates matter."""
+        return len(self._ways) > 1
 
     def open_range(
         self, digest: Digest, start: int, stop: int, *, size_bytes: int | None = None, cut_through: bool = False
@@ -230,6 +252,10 @@ class _WayBody:
         ways.begin(way)
 
     def readinto(self, view: memoryview) -> int:
+        if not self._ways.is_choice:
+            size_bytes = self._body.readinto(view)
+            self._came_at = time.monotonic()
+            return size_bytes
         if len(view) and self._ways.has_faster(self._way):
             raise SourceFault("another way to this peer is faster", is_no_failure=True)
         try:
