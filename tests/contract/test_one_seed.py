@@ -55,7 +55,7 @@ class Clients:
     def __init__(self, lan: Lan, own: Address) -> None:
         self.lan, self.own = lan, own
 
-    def of(self, addresses: Sequence[Address]) -> Client:
+    def of(self, key: str, addresses: Sequence[Address]) -> Client:
         return Client(self.lan, self.own, addresses[0])
 
     async def drop(self, addresses: Iterable[Address]) -> None: ...
