@@ -124,6 +124,8 @@ MAX_HOST_PROBES = 4
 """Peers at one IP address probed at once. The others wait."""
 GREETING_SECONDS = 5.0
 """Seconds that an add waits for peers that are being probed. Then it goes on with those that answered."""
+RETURN_SECONDS = 1.0
+"""Seconds that an add waits for peers that failed lately and are probed again, as no other has its commit."""
 REFRESH_SECONDS = 15.0
 """Seconds that a search waits for new catalogs of peers. Then it goes on with the catalogs it has."""
 MAX_GOSSIPED_PEERS = 64

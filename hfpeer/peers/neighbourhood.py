@@ -20,6 +20,7 @@ from hfpeer.budgets import (
     MAX_HOST_PROBES,
     MAX_PROBES,
     REFRESH_SECONDS,
+    RETURN_SECONDS,
 )
 from hfpeer.errors import HfpeerError, NotFound, PeerUnreachable
 from hfpeer.names import Commit
@@ -223,11 +224,14 @@ class Neighbourhood:
         return await asyncio.shield(self._begin_probe(peer))
 
     async def settle(self, commit: Commit | None, seconds: float) -> None:
-        """Waits until every peer that is due has been probed, at most GREETING_SECONDS, and then at most `seconds` for
-        a peer that names `commit`."""
+        """Waits until every peer that is due has been probed, at most GREETING_SECONDS. If none names `commit`, peers
+        that do and failed before are probed now, at most RETURN_SECONDS: they may be back. Then waits at most `seconds`
+        for a peer that names it."""
         await self._probe_within(self.table.due(self._clock()), GREETING_SECONDS)
+        if not self._has_candidate(commit):
+            await self._probe_within(self.table.backing_off(self._clock(), commit), RETURN_SECONDS)
         deadline = self._clock() + seconds
-        while not any(commit is None or peer.may_have(commit) for peer in self.candidates(commit)):
+        while not self._has_candidate(commit):
             remaining = deadline - self._clock()
             if remaining <= 0:
                 return
@@ -236,6 +240,9 @@ class Neighbourhood:
                 await asyncio.wait_for(self._changed.wait(), remaining)
             except asyncio.TimeoutError:
                 return
+
+    def _has_candidate(self, commit: Commit | None) -> bool:
+        return any(commit is None or peer.may_have(commit) for peer in self.candidates(commit))
 
     async def refresh(self) -> None:
         """Probes every usable peer, due or not, and waits at most REFRESH_SECONDS for their new catalogs."""

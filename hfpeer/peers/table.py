@@ -364,6 +364,12 @@ class PeerTable:
 
         return [peer for peer in self._awake(now) if is_due(peer)]
 
+    def backing_off(self, now: float, commit: Commit | None) -> list[Peer]:
+        """The peers that failed or left and are not asked again yet, of those that may have the commit; not those that
+        are banned."""
+        resting = [peer for peer in self._peers.values() if peer.is_backing_off(now) and not peer.is_banned(now)]
+        return [peer for peer in resting if commit is None or peer.may_have(commit)]
+
     def outdated(self, now: float, seconds: float) -> list[Peer]:
         """The peers whose catalog to read now: they announced another than was read, at least `seconds` ago."""
 

@@ -102,6 +102,20 @@ async def test_what_all_peers_have_is_told_as_they_said_it_last_and_nobody_is_as
             assert peer.paths == []
 
 
+async def test_an_add_asks_a_peer_that_failed_just_now_if_no_other_has_its_commit() -> None:
+    manifest = proved_manifest_of({"a.json": b"{}"}, RepoId.parse("acme/model"))
+    with GoodPeer(manifests=[manifest]) as peer:
+        async with knowing(peer) as neighbourhood:
+            await neighbourhood.refresh()
+            for _ in range(5):
+                neighbourhood.failed(peer.node_id, "does not answer")
+            assert neighbourhood.candidates() == []
+            await neighbourhood.settle(Commit("e" * 40), 0.0)
+            assert neighbourhood.candidates() == [], "it does not have this commit"
+            await neighbourhood.settle(manifest.commit, 0.0)
+            assert [one.node_id for one in neighbourhood.candidates(manifest.commit)] == [peer.node_id]
+
+
 def told_by_neighbourhood(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name == neighbourhood_module.__name__]
 

@@ -14,6 +14,7 @@ from contextlib import ExitStack, asynccontextmanager
 import pytest
 
 from fakes.peers import GoodPeer, Reply, Request, SilentPeer, digest_of
+from fakes.waiting import wait_until
 from hfpeer import budgets
 from hfpeer.budgets import MAX_ADDRESSES, MAX_GOSSIPED_PEERS, MAX_PEERS, MAX_PIECE_MAP_BYTES, SMALL_MESSAGE_BYTES
 from hfpeer.errors import PeerUnreachable
@@ -163,6 +164,21 @@ class Late(GoodPeer):
         if request.path == NODE_PATH:
             self.may_answer.wait(10.0)
         return super().answer(request)
+
+
+async def test_a_peer_that_failed_is_asked_again_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Late() as peer:
+        neighbourhood = Neighbourhood("f" * 32, [peer.address])
+        try:
+            neighbourhood.failed(str(peer.address), "does not answer")
+            monkeypatch.setattr(neighbourhood_module, "RETURN_SECONDS", 0.1)
+            began_at = time.monotonic()
+            await neighbourhood.settle(None, 0.0)
+            assert time.monotonic() - began_at < 8.0 and not neighbourhood.candidates()
+            peer.may_answer.set()
+            await asyncio.to_thread(wait_until, neighbourhood.candidates, "the peer has answered")
+        finally:
+            await neighbourhood.stop()
 
 
 @pytest.mark.parametrize("bound", ["GREETING_SECONDS", "REFRESH_SECONDS"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import socket
 from contextlib import ExitStack, suppress
 
-PORTS = range(20_000, 32_000)
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+PORTS = range(20_000, 32_000)[_WORKER::_WORKERS]
 """Below the range of outgoing connections: such a connection could take a port before the program does, or between
-two uses of it."""
+two uses of it. Each worker of a test run has its own: another one could take a port in between too."""
 
 
 def free_ports(count: int) -> list[int]:
