@@ -244,7 +244,7 @@ async def test_a_hub_is_asked_for_each_small_file_about_once_by_all_who_start_to
     assert SMALL_FILES <= gets_of_files(slow_hub) <= 1.4 * SMALL_FILES
 
 
-async def test_a_holder_sends_each_small_file_about_once_to_all_who_want_them(
+async def test_those_who_want_the_small_files_of_a_holder_have_some_from_each_other(
     slow_hub: HubSimulator, honest: list[Machine], put_small: Callable[[str], RepoId]
 ) -> None:
     holder, *receivers = honest
@@ -253,7 +253,8 @@ async def test_a_holder_sends_each_small_file_about_once_to_all_who_want_them(
     slow_hub.log.clear()
     finished = await asyncio.gather(*(Add(machine, repo).task for machine in receivers))
     assert all(small_files_of(machine, repo) == SMALL_FILES for machine in receivers)
-    assert sum(one.bytes_by_source[holder.name] for one in finished) <= 1.5 * SMALL_FILES * SMALL_BYTES
+    given_bytes = sum(one.bytes_by_source[holder.name] for one in finished)
+    assert given_bytes < 1.9 * SMALL_FILES * SMALL_BYTES, "all from the holder is 2.0; 1.0 to 1.7 by how they begin"
     assert gets_of_files(slow_hub) == 0
 
 
