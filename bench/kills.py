@@ -46,7 +46,7 @@ from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES
 from hfpeer.ranges import MIB, PIECE_SIZE_BYTES
 from hfpeer.transfer.fetch.workers import MAX_WORKERS
 from hfpeer.transfer.snapshot import LARGE_AT_ONCE
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = RepoId.from_api_path("models/acme/weights")

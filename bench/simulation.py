@@ -31,8 +31,8 @@ from hfpeer.transfer.picker.membership import Membership
 from hfpeer.transfer.picker.picker import Picker
 from hfpeer.transfer.picker.seed_policy import SeedPolicy
 from hfpeer.transfer.picker.source_state import RangeRequest
+from hfpeer.transfer.sources.tiers import Tier
 from hfpeer.transfer.swarm.broadcast import NEWS_SECONDS, FollowerState
-from hfpeer.transfer.tiers import Tier
 
 LATENCY_SECONDS = 0.0005
 GRACE_SECONDS = 0.15

@@ -32,7 +32,7 @@ from bench.kills import faults_in
 from fakes.hub import HubSimulator, Lfs
 from fakes.hub.zoo import noise
 from fakes.machine import Machine, Machines
-from hfpeer.cache.cleaning.requests import Target
+from hfpeer.cache.cleaning.planning.requests import Target
 from hfpeer.config.paths import Places
 from hfpeer.control.client import ControlClient
 from hfpeer.control.operations import AddRequest, CleanRequest

@@ -30,9 +30,9 @@ from statistics import median
 from bench.transfer import _make_model
 from fakes.hub_cache import REPO, download, proved_manifest_of
 from fakes.machine import Machine, Machines
-from hfpeer.cache.manifests import Manifests
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.proofs import write_proof
 from hfpeer.cache.partial.hashing import HASH_CHUNK_BYTES
-from hfpeer.cache.proofs import write_proof
 from hfpeer.cache.verify.verification import examine
 from hfpeer.names import RepoId
 

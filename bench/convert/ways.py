@@ -15,10 +15,10 @@ LIBRARY = {"polars": "polars", "duckdb": "duckdb", "datasets to_json": "datasets
 
 def by_hfpeer(source: Path, names: list[str], target: Path) -> None:
     from hfpeer.conversion.extra import spare_memory
-    from hfpeer.conversion.options import ConversionOptions
-    from hfpeer.conversion.output import OutputFolder
-    from hfpeer.conversion.part import convert_part
+    from hfpeer.conversion.output.output import OutputFolder
+    from hfpeer.conversion.part.part import convert_part
     from hfpeer.conversion.plan import ConversionPlan, Part, SourceFile
+    from hfpeer.conversion.request.options import ConversionOptions
     from hfpeer.names import Commit, RepoId
 
     spare_memory()  # as the command does

@@ -18,10 +18,10 @@ from hfpeer.archive.index import MAX_TIME, ArchivedRef
 from hfpeer.archive.parts import Missing
 from hfpeer.archive.sources import FilesSource, SourceBlob, SourceRevision, absences, cached_places, refs_in
 from hfpeer.cache.adopted import TakeBy
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.proofs import read_proof
 from hfpeer.cache.index.adopted import stamp_of
 from hfpeer.cache.index.schema import AdoptedRow
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.proofs import read_proof
 from hfpeer.errors import CorruptData, InvalidName
 from hfpeer.git.repository import NoRepository, Repository
 from hfpeer.manifest import Manifest, ManifestFile

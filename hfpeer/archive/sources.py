@@ -24,10 +24,10 @@ from hfpeer.archive.index import MAX_TIME, ArchivedRef, ArchiveIndex, bad_index,
 from hfpeer.archive.parts import CHUNK_BYTES, ArchiveBytes, Missing, read
 from hfpeer.archive.results import Damage
 from hfpeer.budgets import MAX_ARCHIVE_INDEX_BYTES
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.proofs import read_proof
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.kinds import repos_in
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.proofs import read_proof
 from hfpeer.errors import BadArchive, CorruptData, InvalidName
 from hfpeer.git.proof import prove
 from hfpeer.manifest import Manifest, ManifestFile

@@ -16,6 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hfpeer.cache import snapshots
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.proofs import write_proof
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import OpenFolders
 from hfpeer.cache.disk.os_errors import translated
@@ -26,9 +28,7 @@ from hfpeer.cache.index.scan.reading import linked_blobs
 from hfpeer.cache.index.scan.seeing import row_of
 from hfpeer.cache.index.schema import BlobRow, FileRow
 from hfpeer.cache.index.traffic import Traffic
-from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.partial.blob import PartialBlob
-from hfpeer.cache.proofs import write_proof
 from hfpeer.errors import BrokenCache
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId

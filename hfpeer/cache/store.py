@@ -23,6 +23,10 @@ from hfpeer.cache.adopted import AdoptedFiles
 from hfpeer.cache.cleaning import removal
 from hfpeer.cache.cleaning.cleaner import Cleaner
 from hfpeer.cache.cleaning.leftovers import Leftovers
+from hfpeer.cache.cleaning.readers import Readers
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.proofs import write_proof
+from hfpeer.cache.commits.publications import Publications
 from hfpeer.cache.disk import layout, mounts
 from hfpeer.cache.disk.caches import Caches
 from hfpeer.cache.disk.kinds import repos_in
@@ -38,14 +42,10 @@ from hfpeer.cache.index.scan.scanner import Scanner, ScanResult, added
 from hfpeer.cache.index.shared_blobs import SharedBlobs
 from hfpeer.cache.index.traffic import Traffic
 from hfpeer.cache.ingest import Ingester
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.overrides import Overrides
+from hfpeer.cache.owner.overrides import Overrides
+from hfpeer.cache.owner.pins import Pins
 from hfpeer.cache.partial import blob as partial_blob
 from hfpeer.cache.partial.files import partials_bytes
-from hfpeer.cache.pins import Pins
-from hfpeer.cache.proofs import write_proof
-from hfpeer.cache.publications import Publications
-from hfpeer.cache.readers import Readers
 from hfpeer.cache.records import Provenance, Removed
 from hfpeer.errors import BrokenCache, StorageError
 from hfpeer.manifest import Manifest

@@ -11,7 +11,7 @@ from hfpeer.adoption.results import AdoptReport as AdoptReport
 from hfpeer.adoption.results import Forgotten as Forgotten
 from hfpeer.cache.cleaning.facts import CacheReport as CacheReport
 from hfpeer.cache.cleaning.facts import CleanReport as CleanReport
-from hfpeer.cache.cleaning.requests import CleanRequest as CleanRequest
+from hfpeer.cache.cleaning.planning.requests import CleanRequest as CleanRequest
 from hfpeer.cache.records import CachedFile as CachedFile
 from hfpeer.cache.records import CachedRevision as CachedRevision
 from hfpeer.cache.records import Provenance as Provenance

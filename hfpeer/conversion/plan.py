@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from hfpeer.conversion.features import Feature, feature_from_json, feature_to_json
-from hfpeer.conversion.options import ConversionOptions
+from hfpeer.conversion.request.options import ConversionOptions
 from hfpeer.errors import InvalidName
 from hfpeer.names import Commit, FilePath, RepoId
 

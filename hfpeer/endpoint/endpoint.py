@@ -39,9 +39,9 @@ from hfpeer.resolver.resolver import Resolver
 from hfpeer.resolver.visibility_checks import VisibilityChecker
 from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.fetches import Fetches
-from hfpeer.transfer.lan import Lan
-from hfpeer.transfer.site_copies import SiteFinder, no_sites
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.lan import Lan
+from hfpeer.transfer.sources.site_copies import SiteFinder, no_sites
+from hfpeer.transfer.sources.sources import WantedBlob
 from hfpeer.transfer.swarm.finder import PeerFinder
 from hfpeer.upstream.proxy import ReverseProxy
 from hfpeer.upstream.upstreams import Upstreams

@@ -26,7 +26,7 @@ from hfpeer.errors import (
 )
 from hfpeer.net.http1 import has_too_many_items
 from hfpeer.system.printable import printable
-from hfpeer.upstream.refusals import asked_rest, is_transient
+from hfpeer.upstream.responses.refusals import asked_rest, is_transient
 
 Aim: TypeAlias = Literal["read", "create", "write"]
 """What a request tries: to read, to create a repo, or to change one."""

@@ -21,7 +21,7 @@ from hfpeer.net.backoff import backoff_seconds
 from hfpeer.upstream.access import USER_AGENT, BadRedirect, redirect_target
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import Connections, fault_of
-from hfpeer.upstream.unpacking import ENCODINGS, BadEncoding, unpacked
+from hfpeer.upstream.responses.unpacking import ENCODINGS, BadEncoding, unpacked
 
 MAX_TRIES = 5
 TOLD_WAIT_SECONDS = 2.0

@@ -12,9 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hfpeer.conversion.options import ConversionOptions
-from hfpeer.conversion.output import OutputFolder
-from hfpeer.conversion.part import convert_part as convert_part_here
+from hfpeer.conversion.output.output import OutputFolder
+from hfpeer.conversion.part.part import convert_part as convert_part_here
+from hfpeer.conversion.request.options import ConversionOptions
 from hfpeer.conversion.results import ConversionReport, PartReport
 from hfpeer.errors import EntryNotFound, InvalidName
 from hfpeer.names import MAIN, RepoId, Revision

@@ -45,11 +45,11 @@ from hfpeer.names import MAIN, Commit, FilePath, RepoId, Revision
 from hfpeer.net.address import Address
 from hfpeer.net.limiter import Limiter, make_limiter
 from hfpeer.node.identity import Identity
-from hfpeer.node.operations.adding import Adder, AddParts
+from hfpeer.node.operations.adding.adding import Adder, AddParts
+from hfpeer.node.operations.adding.room import Evicted, Room
 from hfpeer.node.operations.cache.cached import CacheOperations
 from hfpeer.node.operations.fleet.following import Following, FollowingParts
 from hfpeer.node.operations.peers import PeerOperations
-from hfpeer.node.operations.room import Evicted, Room
 from hfpeer.node.operations.transfers.operations import TransferOperations
 from hfpeer.node.provider import NodeProvider
 from hfpeer.peers.copies import CopyQuestions
@@ -62,9 +62,9 @@ from hfpeer.resolver.visibility_checks import VisibilityChecker
 from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.events import Finished, OnEvent, Resolved
 from hfpeer.transfer.fetches import Fetches
-from hfpeer.transfer.lan import Lan
 from hfpeer.transfer.picker.stalls import StallLimits
-from hfpeer.transfer.site_copies import SiteFinder
+from hfpeer.transfer.sources.lan import Lan
+from hfpeer.transfer.sources.site_copies import SiteFinder
 from hfpeer.upstream.connection.clients import Connections
 from hfpeer.upstream.upstream import Upstream, stored_token
 from hfpeer.upstream.upstreams import NO_HUB_HINT, OFFLINE_HINT, Upstreams
@@ -283,7 +283,7 @@ class Node:
         await self._scanned()
         if not request.from_peers:
             return await self._adder.add(request, upstreams, on_event)
-        from hfpeer.node.operations.named_peers import NamingParts, add_from_named  # most adds do not need it
+        from hfpeer.node.operations.adding.named_peers import NamingParts, add_from_named  # most adds do not need it
 
         naming = NamingParts(
             self.store,
@@ -317,7 +317,7 @@ class Node:
         return await self._adder.list_commit(request, self._upstreams_of(request))
 
     async def verify(self, request: VerifyRequest, on_event: OnEvent) -> VerifyReport:
-        from hfpeer.node.operations.verifying import verify_store  # an add does not need it
+        from hfpeer.node.operations.repair.verifying import verify_store  # an add does not need it
 
         return await verify_store(self.store, request, on_event)
 
@@ -349,7 +349,7 @@ class Node:
             yield Resolver(self.store, neighbours), self._lan.with_named(neighbours), True
 
     async def adopt(self, request: AdoptRequest, on_event: OnEvent) -> AdoptReport:
-        from hfpeer.node.operations.adopting import AdoptParts, adopt  # an add does not need it
+        from hfpeer.node.operations.moving.adopting import AdoptParts, adopt  # an add does not need it
 
         await self._scanned()
         parts = AdoptParts(
@@ -363,7 +363,7 @@ class Node:
         return await adopt(parts, request, on_event)
 
     async def forget_adopted(self, places: tuple[str, ...] = ()) -> Forgotten:
-        from hfpeer.node.operations.adopting import forget
+        from hfpeer.node.operations.moving.adopting import forget
 
         return await in_thread(forget, self.store, places)
 

@@ -22,7 +22,7 @@ from hfpeer.node.identity import Identity
 from hfpeer.node.operations.transfers.operations import TransferOperations, status_of_file
 from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.fetches import Fetches
-from hfpeer.upstream.rate_limit import Rest
+from hfpeer.upstream.responses.rate_limit import Rest
 from hfpeer.upstream.upstreams import Upstreams
 from hfpeer.version import __version__
 

@@ -20,7 +20,7 @@ from hfpeer.names import Digest
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.notices import Notice, Notices
 from hfpeer.peers.protocol.copies import MAX_ASKED_BLOBS, CopiesMessage
-from hfpeer.peers.table import Peer, State
+from hfpeer.peers.table.table import Peer, State
 
 CONTEST_SECONDS = 10.0
 """Seconds that a node waits for the node that keeps a blob to withdraw its notice. Then it keeps the blob too."""

@@ -14,9 +14,9 @@ from hfpeer.names import Commit
 from hfpeer.net.address import Address
 from hfpeer.net.limiter import Limiter
 from hfpeer.peers.asking.peer_client import PeerClient
-from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.neighbourhood import Neighbourhood
-from hfpeer.peers.table import Peer
+from hfpeer.peers.table.catalogs import Catalog
+from hfpeer.peers.table.table import Peer
 
 
 class NamedFirst:

@@ -30,10 +30,10 @@ from hfpeer.net.singleflight import SingleFlight
 from hfpeer.net.tasks import end_tasks
 from hfpeer.peers.asking.address_client import MessageTooLarge
 from hfpeer.peers.asking.peer_client import PeerClient, PeerClients
-from hfpeer.peers.catalogs import Catalog, Catalogs
-from hfpeer.peers.presence import Presence, shown
 from hfpeer.peers.protocol.messages import NodeMessage
-from hfpeer.peers.table import Origin, Peer, PeerTable, State
+from hfpeer.peers.table.catalogs import Catalog, Catalogs
+from hfpeer.peers.table.presence import Presence, shown
+from hfpeer.peers.table.table import Origin, Peer, PeerTable, State
 
 PROBE_LOOP_SECONDS = 1.0
 GOSSIP_SECONDS = 60.0

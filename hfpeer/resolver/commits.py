@@ -26,7 +26,7 @@ from hfpeer.errors import (
     Unreachable,
 )
 from hfpeer.names import Commit, RepoId, Revision
-from hfpeer.peers.table import Peer
+from hfpeer.peers.table.table import Peer
 from hfpeer.resolver.copies import Copies
 from hfpeer.resolver.peer_queries import MAX_PEERS_ASKED, PeerQueries, PeerTrust, name_of
 from hfpeer.transfer.events import Resolved

@@ -16,7 +16,7 @@ from hfpeer.language.amounts import counted
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 from hfpeer.net.tasks import end_tasks
-from hfpeer.peers.table import Peer
+from hfpeer.peers.table.table import Peer
 from hfpeer.resolver.peer_queries import PeerQueries, PeerTrust, name_of
 from hfpeer.transfer.events import OnEvent, SourceFailed
 from hfpeer.upstream.upstreams import Upstreams

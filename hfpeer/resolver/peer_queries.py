@@ -14,7 +14,7 @@ from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.peers.named import Neighbours
 from hfpeer.peers.protocol.messages import RefMessage, RevisionMessage
-from hfpeer.peers.table import Peer
+from hfpeer.peers.table.table import Peer
 from hfpeer.system.cancellation import in_thread
 
 MAX_PEERS_ASKED = 8

@@ -24,7 +24,6 @@ from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.credit import Credits
 from hfpeer.transfer.events import Event, OnEvent
 from hfpeer.transfer.fetch.fetch import BlobFetch
-from hfpeer.transfer.local_files import fill, has_only_files, spans_of_files
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.small.bundle import Bundle
@@ -32,11 +31,12 @@ from hfpeer.transfer.small.fetch import BundleFetch
 from hfpeer.transfer.small.in_flight import InFlight
 from hfpeer.transfer.small.keeper import Find, Keep
 from hfpeer.transfer.small.verified import VerifiedBlob
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.local_files import fill, has_only_files, spans_of_files
+from hfpeer.transfer.sources.sources import WantedBlob
+from hfpeer.transfer.sources.tiers import SourceKind
 from hfpeer.transfer.swarm.broadcast import BroadcastFetch
 from hfpeer.transfer.swarm.finder import PeerFinder
 from hfpeer.transfer.swarm.follower import PeerFollower
-from hfpeer.transfer.tiers import SourceKind
 
 LOCK_POLL_SECONDS = 0.25
 """Seconds between two tries for a lock of another process, which cannot notify us."""

@@ -16,9 +16,9 @@ from hfpeer.cache.store import Store
 from hfpeer.peers.interfaces import interface_to
 from hfpeer.ranges import ByteRange
 from hfpeer.transfer.events import Event, OnEvent, SourceFailed
-from hfpeer.transfer.local_files import THIS_MACHINE, THIS_MACHINE_SHOWN
-from hfpeer.transfer.sources import Source, WantedBlob
-from hfpeer.transfer.tiers import SourceKind
+from hfpeer.transfer.sources.local_files import THIS_MACHINE, THIS_MACHINE_SHOWN
+from hfpeer.transfer.sources.sources import Source, WantedBlob
+from hfpeer.transfer.sources.tiers import SourceKind
 
 MAX_FAILURES = 100
 """At most this many failures are kept for one fetch."""

@@ -20,13 +20,13 @@ from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES
 from hfpeer.system.cancellation import check_stop, in_thread
 from hfpeer.transfer.events import Event, FileProgress, OnEvent, Progressed, SourceFailed
 from hfpeer.transfer.fetches import Fetches
-from hfpeer.transfer.local_files import read_small
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.small.fetch import BundleFetch, is_small
 from hfpeer.transfer.small.verified import VerifiedBlob, is_right
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.local_files import read_small
+from hfpeer.transfer.sources.sources import WantedBlob
+from hfpeer.transfer.sources.tiers import SourceKind
 from hfpeer.transfer.swarm.finder import PeerFinder
-from hfpeer.transfer.tiers import SourceKind
 
 LARGE_AT_ONCE = 3
 """At most this many large files at a time."""

@@ -29,10 +29,10 @@ from hfpeer.net.http1 import has_too_many_items
 from hfpeer.upstream.access import USER_AGENT, Access, BadRedirect, is_small, origin_of, redirect_target
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import Connections, fault_of
-from hfpeer.upstream.rate_limit import RateLimit, Rests
 from hfpeer.upstream.reach import Reach
-from hfpeer.upstream.refusals import is_transient, not_a_hub, outage, refusal
-from hfpeer.upstream.unpacking import ENCODINGS, BadEncoding, drain, unpacked
+from hfpeer.upstream.responses.rate_limit import RateLimit, Rests
+from hfpeer.upstream.responses.refusals import is_transient, not_a_hub, outage, refusal
+from hfpeer.upstream.responses.unpacking import ENCODINGS, BadEncoding, drain, unpacked
 
 MAX_TRIES = 3
 

@@ -20,8 +20,8 @@ from hfpeer.upstream.access import origin_of
 from hfpeer.upstream.api import Timeouts
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import fault_of
-from hfpeer.upstream.rate_limit import Rest
-from hfpeer.upstream.refusals import outage
+from hfpeer.upstream.responses.rate_limit import Rest
+from hfpeer.upstream.responses.refusals import outage
 from hfpeer.upstream.upstream import Upstream
 
 REQUEST_HEADERS = frozenset(

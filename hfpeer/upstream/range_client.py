@@ -33,9 +33,9 @@ from hfpeer.upstream.access import (
 from hfpeer.upstream.api import Timeouts
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import Connections, fault_of
-from hfpeer.upstream.rate_limit import RateLimit, Rest
-from hfpeer.upstream.refusals import is_transient, refusal
-from hfpeer.upstream.unpacking import BadEncoding, Inflater, is_encoded, unpacked_portions
+from hfpeer.upstream.responses.rate_limit import RateLimit, Rest
+from hfpeer.upstream.responses.refusals import is_transient, refusal
+from hfpeer.upstream.responses.unpacking import BadEncoding, Inflater, is_encoded, unpacked_portions
 
 _MAX_REDIRECTS = 4096
 

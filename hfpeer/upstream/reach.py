@@ -15,7 +15,7 @@ from typing import Generic, Protocol, TypeVar
 
 from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, NotFound, Unreachable
 from hfpeer.net.tasks import end_tasks
-from hfpeer.upstream.refusals import outage
+from hfpeer.upstream.responses.refusals import outage
 
 TICK_SECONDS = 0.25
 TICKS_UNTIL_NEXT = 2

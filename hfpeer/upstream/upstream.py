@@ -33,15 +33,15 @@ from hfpeer.net.limiter import Limiter, limited
 from hfpeer.net.tasks import end_tasks
 from hfpeer.system.cancellation import in_thread
 from hfpeer.trust.visibility import WHOLE_REPO
-from hfpeer.upstream import git, listing
 from hfpeer.upstream.access import Access, Token
 from hfpeer.upstream.api import Api, ApiRequest, Timeouts
 from hfpeer.upstream.connection.clients import Connections
-from hfpeer.upstream.file_lists import MAX_CONCURRENT_REQUESTS, FileLister
+from hfpeer.upstream.listing import git, listing
+from hfpeer.upstream.listing.file_lists import MAX_CONCURRENT_REQUESTS, FileLister
 from hfpeer.upstream.range_client import RangeClient, RedirectCache, WantedRange, file_url
-from hfpeer.upstream.rate_limit import RateLimit, Rest, Rests
 from hfpeer.upstream.reach import Reach
-from hfpeer.upstream.refusals import not_a_hub, outage
+from hfpeer.upstream.responses.rate_limit import RateLimit, Rest, Rests
+from hfpeer.upstream.responses.refusals import not_a_hub, outage
 
 log = logging.getLogger(__name__)
 

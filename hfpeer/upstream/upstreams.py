@@ -25,9 +25,9 @@ from hfpeer.errors import (
 )
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId, Revision, Visibility
-from hfpeer.upstream.rate_limit import OnRest, Rest, hub_key
 from hfpeer.upstream.reach import first_success
-from hfpeer.upstream.refusals import LATER, outage
+from hfpeer.upstream.responses.rate_limit import OnRest, Rest, hub_key
+from hfpeer.upstream.responses.refusals import LATER, outage
 from hfpeer.upstream.upstream import ApiResponse, Upstream
 
 log = logging.getLogger(__name__)

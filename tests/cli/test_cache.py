@@ -23,7 +23,7 @@ from hfpeer.cache.cleaning.facts import (
     StoredRevision,
     Usage,
 )
-from hfpeer.cache.cleaning.requests import CleanRequest
+from hfpeer.cache.cleaning.planning.requests import CleanRequest
 from hfpeer_cli.commands.cache import listing
 
 Run = Callable[..., Any]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fakes.hub import HubSimulator, Lfs
-from hfpeer.cache.cleaning.requests import CleanRequest
-from hfpeer.cache.pins import Pin, Pins
+from hfpeer.cache.cleaning.planning.requests import CleanRequest
+from hfpeer.cache.owner.pins import Pin, Pins
 from hfpeer.config.settings import read_settings
 from hfpeer.control.operations import AddRequest
 from hfpeer.errors import NoSpace

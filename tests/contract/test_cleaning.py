@@ -23,7 +23,7 @@ from fakes.hub_cache import git_sha1_of, manifest_of, sha256_of
 from fakes.old_cache import ADAPTER, PARQUET, ROWS, TINY, WEIGHTS, Downloaded, age, download_all
 from fakes.shared_store import share
 from hfpeer.cache.cleaning.facts import CleanReport, PruneRules
-from hfpeer.cache.cleaning.requests import CleanRequest, parse_target
+from hfpeer.cache.cleaning.planning.requests import CleanRequest, parse_target
 from hfpeer.cache.store import Store
 from hfpeer.config.settings import read_settings
 from hfpeer.control.operations import Operations

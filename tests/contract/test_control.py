@@ -21,7 +21,7 @@ from fakes.doors import eventually, open_door
 from fakes.node import COMMIT, TRANSFER, MemoryNode, cached_revision
 from fakes.program import unmeasured
 from hfpeer.cache.cleaning.facts import CleanReport, Kept, PruneRules, Step
-from hfpeer.cache.cleaning.requests import Target
+from hfpeer.cache.cleaning.planning.requests import Target
 from hfpeer.config.settings import read_settings
 from hfpeer.control.asker import Asker
 from hfpeer.control.client import ControlClient

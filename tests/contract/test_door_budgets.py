@@ -37,9 +37,9 @@ from hfpeer.errors import HfpeerError, InvalidName, Unreachable
 from hfpeer.net import networks
 from hfpeer.net.networks import AllowedNetworks
 from hfpeer_daemon.app import lan_app
-from hfpeer_daemon.endpoint.held_bodies import HeldBytes
-from hfpeer_daemon.endpoint.lfs import lfs_request
-from hfpeer_daemon.endpoint.request import HubRequest, read_json
+from hfpeer_daemon.endpoint.git.lfs import lfs_request
+from hfpeer_daemon.endpoint.requests.held_bodies import HeldBytes
+from hfpeer_daemon.endpoint.requests.request import HubRequest, read_json
 from hfpeer_daemon.http import acceptor as accepting
 from hfpeer_daemon.http import copying
 from hfpeer_daemon.http.acceptor import OwnNetworks

@@ -25,9 +25,9 @@ from hfpeer.git.proof import object_id
 from hfpeer.git.trees import BrokenTree
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.net.body import SourceFault
-from hfpeer.upstream import git
 from hfpeer.upstream.api import Timeouts
-from hfpeer.upstream.git import NoGit
+from hfpeer.upstream.listing import git
+from hfpeer.upstream.listing.git import NoGit
 from hfpeer.upstream.upstream import Upstream
 
 ZOO, MAIN, COMMIT = RepoId.parse("acme/zoo"), Revision("main"), Commit("c" * 40)

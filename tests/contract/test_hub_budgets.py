@@ -20,13 +20,14 @@ from hfpeer.errors import ForgedManifest, HubUnreachable
 from hfpeer.git import pack_reader as pack
 from hfpeer.git import trees
 from hfpeer.names import Commit, RepoId, Revision
-from hfpeer.upstream import api, file_lists, git
+from hfpeer.upstream import api
 from hfpeer.upstream import upstream as hub_module
 from hfpeer.upstream.access import Access
 from hfpeer.upstream.api import Api, ApiRequest, Timeouts
 from hfpeer.upstream.connection import destinations
 from hfpeer.upstream.connection.clients import Connections
-from hfpeer.upstream.refusals import asked_rest
+from hfpeer.upstream.listing import file_lists, git
+from hfpeer.upstream.responses.refusals import asked_rest
 from hfpeer.upstream.upstream import Upstream
 
 ZOO, MAIN = RepoId.parse("acme/zoo"), Revision("main")

@@ -20,11 +20,11 @@ from fakes.exfat import exfat_volume
 from fakes.hub import HubSimulator, Lfs
 from fakes.hub_cache import COMMIT, REPO, download, manifest_of, proved_manifest_of, sha256_of
 from fakes.machine import HFPEER
+from hfpeer.cache.commits.proofs import write_proof
 from hfpeer.cache.disk import mounts
 from hfpeer.cache.disk.os_errors import storage_error
 from hfpeer.cache.disk.volume import refuse_unfit
 from hfpeer.cache.index.schema import DOUBT_NS
-from hfpeer.cache.proofs import write_proof
 from hfpeer.cache.store import Store
 from hfpeer.config.settings import read_settings
 from hfpeer.control.operations import AddRequest

@@ -13,10 +13,10 @@ import pytest
 from hfpeer.errors import PeerUnreachable
 from hfpeer.net.address import Address
 from hfpeer.peers import neighbourhood as neighbourhood_module
-from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.protocol.messages import NodeMessage
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
+from hfpeer.peers.table.catalogs import Catalog
 
 NODES = 30
 

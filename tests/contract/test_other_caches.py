@@ -14,9 +14,9 @@ from huggingface_hub import snapshot_download
 
 from fakes.hub.zoo import noise
 from fakes.hub_cache import download, proved_manifest_of
-from hfpeer.cache.cleaning.requests import CleanRequest, parse_target
+from hfpeer.cache.cleaning.planning.requests import CleanRequest, parse_target
+from hfpeer.cache.commits.proofs import write_proof
 from hfpeer.cache.disk import linking
-from hfpeer.cache.proofs import write_proof
 from hfpeer.cache.store import Store
 from hfpeer.config.settings import Settings, read_settings
 from hfpeer.control.operations import AddRequest, VerifyRequest

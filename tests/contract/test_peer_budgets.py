@@ -29,7 +29,7 @@ from hfpeer.peers.neighbourhood import Neighbourhood
 from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage
 from hfpeer.peers.protocol.paths import NODE_PATH, PROTOCOL_VERSION
 from hfpeer.peers.protocol.pieces import PieceMap
-from hfpeer.peers.table import Peer, PeerTable
+from hfpeer.peers.table.table import Peer, PeerTable
 
 REPO, COMMIT = RepoId.parse("org/model"), Commit("1" * 40)
 LISTING = Manifest(REPO, COMMIT, (ManifestFile(FilePath("a"), 5, digest_of(b"hello", "git-sha1")),))

@@ -13,9 +13,9 @@ from fakes.waiting import wait_until
 from hfpeer.errors import HubUnreachable, RateLimited
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.net.body import SourceFault
-from hfpeer.upstream import rate_limit
 from hfpeer.upstream.api import Timeouts
 from hfpeer.upstream.proxy import ProxyRequest, ReverseProxy
+from hfpeer.upstream.responses import rate_limit
 from hfpeer.upstream.upstream import Upstream, UpstreamKind
 from hfpeer.upstream.upstreams import Upstreams
 

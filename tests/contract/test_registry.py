@@ -17,7 +17,7 @@ from hfpeer.net.address import Address
 from hfpeer.peers.discovery.registry import KEYS, Registry
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
 from hfpeer.peers.protocol.registration import Registration
-from hfpeer.peers.table import Origin
+from hfpeer.peers.table.table import Origin
 
 needs_server = pytest.mark.skipif(bool(why_not()), reason=f"there is no registry here: {why_not()}")
 HERE = Address("127.0.0.1", 9437)

@@ -49,7 +49,7 @@ from hfpeer.node.operations.transfers.operations import TransferOperations
 from hfpeer.peers.asking.address_client import AddressClient
 from hfpeer.peers.protocol.paths import ADDS_PATH
 from hfpeer.peers.protocol.remote_adds import LAN, NO, SIGNED, AddTerms, RemoteAdd
-from hfpeer.peers.table import State
+from hfpeer.peers.table.table import State
 from hfpeer.transfer.events import Event, Finished, NodeTold, OnEvent, Progressed
 from hfpeer.trust.signatures import signature
 from hfpeer_daemon.app import lan_app

@@ -24,7 +24,7 @@ from fakes.repairs import (
     outcomes,
     peer_of,
 )
-from hfpeer.cache.manifests import Manifests
+from hfpeer.cache.commits.manifests import Manifests
 from hfpeer.cache.repair import structure
 from hfpeer.cache.repair.results import FAILED, LEFT, PLANNED, REPAIRED
 from hfpeer.cache.verify.verification import examine

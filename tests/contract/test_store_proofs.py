@@ -15,7 +15,7 @@ from huggingface_hub import scan_cache_dir
 from fakes.hub_cache import COMMIT as LISTED
 from fakes.hub_cache import REPO, download, manifest_of, proved_manifest_of
 from fakes.other_user import NOBODY
-from hfpeer.cache import proofs
+from hfpeer.cache.commits import proofs
 from hfpeer.cache.disk.layout import blob_path, proof_path, proofs_folder, tree_path
 from hfpeer.cache.store import Store
 from hfpeer.manifest import Manifest

@@ -12,8 +12,8 @@ from hfpeer import budgets
 from hfpeer.errors import AccessDenied, HubUnreachable, RepoNotFound
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
-from hfpeer.upstream import file_lists
 from hfpeer.upstream.api import Timeouts
+from hfpeer.upstream.listing import file_lists
 from hfpeer.upstream.upstream import Upstream
 
 ZOO = RepoId.parse("acme/zoo")

@@ -22,9 +22,9 @@ from fakes.hub import Content, HubSimulator, Lfs
 from fakes.hub.zoo import noise
 from fakes.hub_cache import proved_manifest_of
 from fakes.other_user import common_folder, forked_as_nobody, why_not
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.proofs import write_proof
 from hfpeer.cache.disk.mounts import Mount, mount_of
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.proofs import write_proof
 from hfpeer.cache.store import Store
 from hfpeer.cache.verify import checking, inspection
 from hfpeer.cache.verify.checking import Progress

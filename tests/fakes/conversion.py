@@ -13,10 +13,10 @@ import pytest
 
 from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.conversion.features import Feature
-from hfpeer.conversion.options import ConversionOptions
-from hfpeer.conversion.output import OutputFolder
-from hfpeer.conversion.part import convert_part
+from hfpeer.conversion.output.output import OutputFolder
+from hfpeer.conversion.part.part import convert_part
 from hfpeer.conversion.plan import ConversionPlan, Part, SourceFile
+from hfpeer.conversion.request.options import ConversionOptions
 from hfpeer.conversion.results import ConversionReport
 from hfpeer.names import Commit, RepoId
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from hfpeer.net.body import Body, SourceFault
 from hfpeer.peers.protocol.pieces import PIECE_DIGEST_BYTES, piece_digest
 from hfpeer.ranges import PieceGrid
-from hfpeer.transfer.sources import WantedBlob
-from hfpeer.transfer.tiers import SourceKind, Tier
+from hfpeer.transfer.sources.sources import WantedBlob
+from hfpeer.transfer.sources.tiers import SourceKind, Tier
 
 
 @dataclass

@@ -21,7 +21,25 @@ BREACHES = {
     "inside the index too": ("hfpeer/cache/index/database.py", "import hfpeer.cache.index.catalog"),
     "inside the scan too": ("hfpeer/cache/index/scan/seeing.py", "import hfpeer.cache.index.scan.reading"),
     "inside the partial too": ("hfpeer/cache/partial/journal.py", "import hfpeer.cache.partial.files"),
-    "inside the cleaning too": ("hfpeer/cache/cleaning/counting.py", "import hfpeer.cache.cleaning.survey"),
+    "inside the cleaning too": ("hfpeer/cache/cleaning/facts.py", "import hfpeer.cache.cleaning.removal"),
+    "inside the plan of a cleaning too": (
+        "hfpeer/cache/cleaning/planning/plan.py",
+        "import hfpeer.cache.cleaning.planning.eviction",
+    ),
+    "inside the survey too": (
+        "hfpeer/cache/cleaning/survey/counting.py",
+        "import hfpeer.cache.cleaning.survey.repo_folder",
+    ),
+    "inside an add too": (
+        "hfpeer/node/operations/adding/room.py",
+        "import hfpeer.node.operations.adding.adding",
+    ),
+    "inside the sources too": ("hfpeer/transfer/sources/tiers.py", "import hfpeer.transfer.sources.lan"),
+    "inside the listings of hubs too": (
+        "hfpeer/upstream/listing/git.py",
+        "import hfpeer.upstream.listing.file_lists",
+    ),
+    "inside the table of peers too": ("hfpeer/peers/table/configured.py", "import hfpeer.peers.table.table"),
     "inside the verification too": ("hfpeer/cache/verify/listings.py", "import hfpeer.cache.verify.checking"),
     "inside the adoption too": ("hfpeer/adoption/listing.py", "import hfpeer.adoption.reading"),
     "inside the operation of a repair too": (
@@ -38,7 +56,7 @@ BREACHES = {
     ),
     "inside the transfer too": ("hfpeer/transfer/picker/picker.py", "import hfpeer.transfer.fetch.fetch"),
     "inside the endpoint too": ("hfpeer/endpoint/access/caller.py", "import hfpeer.endpoint.endpoint"),
-    "inside the upstreams too": ("hfpeer/upstream/git.py", "import hfpeer.upstream.upstream"),
+    "inside the upstreams too": ("hfpeer/upstream/listing/git.py", "import hfpeer.upstream.upstream"),
     "inside the connections to hubs too": (
         "hfpeer/upstream/connection/happy_eyeballs.py",
         "import hfpeer.upstream.connection.clients",
@@ -70,7 +88,7 @@ BREACHES = {
         "hfpeer/peers/discovery/advertised.py",
         "import hfpeer.peers.discovery.multicast",
     ),
-    "inside the conversions too": ("hfpeer/conversion/plan.py", "import hfpeer.conversion.part"),
+    "inside the conversions too": ("hfpeer/conversion/plan.py", "import hfpeer.conversion.part.part"),
     "inside the operation of a conversion too": (
         "hfpeer/node/operations/conversion/requests.py",
         "import hfpeer.node.operations.conversion.planning",
@@ -78,7 +96,7 @@ BREACHES = {
     "inside the resolver too": ("hfpeer/resolver/copies.py", "import hfpeer.resolver.commits"),
     "inside the node too": ("hfpeer/node/identity.py", "import hfpeer.node.session"),
     "inside the doctor too": ("hfpeer/node/doctor/findings.py", "import hfpeer.node.doctor.doctor"),
-    "inside the operations too": ("hfpeer/node/operations/selection.py", "import hfpeer.node.operations.adding"),
+    "inside the operations too": ("hfpeer/node/operations/selection.py", "import hfpeer.node.operations.adding.adding"),
     "inside the command line too": ("cli/hfpeer_cli/grammar/words.py", "import hfpeer_cli.commands.node.status"),
     "inside the language too": ("cli/hfpeer_cli/language/chosen.py", "from hfpeer_cli.language import help_pages"),
     "inside the texts for people too": ("hfpeer/language/cells.py", "import hfpeer.language.catalog"),

@@ -18,7 +18,7 @@ from fakes.hub import Content, HubSimulator, Lfs, faults
 from fakes.machine import Machine, Machines
 from fakes.peers import GoodPeer
 from fakes.waiting import wait_until
-from hfpeer.cache.manifests import Manifests
+from hfpeer.cache.commits.manifests import Manifests
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 

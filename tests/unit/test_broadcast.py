@@ -12,7 +12,7 @@ from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.ranges import MIB, PieceGrid, RangeSet
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 from hfpeer.transfer.swarm.broadcast import Broadcast
 from hfpeer.transfer.swarm.have_log import HaveLog
 

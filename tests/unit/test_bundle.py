@@ -7,7 +7,7 @@ from collections import Counter
 
 from hfpeer.names import Digest
 from hfpeer.transfer.small.bundle import Bundle
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 FILES = [Digest("sha256", hashlib.sha256(str(n).encode()).hexdigest()) for n in range(100)]
 NODES = ("ara", "bootes", "crux", "draco")

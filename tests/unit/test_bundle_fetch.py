@@ -38,8 +38,8 @@ from hfpeer.transfer.picker.bitfield import bits_of
 from hfpeer.transfer.small.bundle import Bundle
 from hfpeer.transfer.small.fetch import BundleFetch
 from hfpeer.transfer.small.verified import VerifiedBlob
-from hfpeer.transfer.sources import PeerSource, WantedBlob
-from hfpeer.transfer.tiers import SourceKind, Tier
+from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
+from hfpeer.transfer.sources.tiers import SourceKind, Tier
 
 FILES = [random.Random(n).randbytes(n % 300 * 10) for n in range(200)]
 REPO = RepoId.from_api_path("models/a/b")

@@ -7,7 +7,7 @@ from hfpeer.net.body import SourceFault
 from hfpeer.peers.protocol.pieces import PieceMap
 from hfpeer.transfer.credit import Credits
 from hfpeer.transfer.small.picker import FOUND_AGAIN_SECONDS, LEECHER_PATIENCE_SECONDS, BundlePicker
-from hfpeer.transfer.sources import PeerSource, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
 
 LATE = LEECHER_PATIENCE_SECONDS + 1.0
 BLOB = WantedBlob(

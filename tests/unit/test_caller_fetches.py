@@ -18,8 +18,8 @@ from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.node.operations.transfers.caller_fetches import CallerFetches
 from hfpeer.node.operations.transfers.history import History
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
-from hfpeer_daemon.endpoint.request import program_of
+from hfpeer.transfer.sources.sources import WantedBlob
+from hfpeer_daemon.endpoint.requests.request import program_of
 
 COMMIT = Commit("ab" * 20)
 REPO = RepoId.parse("acme/tiny")

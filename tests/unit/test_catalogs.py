@@ -19,8 +19,8 @@ from hfpeer.budgets import (
 )
 from hfpeer.errors import CorruptData
 from hfpeer.names import Commit, RepoId, Revision
-from hfpeer.peers.catalogs import Catalog, Catalogs
 from hfpeer.peers.protocol.messages import CatalogMessage, RevisionMessage
+from hfpeer.peers.table.catalogs import Catalog, Catalogs
 
 COMMITS = st.integers(0, 40).map(lambda number: Commit(f"{number:040x}"))
 REVISIONS = st.builds(

@@ -9,9 +9,9 @@ import pytest
 
 from fakes.stub_node import TINY
 from hfpeer.cache.cleaning.facts import Leftover, PruneRules, StoredBlob, StoredRevision
-from hfpeer.cache.cleaning.plan import DAY_SECONDS, Facts, FileStep, Plan, chosen, garbage, pruned, steps_of
-from hfpeer.cache.cleaning.protection import Care, Copies, lost, protected
-from hfpeer.cache.cleaning.requests import parse_target
+from hfpeer.cache.cleaning.planning.plan import DAY_SECONDS, Facts, FileStep, Plan, chosen, garbage, pruned, steps_of
+from hfpeer.cache.cleaning.planning.protection import Care, Copies, lost, protected
+from hfpeer.cache.cleaning.planning.requests import parse_target
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId
 

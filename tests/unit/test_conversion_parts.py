@@ -24,8 +24,8 @@ from fakes.conversion import (
     write_parquet,
 )
 from hfpeer.conversion.features import of_card
-from hfpeer.conversion.output import OutputFolder
-from hfpeer.conversion.part import convert_part, named_files
+from hfpeer.conversion.output.output import OutputFolder
+from hfpeer.conversion.part.part import convert_part, named_files
 from hfpeer.conversion.plan import ConversionPlan
 from hfpeer.errors import ConversionFailed, EntryNotFound, InvalidName, NoSpace
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from fakes.conversion import PNG, convert_here, needs_libraries, plan_of, rows_in, write_parquet
-from hfpeer.conversion.merging import merge
-from hfpeer.conversion.recipe import Merge, parse_recipe, read_recipe
+from hfpeer.conversion.output.merging import merge
+from hfpeer.conversion.request.recipe import Merge, parse_recipe, read_recipe
 from hfpeer.errors import EntryNotFound, InvalidName
 
 RECIPE = """

@@ -18,7 +18,7 @@ import pytest
 
 from fakes.conversion import JPEG, PNG, convert_here, needs_libraries, plan_of, rows_in, write_parquet
 from hfpeer.conversion.features import Feature
-from hfpeer.conversion.part import named_files
+from hfpeer.conversion.part.part import named_files
 from hfpeer.conversion.sources.batches import LocalFile
 from hfpeer.conversion.sources.folder import has_labels
 from hfpeer.conversion.sources.kinds import source_of

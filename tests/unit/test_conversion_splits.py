@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from hfpeer.conversion.plan import Part
-from hfpeer.conversion.selection import Selection
-from hfpeer.conversion.splits import highest_rank, parse_splits, rank
+from hfpeer.conversion.request.splits import highest_rank, parse_splits, rank
+from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import InvalidName
 
 

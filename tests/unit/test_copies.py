@@ -17,7 +17,7 @@ from hfpeer.peers import copies
 from hfpeer.peers.copies import CopyQuestions
 from hfpeer.peers.notices import Notices
 from hfpeer.peers.protocol.copies import MAX_ASKED_BLOBS, CopiesMessage, copies_path, parse_asked_digests
-from hfpeer.peers.table import Peer, State
+from hfpeer.peers.table.table import Peer, State
 
 DIGESTS = [Digest("sha256", f"{number:064x}") for number in range(3)]
 SEEDS = 150

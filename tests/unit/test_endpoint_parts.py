@@ -27,9 +27,9 @@ from hfpeer.ranges import ByteRange, RangeSet
 from hfpeer.resolver.commits import Resolution
 from hfpeer.trust.precedence import UpstreamAnswer, Voice
 from hfpeer.upstream.proxy import rewritten_url
-from hfpeer_daemon.endpoint.answers import age_headers
-from hfpeer_daemon.endpoint.request import HubRequest
-from hfpeer_daemon.endpoint.urls import HubUrl, collapsed, parse_url
+from hfpeer_daemon.endpoint.requests.request import HubRequest
+from hfpeer_daemon.endpoint.requests.urls import HubUrl, collapsed, parse_url
+from hfpeer_daemon.endpoint.responses.answers import age_headers
 from hfpeer_daemon.endpoint.xet import CHUNK_BYTES, CHUNK_HEADER_BYTES, XORB_BYTES, packed, reconstruction
 
 COMMIT = Commit("5a0d" * 10)

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from fakes.stub_node import TINY
-from hfpeer.cache.cleaning.eviction import (
+from hfpeer.cache.cleaning.facts import Leftover, StoredBlob, StoredRevision
+from hfpeer.cache.cleaning.planning.eviction import (
     Budget,
     enough,
     evicted,
@@ -18,10 +19,9 @@ from hfpeer.cache.cleaning.eviction import (
     least_recently_used,
     used_bytes,
 )
-from hfpeer.cache.cleaning.facts import Leftover, StoredBlob, StoredRevision
-from hfpeer.cache.cleaning.plan import Facts, Plan
-from hfpeer.cache.cleaning.protection import Care, Copies, protected
-from hfpeer.cache.pins import Pin
+from hfpeer.cache.cleaning.planning.plan import Facts, Plan
+from hfpeer.cache.cleaning.planning.protection import Care, Copies, protected
+from hfpeer.cache.owner.pins import Pin
 from hfpeer.errors import InvalidName
 from hfpeer.names import RepoId, RepoType
 

@@ -27,7 +27,7 @@ from hfpeer.transfer.events import Event, SourceFailed
 from hfpeer.transfer.fetch.fetch import BlobFetch
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 LIMITS = StallLimits(silence_seconds=0.3, far_ratio=1.0)
 SECONDS = 100.0

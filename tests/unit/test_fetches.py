@@ -16,7 +16,7 @@ from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.snapshot import SnapshotTransfer
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 from hfpeer.transfer.swarm.finder import PeerFinder
 
 SMALL, LARGE = b"small" * 100, bytes(3_000_000)

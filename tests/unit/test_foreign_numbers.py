@@ -18,7 +18,7 @@ from hfpeer.errors import CorruptData
 from hfpeer.net.http1 import parse_delay_seconds, whole_number
 from hfpeer.peers.protocol.pieces import PieceNews
 from hfpeer.upstream.access import is_small
-from hfpeer.upstream.refusals import asked_rest
+from hfpeer.upstream.responses.refusals import asked_rest
 
 LONG = "9" * 5000
 """More digits than `int` reads."""

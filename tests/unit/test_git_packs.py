@@ -23,7 +23,7 @@ from hfpeer.git.pack_writer import PackWriter
 from hfpeer.git.proof import EMPTY_TREE, commit_body, object_id, root_tree
 from hfpeer.manifest import Manifest, ManifestFile, OpaqueEntry
 from hfpeer.names import Commit, Digest, FilePath, RepoId
-from hfpeer_daemon.endpoint.git_protocol import (
+from hfpeer_daemon.endpoint.git.git_protocol import (
     DELIMITER,
     FLUSH,
     MAX_DATA_BYTES,

@@ -23,8 +23,8 @@ from hfpeer.transfer.credit import Credits
 from hfpeer.transfer.picker.picker import Picker
 from hfpeer.transfer.picker.source_state import RangeRequest
 from hfpeer.transfer.small.promises import SLOW_SECONDS, Hold
-from hfpeer.transfer.sources import PeerSource, WantedBlob
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
+from hfpeer.transfer.sources.tiers import Tier
 
 
 def held(tier: Tier) -> tuple[Picker, RangeRequest]:

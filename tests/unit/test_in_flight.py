@@ -19,8 +19,8 @@ from hfpeer.net.body import Body, SourceFault
 from hfpeer.transfer.small.fetch import BundleFetch
 from hfpeer.transfer.small.in_flight import InFlight
 from hfpeer.transfer.small.verified import VerifiedBlob
-from hfpeer.transfer.sources import WantedBlob
-from hfpeer.transfer.tiers import SourceKind
+from hfpeer.transfer.sources.sources import WantedBlob
+from hfpeer.transfer.sources.tiers import SourceKind
 
 FILES = [random.Random(n).randbytes(100 + n) for n in range(60)]
 ONE, TWO = RepoId.from_api_path("models/a/one"), RepoId.from_api_path("models/a/two")

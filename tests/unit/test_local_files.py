@@ -19,10 +19,10 @@ from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.ranges import MIB
 from hfpeer.transfer.events import Event, SourceFailed
 from hfpeer.transfer.fetch.fetch import BlobFetch
-from hfpeer.transfer.local_files import LocalFile, fill, spans_of_files
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.local_files import LocalFile, fill, spans_of_files
+from hfpeer.transfer.sources.sources import WantedBlob
 
 DATA = os.urandom(5 * MIB + 17)
 LIMITS = StallLimits(silence_seconds=0.3, far_ratio=1.0, patience_seconds=2.0)

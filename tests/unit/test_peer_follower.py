@@ -14,7 +14,7 @@ from hfpeer.budgets import NEWS_BURST_SECONDS, NEWS_LINES_PER_SECOND, NEWS_NUMBE
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.peers.asking.peer_client import PeerClient
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
-from hfpeer.transfer.sources import PeerSource, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
 from hfpeer.transfer.swarm.follower import FIRST_REST_SECONDS, MAX_UNKNOWN_MEMBERS, PeerFollower, _NewsThrottle
 
 DIGEST = Digest("sha256", "0" * 64)

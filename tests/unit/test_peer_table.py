@@ -15,11 +15,11 @@ from hfpeer.budgets import (
 )
 from hfpeer.names import Commit, RepoId
 from hfpeer.net.address import Address
-from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.gossip import parse_gossiped_address
 from hfpeer.peers.protocol.messages import NodeMessage, RevisionMessage
 from hfpeer.peers.protocol.paths import PROTOCOL_VERSION
-from hfpeer.peers.table import (
+from hfpeer.peers.table.catalogs import Catalog
+from hfpeer.peers.table.table import (
     ALIVE_SECONDS,
     BAN_SECONDS,
     FIRST_BACKOFF_SECONDS,

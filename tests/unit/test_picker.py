@@ -18,7 +18,7 @@ from hfpeer.transfer.credit import Credits
 from hfpeer.transfer.picker.picker import Picker
 from hfpeer.transfer.picker.source_state import RangeRequest
 from hfpeer.transfer.picker.stalls import StallLimits
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 PIECE = 8
 PACE = StallLimits()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from hfpeer.net.address import Address
-from hfpeer.peers.presence import Presence
-from hfpeer.peers.table import ALIVE_SECONDS, GONE_AFTER_FAILURES, Peer
+from hfpeer.peers.table.presence import Presence
+from hfpeer.peers.table.table import ALIVE_SECONDS, GONE_AFTER_FAILURES, Peer
 
 HERE = Peer((Address("10.0.0.7", 9437),), 0.0, node_id="ab" * 16, name="h7", answered_at=100.0)
 

@@ -8,7 +8,7 @@ import pytest
 from hfpeer.budgets import MAX_HEARD_LIMITS, MAX_RATE_LIMIT_SECONDS
 from hfpeer.errors import CorruptData, RateLimited
 from hfpeer.peers.protocol.messages import NodeMessage
-from hfpeer.upstream.rate_limit import HEARD_AGAIN_SECONDS, TRIAL_SECONDS, RateLimit, Rest, Rests
+from hfpeer.upstream.responses.rate_limit import HEARD_AGAIN_SECONDS, TRIAL_SECONDS, RateLimit, Rest, Rests
 from hfpeer.upstream.upstream import Upstream
 from hfpeer.upstream.upstreams import Upstreams
 
@@ -138,7 +138,7 @@ async def test_a_request_waits_for_short_rests_and_for_longer_ones_within_what_i
     async def sleep(seconds: float) -> None:
         slept.append(seconds)
 
-    monkeypatch.setattr("hfpeer.upstream.rate_limit.asyncio.sleep", sleep)
+    monkeypatch.setattr("hfpeer.upstream.responses.rate_limit.asyncio.sleep", sleep)
 
     def limited(seconds: float) -> RateLimited:
         return Rest("hub", seconds, 0.0).error

@@ -12,8 +12,8 @@ from hfpeer.cache.store import Store
 from hfpeer.errors import NoSpace
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Digest, FilePath, RepoId
-from hfpeer.node.operations import room as room_module
-from hfpeer.node.operations.room import Evicted, Room
+from hfpeer.node.operations.adding import room as room_module
+from hfpeer.node.operations.adding.room import Evicted, Room
 
 REPO = RepoId.parse("acme/big")
 

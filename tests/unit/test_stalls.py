@@ -15,7 +15,7 @@ from hfpeer.transfer.picker.seed_policy import SeedPolicy
 from hfpeer.transfer.picker.source_state import LATE_SECONDS, MIN_SAMPLE_PIECES, RangeRequest
 from hfpeer.transfer.picker.stalls import HIGHER_TIER_PATIENCE, LATE_IN_A_ROW, StallLimits
 from hfpeer.transfer.picker.tier_rules import PeerRate
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 PIECE = 1024
 COUNT = 64

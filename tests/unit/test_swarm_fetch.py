@@ -22,7 +22,7 @@ from hfpeer.ranges import MIB
 from hfpeer.transfer.fetch import piece_check
 from hfpeer.transfer.fetch.fetch import BlobFetch
 from hfpeer.transfer.picker.stalls import StallLimits
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 COUNT = 6
 SECONDS = 100.0

@@ -25,7 +25,7 @@ from hfpeer.transfer.picker.seed_policy import (
 )
 from hfpeer.transfer.picker.source_state import RangeRequest
 from hfpeer.transfer.picker.swarm_rules import FORMING_SECONDS
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 PIECE = 8
 SEED = "seed"

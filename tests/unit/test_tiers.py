@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 
 def test_named_peers_come_before_others_then_mirrors_then_the_origin_with_modelscope_where_the_owner_says() -> None:

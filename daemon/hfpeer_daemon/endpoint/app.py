@@ -7,16 +7,16 @@ from concurrent.futures import Executor
 
 from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.errors import NotFound
-from hfpeer_daemon.endpoint.answers import send_json
 from hfpeer_daemon.endpoint.files import HTTP_WALL_BYTES, FileApp
-from hfpeer_daemon.endpoint.git import GitApp
-from hfpeer_daemon.endpoint.held_bodies import HeldBytes
-from hfpeer_daemon.endpoint.lfs import LfsApp
+from hfpeer_daemon.endpoint.git.git import GitApp
+from hfpeer_daemon.endpoint.git.lfs import LfsApp
 from hfpeer_daemon.endpoint.pass_through import PassThroughApp
-from hfpeer_daemon.endpoint.refusals import send_refusal
 from hfpeer_daemon.endpoint.repo_info import RepoInfoApp
-from hfpeer_daemon.endpoint.request import HubRequest
-from hfpeer_daemon.endpoint.urls import HubUrl
+from hfpeer_daemon.endpoint.requests.held_bodies import HeldBytes
+from hfpeer_daemon.endpoint.requests.request import HubRequest
+from hfpeer_daemon.endpoint.requests.urls import HubUrl
+from hfpeer_daemon.endpoint.responses.answers import send_json
+from hfpeer_daemon.endpoint.responses.refusals import send_refusal
 from hfpeer_daemon.endpoint.xet import XetApp
 from hfpeer_daemon.http.problems import log_unforeseen
 from hfpeer_daemon.http.responses import Message, Receive, Scope, Send

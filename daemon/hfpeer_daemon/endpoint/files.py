@@ -25,9 +25,9 @@ from hfpeer.manifest import ManifestFile
 from hfpeer.names import FilePath
 from hfpeer.net.tasks import end_tasks
 from hfpeer.ranges import MIB, ByteRange
-from hfpeer_daemon.endpoint.answers import age_headers
-from hfpeer_daemon.endpoint.request import HubRequest
-from hfpeer_daemon.endpoint.urls import HubUrl, decoded, resolve_path
+from hfpeer_daemon.endpoint.requests.request import HubRequest
+from hfpeer_daemon.endpoint.requests.urls import HubUrl, decoded, resolve_path
+from hfpeer_daemon.endpoint.responses.answers import age_headers
 from hfpeer_daemon.http.responses import (
     Unsatisfiable,
     allows_range,

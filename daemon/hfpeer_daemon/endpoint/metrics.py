@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from hfpeer.control.operations import NodeStatus
 from hfpeer.control.transfers import RUNNING
-from hfpeer.transfer.tiers import SourceKind
+from hfpeer.transfer.sources.tiers import SourceKind
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

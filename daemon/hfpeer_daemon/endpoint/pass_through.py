@@ -9,7 +9,7 @@ from typing import Any
 from hfpeer.endpoint.endpoint import Endpoint
 from hfpeer.errors import AccessDenied, HubUnreachable
 from hfpeer.upstream.proxy import Header, ProxyRequest, ProxyResponse
-from hfpeer_daemon.endpoint.request import HubRequest
+from hfpeer_daemon.endpoint.requests.request import HubRequest
 
 
 class PassThroughApp:

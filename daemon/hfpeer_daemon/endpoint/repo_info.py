@@ -17,9 +17,9 @@ from hfpeer.endpoint.metadata.view import AdmittedRevision
 from hfpeer.errors import EntryNotFound, InvalidName, NotFound, Unreachable
 from hfpeer.names import Commit, RepoId
 from hfpeer.net.lru_cache import LruCache
-from hfpeer_daemon.endpoint.answers import age_header, age_headers, send_json
-from hfpeer_daemon.endpoint.request import HubRequest, form_fields, read_json
-from hfpeer_daemon.endpoint.urls import HubUrl, decoded
+from hfpeer_daemon.endpoint.requests.request import HubRequest, form_fields, read_json
+from hfpeer_daemon.endpoint.requests.urls import HubUrl, decoded
+from hfpeer_daemon.endpoint.responses.answers import age_header, age_headers, send_json
 from hfpeer_daemon.http.responses import json_bytes
 
 MAX_PAGE_ENTRIES = 1000

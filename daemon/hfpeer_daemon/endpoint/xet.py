@@ -25,9 +25,9 @@ from hfpeer.errors import AccessDenied, EntryNotFound, NotFound
 from hfpeer.manifest import ManifestFile
 from hfpeer.net.lru_cache import LruCache
 from hfpeer.ranges import ByteRange
-from hfpeer_daemon.endpoint.answers import send_json
-from hfpeer_daemon.endpoint.request import HubRequest
-from hfpeer_daemon.endpoint.urls import HubUrl
+from hfpeer_daemon.endpoint.requests.request import HubRequest
+from hfpeer_daemon.endpoint.requests.urls import HubUrl
+from hfpeer_daemon.endpoint.responses.answers import send_json
 from hfpeer_daemon.http.responses import Unsatisfiable, content_range, header_lines, json_bytes, parse_range, send_whole
 
 CHUNK_BYTES = 128 * 1024

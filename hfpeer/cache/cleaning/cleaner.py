@@ -24,18 +24,18 @@ from hfpeer.cache.cleaning.facts import (
     Step,
 )
 from hfpeer.cache.cleaning.garbage import Garbage
-from hfpeer.cache.cleaning.known_lists import KnownLists
-from hfpeer.cache.cleaning.plan import Facts, FileStep, Plan, file_id, key_of, repo_of, revision_id, steps_of
-from hfpeer.cache.cleaning.repo_folder import leftover
+from hfpeer.cache.cleaning.planning.plan import Facts, FileStep, Plan, file_id, key_of, repo_of, revision_id, steps_of
 from hfpeer.cache.cleaning.report import make_report
-from hfpeer.cache.cleaning.survey import Survey, look_at
+from hfpeer.cache.cleaning.survey.known_lists import KnownLists
+from hfpeer.cache.cleaning.survey.repo_folder import leftover
+from hfpeer.cache.cleaning.survey.survey import Survey, look_at
+from hfpeer.cache.commits.manifests import Manifests
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import opened
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.revisions import CachedRevisions
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.pins import Pin
+from hfpeer.cache.owner.pins import Pin
 from hfpeer.cache.records import Removed
 from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.names import Commit, Digest, FilePath, RepoId

@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hfpeer.cache.cleaning import shared_store
 from hfpeer.cache.cleaning.facts import (
     DANGLING_REF,
     EMPTY,
@@ -28,9 +27,10 @@ from hfpeer.cache.cleaning.facts import (
     Leftover,
 )
 from hfpeer.cache.cleaning.leftovers import remove_partial
-from hfpeer.cache.cleaning.plan import DAY_SECONDS, kept_leftover
+from hfpeer.cache.cleaning.planning.plan import DAY_SECONDS, kept_leftover
 from hfpeer.cache.cleaning.removal import is_being_written, remove_orphans
-from hfpeer.cache.cleaning.repo_folder import stamp_of
+from hfpeer.cache.cleaning.survey import shared_store
+from hfpeer.cache.cleaning.survey.repo_folder import stamp_of
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import open_file, opened
 from hfpeer.cache.disk.locks import names, take_flock

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hfpeer.cache import snapshots
-from hfpeer.cache.cleaning import shared_store
-from hfpeer.cache.cleaning.repo_folder import UNFINISHED_SUFFIXES, etag_of
+from hfpeer.cache.cleaning.survey import shared_store
+from hfpeer.cache.cleaning.survey.repo_folder import UNFINISHED_SUFFIXES, etag_of
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import OpenFolders, opened
 from hfpeer.cache.disk.locks import etag_lock, folder_lock, is_held, locked_ones

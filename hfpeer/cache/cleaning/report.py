@@ -11,10 +11,10 @@ from collections import Counter as Tally
 from collections.abc import Iterable
 from pathlib import Path
 
-from hfpeer.cache.cleaning.counting import Counter
 from hfpeer.cache.cleaning.facts import CacheReport, Place, StoredRevision
-from hfpeer.cache.cleaning.repo_folder import FOREIGN
-from hfpeer.cache.cleaning.survey import Survey
+from hfpeer.cache.cleaning.survey.counting import Counter
+from hfpeer.cache.cleaning.survey.repo_folder import FOREIGN
+from hfpeer.cache.cleaning.survey.survey import Survey
 from hfpeer.cache.records import CachedRevision
 from hfpeer.names import RepoId
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import time
 
 from hfpeer.cache import snapshots
+from hfpeer.cache.commits.publications import Publications
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.caches import Caches
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.scan.scanner import is_overwritten
 from hfpeer.cache.index.schema import RefRow
-from hfpeer.cache.publications import Publications
 from hfpeer.names import Commit, RepoId, Revision
 
 

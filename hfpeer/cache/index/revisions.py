@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.publications import Publications
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.caches import Caches
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.scan.counting import listing
 from hfpeer.cache.index.schema import RevisionRow
 from hfpeer.cache.index.shared_blobs import SharedBlobs
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.publications import Publications
 from hfpeer.cache.records import CachedFile, CachedRevision
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId

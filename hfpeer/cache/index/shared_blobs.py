@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.publications import Publications
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.inventory import BlobFile, Inventory
 from hfpeer.cache.index.schema import BlobRow
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.overrides import AUTHOR, MESSAGE, Overrides
-from hfpeer.cache.publications import Publications
+from hfpeer.cache.owner.overrides import AUTHOR, MESSAGE, Overrides
 from hfpeer.git.proof import commit_body
 from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.trust.visibility import (

@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hfpeer.cache import snapshots
+from hfpeer.cache.commits.proofs import write_proof
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import opened
 from hfpeer.cache.disk.linking import LINK_MIN_BYTES, HardLinks
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.partial.hashing import hash_file
-from hfpeer.cache.proofs import write_proof
 from hfpeer.cache.store import Store
 from hfpeer.errors import BrokenCache, CorruptData
 from hfpeer.git.lfs import MAX_POINTER_BYTES, parse_pointer

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from hfpeer.cache.commits.manifests import Manifests
+from hfpeer.cache.commits.proofs import read_proof
 from hfpeer.cache.disk import layout
-from hfpeer.cache.manifests import Manifests
-from hfpeer.cache.proofs import read_proof
 from hfpeer.cache.snapshots import read_tree
 from hfpeer.cache.verify.findings import LISTED, NAMED, PROVED
 from hfpeer.errors import CorruptData

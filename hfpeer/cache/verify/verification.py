@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from hfpeer.cache.commits.manifests import Manifests
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.access import group_advice
 from hfpeer.cache.disk.kinds import other_kind
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
-from hfpeer.cache.manifests import Manifests
 from hfpeer.cache.verify.checking import CHANGING, POINTER, RIGHT, UNREADABLE, Checked, Progress, Verdicts, check
 from hfpeer.cache.verify.findings import NAMED, Finding, VerifyReport, folder_of, in_order
 from hfpeer.cache.verify.inspection import Blob, Inspection, inspect, link_command

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hfpeer.conversion.options import ConversionOptions
+from hfpeer.conversion.request.options import ConversionOptions
 from hfpeer.conversion.shapes.chat import (
     CHOICES,
     LETTERS,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from hfpeer.conversion.selection import Selection
+from hfpeer.conversion.sources.selection import Selection
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,9 +10,9 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources.batches import ROWS, Batch, LocalFile
 from hfpeer.conversion.sources.opening import contents, failing
+from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
 
 CHUNK_ROWS = 10_000

@@ -14,8 +14,8 @@ from typing import Any
 
 from hfpeer.conversion.media.zips import ZipIndex
 from hfpeer.conversion.rows.media_columns import Picture
-from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources.batches import Batch, LocalFile, Source
+from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
 
 COLUMNS = {"imagefolder": "image", "audiofolder": "audio", "videofolder": "video", "pdffolder": "pdf"}

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 from hfpeer.conversion.rows.json_text import JsonText
-from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources.batches import ROWS, TARGET_BYTES, Batch, LocalFile
 from hfpeer.conversion.sources.opening import BLOCK_BYTES, contents, failing
+from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
 
 MAX_FIELD_BYTES = 256 * 1024 * 1024

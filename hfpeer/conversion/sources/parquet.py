@@ -10,8 +10,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources.batches import ROWS, Batch, LocalFile
+from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
 
 BATCH_BYTES = 2 * 1024 * 1024

@@ -14,8 +14,8 @@ from typing import Any
 from hfpeer.conversion.media.zips import is_of_a_mac
 from hfpeer.conversion.rows.json_text import JsonText
 from hfpeer.conversion.rows.media_columns import Picture
-from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources.batches import ROWS, TARGET_BYTES, Batch, LocalFile
+from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
 
 _NAME = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")

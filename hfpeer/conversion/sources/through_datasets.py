@@ -14,9 +14,9 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from hfpeer.conversion.selection import Selection
 from hfpeer.conversion.sources import datasets_program
 from hfpeer.conversion.sources.batches import ROWS, Batch, LocalFile
+from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
 from hfpeer.system.cancellation import check_stop
 

@@ -29,7 +29,7 @@ from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.events import Event, SourceFailed
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.small.fetch import is_small
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 HASHERS = 2
 """Number of threads that hash files of other programs."""

@@ -12,7 +12,7 @@ from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, RepoId
 from hfpeer.net.tasks import end_tasks
 from hfpeer.system.cancellation import in_thread
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 GATHER_SECONDS = 0.1
 """Seconds in which new files of a commit are gathered before they are installed together."""

@@ -20,7 +20,7 @@ from hfpeer.net.singleflight import SingleFlight
 from hfpeer.transfer.events import OnEvent
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.small.verified import VerifiedBlob
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 REST_SECONDS = 3.0
 """Seconds for which a caller waits for a hub that limits requests. After that it is told when to ask again."""

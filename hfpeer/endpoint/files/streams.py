@@ -23,7 +23,7 @@ from hfpeer.transfer.events import OnEvent
 from hfpeer.transfer.fetch.fetch import BlobFetch
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 from hfpeer.transfer.swarm.finder import PeerFinder
 
 TakeRoom: TypeAlias = Callable[[RepoId, Sequence[ManifestFile]], AbstractAsyncContextManager[None]]

@@ -16,7 +16,7 @@ from hfpeer.net.singleflight import SingleFlight
 from hfpeer.resolver.manifests import ManifestResolver
 from hfpeer.resolver.peer_queries import PeerTrust
 from hfpeer.transfer.events import Event
-from hfpeer.transfer.lan import Lan
+from hfpeer.transfer.sources.lan import Lan
 
 MAX_LISTED_FILES = 200_000
 """The listings in memory have at most this many files together."""

@@ -14,7 +14,7 @@ from hfpeer.cache.store import Store
 from hfpeer.endpoint.packs.pack_cache import PackCache
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, RepoId
-from hfpeer.transfer.lan import Lan
+from hfpeer.transfer.sources.lan import Lan
 
 MAX_LEARNT_BYTES = 16 * 1024 * 1024
 """Size of the largest plain file that is taken out of a pack."""

@@ -11,7 +11,7 @@ from hfpeer.net.proxies import UnusableProxy
 from hfpeer.node.doctor.findings import Finding, Level, fault, ok, warning
 from hfpeer.upstream.connection.clients import CLOCK_HINT, Connections
 from hfpeer.upstream.connection.probe import Probe, probe
-from hfpeer.upstream.refusals import LATER
+from hfpeer.upstream.responses.refusals import LATER
 
 SLOW_SECONDS = 2.0
 CLOCK_SECONDS = 60.0

@@ -16,9 +16,9 @@ from hfpeer.control.operations import Holding, PeerStatus
 from hfpeer.errors import HfpeerError, InvalidName, NotFound
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.net.address import IP, Address, parse_ip
-from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.protocol.messages import RevisionMessage
-from hfpeer.peers.table import Origin, Peer
+from hfpeer.peers.table.catalogs import Catalog
+from hfpeer.peers.table.table import Origin, Peer
 
 if TYPE_CHECKING:
     from hfpeer.peers.discovery.discovery import Discovery

@@ -22,7 +22,7 @@ from hfpeer.budgets import MAX_ATTRIBUTES_BYTES, MAX_ATTRIBUTES_RULES
 from hfpeer.cache.disk.linking import BLOCK_BYTES, can_clone
 from hfpeer.cache.disk.same_names import refuse_another
 from hfpeer.cache.disk.volume import refuse_unfit
-from hfpeer.cache.overrides import AUTHOR, MESSAGE
+from hfpeer.cache.owner.overrides import AUTHOR, MESSAGE
 from hfpeer.cache.partial.hashing import hash_file, hash_of
 from hfpeer.cache.store import Store
 from hfpeer.control.operations import Published, PublishRequest
@@ -218,7 +218,7 @@ def _read_again(place: Path, file: ManifestFile) -> bytes:
 def _converted(folder: Path, manifest: Manifest) -> str:
     """The commits of which there are conversions in a folder, as a `Publication` has them. Raises InvalidName for a
     conversion that is not finished."""
-    from hfpeer.conversion.output import RECORD, WORK, converted_from
+    from hfpeer.conversion.output.output import RECORD, WORK, converted_from
 
     parents = {posixpath.split(file.path) for file in manifest.files}
     unfinished = next((place for place, _ in sorted(parents) if WORK in place.split("/")), None)

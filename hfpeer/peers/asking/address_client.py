@@ -31,7 +31,6 @@ from hfpeer.net.http1 import BadResponse, NoResponse, encode_request, has_too_ma
 from hfpeer.net.http1_asyncio import send_request
 from hfpeer.net.limiter import Limiter
 from hfpeer.peers.asking.message_budget import MessageBudget
-from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.protocol.batch import FORMER_BATCH_BLOBS, MAX_BATCH_BLOBS
 from hfpeer.peers.protocol.copies import CopiesMessage, copies_path
 from hfpeer.peers.protocol.messages import NodeMessage, PeersMessage, RefMessage
@@ -56,6 +55,7 @@ from hfpeer.peers.protocol.pieces import PieceMap, PieceNews, parse_following
 from hfpeer.peers.protocol.remote_adds import NOT_ACCEPTED, REFUSALS, AddProgress, AddTerms
 from hfpeer.peers.ranges.range_client import RangeClient
 from hfpeer.peers.ranges.window import SharedWindow
+from hfpeer.peers.table.catalogs import Catalog
 
 PARSE_IN_THREAD_BYTES = 32 * 1024
 MAX_CONNECTIONS = 64

@@ -21,7 +21,6 @@ from hfpeer.net.limiter import Limiter
 from hfpeer.net.tasks import end_tasks
 from hfpeer.peers.asking.address_client import AddressClient, MessageTooLarge
 from hfpeer.peers.asking.message_budget import MessageBudget
-from hfpeer.peers.catalogs import Catalog
 from hfpeer.peers.interfaces import ways_among
 from hfpeer.peers.protocol.copies import CopiesMessage
 from hfpeer.peers.protocol.messages import NodeMessage, RefMessage
@@ -30,6 +29,7 @@ from hfpeer.peers.protocol.remote_adds import AddProgress, AddTerms
 from hfpeer.peers.ranges.range_client import Batch, RangeClient
 from hfpeer.peers.ranges.ways import Ways
 from hfpeer.peers.ranges.window import SharedWindow
+from hfpeer.peers.table.catalogs import Catalog
 
 NEXT_ADDRESS_SECONDS = 1.0
 """Seconds without a response before a peer is asked at its next address too."""

@@ -26,7 +26,7 @@ from hfpeer.net.tasks import end_tasks
 from hfpeer.peers.discovery.advertised import own_addresses
 from hfpeer.peers.interfaces import LanInterfaces, find_lan_interfaces
 from hfpeer.peers.protocol.registration import Registration
-from hfpeer.peers.table import Origin
+from hfpeer.peers.table.table import Origin
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

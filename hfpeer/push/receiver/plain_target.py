@@ -19,6 +19,7 @@ from hfpeer.archive.importing import OnProgress
 from hfpeer.archive.index import ArchivedRef
 from hfpeer.archive.sources import SourceRevision
 from hfpeer.cache import snapshots
+from hfpeer.cache.commits.proofs import write_proof
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import OpenFolders, opened
 from hfpeer.cache.disk.kinds import repos_in
@@ -28,7 +29,6 @@ from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.partial.blob import PartialBlob, open_partial
 from hfpeer.cache.partial.files import kept_prefixes
 from hfpeer.cache.partial.hashing import hash_file
-from hfpeer.cache.proofs import write_proof
 from hfpeer.errors import BrokenCache, Locked
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, RepoId

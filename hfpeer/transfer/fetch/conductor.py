@@ -23,7 +23,7 @@ from hfpeer.transfer.integrity.forgery import check_plain
 from hfpeer.transfer.no_source_left import no_source_left
 from hfpeer.transfer.picker.source_state import SourceState
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 TICK_SECONDS = 0.25
 """Seconds between two looks at what has stalled."""

@@ -23,7 +23,7 @@ from hfpeer.transfer.fetch.state import FetchState
 from hfpeer.transfer.fetch.workers import MAX_WORKERS, Workers
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import PeerSource, Source, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, Source, WantedBlob
 
 SPARE_BUFFERS = 4
 """Buffers that can wait to be hashed while each worker fills one."""

@@ -10,7 +10,7 @@ from hfpeer.ranges import PieceGrid
 from hfpeer.transfer.events import OnEvent, SourceFailed
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 
 @dataclass(frozen=True)

@@ -20,14 +20,14 @@ from hfpeer.transfer.fetch.job import FetchJob
 from hfpeer.transfer.fetch.piece_check import COMPARED, Contradiction, PieceCheck
 from hfpeer.transfer.fetch.readers import Readers
 from hfpeer.transfer.fetch.running import RunningRequests
-from hfpeer.transfer.local_files import spans_of_files
 from hfpeer.transfer.picker.assignment import Assignment
 from hfpeer.transfer.picker.bitfield import bits_of
 from hfpeer.transfer.picker.membership import Membership
 from hfpeer.transfer.picker.picker import Picker
 from hfpeer.transfer.picker.seed_policy import SeedPolicy
 from hfpeer.transfer.picker.source_state import RangeRequest, SourceState
-from hfpeer.transfer.sources import Source
+from hfpeer.transfer.sources.local_files import spans_of_files
+from hfpeer.transfer.sources.sources import Source
 from hfpeer.transfer.swarm.have_log import HaveLog
 
 

@@ -17,7 +17,7 @@ from hfpeer.transfer.fetch.state import FetchState
 from hfpeer.transfer.integrity.inquiry import Inquiry
 from hfpeer.transfer.integrity.local_bytes import LocalBytes
 from hfpeer.transfer.integrity.sampling import ask_once
-from hfpeer.transfer.local_files import THIS_MACHINE
+from hfpeer.transfer.sources.local_files import THIS_MACHINE
 
 SAMPLE_SILENCES = 3
 """A source may take this many times the silence limit to give one piece for comparison."""

@@ -10,7 +10,7 @@ import hashlib
 
 from hfpeer.errors import ForgedManifest
 from hfpeer.git.lfs import MAX_POINTER_BYTES, parse_pointer
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 
 def check_plain(blob: WantedBlob, data: bytes | memoryview) -> None:

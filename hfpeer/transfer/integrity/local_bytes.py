@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from hfpeer.cache.partial.blob import PartialBlob
 from hfpeer.peers.protocol.pieces import PIECE_DIGEST_BYTES, piece_digest
 from hfpeer.ranges import ByteRange, PieceGrid
-from hfpeer.transfer.local_files import spans_of_files
+from hfpeer.transfer.sources.local_files import spans_of_files
 
 MAX_PEERS_ASKED = 3
 """At most this many peers are asked for the digests of their pieces. Each may take as long as reading the blob."""

@@ -33,7 +33,7 @@ from hfpeer.transfer.picker.source_state import LEFT, RangeRequest, SourceState
 from hfpeer.transfer.picker.stalls import LATE_IN_A_ROW, StallLimits, Stalls
 from hfpeer.transfer.picker.swarm_rules import SwarmRules
 from hfpeer.transfer.picker.tier_rules import TierRules
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 MAX_REQUEST_BYTES = 16 * MIB
 URGENT_REQUEST_BYTES = 4 * MIB

@@ -11,7 +11,7 @@ from operator import or_
 
 from hfpeer.net.backoff import backoff_seconds
 from hfpeer.transfer.credit import Credit
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 LATE_RATIO = 4.0
 """A piece that takes this many times the usual time is late."""

@@ -18,7 +18,7 @@ from hfpeer.budgets import (
 from hfpeer.ranges import PieceGrid
 from hfpeer.transfer.picker.bitfield import bits
 from hfpeer.transfer.picker.source_state import RangeRequest, SourceState, UsualTime
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 LATE_IN_A_ROW = 3
 """A source that was late with this many pieces in a row is slow, and loses credit."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from hfpeer.transfer.picker.ledger import Ledger
 from hfpeer.transfer.picker.source_state import RangeRequest, SourceState
 from hfpeer.transfer.picker.stalls import StallLimits
-from hfpeer.transfer.tiers import Tier
+from hfpeer.transfer.sources.tiers import Tier
 
 
 class TierRules:

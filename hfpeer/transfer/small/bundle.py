@@ -16,8 +16,8 @@ from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.ranges import PieceGrid, RangeSet
 from hfpeer.transfer.picker.assignment import Assignment
 from hfpeer.transfer.picker.bitfield import bits_of, first_pieces, pieces_of
+from hfpeer.transfer.sources.tiers import Tier
 from hfpeer.transfer.swarm.have_log import HaveLog
-from hfpeer.transfer.tiers import Tier
 
 
 def bundle_digest(repo: RepoId, commit: Commit) -> Digest:

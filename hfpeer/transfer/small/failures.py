@@ -8,7 +8,7 @@ from hfpeer.budgets import MAX_HUB_MISSES
 from hfpeer.errors import AccessDenied, HfpeerError
 from hfpeer.names import Digest
 from hfpeer.transfer.no_source_left import WRONG_BYTES, no_source_left
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 
 class SourceFailures:

@@ -24,7 +24,7 @@ from hfpeer.transfer.small.in_flight import InFlight
 from hfpeer.transfer.small.keeper import Find, Keep, Keeper
 from hfpeer.transfer.small.picker import BundlePicker
 from hfpeer.transfer.small.state import BundleState
-from hfpeer.transfer.sources import PeerSource, Source, UpstreamSource, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, Source, UpstreamSource, WantedBlob
 
 
 def is_small(blob: WantedBlob) -> bool:

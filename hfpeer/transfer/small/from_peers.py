@@ -16,7 +16,7 @@ from hfpeer.transfer.small.keeper import Keeper
 from hfpeer.transfer.small.promises import Hold
 from hfpeer.transfer.small.state import BundleState
 from hfpeer.transfer.small.verified import is_right
-from hfpeer.transfer.sources import PeerSource, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
 
 SAY_SECONDS = 0.02
 """Seconds between two notes of what came of a peer's promise: there may be thousands of files in a second."""

@@ -17,7 +17,7 @@ from hfpeer.transfer.events import OnEvent, SourceFailed
 from hfpeer.transfer.small.keeper import Keeper
 from hfpeer.transfer.small.state import BundleState
 from hfpeer.transfer.small.verified import is_right
-from hfpeer.transfer.sources import UpstreamSource, WantedBlob
+from hfpeer.transfer.sources.sources import UpstreamSource, WantedBlob
 
 UPSTREAM_TRIES = 6
 """Requests for one file that an upstream may break off."""

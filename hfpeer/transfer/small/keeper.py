@@ -16,7 +16,7 @@ from hfpeer.transfer.integrity.forgery import check_plain
 from hfpeer.transfer.small.in_flight import InFlight
 from hfpeer.transfer.small.state import BundleState
 from hfpeer.transfer.small.verified import VerifiedBlob
-from hfpeer.transfer.sources import Source, WantedBlob
+from hfpeer.transfer.sources.sources import Source, WantedBlob
 
 Keep = Callable[[Sequence[VerifiedBlob]], None]
 """Puts verified blobs into the cache. Called from one thread at a time; may raise StorageError."""

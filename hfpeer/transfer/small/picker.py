@@ -17,7 +17,7 @@ from hfpeer.transfer.events import SourceFailed
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.small.bundle import Bundle
 from hfpeer.transfer.small.promises import Hold, Promises
-from hfpeer.transfer.sources import PeerSource, Source, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, Source, WantedBlob
 
 BATCH_BYTES = 2 * 1024 * 1024
 """A batch ends with the file that reaches this size."""

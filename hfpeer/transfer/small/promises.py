@@ -16,7 +16,7 @@ from hfpeer.budgets import (
     NEAR_HOLD_SECONDS,
 )
 from hfpeer.transfer.small.requests import Abortable
-from hfpeer.transfer.sources import PeerSource, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
 
 SLOW_SECONDS = 1.0
 """Seconds after which a promise shows how fast its peer is."""

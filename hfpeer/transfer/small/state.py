@@ -24,7 +24,7 @@ from hfpeer.transfer.small.picker import BatchEnd, BundlePicker
 from hfpeer.transfer.small.promises import Hold
 from hfpeer.transfer.small.requests import LEECHER_SECONDS, REQUEST_SECONDS, Abortable, OpenRequests
 from hfpeer.transfer.small.verified import Unkept, VerifiedBlob
-from hfpeer.transfer.sources import PeerSource, Source, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, Source, WantedBlob
 
 KEEP_SECONDS = 0.05
 """Seconds in which more blobs may come that are put into the cache together."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from hfpeer.cache.partial.hashing import hash_of
 from hfpeer.transfer.integrity.forgery import check_plain
-from hfpeer.transfer.sources import WantedBlob
-from hfpeer.transfer.tiers import SourceKind
+from hfpeer.transfer.sources.sources import WantedBlob
+from hfpeer.transfer.sources.tiers import SourceKind
 
 MAX_UNKEPT_BYTES, MAX_UNKEPT_BLOBS = 64 * 1024 * 1024, 4096
 """Receivers wait while at least this many bytes, or blobs, are not in the cache yet."""

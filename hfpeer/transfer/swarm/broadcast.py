@@ -13,7 +13,7 @@ from typing import Protocol
 
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.report import FetchReport
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 NEWS_SECONDS = 0.1
 """Seconds for which news is gathered before it is told: each line costs both ends."""

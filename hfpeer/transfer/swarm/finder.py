@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from hfpeer.transfer.credit import Credits
-from hfpeer.transfer.lan import Lan
-from hfpeer.transfer.local_files import FindLocal
-from hfpeer.transfer.site_copies import FindSites, no_sites
-from hfpeer.transfer.sources import PeerSource, UpstreamSource, WantedBlob
+from hfpeer.transfer.sources.lan import Lan
+from hfpeer.transfer.sources.local_files import FindLocal
+from hfpeer.transfer.sources.site_copies import FindSites, no_sites
+from hfpeer.transfer.sources.sources import PeerSource, UpstreamSource, WantedBlob
 from hfpeer.transfer.swarm.follower import FollowedFetch, PeerFollower
 from hfpeer.upstream.upstream import Upstream
 

@@ -18,7 +18,7 @@ from hfpeer.errors import HfpeerError
 from hfpeer.net.tasks import end_tasks
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.credit import Credits
-from hfpeer.transfer.sources import PeerSource, WantedBlob
+from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
 
 FIRST_ANSWERS_SECONDS = 1.0
 """A fetch waits at most this long for the first answers of its peers before it asks upstreams."""

@@ -20,7 +20,7 @@ import httpx
 from hfpeer.net.proxies import Proxy, ProxyRules, UnusableProxy
 from hfpeer.upstream.connection.certificates import UnusableCertificates, tls_context
 from hfpeer.upstream.connection.destinations import restrict_destinations
-from hfpeer.upstream.refusals import LATER
+from hfpeer.upstream.responses.refusals import LATER
 
 log = logging.getLogger(__name__)
 Transport = TypeVar("Transport", httpx.HTTPTransport, httpx.AsyncHTTPTransport)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from hfpeer.cache.cleaning.facts import PruneRules
-from hfpeer.cache.cleaning.requests import CleanRequest, parse_target
+from hfpeer.cache.cleaning.planning.requests import CleanRequest, parse_target
 from hfpeer.config.amounts import time_seconds
 from hfpeer.errors import InvalidName, NotFound
 from hfpeer.names import RepoType

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from hfpeer.cache.cleaning.requests import Target
+from hfpeer.cache.cleaning.planning.requests import Target
 from hfpeer.names import RepoType
 from hfpeer_cli.commands.datasets.prepared import leftover_note
 from hfpeer_cli.invocation import Invocation

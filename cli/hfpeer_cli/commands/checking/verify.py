@@ -140,7 +140,7 @@ def _verify_folder(invocation: Invocation, cache: Path, request: VerifyRequest, 
     """Verifies in this process: a daemon may not see the same volumes."""
     import asyncio
 
-    from hfpeer.node.operations.verifying import verify_folder
+    from hfpeer.node.operations.repair.verifying import verify_folder
 
     return asyncio.run(verify_folder(cache.absolute(), invocation.settings.home, request, on_event))
 

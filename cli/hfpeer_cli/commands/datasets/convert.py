@@ -149,7 +149,7 @@ def convert(invocation: Invocation, ctx: click.Context, /, repo: NamedRepo | Non
 
 def _by_recipe(invocation: Invocation, ctx: click.Context, repo: NamedRepo | None, words: dict[str, Any]) -> int:
     """Makes all that a recipe says, prints it, and returns the exit code."""
-    from hfpeer.conversion.recipe import read_recipe
+    from hfpeer.conversion.request.recipe import read_recipe
     from hfpeer.node.operations.conversion.recipes import convert_recipe
 
     taken = {"recipe", "mode", "output", "jobs", "share", "restart", "image_roots", "python", "scheduler"}
@@ -206,7 +206,7 @@ async def _plan(node: Any, invocation: Invocation, request: ConversionRequest, o
 
 
 def _request(invocation: Invocation, repo: RepoId, words: dict[str, Any]) -> ConversionRequest:
-    from hfpeer.conversion.options import ConversionOptions
+    from hfpeer.conversion.request.options import ConversionOptions
     from hfpeer.node.operations.conversion.requests import Access, ConversionRequest
     from hfpeer.upstream.auth import environment_token
 

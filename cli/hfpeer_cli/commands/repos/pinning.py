@@ -24,7 +24,7 @@ def define_pin(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
     @click.argument("repos", nargs=-1, metavar="[REPO]...")
     @pass_invocation
     def pin(invocation: Invocation, repos: tuple[str, ...]) -> None:
-        from hfpeer.cache.pins import Pin, Pins
+        from hfpeer.cache.owner.pins import Pin, Pins
 
         pins = Pins(invocation.settings.home)
         wanted = [Pin.parse(repo, type) for repo in repos]
@@ -41,7 +41,7 @@ def define_pin(noun: Noun, type: RepoType, prefix: str, example: str) -> None:
     @click.argument("repos", nargs=-1, required=True, metavar="REPO...")
     @pass_invocation
     def unpin(invocation: Invocation, repos: tuple[str, ...]) -> None:
-        from hfpeer.cache.pins import Pin, Pins
+        from hfpeer.cache.owner.pins import Pin, Pins
 
         wanted = [Pin.parse(repo, type) for repo in repos]
         gone = Pins(invocation.settings.home).remove(wanted)

@@ -35,7 +35,7 @@ def define_rm(noun: Noun, type: RepoType | None, prefix: str, example: str) -> N
         With REPO@REV only one revision, with -f only some files. Bytes that another revision needs stay. Asks at a
         terminal. The last copy on the LAN stays without --force.
         """
-        from hfpeer.cache.cleaning.requests import CleanRequest, target_of  # an add does not need these
+        from hfpeer.cache.cleaning.planning.requests import CleanRequest, target_of  # an add does not need these
         from hfpeer_cli.commands.cache.cleaning import clean, exit_code
 
         targets = tuple(target_of(str(named.repo), named, files=files) for named in repos)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hfpeer.cache import snapshots
+from hfpeer.cache.commits.manifests import Manifests
 from hfpeer.cache.disk import layout
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.schema import RevisionRow
-from hfpeer.cache.manifests import Manifests
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 
 ListedFiles = dict[FilePath, tuple[Digest, int]]

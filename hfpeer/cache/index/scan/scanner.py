@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hfpeer.cache import snapshots
+from hfpeer.cache.commits.manifests import Manifests
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.access import why_unreadable
 from hfpeer.cache.disk.same_names import reaches_another
@@ -23,7 +24,6 @@ from hfpeer.cache.index.scan.counting import ListedFiles, listing, sum_up
 from hfpeer.cache.index.scan.reading import FilesOnDisk, Folders, RepoOnDisk, mtime_of
 from hfpeer.cache.index.scan.seeing import stamp_of
 from hfpeer.cache.index.schema import RefRow
-from hfpeer.cache.manifests import Manifests
 from hfpeer.errors import InvalidName
 from hfpeer.names import Commit, RepoId
 from hfpeer.system.cancellation import check_stop

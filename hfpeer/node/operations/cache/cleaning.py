@@ -8,16 +8,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from hfpeer.cache.cleaning.eviction import (
-    Budget,
-    disk_bytes,
-    enough,
-    evicted,
-    first_steps,
-    freed_bytes,
-    least_recently_used,
-    used_bytes,
-)
 from hfpeer.cache.cleaning.facts import (
     DANGLING_REF,
     LOCK,
@@ -31,9 +21,19 @@ from hfpeer.cache.cleaning.facts import (
     Leftover,
     RevisionKey,
 )
-from hfpeer.cache.cleaning.plan import Facts, FileStep, Plan, chosen, garbage, key_of, only, pruned, steps_of
-from hfpeer.cache.cleaning.protection import Care, Copies, lost_to_peers, protected
-from hfpeer.cache.cleaning.requests import Target
+from hfpeer.cache.cleaning.planning.eviction import (
+    Budget,
+    disk_bytes,
+    enough,
+    evicted,
+    first_steps,
+    freed_bytes,
+    least_recently_used,
+    used_bytes,
+)
+from hfpeer.cache.cleaning.planning.plan import Facts, FileStep, Plan, chosen, garbage, key_of, only, pruned, steps_of
+from hfpeer.cache.cleaning.planning.protection import Care, Copies, lost_to_peers, protected
+from hfpeer.cache.cleaning.planning.requests import Target
 from hfpeer.cache.disk.os_errors import free_bytes
 from hfpeer.cache.store import Store
 from hfpeer.config.paths import xet_cache
@@ -41,7 +41,7 @@ from hfpeer.config.settings import Settings
 from hfpeer.control.operations import CleanRequest
 from hfpeer.errors import InvalidName, NotFound, StorageError
 from hfpeer.names import Digest, RepoId
-from hfpeer.node.operations.room import Evicted
+from hfpeer.node.operations.adding.room import Evicted
 from hfpeer.peers.copies import CopyQuestions, PeersCopies
 from hfpeer.peers.discovery.discovery import addresses_now
 from hfpeer.peers.neighbourhood import Neighbourhood

@@ -20,7 +20,7 @@ from hfpeer.config.settings import Settings
 from hfpeer.errors import InvalidName, NoSpace
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision
-from hfpeer.node.operations.adopted import take_from_other_caches
+from hfpeer.node.operations.adding.adopted import take_from_other_caches
 from hfpeer.system.cancellation import in_thread
 from hfpeer.transfer.events import OnEvent
 

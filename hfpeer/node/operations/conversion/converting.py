@@ -10,8 +10,8 @@ from typing import Any
 
 from hfpeer.control.operations import Operations
 from hfpeer.conversion.media.roots import files_of_root
-from hfpeer.conversion.output import RECORD, OutputFolder
-from hfpeer.conversion.part import convert_part, named_files
+from hfpeer.conversion.output.output import RECORD, OutputFolder
+from hfpeer.conversion.part.part import convert_part, named_files
 from hfpeer.conversion.plan import Part, SourceFile
 from hfpeer.conversion.results import ConversionReport, PartReport, with_totals
 from hfpeer.node.operations.conversion.planning import Planned, add_files, plan_conversion

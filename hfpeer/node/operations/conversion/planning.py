@@ -17,13 +17,13 @@ from typing import Any
 from hfpeer.control.operations import Operations
 from hfpeer.conversion.card import card_features
 from hfpeer.conversion.extra import need_libraries
-from hfpeer.conversion.output import kept_plan
-from hfpeer.conversion.part import local_files
+from hfpeer.conversion.output.output import kept_plan
+from hfpeer.conversion.part.part import local_files
 from hfpeer.conversion.plan import ConversionPlan, Part, SourceFile
+from hfpeer.conversion.request.splits import SplitChoice, Term, highest_rank, parse_splits
 from hfpeer.conversion.sources.folder import COLUMNS, PART_FILES, has_labels, is_list, is_zip, media_of
 from hfpeer.conversion.sources.kinds import OWN_READERS, can_read, source_of
 from hfpeer.conversion.sources.through_datasets import BUILDERS
-from hfpeer.conversion.splits import SplitChoice, Term, highest_rank, parse_splits
 from hfpeer.errors import ConversionFailed, EntryNotFound, NotFound
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, FilePath, Revision

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hfpeer.control.operations import Operations
-from hfpeer.conversion.merging import merge
-from hfpeer.conversion.recipe import Recipe
+from hfpeer.conversion.output.merging import merge
+from hfpeer.conversion.request.recipe import Recipe
 from hfpeer.conversion.results import ConversionReport, RecipeReport
 from hfpeer.node.operations.conversion.converting import convert
 from hfpeer.node.operations.conversion.requests import ConversionRequest

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hfpeer.control.operations import AddRequest
-from hfpeer.conversion.options import ConversionOptions
 from hfpeer.conversion.plan import ConversionPlan
+from hfpeer.conversion.request.options import ConversionOptions
 from hfpeer.names import MAIN, FilePath, RepoId, Revision
 
 

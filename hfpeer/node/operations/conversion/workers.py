@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from hfpeer.conversion import worker
-from hfpeer.conversion.part import OnRows
+from hfpeer.conversion.part import worker
+from hfpeer.conversion.part.part import OnRows
 from hfpeer.conversion.plan import Part
 from hfpeer.conversion.results import PartReport
 from hfpeer.errors import ConversionFailed, from_problem

@@ -34,7 +34,7 @@ from hfpeer.peers.protocol.remote_adds import (
     AddTerms,
     RemoteAdd,
 )
-from hfpeer.peers.table import State
+from hfpeer.peers.table.table import State
 from hfpeer.transfer.events import Finished, NodeTold, OnEvent, Resolved
 from hfpeer.trust.precedence import Voice
 from hfpeer.trust.signatures import signature

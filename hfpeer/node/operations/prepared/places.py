@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfpeer.cache.manifests import Manifests
+from hfpeer.cache.commits.manifests import Manifests
 from hfpeer.config.settings import Settings
 from hfpeer.endpoint.metadata.answer_cache import AnswerCache
 from hfpeer.manifest import Manifest

@@ -13,12 +13,12 @@ from hfpeer.cache.repair.results import FETCH, TAKE
 from hfpeer.errors import HfpeerError
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, Digest, RepoId
-from hfpeer.node.operations.adopted import take_adopted
+from hfpeer.node.operations.adding.adopted import take_adopted
 from hfpeer.node.operations.repair.parts import RepairParts
 from hfpeer.system.cancellation import in_thread
-from hfpeer.transfer.local_files import LocalFile
 from hfpeer.transfer.snapshot import FetchTotals, SnapshotTransfer
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.local_files import LocalFile
+from hfpeer.transfer.sources.sources import WantedBlob
 from hfpeer.transfer.swarm.finder import PeerFinder
 
 

@@ -13,7 +13,7 @@ from hfpeer.resolver.peer_queries import PeerTrust
 from hfpeer.resolver.resolver import Resolver
 from hfpeer.transfer.events import OnEvent
 from hfpeer.transfer.fetches import Fetches
-from hfpeer.transfer.lan import Lan
+from hfpeer.transfer.sources.lan import Lan
 from hfpeer.upstream.upstreams import Upstreams
 
 Key = tuple[str, str, str, str]

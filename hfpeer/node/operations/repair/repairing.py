@@ -41,9 +41,9 @@ from hfpeer.names import Commit, RepoId
 from hfpeer.node.operations.repair.asking import Asker
 from hfpeer.node.operations.repair.files import FileMender
 from hfpeer.node.operations.repair.parts import Key, Reasons, RepairParts
-from hfpeer.node.operations.verifying import telling
+from hfpeer.node.operations.repair.verifying import telling
 from hfpeer.system.cancellation import in_thread
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 MAX_ROUNDS = 8
 """At most this many looks at the cache. Each may show more: an opened folder has files, a list says what is missing."""

@@ -20,7 +20,7 @@ from hfpeer.node.operations.transfers.recorded import add_recorded
 from hfpeer.node.operations.transfers.runs import RunAdd
 from hfpeer.node.operations.transfers.transfer import status_of
 from hfpeer.transfer.events import Finished, OnEvent
-from hfpeer.transfer.sources import WantedBlob
+from hfpeer.transfer.sources.sources import WantedBlob
 
 if TYPE_CHECKING:
     from hfpeer.node.operations.transfers.transfers import Transfers

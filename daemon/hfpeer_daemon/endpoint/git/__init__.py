@@ -1,0 +1,1 @@
+"""Git and git-lfs at the endpoint. Read first: `git`."""

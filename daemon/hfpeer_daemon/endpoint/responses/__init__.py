@@ -1,0 +1,1 @@
+"""JSON and errors in the Hub's form."""

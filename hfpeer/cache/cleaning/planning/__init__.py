@@ -1,0 +1,1 @@
+"""Decides what of a cache goes. Pure. Read first: `plan`."""

@@ -1,0 +1,1 @@
+"""Reads what lies in a cache. Read first: `survey`."""

@@ -1,0 +1,1 @@
+"""What the owner has said: what peers may have, and what no cleaning removes."""

@@ -1,0 +1,1 @@
+"""One add, and the accounts that it keeps. Read first: `adding`."""

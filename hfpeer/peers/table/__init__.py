@@ -1,0 +1,1 @@
+"""What this node knows of its peers. Read first: `table`."""

@@ -1,0 +1,1 @@
+"""What can give ranges of a blob: peers, upstreams, ModelScope, files of this machine. Read first: `sources`."""
