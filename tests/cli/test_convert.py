@@ -135,6 +135,13 @@ def test_a_dataset_of_a_script_is_refused_and_nothing_of_it_runs(real: Run, tmp_
     assert code == 2 and "made by a script, script.py" in err and "refs/convert/parquet" in err
 
 
+@pytest.mark.parametrize("place", ["hf/hub/datasets--acme--rows/out", "hf/datasets/out", "home/out"])
+def test_an_output_in_a_cache_or_in_the_home_is_refused(real: Run, machine: dict[str, str], place: str) -> None:
+    folder = Path(machine["HFPEER_HOME"]).parent / place
+    code, _, err = real("-r", "acme/rows", "-o", str(folder))
+    assert code == 2 and "is no folder for outputs" in err and not folder.exists()
+
+
 # With `datasets`
 
 

@@ -64,6 +64,12 @@ def test_a_recipe_has_modes_and_variables(tmp_path: Path) -> None:
         ({"datasets": {"a": {"repo": "x/y", "format": "parquet"}}, "merge": {"m": ["a/train"]}}, "", "only JSONL"),
         ({"datasets": {"a": {"repo": "x/y"}}, "merge": {"../m": ["a/train"]}}, "", "cannot name a merged file"),
         ({"datasets": {"a": {"repo": "x/y", "shape": "none"}}}, "", "no shape"),
+        ({"datasets": {"a": {"repo": "x/y", "config": False}}}, "", "config of a is no text: False"),  # no, in YAML
+        ({"datasets": {"a": {"repo": "x/y", "splits": [True]}}}, "", "splits of a is no list"),
+        ({"datasets": {"a": {"repo": ["x/y"]}}}, "", "repo of a is no text"),
+        ({"datasets": {"a": {"repo": "x/y"}}, "modes": {"m": {"datasets": {"b": {}}}}}, "m", "has a dataset 'b'"),
+        ({"datasets": {"a": {"repo": "x/y", "splits": ["dev"]}}, "merge": {"m": ["a/test"]}}, "", "not convert"),
+        ({"datasets": {"a": {"repo": "x/y"}}, "merge": {"a/a_train": ["a/train"]}}, "", "name of a file of the"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_a_sentence(document: Any, mode: str, said: str) -> None:

@@ -18,6 +18,10 @@ from hfpeer.errors import EntryNotFound, InvalidName
 from hfpeer.names import FilePath
 
 IN_REPO = "repo:"
+MAX_PATH_CHARACTERS = 1024
+"""Characters of the longest path of a picture that is looked for."""
+MAX_NAME_BYTES = 255
+"""Bytes of the longest name that a file system takes."""
 _ADDRESS = re.compile(r"(https?|s3|gs|ftp)://")
 
 
@@ -40,7 +44,14 @@ def names_to_try(name: str) -> list[str]:
     clean = posixpath.normpath(name.replace("\\", "/"))
     names = [] if clean.startswith(("/", "..")) or clean == "." else [clean]
     last = posixpath.basename(clean)
-    return list(dict.fromkeys([*names, *([last] if last not in ("", ".", "..") else [])]))
+    names += [last] if last not in ("", ".", "..") else []
+    return list(filter(_can_be_a_path, dict.fromkeys(names)))
+
+
+def _can_be_a_path(name: str) -> bool:
+    """Whether a file can have this name; a text that is none, such as a picture in base64, is in many datasets."""
+    parts = name.encode(errors="replace").split(b"/")
+    return "\0" not in name and len(name) <= MAX_PATH_CHARACTERS and max(map(len, parts)) <= MAX_NAME_BYTES
 
 
 def places_in_commit(name: str, source: str) -> Iterator[str]:

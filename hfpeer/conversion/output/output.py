@@ -34,7 +34,7 @@ from hfpeer.conversion.results import (
 )
 from hfpeer.conversion.shapes.shape import side_files
 from hfpeer.errors import InvalidName, Locked
-from hfpeer.names import Commit, RepoId
+from hfpeer.names import Commit, RepoId, path_problem
 
 RECORD = "conversion.json"
 WORK = ".conversion"
@@ -77,6 +77,7 @@ class OutputFolder:
         with translated("make the folder of a conversion", folder, elsewhere=ELSEWHERE):
             refuse_another(folder, plan.key, restarts=restarts)
             if self.finished() is None:
+                self._refuse_foreign_files()
                 (self._work / "parts").mkdir(parents=True, exist_ok=True)
                 self._keep_plan()
 
@@ -136,7 +137,9 @@ class OutputFolder:
     def finished(self) -> dict[str, Any] | None:
         """What `conversion.json` says; None if the conversion is not finished."""
         document = read_record(self.folder)
-        return document if document is not None and document.get("key") == self._plan.key else None
+        if document is None or document.get("key") != self._plan.key:
+            return None
+        return document if {file["path"] for file in document["files"]} >= set(self._names()) else None
 
     def damaged(self) -> str | None:
         """The first file of a finished conversion that is not what it was; None if all are."""
@@ -199,6 +202,25 @@ class OutputFolder:
         )
 
     # Inside
+
+    def _refuse_foreign_files(self) -> None:
+        """Raises InvalidName if a file of the user has the name of one of the output, in a folder that no conversion
+        has begun. A damaged `conversion.json` still tells that the files are those of a conversion."""
+        if self._work.exists() or (self.folder / RECORD).exists():
+            return
+        names = [*self._names(), *side_files(self._plan.options, {}, has_pictures=False)]
+        foreign = next((name for name in names if os.path.lexists(self.folder / name)), None)
+        if foreign is not None:
+            raise InvalidName(
+                f"{self.folder / foreign} is there already, and no conversion made it.",
+                hint="Give another -o, or move the file away.",
+                path=str(self.folder / foreign),
+            )
+
+    def _names(self) -> list[str]:
+        """The files of rows, below the folder."""
+        plan = self._plan
+        return [*map(plan.joined_file, plan.outputs)] if plan.options.joins else [*map(plan.file_of, plan.parts)]
 
     def _paths(self, part: Part, partial: Path | None = None) -> PartWork:
         scratch = self._work / "parts" / f"{part.number:06}.work"
@@ -317,7 +339,18 @@ def _named(reports: list[PartReport]) -> tuple[Miss, ...]:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """What the `conversion.json` of a folder says; None without a usable one."""
+    """What the `conversion.json` of a folder says; None without a usable one. It names only files below the folder: it
+    may have come with a folder of others."""
+    document = _document(folder)
+    try:
+        files = [ConvertedFile(**file) for file in (document or {})["files"]]
+        is_usable = all(path_problem(file.path) is None and file.size_bytes >= 0 for file in files)
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return document if is_usable else None
+
+
+def _document(folder: Path) -> dict[str, Any] | None:
     try:
         document = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -327,7 +360,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 
 def converted_from(folder: Path) -> str | None:
     """The commit that was converted into a folder, as `datasets/ORG/NAME@COMMIT`; None for any other folder."""
-    record = read_record(folder) or {}
+    record = _document(folder) or {}
     try:
         return f"{RepoId.parse(record['repo'], 'dataset').api_path}@{Commit.parse(record['commit'])}"
     except (KeyError, TypeError, AttributeError, InvalidName):
@@ -381,7 +414,8 @@ def _remove(folder: Path, document: dict[str, Any]) -> None:
     names = [str(file["path"]) for file in document.get("files", [])]
     if "parts" in document:
         plan = ConversionPlan.from_json(document)
-        names += [plan.file_of(part) for part in plan.parts]
+        made = [plan.file_of(part) for part in plan.parts]
+        names += [name for name in made if path_problem(name) is None]
     outputs = {name.partition("/")[0] for name in names if "/" in name}
     options = document.get("options", {})
     for name in names:

@@ -19,8 +19,8 @@ from hfpeer.conversion.rows.media_columns import (
     inner_feature,
     names_media,
 )
-from hfpeer.conversion.rows.nesting import is_list
-from hfpeer.conversion.rows.plain import PlainValues, has_map
+from hfpeer.conversion.rows.nesting import is_list, usual
+from hfpeer.conversion.rows.plain import PlainValues, has_map, objects
 from hfpeer.conversion.sources.batches import Batch
 from hfpeer.errors import EntryNotFound, InvalidName
 
@@ -40,7 +40,7 @@ class RowMaking:
         self._media = MediaColumns(media, is_embedded=plan.options.way_of_images == "embed")
         self._plain = PlainValues(replaced)
         self._renamed = dict(plan.options.renamed)
-        self._is_checked = False
+        self._names: dict[str, None] = {}  # the columns of the source that have been seen
         self.media_columns: dict[str, bool] = {}
         """By column: whether a row can have several."""
 
@@ -58,10 +58,14 @@ class RowMaking:
         chosen = _taken(batch.arrow, places)
         rows = [batch.first + place for place in places]
         feature = self._features or _feature_of(batch.arrow.schema)
-        names = self._chosen_columns(chosen.schema.names)
+        self._know(chosen.schema.names)
         columns, made = [], []
-        for name in names:
-            column, known = chosen.column(chosen.schema.get_field_index(name)), inner_feature(feature, name)
+        for name in self._options.columns or chosen.schema.names:
+            if name not in chosen.schema.names:  # another file of the dataset has it
+                columns.append(pa.nulls(len(rows)))
+                made.append(self._new_name(name))
+                continue
+            column, known = usual(chosen.column(chosen.schema.get_field_index(name))), inner_feature(feature, name)
             is_named = name in self._options.image_columns
             if names_media(column.type, known, is_named):
                 self.media_columns.setdefault(self._new_name(name), is_list(column.type))
@@ -86,29 +90,26 @@ class RowMaking:
 
     def rows_of(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         """A batch as rows of values that JSON has."""
-        maps = [field.name for field in batch.schema if has_map(field.type)]
-        objects = {name: self._plain.objects(batch.column(batch.schema.get_field_index(name))) for name in maps}
-        rows: list[dict[str, Any]] = self._plain_batch(batch).to_pylist()
-        for name, values in objects.items():
-            for row, value in zip(rows, values, strict=True):
-                row[name] = value
-        return rows
+        plain = self._plain_batch(batch)
+        rows: list[dict[str, Any]] = plain.to_pylist()
+        maps = [field for field in plain.schema if has_map(field.type)]
+        if not maps:
+            return rows
+        return [{**row, **{field.name: objects(row[field.name], field.type) for field in maps}} for row in rows]
 
     def _plain_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch with values that JSON has; null in the place of maps."""
+        """The batch with values that JSON has, and maps."""
         import pyarrow as pa
 
-        columns = [
-            pa.nulls(len(column)) if has_map(column.type) else self._plain.column(column) for column in batch.columns
-        ]
-        return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+        return pa.RecordBatch.from_arrays(list(map(self._plain.column, batch.columns)), names=batch.schema.names)
 
     def without_rows(self, schema: pa.Schema) -> pa.RecordBatch:
         """The columns of the output, without rows, of a source with these columns."""
         import pyarrow as pa
 
         if all(pa.types.is_null(kind) for kind in schema.types):  # only the names are known
-            kept = [name for name in self._chosen_columns(schema.names) if not self._is_dropped(name)]
+            self._know(schema.names)
+            kept = [name for name in self._options.columns or schema.names if not self._is_dropped(name)]
             return pa.RecordBatch.from_arrays([pa.nulls(0) for _ in kept], names=[*map(self._new_name, kept)])
         return self.arrow(Batch("", 0, 0, pa.RecordBatch.from_pylist([], schema=schema)), [])
 
@@ -120,8 +121,6 @@ class RowMaking:
 
     def rows(self, batch: Batch, places: Sequence[int]) -> list[dict[str, Any]]:
         """The chosen rows of a batch that is no Arrow."""
-        if not self._is_checked and batch.rows:
-            self._chosen_columns(list(dict.fromkeys(name for row in batch.rows for name in row)))
         made = []
         for place in places:
             row = self._row(batch.rows[place], batch.file, batch.first + place)
@@ -131,6 +130,8 @@ class RowMaking:
 
     def _row(self, row: dict[str, Any], file: str, number: int) -> dict[str, Any] | None:
         options, made = self._options, {}
+        if not row.keys() <= self._names.keys():
+            self._know(list(row))
         names = [name for name in options.columns if name in row] if options.columns else row
         for name in names:
             value, known = row[name], inner_feature(self._features, name)
@@ -158,17 +159,21 @@ class RowMaking:
     def _new_name(self, name: str) -> str:
         return self._renamed.get(name, name)
 
-    def _chosen_columns(self, names: Sequence[str]) -> list[str]:
-        """The columns of the output, by their old names. Raises EntryNotFound and InvalidName, once."""
-        chosen = list(self._options.columns or names)
-        if not self._is_checked:
-            self._is_checked = True
-            check_columns(self._options, names)
-        return chosen
+    def _know(self, names: Sequence[str]) -> None:
+        """Columns of the source have been seen. Raises InvalidName if two of them would get one name."""
+        if len(set(names)) < len(names):
+            check_names(self._options, names)
+        if not self._names.keys() >= set(names):
+            self._names.update(dict.fromkeys(names))
+            check_names(self._options, list(self._names))
+
+    def check_seen(self) -> None:
+        """Raises EntryNotFound for a column that the user named and that no row had."""
+        check_found(self._options, list(self._names))
 
 
-def check_columns(options: ConversionOptions, names: Sequence[str]) -> None:
-    """Raises EntryNotFound for a column that is not there, InvalidName for two of one name."""
+def check_found(options: ConversionOptions, names: Sequence[str]) -> None:
+    """Raises EntryNotFound for a column that the user named and that is not among these."""
     wanted = [*options.columns, *options.image_columns, *(old for old, _ in options.renamed)]
     missing = [name for name in wanted if name not in names]
     if missing:
@@ -176,8 +181,13 @@ def check_columns(options: ConversionOptions, names: Sequence[str]) -> None:
         raise EntryNotFound(
             f"The dataset has no column {missing[0]!r}.", hint=f"Its columns are: {shown}.", columns=list(names)
         )
+
+
+def check_names(options: ConversionOptions, names: Sequence[str]) -> None:
+    """Raises InvalidName if two columns would get one name."""
     renamed = dict(options.renamed)
-    made = [renamed.get(name, name) for name in options.columns or names]
+    chosen = [name for name in options.columns if name in names] if options.columns else names
+    made = [renamed.get(name, name) for name in chosen]
     twice = next((name for name in made if made.count(name) > 1), None)
     if twice is not None:
         raise InvalidName(f"Two columns would be named {twice!r}.", hint="Choose columns with --columns.")

@@ -12,14 +12,14 @@ from hfpeer.conversion.extra import need_libraries
 from hfpeer.conversion.media.roots import ImageRoots, is_address, places_in_commit
 from hfpeer.conversion.media.writing import MediaWriter
 from hfpeer.conversion.output.output import ELSEWHERE, OutputFolder, PartWork
-from hfpeer.conversion.part.making import RowMaking, check_columns
+from hfpeer.conversion.part.making import RowMaking, check_found, check_names
 from hfpeer.conversion.plan import ConversionPlan, Part
 from hfpeer.conversion.results import PartReport
-from hfpeer.conversion.rows.media_columns import Picture, media_names, path_leaves
+from hfpeer.conversion.rows.media_columns import Picture, media_names
 from hfpeer.conversion.shapes.shape import Shape, shape_of
 from hfpeer.conversion.sources.batches import Batch, LocalFile, Source
 from hfpeer.conversion.sources.kinds import is_read_here, source_of
-from hfpeer.conversion.sources.parquet import schema_of
+from hfpeer.conversion.sources.parquet import schema_of, text_leaves
 from hfpeer.conversion.sources.selection import Selection
 from hfpeer.conversion.writers.hashed import HashedFile
 from hfpeer.conversion.writers.parquet import ParquetWriter, RowParquetWriter
@@ -95,6 +95,8 @@ class _Conversion:
                     check_stop()
                     sink.add(batch, selection.chosen(batch.first, batch.count))
                     on_rows(sink.rows, batch.done)
+                if sink.rows and part.number == 0:  # later files may have fewer columns
+                    making.check_seen()
                 if not sink.rows:
                     schema = self._schema(source)
                     sink.name_columns(None if schema is None else making.without_rows(schema))
@@ -113,16 +115,20 @@ class _Conversion:
         )
 
     def _columns(self) -> tuple[str, ...]:
-        """The columns to read of Parquet. Raises EntryNotFound for one that is not there."""
+        """The columns to read of Parquet; none for all. Raises EntryNotFound for one that the first file does not
+        have, and InvalidName."""
         options = self._plan.options
         if self._plan.builder != "parquet" or not is_read_here("parquet", self._plan.reading or {}):
             return ()
         schema = schema_of(self._files[0])
-        check_columns(options, schema.names)
+        if self._part.number == 0:
+            check_found(options, schema.names)
+        check_names(options, schema.names)
+        columns = tuple(name for name in options.columns if name in schema.names)
         if options.way_of_images != "drop":
-            return options.columns
+            return columns
         dropped = media_names(schema, self._plan.features, options.image_columns)
-        return tuple(name for name in options.columns or schema.names if name not in dropped)
+        return tuple(name for name in columns or schema.names if name not in dropped)
 
     def _schema(self, source: Source) -> pa.Schema | None:
         """The columns of a part without rows: those of its files, or of the features; None if nothing tells them. A
@@ -145,7 +151,8 @@ class _Conversion:
             return _ParquetSink(file, making, self._work.scratch / "rows.jsonl", replaced)
         shape = shape_of(options, self._part.output, making.media_columns)
         if options.to == "tsv":
-            return _RowSink(TableWriter(file, replaced), making, shape, self._part.row + self._part.skip)
+            columns = options.new_columns if shape is None and options.way_of_images != "drop" else ()
+            return _RowSink(TableWriter(file, replaced, columns), making, shape, self._part.row + self._part.skip)
         if shape is None:
             return _LineSink(JsonLinesWriter(file, replaced), making)
         return _RowSink(JsonLinesWriter(file, replaced), making, shape)
@@ -184,15 +191,13 @@ def named_files(plan: ConversionPlan, part: Part, snapshot: Path, paths: Contain
 
 def _named_in_parquet(plan: ConversionPlan, part: Part, snapshot: Path, paths: Container[str]) -> set[str]:
     files = local_files(part, snapshot)
-    schema = schema_of(files[0])
-    names = media_names(schema, plan.features, plan.options.image_columns)
-    chosen = [name for name in names if not plan.options.columns or name in plan.options.columns]
-    leaves = path_leaves(schema, chosen)
+    names = media_names(schema_of(files[0]), plan.features, plan.options.image_columns)
+    leaves = text_leaves(files[0], [name for name in names if name in (plan.options.columns or names)])
     found: set[str] = set()
     if not leaves:
         return found
     selection = Selection.of(part, plan.options.seed)
-    for batch in source_of(plan, Counter(), tuple(leaves)).batches(files, selection):
+    for batch in source_of(plan, Counter(), leaves).batches(files, selection):
         check_stop()
         assert batch.arrow is not None
         for column in batch.arrow.columns:

@@ -13,7 +13,7 @@ from typing import Any
 from hfpeer.conversion.request.splits import parse_splits
 from hfpeer.errors import InvalidName
 
-RULES = 1
+RULES = 2
 """The version of the rules by which values, names and bytes are made. It is part of the key of a conversion."""
 FORMATS = ("jsonl", "parquet", "imagefolder", "tsv")
 SHAPES = ("rows", "llamafactory", "swift", "qwen-vl", "vlmeval")
@@ -90,6 +90,12 @@ class ConversionOptions:
         if self.images:
             return self.images
         return "embed" if self.to == "parquet" else "base64" if self.shape == "vlmeval" else "save"
+
+    @property
+    def new_columns(self) -> tuple[str, ...]:
+        """The chosen columns by their new names; none if all are chosen."""
+        renamed = dict(self.renamed)
+        return tuple(renamed.get(name, name) for name in self.columns)
 
     @property
     def joins(self) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hfpeer.conversion.request.options import ConversionOptions
+from hfpeer.conversion.request.splits import parse_splits
 from hfpeer.errors import InvalidName
 from hfpeer.names import MAIN, RepoId, Revision
 
@@ -78,8 +79,15 @@ def parse_recipe(document: Any, mode: str) -> Recipe:
     of_mode = dict(modes.get(mode, {}))
     by_dataset = _mapping(of_mode.pop("datasets", None), f"The datasets of the mode {mode}")
     defaults = _mapping(top.get("defaults"), "defaults", DATASET_KEYS)
+    named = _mapping(top.get("datasets"), "datasets")
+    stray = next((str(name) for name in by_dataset if name not in named), None)
+    if stray is not None:
+        raise InvalidName(
+            f"The mode {mode} has a dataset {stray!r}, which the recipe does not have.",
+            hint=f"The datasets are: {', '.join(map(str, named))}.",
+        )
     datasets = []
-    for name, own in _mapping(top.get("datasets"), "datasets").items():
+    for name, own in named.items():
         words = {
             **defaults,
             **_mapping(own, f"The dataset {name}"),
@@ -101,28 +109,30 @@ def _dataset(name: str, words: Mapping[str, Any]) -> RecipeDataset:
         raise InvalidName(f"{name!r} cannot name a dataset of a recipe.", hint="Use letters, digits and _.")
     if not words.get("repo"):
         raise InvalidName(f"The dataset {name} of the recipe names no repo.", hint="Write `repo: ORG/NAME`.")
-    shape = str(words.get("shape") or "rows")
+    shape = _text(words, "shape", name) or "rows"
     options = ConversionOptions(
         name,
-        str(words.get("config") or ""),
+        _text(words, "config", name),
         _texts(words.get("splits"), name, "splits"),
-        str(words.get("format") or ("tsv" if shape == "vlmeval" else "jsonl")),
+        _text(words, "format", name) or ("tsv" if shape == "vlmeval" else "jsonl"),
         shape,
         _flag(words.get("single"), name),
         _number(words.get("max_samples"), name, "max_samples"),
         _number(words.get("seed"), name, "seed"),
-        str(words.get("images") or ""),
+        _text(words, "images", name),
         _texts(words.get("image_columns"), name, "image_columns"),
-        str(words.get("missing") or "fail"),
-        str(words.get("labels") or "names"),
+        _text(words, "missing", name) or "fail",
+        _text(words, "labels", name) or "names",
         _texts(words.get("columns"), name, "columns"),
         tuple((str(old), str(new)) for old, new in _mapping(words.get("rename"), f"rename of {name}").items()),
     )
     roots = words.get("image_roots")
     several = roots.split(":") if isinstance(roots, str) else _texts(roots, name, "image_roots")
-    revision = Revision.parse(str(words["revision"])) if words.get("revision") else MAIN
-    repo = RepoId.parse(str(words["repo"]), "dataset")
-    return RecipeDataset(name, repo, revision, options, tuple(root for root in several if root))
+    revision = _text(words, "revision", name)
+    repo = RepoId.parse(_text(words, "repo", name), "dataset")
+    return RecipeDataset(
+        name, repo, Revision.parse(revision) if revision else MAIN, options, tuple(root for root in several if root)
+    )
 
 
 def _merge(name: str, parts: Any, datasets: Mapping[str, RecipeDataset]) -> Merge:
@@ -138,7 +148,19 @@ def _merge(name: str, parts: Any, datasets: Mapping[str, RecipeDataset]) -> Merg
             )
         if datasets[dataset].options.to != "jsonl":
             raise InvalidName(f"{dataset} is not JSONL, and only JSONL is merged.", hint="Leave `format` out.")
+        chosen = [choice.name for choice in parse_splits(datasets[dataset].options.splits)]
+        if chosen and split not in chosen:
+            raise InvalidName(
+                f"The merged file {name} names {text!r}, which the recipe does not convert.",
+                hint=f"Its splits are: {', '.join(chosen)}.",
+            )
         pairs.append((dataset, split))
+    folder, _, file = name.rpartition("/")
+    if folder in datasets and file.startswith((f"{folder}_", "metadata")):
+        raise InvalidName(
+            f"The merged file {name} could have the name of a file of the dataset {folder}.",
+            hint=f"Name it otherwise, or put it in a folder of its own: {file}/{file}.",
+        )
     return Merge(name, tuple(pairs))
 
 
@@ -175,12 +197,29 @@ def _mapping(value: Any, where: str, known: tuple[str, ...] = ()) -> dict[Any, A
     return value
 
 
+def _text(words: Mapping[str, Any], key: str, name: str) -> str:
+    """The text of a key; empty without one. Raises InvalidName for what YAML does not take for a text, such as `no`."""
+    value = words.get(key)
+    if value is None:
+        return ""
+    if not _is_text(value):
+        raise InvalidName(f"{key} of {name} is no text: {value!r}.", hint=f"Put it in quotes: {key}: 'WORD'.")
+    return str(value)
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value of YAML is a text or a number; `no` and `on` are neither."""
+    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+
+
 def _texts(value: Any, name: str, key: str) -> tuple[str, ...]:
     if value is None:
         return ()
-    if isinstance(value, (str, int, float)):
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
         return tuple(part.strip() for part in str(value).split(",") if part.strip())
-    if not isinstance(value, list) or not all(isinstance(one, (str, int, float)) for one in value):
+    if not isinstance(value, list) or any(
+        isinstance(one, bool) or not isinstance(one, (str, int, float)) for one in value
+    ):
         raise InvalidName(f"{key} of {name} is no list of names.", hint=f"Write {key}: [A, B].")
     return tuple(map(str, value))
 

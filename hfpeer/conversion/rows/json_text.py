@@ -10,6 +10,7 @@ from typing import Any
 
 from hfpeer.conversion.rows.plain import BAD_TEXT, NOT_FINITE
 
+TOO_DEEP = "its values are nested too deeply"
 _MAY_BE_LARGE = re.compile(rb"[0-9]{19}")
 
 
@@ -30,8 +31,10 @@ class JsonText:
                 return self._orjson.loads(text)
             except ValueError:
                 pass
-        value = json.loads(text, parse_constant=self.constant)
-        return self.usable(value)
+        try:
+            return self.usable(json.loads(text, parse_constant=self.constant))
+        except RecursionError as error:
+            raise ValueError(TOO_DEEP) from error
 
     def line(self, row: Any) -> bytes:
         """A row as a line."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hfpeer.conversion.features import Feature
 from hfpeer.conversion.media.writing import ROW_DROPPED, MediaWriter, RowDropped
-from hfpeer.conversion.rows.nesting import changed, is_list
+from hfpeer.conversion.rows.nesting import changed
 from hfpeer.prepared.arrow.columns import has_media, is_media
 
 if TYPE_CHECKING:
@@ -152,25 +152,3 @@ def media_names(schema: pa.Schema, feature: Feature | None, named: Sequence[str]
         for field in schema
         if names_media(field.type, inner_feature(feature, field.name), field.name in named)
     ]
-
-
-def path_leaves(schema: pa.Schema, names: Sequence[str]) -> list[str]:
-    """The columns of a Parquet file that have the names of pictures, without their bytes."""
-    found: list[str] = []
-    for name in names:
-        _leaves(schema.field(name).type, name, found.append)
-    return found
-
-
-def _leaves(type_: Any, at: str, add: Callable[[str], None]) -> None:
-    from pyarrow import types
-
-    if is_media(type_):
-        add(f"{at}.path")
-    elif types.is_struct(type_):
-        for index in range(type_.num_fields):
-            _leaves(type_.field(index).type, f"{at}.{type_.field(index).name}", add)
-    elif is_list(type_):
-        _leaves(type_.value_type, f"{at}.list.element", add)
-    elif types.is_string(type_) or types.is_large_string(type_):
-        add(at)

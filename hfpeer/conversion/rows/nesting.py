@@ -25,13 +25,39 @@ def changed(array: pa.Array, known: Any, rows: Sequence[int], change: Change, in
         return _changed_struct(array, known, rows, change, inner)
     if is_list(array.type):
         return _changed_list(array, known, rows, change, inner)
+    if types.is_map(array.type):
+        return _changed_map(array, known, rows, change, inner)
     return array
 
 
 def is_list(type_: pa.DataType) -> bool:
     from pyarrow import types
 
-    return bool(types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_))
+    is_usual = types.is_list(type_) or types.is_large_list(type_) or types.is_fixed_size_list(type_)
+    return bool(is_usual or is_view_of_list(type_))
+
+
+def is_view_of_list(type_: pa.DataType) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_list_view(type_) or types.is_large_list_view(type_))
+
+
+def usual(array: pa.Array) -> pa.Array:
+    """The array without views and without run ends, which neither the writers nor most functions of Arrow take."""
+    return changed(array, None, range(len(array)), _usual, lambda known, name: None)
+
+
+def _usual(array: Any, known: Any, rows: Sequence[int]) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from pyarrow import types
+
+    if types.is_string_view(array.type):
+        return array.cast(pa.large_string())
+    if types.is_binary_view(array.type):
+        return array.cast(pa.large_binary())
+    return usual(pc.run_end_decode(array)) if types.is_run_end_encoded(array.type) else None
 
 
 def _changed_struct(array: Any, known: Any, rows: Sequence[int], change: Change, inner: Any) -> Any:
@@ -54,7 +80,30 @@ def _changed_list(array: Any, known: Any, rows: Sequence[int], change: Change, i
     parents = pc.list_parent_indices(array).to_pylist() if isinstance(rows, list) else []
     inner_rows: Sequence[int] = [rows[parent] for parent in parents] if parents else rows
     made = changed(values, inner(known, ""), inner_rows, change, inner)
-    return array if made is values else list_of(array, made)
+    return array if made is values and not is_view_of_list(array.type) else list_of(array, made)
+
+
+def _changed_map(array: Any, known: Any, rows: Sequence[int], change: Change, inner: Any) -> Any:
+    entries = entries_of(array)
+    made = _changed_list(entries, known, rows, change, inner)
+    return array if made is entries else map_of(made, *made.flatten().flatten())
+
+
+def entries_of(array: Any) -> Any:
+    """A map as a list of structs of a key and a value."""
+    import pyarrow as pa
+
+    type_ = array.type
+    entry = pa.struct([pa.field("key", type_.key_type, nullable=False), ("value", type_.item_type)])
+    return array.cast(pa.list_(entry))
+
+
+def map_of(entries: Any, keys: Any, items: Any) -> Any:
+    """A map array with the lengths and nulls of a list array, and these keys and items."""
+    import pyarrow as pa
+
+    mask = entries.is_null() if entries.null_count else None
+    return pa.MapArray.from_arrays(offsets_of(entries).cast(pa.int32()), keys, items, mask=mask)
 
 
 def list_of(array: Any, values: Any) -> Any:
@@ -71,7 +120,7 @@ def offsets_of(array: Any) -> Any:
     import pyarrow.compute as pc
     from pyarrow import types
 
-    if not array.null_count and not types.is_fixed_size_list(array.type):
+    if not array.null_count and (types.is_list(array.type) or types.is_large_list(array.type)):
         return pc.subtract(array.offsets, array.offsets[0]).cast(pa.int64())
     lengths = pc.fill_null(pc.list_value_length(array), 0).cast(pa.int64())
     return pa.concat_arrays([pa.array([0], pa.int64()), pc.cumulative_sum(lengths)])

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from hfpeer.conversion.rows.nesting import changed, is_list
+from hfpeer.conversion.rows.nesting import changed, entries_of, is_list, map_of
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,19 +31,11 @@ class PlainValues:
         self._replaced = replaced
 
     def column(self, column: pa.Array) -> pa.Array:
-        """The column with values that JSON has. Maps stay: `objects` makes them objects."""
-        if has_map(column.type):
-            return column
+        """The column with values that JSON has. Maps stay maps, from texts: `objects` makes them objects."""
         return changed(column, None, range(len(column)), self._change, lambda known, name: None)
 
-    def objects(self, column: pa.Array) -> list[Any]:
-        """A column with maps in it as Python values."""
-        return [self.value(value, column.type) for value in column.to_pylist()]
-
-    def value(self, value: Any, type_: Any = None) -> Any:
-        """A Python value as one that JSON has. `type_` is its Arrow type, by which maps are known."""
-        from pyarrow import types
-
+    def value(self, value: Any) -> Any:
+        """A Python value as one that JSON has."""
         if value is None or isinstance(value, (str, bool, int)):
             return value
         if isinstance(value, float):
@@ -52,13 +44,9 @@ class PlainValues:
             self._replaced[NOT_FINITE] += 1
             return None
         if isinstance(value, dict):
-            inner = {} if type_ is None else {type_.field(i).name: type_.field(i).type for i in range(type_.num_fields)}
-            return {str(key): self.value(one, inner.get(key)) for key, one in value.items()}
+            return {str(key): self.value(one) for key, one in value.items()}
         if isinstance(value, (list, tuple)):
-            if type_ is not None and types.is_map(type_):
-                return {_key(self.value(key)): self.value(one, type_.item_type) for key, one in value}
-            item = type_.value_type if type_ is not None and is_list(type_) else None
-            return [self.value(one, item) for one in value]
+            return [self.value(one) for one in value]
         return _scalar(value)
 
     def _change(self, array: Any, known: Any, rows: Sequence[int]) -> Any:
@@ -68,9 +56,13 @@ class PlainValues:
 
         type_ = array.type
         if isinstance(array, pa.ExtensionArray):
-            return changed(array.storage, None, rows, self._change, lambda known, name: None)
+            return self.column(array.storage)
         if types.is_dictionary(type_):
-            return changed(array.dictionary_decode(), None, rows, self._change, lambda known, name: None)
+            return self.column(array.dictionary_decode())
+        if types.is_map(type_):
+            return self._map(array)
+        if types.is_string(type_) or types.is_large_string(type_):
+            return self._unicode(array)
         if types.is_floating(type_):
             return self._finite(array.cast(pa.float32()) if types.is_float16(type_) else array)
         if types.is_decimal(type_):
@@ -84,10 +76,37 @@ class PlainValues:
         if types.is_time(type_):
             return array.cast(pa.string())
         if types.is_duration(type_):
-            return pc.divide(array.cast(pa.int64()).cast(pa.float64()), float(_UNITS[type_.unit]))
+            return pc.divide(array.cast(pa.int64()).cast(pa.float64(), safe=False), float(_UNITS[type_.unit]))
         if types.is_binary(type_) or types.is_large_binary(type_) or types.is_fixed_size_binary(type_):
             return pa.array([None if one is None else _text_of(one) for one in array.to_pylist()], pa.string())
         return None
+
+    def _map(self, array: Any) -> Any:
+        """A map with texts as keys, and plain items."""
+        import pyarrow as pa
+        from pyarrow import types
+
+        entries = entries_of(array)
+        keys, items = entries.flatten().flatten()
+        plain = keys if types.is_floating(keys.type) else self.column(keys)
+        if not types.is_string(plain.type) and not types.is_nested(plain.type):
+            plain = plain.cast(pa.string())
+        return map_of(entries, plain, self.column(items))
+
+    def _unicode(self, array: Any) -> Any:
+        """Texts whose bytes are UTF-8: the writers of Parquet do not check them."""
+        import pyarrow as pa
+
+        try:
+            array.validate(full=True)
+        except pa.ArrowInvalid:
+            texts = []
+            for content in array.cast(pa.large_binary()).to_pylist():
+                text = None if content is None else content.decode("utf-8", "replace")
+                self._replaced[BAD_TEXT] += text is not None and text.encode() != content
+                texts.append(text)
+            return pa.array(texts, array.type)
+        return array
 
     def _finite(self, array: Any) -> Any:
         import pyarrow.compute as pc
@@ -98,6 +117,19 @@ class PlainValues:
             return array
         self._replaced[NOT_FINITE] += bad
         return pc.if_else(finite, array, None)
+
+
+def objects(value: Any, type_: pa.DataType) -> Any:
+    """A Python value of a plain column, with objects in the place of maps."""
+    from pyarrow import types
+
+    if value is None or not has_map(type_):
+        return value
+    if types.is_map(type_):
+        return {str(key): objects(one, type_.item_type) for key, one in value}
+    if types.is_struct(type_):
+        return {name: objects(one, type_.field(name).type) for name, one in value.items()}
+    return [objects(one, type_.value_type) for one in value]
 
 
 def has_map(type_: pa.DataType) -> bool:
@@ -113,10 +145,6 @@ def has_map(type_: pa.DataType) -> bool:
 
 def _text_of(content: bytes) -> str:
     return base64.b64encode(content).decode("ascii")
-
-
-def _key(key: Any) -> str:
-    return key if isinstance(key, str) else str(key).lower() if isinstance(key, bool) else str(key)
 
 
 def _scalar(value: Any) -> Any:

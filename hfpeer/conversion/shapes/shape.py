@@ -7,6 +7,7 @@ Sources: LLaMA-Factory `data/README.md`, ms-swift `Custom-dataset.md`, Qwen-VL `
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ Shape = Callable[[Sequence[Row], int], Sequence[Row]]
 """Called with rows and with the number of the first of them; gives the rows to write."""
 IDS = ("id", "index", "question_id", "uid")
 _FROM = {"user": "human", "assistant": "gpt"}
+_NAMES_A_FILE = re.compile(r"(^|_)file_names?$")
 _PASSED = ("hint", "category", "l2-category")
 
 
@@ -70,6 +72,12 @@ def _in_folder(row: Row, media: Mapping[str, bool]) -> Row:
         raise ConversionFailed(
             "The rows have no pictures, so they make no folder of pictures.",
             hint="Name the columns that have their names with --image-column, or use --format jsonl.",
+        )
+    misleading = next((name for name in row if name not in media and _NAMES_A_FILE.search(name)), None)
+    if misleading is not None:
+        raise ConversionFailed(
+            f"The column {misleading!r} has no pictures, and by its name `datasets` would take it for their names.",
+            hint=f"Rename it: --rename {misleading}=NAME",
         )
     return {_file_name(name, media[name]) if name in media else name: value for name, value in row.items()}
 

@@ -17,7 +17,9 @@ from hfpeer.errors import ConversionFailed
 
 CHUNK_ROWS = 10_000
 """Rows that pandas reads at a time."""
-_KINDS = {"i": "Int64", "u": "Int64", "f": "float64", "b": "boolean"}
+NEGATIVE = "negative"
+"""Beside the type of a column: it has integers below 0, which no type has together with those above 2^63."""
+_KINDS = {"i": "Int64", "u": "UInt64", "f": "float64", "b": "boolean"}
 
 
 class CsvSource:
@@ -55,6 +57,7 @@ class CsvSource:
                 known = kinds.setdefault(name, set())
                 if column.notna().any():
                     known.add(_KINDS.get(column.dtype.kind, "string"))
+                    known.update([NEGATIVE] if column.dtype.kind == "i" and column.min() < 0 else [])
         return {name: _one_of(known) for name, known in kinds.items()}
 
     def _parts(self, file: LocalFile, options: Mapping[str, Any]) -> Iterator[Any]:
@@ -88,9 +91,12 @@ class CsvSource:
 
 
 def _one_of(kinds: set[str]) -> str:
-    if len(kinds) == 1:
-        return next(iter(kinds))
-    return "float64" if kinds == {"Int64", "float64"} else "string"
+    known = kinds - {NEGATIVE}
+    if known == {"Int64", "UInt64"} and NEGATIVE not in kinds:
+        return "UInt64"
+    if len(known) == 1:
+        return next(iter(known))
+    return "float64" if "float64" in known and known <= {"Int64", "UInt64", "float64"} else "string"
 
 
 class TextSource:

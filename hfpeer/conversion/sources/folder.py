@@ -77,10 +77,13 @@ class ListedSource:
     def batches(self, files: Sequence[LocalFile], selection: Selection) -> Iterator[Batch]:
         for batch in self._source.batches(files, selection):
             rows = batch.rows if batch.arrow is None else batch.arrow.to_pylist()
-            yield replace(batch, arrow=None, rows=[self._named(row) for row in rows], is_plain=False)
+            yield replace(batch, arrow=None, rows=[self._named(row, batch.file) for row in rows], is_plain=False)
 
-    def _named(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _named(self, row: Mapping[str, Any], file: str) -> dict[str, Any]:
         names = name_columns(list(row), self._column)
+        twice = next((name for name in names.values() if name in row and name not in names), None)
+        if twice is not None:
+            raise ConversionFailed(f"{file} has pictures for a column {twice!r}, and such a column too.", path=file)
         return {names.get(key, key): _pictures(value) if key in names else value for key, value in row.items()}
 
 

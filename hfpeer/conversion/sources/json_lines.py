@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
-from hfpeer.conversion.rows.json_text import JsonText
+from hfpeer.conversion.rows.json_text import TOO_DEEP, JsonText
 from hfpeer.conversion.sources.batches import ROWS, TARGET_BYTES, Batch, LocalFile
 from hfpeer.conversion.sources.opening import BLOCK_BYTES, contents, failing
 from hfpeer.conversion.sources.selection import Selection
@@ -146,6 +146,8 @@ def values_of(text: IO[str], file: LocalFile, parser: JsonText) -> Iterator[tupl
                 yield _row_of(value) if is_array else value, end - at
                 at, block = end, BLOCK_BYTES
                 continue
+        except RecursionError as error:
+            raise ConversionFailed(f"{file.path} cannot be read: {TOO_DEEP}.", path=file.path) from error
         except ValueError as error:
             if is_end:
                 raise ConversionFailed(f"{file.path} is no JSON: {error}", path=file.path) from error

@@ -89,6 +89,15 @@ def schema_of(file: LocalFile) -> Any:
         return opened.schema_arrow
 
 
+def text_leaves(file: LocalFile, names: Sequence[str]) -> tuple[str, ...]:
+    """The leaves of these columns that have texts, by their paths in the file: writers name the items of lists
+    differently."""
+    with _opened(file) as opened:
+        leaves = [opened.schema.column(index) for index in range(len(opened.schema))]
+    texts = [leaf.path for leaf in leaves if leaf.converted_type == "UTF8" or leaf.logical_type.type == "STRING"]
+    return tuple(path for path in texts if any(path == name or path.startswith(f"{name}.") for name in names))
+
+
 @contextmanager
 def _opened(file: LocalFile) -> Iterator[Any]:
     import pyarrow.parquet as pq
@@ -106,7 +115,9 @@ def _failing(file: LocalFile) -> Iterator[None]:
 
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the disk, not the file
         raise ConversionFailed(
             f"{file.path} cannot be read: {str(error)[:300]}",
             hint="Its bytes are those of the commit; the file itself is not what its name says.",

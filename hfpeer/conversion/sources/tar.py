@@ -72,6 +72,11 @@ class TarSource:
                     key = found[1]
                     if not selection.wants_any(row, row + 1):
                         continue
+                    if found[2].lower() in sample:
+                        raise ConversionFailed(
+                            f"{file.path}: the row {key!r} has two files with the suffix {found[2].lower()!r}.",
+                            path=file.path,
+                        )
                     opened = tar.extractfile(member)
                     content = b"" if opened is None else opened.read()
                     sample[found[2].lower()] = self._value(content, found[2].lower(), member.name, file)

@@ -33,22 +33,22 @@ class JsonLinesWriter:
 
 
 class TableWriter:
-    """Texts between tabs, quoted as pandas reads them. The first row of a part decides its columns, and it begins with
-    a line of their names. Null is an empty text; lists and objects are JSON."""
+    """Texts between tabs, quoted as pandas reads them, below a line with the names of the columns. Without `names` the
+    first row of a part decides its columns. Null is an empty text; lists and objects are JSON."""
 
-    def __init__(self, file: HashedFile, replaced: Counter[str]) -> None:
+    def __init__(self, file: HashedFile, replaced: Counter[str], names: Sequence[str] = ()) -> None:
         self._file = file
         self._json = JsonText(replaced)
-        self._names: list[str] | None = None
+        self._names: Sequence[str] = ()
+        self._chosen = names
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
         made = io.StringIO(newline="")
         writer = csv.writer(made, delimiter="\t", lineterminator="\n")
         for row in rows:
-            if self._names is None:
-                self._names = list(row)
-                writer.writerow(self._names)
-            elif not row.keys() <= set(self._names):
+            if not self._names:
+                self.write_heading(self._chosen or list(row))
+            if not row.keys() <= set(self._names):
                 raise ConversionFailed(
                     "The rows have different columns, so they make no one table.",
                     hint="Choose columns that all rows have with --columns.",
@@ -57,13 +57,16 @@ class TableWriter:
         self._file.write(made.getvalue().encode())
 
     def write_heading(self, names: Sequence[str]) -> None:
-        """The names of the columns, for a part without rows."""
+        """The names of the columns."""
+        self._names = names
         made = io.StringIO(newline="")
         csv.writer(made, delimiter="\t", lineterminator="\n").writerow(names)
         self._file.write(made.getvalue().encode())
 
     def end(self) -> None:
-        """Nothing is left to write."""
+        """A part without rows has the names of its columns too."""
+        if self._chosen and not self._names:
+            self.write_heading(self._chosen)
 
     def _text(self, value: Any) -> Any:
         return self._json.text(value) if isinstance(value, (list, dict)) else value

@@ -10,7 +10,7 @@ from typing import Any
 
 from hfpeer.control.operations import Operations
 from hfpeer.conversion.media.roots import files_of_root
-from hfpeer.conversion.output.output import RECORD, OutputFolder
+from hfpeer.conversion.output.output import RECORD, WORK, OutputFolder
 from hfpeer.conversion.part.part import convert_part, named_files
 from hfpeer.conversion.plan import Part, SourceFile
 from hfpeer.conversion.results import ConversionReport, PartReport, with_totals
@@ -47,6 +47,7 @@ def opened_output(planned: Planned, request: ConversionRequest) -> OutputFolder:
     InvalidName if another conversion is in it."""
     output = OutputFolder(request.folder, planned.plan, restarts=request.restarts)
     if output.finished() is not None and output.damaged() is not None:
+        (request.folder / WORK).mkdir(exist_ok=True)  # what is there was made by this conversion
         (request.folder / RECORD).unlink()
         output = OutputFolder(request.folder, planned.plan)
     return output

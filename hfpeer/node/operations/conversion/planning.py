@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hfpeer.cache.disk.kinds import is_repo_folder
 from hfpeer.control.operations import Operations
 from hfpeer.conversion.card import card_features
 from hfpeer.conversion.extra import need_libraries
@@ -24,7 +25,7 @@ from hfpeer.conversion.request.splits import SplitChoice, Term, highest_rank, pa
 from hfpeer.conversion.sources.folder import COLUMNS, PART_FILES, has_labels, is_list, is_zip, media_of
 from hfpeer.conversion.sources.kinds import OWN_READERS, can_read, source_of
 from hfpeer.conversion.sources.through_datasets import BUILDERS
-from hfpeer.errors import ConversionFailed, EntryNotFound, NotFound
+from hfpeer.errors import ConversionFailed, EntryNotFound, InvalidName, NotFound
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, FilePath, Revision
 from hfpeer.node.operations.conversion.progress import ConversionProgress
@@ -67,6 +68,7 @@ async def plan_conversion(
     MissingExtra, and the errors of an add.
     """
     need_libraries()
+    _refuse_own_folders(request.folder, places)
     manifest, snapshot = await commit_here(node, places, request, progress)
     refuse_scripts(manifest, HAS_PARQUET)
     key = request.options.key(request.repo.full_name, manifest.commit)
@@ -75,6 +77,17 @@ async def plan_conversion(
         return Planned(kept, manifest, snapshot)
     planning = _Planning(node, request, manifest, snapshot, progress)
     return Planned(await planning.run(places), manifest, snapshot)
+
+
+def _refuse_own_folders(folder: Path, places: SetPlaces) -> None:
+    """Raises InvalidName for an output in a cache or in the home of hfpeer: programs would take it for a part of it."""
+    around = [real := folder.resolve(), *real.parents]
+    own = [one.resolve() for one in (places.hub_cache, places.cache, places.home)]
+    inside = next((one for one in around if one in own or is_repo_folder(one.name)), None)
+    if inside is not None:
+        raise InvalidName(
+            f"{folder} is inside {inside}, which is no folder for outputs.", hint="Give another -o.", path=str(folder)
+        )
 
 
 async def commit_here(
