@@ -65,9 +65,9 @@ class NamedFirst:
         """See `Neighbourhood.failed`."""
         self._of(key).failed(key, reason)
 
-    def unanswered(self, node_id: str) -> None:
+    def unanswered(self, node_id: str, address: Address) -> None:
         """See `Neighbourhood.unanswered`."""
-        self._of(node_id).unanswered(node_id)
+        self._of(node_id).unanswered(node_id, address)
 
     def lied(self, node_id: str) -> None:
         """See `Neighbourhood.lied`. The node remembers it for later requests."""

@@ -208,11 +208,12 @@ class Neighbourhood:
         """A peer did not respond at any of its addresses, or not in time: it ranks lower for a while."""
         self.table.failed(node_id, self._clock(), reason)
 
-    def unanswered(self, node_id: str) -> None:
-        """A peer did not send what it was asked for: its addresses are checked, and it is probed."""
+    def unanswered(self, node_id: str, address: Address) -> None:
+        """A peer did not send what it was asked for while this address was in use: its addresses are checked, and it is
+        probed."""
         peer, now = self.table.get(node_id), self._clock()
         if peer is not None and not peer.is_banned(now):
-            self.client(peer).leave()
+            self.client(peer).leave(address)
             self._begin_probe(peer)
 
     def lied(self, node_id: str) -> None:

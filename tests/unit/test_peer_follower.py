@@ -12,6 +12,7 @@ import pytest
 
 from hfpeer.budgets import NEWS_BURST_SECONDS, NEWS_LINES_PER_SECOND, NEWS_NUMBERS_PER_SECOND
 from hfpeer.names import Commit, Digest, FilePath, RepoId
+from hfpeer.net.address import Address
 from hfpeer.peers.asking.peer_client import PeerClient
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
@@ -25,7 +26,7 @@ BLOB = WantedBlob(DIGEST, 8, RepoId.parse("acme/a"), Commit("1" * 40), FilePath(
 class Silent:
     """A peer that has nothing to tell, and notes when it is asked."""
 
-    address: str = "10.0.0.1:9437"
+    address: Address = field(default_factory=lambda: Address("10.0.0.1"))
     asked: int = 0
     was_asked: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,7 +50,7 @@ class Neighbours:
     strangers: list[PeerSource] = field(default_factory=list)
     """Peers that may be looked up by their node ids, but are not asked for blobs."""
     looked_up: list[Collection[str]] = field(default_factory=list)
-    gone: list[str] = field(default_factory=list)
+    gone: list[tuple[str, Address]] = field(default_factory=list)
 
     def source_peers(self, blob: WantedBlob) -> list[PeerSource]:
         return self.sources
@@ -58,8 +59,8 @@ class Neighbours:
         self.looked_up.append(node_ids)
         return [peer for peer in self.strangers if peer.node_id in node_ids]
 
-    def unanswered(self, node_id: str) -> None:
-        self.gone.append(node_id)
+    def unanswered(self, node_id: str, address: Address) -> None:
+        self.gone.append((node_id, address))
 
 
 class Wanting:
@@ -178,7 +179,7 @@ class At(Silent):
 
     def __init__(self, address: str) -> None:
         super().__init__()
-        self.address = address
+        self.address = Address.parse(address)
 
 
 async def test_a_peer_that_moved_is_followed_at_its_new_address(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +196,7 @@ async def test_a_peer_that_moved_is_followed_at_its_new_address(monkeypatch: pyt
             await asyncio.sleep(0.01)
         neighbours.sources = [PeerSource("ara@10.0.0.2:1", "id-ara", cast(PeerClient, new))]
         await new.is_asked(1)
-        assert following.places == ["10.0.0.2:1"]
-        assert neighbours.gone == ["id-ara"], "not again and again"
+        assert following.places == [str(new.address)]
+        assert neighbours.gone == [("id-ara", old.address)], "not again and again"
     finally:
         await follower.stop()

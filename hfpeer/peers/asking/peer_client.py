@@ -35,8 +35,6 @@ NEXT_ADDRESS_SECONDS = 1.0
 """Seconds without a response before a peer is asked at its next address too."""
 AVOIDED_SECONDS = 30.0
 """Seconds for which an address that did not respond is asked after all others of the peer."""
-LEAVE_SECONDS = 4.0
-"""Seconds in which reports that a peer gives no bytes speak of one address: each fetch of it reports."""
 CHECK_SECONDS = 3.0
 """Seconds in which an address that is checked has to respond."""
 
@@ -95,7 +93,6 @@ class PeerClient:
         """`addresses` in the order in which they are asked while nothing is known."""
         self._addresses = list(addresses)
         self._ways = Ways(*_ways_among(addresses))
-        self._left_at = float("-inf")
 
     @classmethod
     def at(cls, client: AddressClient) -> PeerClient:
@@ -132,14 +129,12 @@ class PeerClient:
         for one in self._addresses if len(self._addresses) > 1 else ():
             one.doubt()
 
-    def leave(self) -> None:
-        """Bytes that the peer was asked for did not come. The address in use is avoided unless it has just given some:
-        it may answer messages and still give no bytes."""
-        used, now = min(self._addresses, key=self._rank), time.monotonic()
-        is_new = now - self._left_at >= LEAVE_SECONDS
-        if is_new and len(self._addresses) > 1 and not self._ways.has_just_given(used.client.range_client):
-            self._left_at = now
-            used.avoid()
+    def leave(self, address: Address) -> None:
+        """Bytes that the peer was asked for did not come. The address that was in use is avoided unless it has just
+        given some: it may answer messages and still give no bytes."""
+        for one in self._addresses if len(self._addresses) > 1 else ():
+            if one.client.address == address and not self._ways.has_just_given(one.client.range_client):
+                one.avoid()
         self.check()
 
     async def node(

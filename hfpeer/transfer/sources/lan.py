@@ -9,6 +9,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from hfpeer.names import Commit, RepoId
+from hfpeer.net.address import Address
 from hfpeer.peers.named import NamedFirst, Neighbours
 from hfpeer.peers.table.table import Peer
 from hfpeer.transfer.sources.sources import PeerSource, WantedBlob
@@ -51,10 +52,10 @@ class Lan:
             return ()
         return self._sources([peer for peer in self._neighbourhood.candidates() if peer.node_id in node_ids])
 
-    def unanswered(self, node_id: str) -> None:
+    def unanswered(self, node_id: str, address: Address) -> None:
         """A node does not respond at the address where it was asked."""
         if self._neighbourhood is not None:
-            self._neighbourhood.unanswered(node_id)
+            self._neighbourhood.unanswered(node_id, address)
 
     async def has_commit(self, repo: RepoId, commit: Commit | None = None) -> bool:
         """Whether the catalog of a peer names the commit, or, without one, any commit of the repo."""

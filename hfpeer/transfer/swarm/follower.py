@@ -15,6 +15,7 @@ from typing import Protocol
 
 from hfpeer.budgets import NEWS_BURST_SECONDS, NEWS_LINES_PER_SECOND, NEWS_NUMBERS_PER_SECOND
 from hfpeer.errors import HfpeerError
+from hfpeer.net.address import Address
 from hfpeer.net.tasks import end_tasks
 from hfpeer.peers.protocol.pieces import PieceMap, PieceNews
 from hfpeer.transfer.credit import Credits
@@ -49,7 +50,7 @@ class Neighbours(Protocol):
         """The peers with these node ids that can be asked."""
         ...
 
-    def unanswered(self, node_id: str) -> None:
+    def unanswered(self, node_id: str, address: Address) -> None:
         """A peer gives nothing at the address where it was asked."""
         ...
 
@@ -95,7 +96,7 @@ class PeerFollower:
         self._credits = credits or Credits()
         self._sources: dict[str, PeerSource] = {}
         """By node id."""
-        self._asked_at: dict[str, str] = {}
+        self._asked_at: dict[str, Address] = {}
         """By node id: the address where each peer is asked now."""
         self._names: dict[str, str] = {}
         """By name: the node id of each peer."""
@@ -174,7 +175,7 @@ class PeerFollower:
         now = time.monotonic()
         if now - self._reported_at.get(node_id, -ASK_AGAIN_SECONDS) >= ASK_AGAIN_SECONDS:
             self._reported_at[node_id] = now
-            self._neighbours.unanswered(node_id)
+            self._neighbours.unanswered(node_id, self._asked_at[node_id])
 
     def _follow_new(self) -> None:
         self._follow_these(self._neighbours.source_peers(self._fetch.blob))
@@ -187,9 +188,9 @@ class PeerFollower:
 
     def _follow_these(self, peers: Sequence[PeerSource]) -> None:
         for peer in peers:
-            known = self._sources.setdefault(peer.node_id, peer)
-            if self._asked_at.setdefault(peer.node_id, peer.address) != peer.address:
-                self._asked_at[peer.node_id] = peer.address
+            known, address = self._sources.setdefault(peer.node_id, peer), peer.client.address
+            if self._asked_at.setdefault(peer.node_id, address) != address:
+                self._asked_at[peer.node_id] = address
                 self._move(replace(peer, name=known.name))
             if peer.name not in self._following and peer.node_id not in self._has_asked:
                 self._has_asked[peer.node_id] = asyncio.Event()
