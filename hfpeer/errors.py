@@ -6,6 +6,8 @@ HfpeerError            internal          exit 1    HTTP 500
 ├─ ConversionFailed  conversion_failed                    a file of a dataset cannot be read as what its name says
 ├─ TransferCancelled   cancelled                   HTTP 409   another command cancelled the transfer
 ├─ InvalidName         bad_name          exit 2    HTTP 400   malformed repo, revision, path, address, setting
+│  └─ BadUsage         bad_usage                              a command line that no command takes
+│     └─ UnknownCommand unknown_command
 ├─ MissingExtra        missing_extra     exit 2    HTTP 501   a library that an extra of hfpeer brings is missing
 ├─ NotFound            not_found         exit 4    HTTP 404
 │  ├─ RepoNotFound     repo_not_found
@@ -89,6 +91,18 @@ class InvalidName(HfpeerError):
     """A repo, revision, path, address, port or setting is malformed."""
 
     code, exit_code, http_status = "bad_name", 2, 400
+
+
+class BadUsage(InvalidName):
+    """A command line has an option, a word or a number of words that its command does not take."""
+
+    code = "bad_usage"
+
+
+class UnknownCommand(BadUsage):
+    """A command line names a command that does not exist."""
+
+    code = "unknown_command"
 
 
 class PushRefused(HfpeerError):

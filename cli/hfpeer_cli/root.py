@@ -16,10 +16,11 @@ from typing import TextIO
 import click
 
 import hfpeer
-from hfpeer.errors import HfpeerError, InvalidName
+from hfpeer.errors import BadUsage, HfpeerError, UnknownCommand
 from hfpeer_cli.grammar.verbs import (
     ALIASES,
     COMPLETION_VARIABLE,
+    NoSuchCommand,
     global_options,
     no_such_option,
     pass_invocation,
@@ -231,7 +232,10 @@ def _note_json(words: Sequence[str], invocation: Invocation) -> None:
 def _answer_usage(error: click.UsageError, output: Output) -> int:
     if output.is_json:
         where = error.ctx.command_path if error.ctx else "hfpeer"
-        output.problem(InvalidName(error.format_message(), hint=f"`{where} -h` shows how.").to_problem())
+        message, hint = error.format_message(), f"`{where} -h` shows how."
+        is_unknown = isinstance(error, NoSuchCommand)
+        problem = UnknownCommand(message, hint=hint, **error.facts) if is_unknown else BadUsage(message, hint=hint)
+        output.problem(problem.to_problem())
     elif isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
     else:

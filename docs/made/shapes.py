@@ -107,9 +107,12 @@ class SiteAccount(TypedDict):
     endpoint: str
 
 
-SettingValue = TypedDict("SettingValue", {"key": str, "value": str, "from": str})
-SettingValue.__doc__ = "A setting in force, and where its value comes from."
-ListedSetting = TypedDict("ListedSetting", {"key": str, "value": str, "from": str, "summary": str})
+SetTo = bool | int | float | str | list[str] | None
+SettingValue = TypedDict("SettingValue", {"key": str, "value": SetTo, "from": str})
+SettingValue.__doc__ = (
+    "A setting in force, and where its value comes from. Sizes are in bytes; null: not set, and there is no default."
+)
+ListedSetting = TypedDict("ListedSetting", {"key": str, "value": SetTo, "from": str, "summary": str})
 ListedSetting.__doc__ = "A setting in force, where its value comes from, and what it does."
 PortValue = TypedDict("PortValue", {"key": str, "value": int, "from": str})
 PortValue.__doc__ = "The port of the LAN door, and where it comes from."

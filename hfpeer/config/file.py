@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from hfpeer.config.keys import Key
 from hfpeer.errors import BrokenCache, InvalidName
+from hfpeer.language.near import did_you_mean, near
 from hfpeer.system.ownership import make_own_folder, read_own, write_own
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def read_file(home: Path, names: Collection[str]) -> dict[str, str]:
                 walk(f"{dotted}.", value)
             elif dotted not in names:
                 raise InvalidName(
-                    f"{path} sets {dotted!r}, which is no setting.", hint=f"The settings are: {', '.join(names)}."
+                    f"{path} sets {dotted!r}, which is no setting.{did_you_mean(near(dotted, names))}",
+                    hint="Take that line out of the file, or mend it.",
                 )
             else:
                 flat[dotted] = ",".join(map(str, value)) if isinstance(value, list) else _as_text(value)

@@ -16,6 +16,7 @@ from hfpeer.config.keys import DEFAULT_UPSTREAMS, Advertised, Key, RepoPair, Ups
 from hfpeer.config.paths import Places, chosen_cache, datasets_cache, default_cache, default_home
 from hfpeer.config.peer_names import PeerName, parse_peers
 from hfpeer.errors import InvalidName
+from hfpeer.language.near import did_you_mean, near
 from hfpeer.net.address import ENDPOINT_PORT, LAN_PORT, Address
 from hfpeer.net.networks import AllowedNetworks
 from hfpeer.net.rates import Schedule, parse_schedule
@@ -368,19 +369,31 @@ KEYS: Mapping[str, Key] = {key.name: key for key in FIELDS}
 
 
 def find_key(name: str) -> Key:
-    """The key with a name. Raises InvalidName that lists all keys."""
+    """The key with a name. Raises InvalidName with the keys that may have been meant."""
     if name not in KEYS:
-        raise InvalidName(f"There is no setting {name!r}.", hint=f"The settings are: {', '.join(KEYS)}.", key=name)
+        word = name.lower().removeprefix("hfpeer_")
+        meant = did_you_mean(near(word, KEYS))
+        raise InvalidName(
+            f"There is no setting {name!r}.{meant}", hint="`hfpeer conf ls` lists all settings.", key=name
+        )
     return KEYS[name]
+
+
+def setting_value(settings: Settings, key: Key) -> bool | int | float | str | list[str] | None:
+    """The value in force of one key, as JSON has it; None if it is not set. A size is bytes, a list a list of texts."""
+    value = getattr(settings, FIELDS[key])
+    if isinstance(value, tuple):
+        return [str(one) for one in value]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
 
 
 def setting_text(settings: Settings, key: Key) -> str:
     """The value in force of one key, as a text that `write_setting` takes."""
-    value = getattr(settings, FIELDS[key])
+    value = setting_value(settings, key)
     if value is None:
         return ""
-    if isinstance(value, tuple):
-        return ",".join(map(str, value))
+    if isinstance(value, list):
+        return ",".join(value)
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

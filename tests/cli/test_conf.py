@@ -20,10 +20,64 @@ def test_ls_shows_value_and_where_it_comes_from(hfpeer: Run, environ: dict[str, 
     environ["HFPEER_MDNS"] = "0"
     assert hfpeer("conf", "port", "set", "9500").code == 0
     facts = {fact["key"]: (fact["value"], fact["from"]) for fact in hfpeer("conf", "ls", "--json").document}
-    assert facts["mdns"] == ("false", "environment HFPEER_MDNS")
+    assert facts["mdns"] == (False, "environment HFPEER_MDNS")
     assert facts["lan.listen"] == ("0.0.0.0:9500", "file")
     assert facts["endpoint.listen"] == ("127.0.0.1:9438", "default")
     assert "lan.listen" in hfpeer("conf", "ls").out
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("mdns", "off", False),
+        ("cache.max_size", "500GB", 500_000_000_000),
+        ("cache.min_free", "", None),
+        ("transfers.at_once", "2", 2),
+        ("patience", "1.5", 1.5),
+        ("name", "bench-1", "bench-1"),
+        ("lan.listen", "127.0.0.1:9500", "127.0.0.1:9500"),
+        (
+            "upstreams",
+            "mirror=https://a.example,origin=https://b.example",
+            ["mirror=https://a.example", "origin=https://b.example"],
+        ),
+        ("upstreams", "", []),
+        ("peers", "10.0.0.2,10.0.0.3:9500", ["10.0.0.2:9437", "10.0.0.3:9500"]),
+    ],
+)
+def test_values_have_their_types_as_json(hfpeer: Run, key: str, text: str, value: object) -> None:
+    assert hfpeer("conf", "set", key, text, "--json").document["value"] == value
+    assert hfpeer("conf", "get", key, "--json").document["value"] == value
+    assert {one["key"]: one["value"] for one in hfpeer("conf", "ls", "--json").document}[key] == value
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("max_size", "'cache.max_size'"),
+        ("cache.maxsize", "'cache.max_size'"),
+        ("HFPEER_CACHE_MAX_SIZE", "'cache.max_size'"),
+        ("upstream", "'upstreams'"),
+        ("listen", "'endpoint.listen' or 'lan.listen'"),
+    ],
+)
+def test_an_unknown_setting_names_those_that_may_be_meant_and_not_all(hfpeer: Run, word: str, meant: str) -> None:
+    for words in (("set", word, "x"), ("get", word), ("reset", word)):
+        error, hint = hfpeer("conf", *words).err.splitlines()
+        assert error == f"Error: There is no setting {word!r}. Did you mean {meant}?"
+        assert hint == "Hint: `hfpeer conf ls` lists all settings."
+    assert hfpeer("conf", "get", "xyzzy").err.splitlines()[1] == "Hint: `hfpeer conf ls` lists all settings."
+
+
+def test_an_unknown_setting_in_the_file_names_those_that_may_be_meant(hfpeer: Run, environ: dict[str, str]) -> None:
+    home = Path(environ["HFPEER_HOME"])
+    home.mkdir()
+    (home / "settings.toml").write_text('[cache]\nmaxsize = "5GB"\n')
+    ran = hfpeer("status")
+    assert ran.code == 2
+    error, hint = ran.err.splitlines()
+    assert error.endswith("'cache.maxsize', which is no setting. Did you mean 'cache.max_size'?")
+    assert hint == "Hint: Take that line out of the file, or mend it."
 
 
 def test_a_change_says_when_it_takes_effect(hfpeer: Run, environ: dict[str, str]) -> None:

@@ -80,6 +80,28 @@ def test_malformed_input_is_json_even_when_json_comes_last(hfpeer: Run) -> None:
     assert "REPO" in hfpeer("model", "add", "--json").problem["message"]
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "facts"),
+    [
+        (("frobnicate",), "unknown_command", {"command": "frobnicate", "near": []}),
+        (("model", "serch", "a/b"), "unknown_command", {"command": "serch", "near": ["search"]}),
+        (("help", "serch"), "unknown_command", {"command": "serch", "near": ["search"]}),
+        (("conf", "cache", "sett"), "unknown_command", {"command": "sett", "near": ["set"]}),
+        (("model", "add"), "bad_usage", {}),
+        (("model", "add", "a/b", "--frob"), "bad_usage", {}),
+        (("conf", "get"), "bad_usage", {}),
+        (("conf", "port", "set", "seven"), "bad_usage", {}),
+        (("model", "add", "a b"), "bad_name", {"repo": "a b"}),
+    ],
+)
+def test_a_command_line_that_is_no_command_has_codes_of_its_own(
+    hfpeer: Run, words: tuple[str, ...], code: str, facts: dict[str, object]
+) -> None:
+    ran = hfpeer(*words, "--json")
+    assert (ran.code, ran.problem["code"]) == (2, code)
+    assert code == "bad_name" or ran.problem["facts"] == facts
+
+
 def test_malformed_settings_name_the_key_and_where_it_was_set(hfpeer: Run, environ: dict[str, str]) -> None:
     environ["HFPEER_LAN_LISTEN"] = "no where"
     ran = hfpeer("model", "ls")

@@ -179,7 +179,11 @@ def test_rm_says_what_became_free(hfpeer: Run, node: StubNode) -> None:
 
 def test_search_names_the_peers_that_have_it(hfpeer: Run, node: StubNode) -> None:
     node.found = [Holding("pegasus", "192.168.1.20:9437", "acme/tiny", COMMIT, ("main",), True)]
-    assert "pegasus" in hfpeer("model", "search", "-r", "acme/tiny").out
+    ran = hfpeer("model", "search", "-r", "acme/tiny")
+    assert "pegasus" in ran.out and ran.err == "Found 1 revision of acme/tiny at 1 peer.\n"
+    other = Holding("cygnus", "192.168.1.21:9437", "acme/tiny", COMMIT, (), False)
+    node.found += [other, replace(other, commit="ef" * 20)]
+    assert hfpeer("model", "search", "-r", "acme/tiny").err == "Found 2 revisions of acme/tiny at 2 peers.\n"
 
 
 def test_a_search_that_finds_nothing_says_whom_it_asked(hfpeer: Run, node: StubNode) -> None:

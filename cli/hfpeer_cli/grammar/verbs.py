@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from hfpeer_cli.grammar.near import did_you_mean, near
+from hfpeer.language.near import did_you_mean, near
 from hfpeer_cli.interrupts import Interruptible
 from hfpeer_cli.invocation import Invocation
 
@@ -108,14 +108,22 @@ class Noun(click.Group):
         write_examples(formatter, self.examples)
 
 
+class NoSuchCommand(click.UsageError):
+    """A word names no command; `near` may have been meant."""
+
+    def __init__(self, word: str, near: Sequence[str], ctx: click.Context) -> None:
+        super().__init__(f"No such command {word!r}.{did_you_mean(near)}", ctx)
+        self.facts = {"command": word, "near": list(near)}
+
+
 def refuse_unknown(group: click.Command, ctx: click.Context, args: Sequence[str], others: Sequence[str] = ()) -> None:
-    """Raises UsageError if the first of `args` is no command of `group`, with those that may have been meant. `others`
-    are named even if they are not like it."""
+    """Raises NoSuchCommand if the first of `args` is no command of `group`, with those that may have been meant.
+    `others` are named even if they are not like it."""
     assert isinstance(group, click.Group)
     if ctx.resilient_parsing or group.get_command(ctx, args[0]) is not None:
         return
     guesses = [*others, *near(args[0], [*group.list_commands(ctx), *ALIASES])]
-    raise click.UsageError(f"No such command {args[0]!r}.{did_you_mean(dict.fromkeys(guesses))}", ctx)
+    raise NoSuchCommand(args[0], list(dict.fromkeys(guesses)), ctx)
 
 
 def no_such_option(error: click.NoSuchOption, parameters: Sequence[click.Parameter]) -> click.UsageError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from hfpeer.config.keys import Key
-from hfpeer.config.settings import KEYS, find_key, setting_text
+from hfpeer.config.settings import KEYS, find_key, setting_text, setting_value
 from hfpeer_cli.commands.conf.folders import keep_cache_in
 from hfpeer_cli.commands.conf.writing import note_restart, print_value, write
 from hfpeer_cli.grammar import FOLDER, Verb, Word, pass_invocation
@@ -25,13 +25,15 @@ def ls(invocation: Invocation) -> None:
     facts = [
         {
             "key": key.name,
-            "value": setting_text(settings, key),
+            "value": setting_value(settings, key),
             "from": settings.origins[key.name],
             "summary": key.summary,
         }
         for key in KEYS.values()
     ]
-    rows = [(fact["key"], fact["value"] or "-", fact["from"], fact["summary"]) for fact in facts]
+    rows = [
+        (key.name, setting_text(settings, key) or "-", settings.origins[key.name], key.summary) for key in KEYS.values()
+    ]
     invocation.output.table(COLUMNS, rows, facts)
 
 

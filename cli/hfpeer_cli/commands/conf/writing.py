@@ -6,7 +6,7 @@ from typing import Any
 
 from hfpeer.config.file import write_setting
 from hfpeer.config.keys import Key
-from hfpeer.config.settings import Settings, setting_text
+from hfpeer.config.settings import Settings, setting_text, setting_value
 from hfpeer.errors import HfpeerError
 from hfpeer_cli.invocation import Invocation
 
@@ -56,4 +56,4 @@ def _try(invocation: Invocation, key: Key, text: str) -> None:
 
 
 def _facts(settings: Settings, key: Key) -> dict[str, Any]:
-    return {"key": key.name, "value": setting_text(settings, key), "from": settings.origins[key.name]}
+    return {"key": key.name, "value": setting_value(settings, key), "from": settings.origins[key.name]}

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 import hfpeer
+from hfpeer.language.near import near
 from hfpeer_cli.commands.manual.topics import TOPICS, write_topic
 from hfpeer_cli.grammar import Verb, pass_invocation
-from hfpeer_cli.grammar.near import near
 from hfpeer_cli.grammar.verbs import refuse_unknown
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import JSON_VERSION

@@ -209,6 +209,8 @@ def _search(invocation: Invocation, named: NamedRepo, files: tuple[FilePath, ...
     if not found:
         raise _at_no_peer(invocation, named)
     invocation.output.table(HOLDING_COLUMNS, map(_holding_row, found), found)
+    revisions, peers = len({one.commit for one in found}), len({(one.peer, one.address) for one in found})
+    invocation.output.note(f"Found {counted(revisions, 'revision')} of {repo} at {counted(peers, 'peer')}.")
 
 
 def _at_no_peer(invocation: Invocation, named: NamedRepo) -> NotFound:

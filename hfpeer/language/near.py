@@ -1,4 +1,4 @@
-"""Names that may have been meant by a word that is none of them."""
+"""Names that may have been meant by a word that is none of them. Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ MIN_BEGINNING = 3
 
 
 def near(word: str, names: Iterable[str]) -> list[str]:
-    """At most three names that `word` may be a slip or the beginning of, the likeliest first; options with dashes."""
+    """At most three names that `word` may be a slip or the beginning of, the likeliest first; options with dashes. Of a
+    dotted name its last part is compared too."""
     from difflib import SequenceMatcher  # only a mistake needs it
 
     bare = word.lstrip("-").lower()
     found = []
     for name in dict.fromkeys(names):
-        other = name.lstrip("-").lower()
-        likeness = SequenceMatcher(None, bare, other).ratio()
-        if len(bare) >= MIN_BEGINNING and other.startswith(bare):
+        whole = name.lstrip("-").lower()
+        parts = {whole, whole.rpartition(".")[2]}
+        likeness = max(SequenceMatcher(None, bare, part).ratio() for part in parts)
+        if len(bare) >= MIN_BEGINNING and any(part.startswith(bare) for part in parts):
             likeness = max(likeness, ALIKE)
         if likeness >= ALIKE and name.startswith("-") is word.startswith("-"):
             found.append((-likeness, name))
