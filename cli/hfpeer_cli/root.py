@@ -233,9 +233,10 @@ def _answer_usage(error: click.UsageError, output: Output) -> int:
     if output.is_json:
         where = error.ctx.command_path if error.ctx else "hfpeer"
         message, hint = error.format_message(), f"`{where} -h` shows how."
-        is_unknown = isinstance(error, NoSuchCommand)
-        problem = UnknownCommand(message, hint=hint, **error.facts) if is_unknown else BadUsage(message, hint=hint)
-        output.problem(problem.to_problem())
+        if isinstance(error, NoSuchCommand):
+            output.problem(UnknownCommand(message, hint=hint, **error.facts).to_problem())
+        else:
+            output.problem(BadUsage(message, hint=hint).to_problem())
     elif isinstance(error, click.exceptions.NoArgsIsHelpError):
         click.echo(error.format_message(), err=True)
     else:

@@ -115,7 +115,7 @@ def test_a_token_is_kept_unchecked_only_if_the_origin_is_silent_and_the_user_say
     unchecked = auth("login", "--unchecked", "--json", input=f"{hub.valid_token}\n", **silent)
     assert json.loads(unchecked.stdout) == {"user": "", "endpoint": NOBODY, "is_checked": False}
     assert kept.read_text() == hub.valid_token and kept.stat().st_mode & 0o777 == 0o600
-    assert "Nobody has checked it" in auth("login", "--unchecked", input=f"{hub.valid_token}\n", **silent).stdout
+    assert "kept, but not checked" in auth("login", "--unchecked", input=f"{hub.valid_token}\n", **silent).stdout
     assert hub.valid_token not in unchecked.stderr + failed.stderr
     assert auth("whoami").stdout == "owner\n"  # huggingface_hub finds it
     assert auth("logout").returncode == 0 and not kept.exists()

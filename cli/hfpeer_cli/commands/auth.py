@@ -30,7 +30,7 @@ def auth() -> None:
 def login(invocation: Invocation, token: str | None, unchecked: bool) -> None:
     """Check a token with the origin and keep it.
 
-    Where the origin cannot be reached, a token is kept unchecked if you say so.
+    If the origin cannot be reached, --unchecked keeps the token without a check.
     """
     from hfpeer.upstream.auth import keep_unchecked
     from hfpeer.upstream.auth import login as log_in
@@ -44,7 +44,7 @@ def login(invocation: Invocation, token: str | None, unchecked: bool) -> None:
             error.hint = f"{error.hint or ''} `hfpeer auth login --unchecked` keeps the token all the same.".strip()
             raise
         keep_unchecked(token)
-        text = f"The token is kept. Nobody has checked it: {endpoint} could not be reached."
+        text = f"The token is kept, but not checked: {endpoint} could not be reached."
         invocation.output.result(text, {"user": "", "endpoint": endpoint, "is_checked": False})
         return
     text = f"Logged in to {endpoint} as {user}."

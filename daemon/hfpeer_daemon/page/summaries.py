@@ -1,4 +1,4 @@
-"""Sums that only a picture needs: who has what as a matrix, the history by day and by repo. Pure."""
+"""Sums that only the page shows: the copies of each repo by machine, the bytes received by day and by repo. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_ROWS = 1000
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A repo, and what of it each machine has: all files of a revision, a part, or nothing."""
+    """One repo. `cells` says for each machine whether it has a whole revision, a part of one, or nothing."""
 
     repo: str
     type: str
@@ -29,7 +29,7 @@ class MatrixRow:
 
 @dataclass(frozen=True)
 class Matrix:
-    """The first `MAX_ROWS` repos; `left_out` are further ones. The first machine is this node."""
+    """The first `MAX_ROWS` repos; `left_out` counts the others. The first machine is this node."""
 
     machines: tuple[str, ...]
     rows: tuple[MatrixRow, ...]
@@ -38,7 +38,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Came:
-    """Bytes that came for one day or one repo: from peers, and from hubs."""
+    """The bytes that peers and hubs gave on one day, or for one repo."""
 
     name: str
     peer_bytes: int = 0
@@ -50,14 +50,14 @@ class Came:
 
 
 def repo_name(repo: str, type: str) -> str:
-    """`acme/tiny`, `datasets/acme/set`: the name under which history and transfers know a repo."""
+    """The name of a repo in the history and in transfers: `acme/tiny`, `datasets/acme/set`."""
     return str(RepoId.parse(repo, type))
 
 
 def matrix(
     here: Iterable[CachedRevision], at_peers: Iterable[Holding], peers: Sequence[PeerStatus], name: str
 ) -> Matrix:
-    """What this node, called `name`, and its peers have. A repo with most copies comes first."""
+    """Counts the copies at this node, which is called `name`, and at its peers. The repo with the most comes first."""
     columns = {peer.node_id: number for number, peer in enumerate(peers, 1) if peer.node_id}
     cells: dict[tuple[str, str], list[str]] = {}
     sizes: dict[tuple[str, str], int] = {}
@@ -82,7 +82,7 @@ def matrix(
 
 
 def by_day(entries: Iterable[HistoryEntry], today: date, days: int) -> list[Came]:
-    """The last `days` days, the oldest first, also those on which nothing came. Days are those of the local clock."""
+    """The last `days` days by the local clock, the oldest first. A day without bytes has a row too."""
     first = today - timedelta(days=days - 1)
     names = [(first + timedelta(days=number)).isoformat() for number in range(days)]
     sums = _sums((date.fromtimestamp(entry.ended_at).isoformat(), entry) for entry in entries)
@@ -90,7 +90,7 @@ def by_day(entries: Iterable[HistoryEntry], today: date, days: int) -> list[Came
 
 
 def by_repo(entries: Iterable[HistoryEntry]) -> list[Came]:
-    """Each repo for which bytes came; those that saved most come first."""
+    """Each repo that has received bytes. The repo with the most bytes from peers comes first."""
     sums = _sums((entry.repo, entry) for entry in entries)
     return sorted((one for one in sums.values() if one.size_bytes), key=lambda one: (-one.peer_bytes, -one.hub_bytes))
 

@@ -111,7 +111,7 @@ class Peer:
 
     @property
     def is_hearsay(self) -> bool:
-        """Whether a peer alone told of it, and nothing has answered there: it may be nobody, or this node itself."""
+        """Whether only other peers named its address, and it has never answered. The address may be this node's own."""
         return self.origin is Origin.GOSSIP and self.answered_at is None
 
     @property
@@ -155,7 +155,7 @@ class PeerTable:
         return sorted(self._peers.values(), key=lambda peer: (peer.name, peer.key))
 
     def listed_peers(self) -> list[Peer]:
-        """The peers that people are shown, by name: all but hearsay."""
+        """The peers that `peer ls` shows, by name: all except hearsay."""
         return [peer for peer in self.all() if not peer.is_hearsay]
 
     def is_own(self, address: Address) -> bool:

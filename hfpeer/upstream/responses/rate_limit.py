@@ -67,8 +67,8 @@ class Rest:
 
 
 def hub_key(endpoint: str) -> str:
-    """What nodes tell each other in place of a hub's address, which may be nobody else's business: those that use the
-    hub know it by this digest."""
+    """A digest of a hub's address. Nodes exchange it in place of the address: a peer that uses the same hub recognises
+    it, and other peers do not learn the address."""
     return hashlib.sha256(httpx.URL(endpoint).netloc.lower()).hexdigest()[:32]
 
 

@@ -1,7 +1,7 @@
 """Takes the requests of other nodes: each becomes a transfer, if the owner of this node has allowed that.
 
-This node adds with its own rights, rates and bounds: a request only names a commit. It is told how far its add is, and
-why one failed in one word; paths, logins and sentences of this node stay here.
+This node adds with its own rights, rates and bounds: a request only names a commit. The other node learns how far the
+add is, and one word if it fails. It never learns paths, logins or messages of this node.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ _REASONS = {
     CorruptData.exit_code: "corrupt_data",
     StorageError.exit_code: "storage",
 }
-"""By the exit code of an error. A repo that is not there and one that is closed are told alike."""
+"""The word for an error, by its exit code. A missing repo and a closed one have the same word."""
 
 _log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class AddsOfOthers:
 
     @property
     def notes(self) -> list[str]:
-        """A sentence for the owner if requests were refused because nobody has allowed them."""
+        """Names the nodes whose requests were refused because `accept_requests` is no; empty without such requests."""
         if not self._refused:
             return []
         return [f"Requests of {', '.join(self._refused)} were refused: `accept_requests` is no. {ALLOWING}"]
