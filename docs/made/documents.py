@@ -57,7 +57,7 @@ DOCUMENTS: dict[str, Any] = {
     "peer rm": shapes.ForgottenPeer,
     "transfers": list[TransferStatus],
     **{f"transfers {verb}": list[TransferStatus] for verb in ("pause", "resume", "cancel", "move")},
-    "transfers attach": shapes.ADDED,
+    "transfers attach": OneOf((shapes.ADDED, list[TransferStatus])),
     "history": list[HistoryEntry],
     "env": dict[str, str],
     "auth login": shapes.TokenKept,

@@ -168,3 +168,23 @@ def test_the_names_of_nodes_are_completed_also_behind_a_comma(monkeypatch: pytes
         "pegasus,": ["pegasus,cygnus"],
         "x,c": ["x,cygnus"],
     }
+
+
+@pytest.mark.parametrize("words", ENDS)
+def test_attach_to_an_add_of_another_node_shows_it_as_add_on_does(hfpeer: Run, node: StubNode, words: str) -> None:
+    end, code = ENDS[words]
+    node.transfers = [replace(TRANSFER, id=6), replace(end, id=7)]
+    ran = hfpeer("transfers", "attach", "7")
+    assert (ran.code, words in ran.out) == (code, True), ran
+    assert end.problem is not None and end.problem.message in ran.err
+    assert [name for name, _ in node.calls] == ["list_transfers"] * len(node.calls)
+
+
+def test_attach_to_an_add_of_another_node_tells_its_progress(hfpeer: Run, node: StubNode) -> None:
+    node.transfers = [asked("done", id=7, size_bytes=5, present_bytes=5, state_there="done")]
+    ran = hfpeer("transfers", "attach", "7")
+    assert (ran.code, ran.err) == (0, "pegasus, acme/tiny: done\n")
+    assert "100% of 5 B" in ran.out and "all of it was here" not in ran.err
+    assert [one["node"] for one in hfpeer("transfers", "attach", "7", "--json").document] == ["pegasus"]
+    lines = [json.loads(line) for line in hfpeer("transfers", "attach", "7", "--json-lines").out.splitlines()]
+    assert [next(iter(line)) for line in lines] == ["event", "result"]

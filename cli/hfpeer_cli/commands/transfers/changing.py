@@ -81,12 +81,19 @@ def move(invocation: Invocation, id: int, place: str) -> None:
 
 @click.command("attach", cls=Verb, examples=["hfpeer transfers attach 7"])
 @click.argument("id", metavar="ID", type=ID, shell_complete=complete_transfer)
-@pass_invocation
-def attach(invocation: Invocation, id: int) -> None:
+@click.pass_context
+def attach(ctx: click.Context, id: int) -> None:
     """Show the progress of a transfer, and wait for its end.
 
-    Ctrl-C stops only the showing. Prints the snapshot's folder, and ends as the add itself would.
+    Ctrl-C stops only the showing. Prints the snapshot's folder, and ends as the add itself would. An add of another
+    node is shown as by `add --on`.
     """
+    invocation = ctx.ensure_object(Invocation)
+    asked = [one for one in invocation.run(lambda node: node.list_transfers()) if one.id == id and one.node]
+    if asked:
+        from hfpeer_cli.commands.transfers.elsewhere import watch_to_end  # most transfers are of this node
+
+        ctx.exit(watch_to_end(invocation, asked))
     invocation.when_interrupted = f"No longer watching: transfer {id} goes on."
     output = invocation.output
     with watching(output) as on_event:

@@ -37,6 +37,11 @@ def add_on(
     if detach:
         invocation.output.table((number("ID"), *COLUMNS[:2]), ((str(one.id), *_where(one)) for one in begun), begun)
         return 0
+    return watch_to_end(invocation, begun)
+
+
+def watch_to_end(invocation: Invocation, begun: Sequence[TransferStatus]) -> int:
+    """Shows adds of other nodes until each has ended, or its node is away, and returns the exit code."""
     invocation.when_interrupted = GOES_ON
     ended = _watch(invocation, begun)
     output = invocation.output
