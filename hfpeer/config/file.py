@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hfpeer.config.keys import Key
 from hfpeer.errors import BrokenCache, InvalidName
-from hfpeer.language.near import did_you_mean, near
 from hfpeer.system.ownership import make_own_folder, read_own, write_own
 
 if TYPE_CHECKING:
@@ -66,6 +65,8 @@ def read_file(home: Path, names: Collection[str]) -> dict[str, str]:
             if isinstance(value, Mapping):
                 walk(f"{dotted}.", value)
             elif dotted not in names:
+                from hfpeer.language.near import did_you_mean, near  # only a mistake needs it
+
                 raise InvalidName(
                     f"{path} sets {dotted!r}, which is no setting.{did_you_mean(near(dotted, names))}",
                     hint="Take that line out of the file, or mend it.",

@@ -16,7 +16,6 @@ from hfpeer.config.keys import DEFAULT_UPSTREAMS, Advertised, Key, RepoPair, Ups
 from hfpeer.config.paths import Places, chosen_cache, datasets_cache, default_cache, default_home
 from hfpeer.config.peer_names import PeerName, parse_peers
 from hfpeer.errors import InvalidName
-from hfpeer.language.near import did_you_mean, near
 from hfpeer.net.address import ENDPOINT_PORT, LAN_PORT, Address
 from hfpeer.net.networks import AllowedNetworks
 from hfpeer.net.rates import Schedule, parse_schedule
@@ -371,6 +370,8 @@ KEYS: Mapping[str, Key] = {key.name: key for key in FIELDS}
 def find_key(name: str) -> Key:
     """The key with a name. Raises InvalidName with the keys that may have been meant."""
     if name not in KEYS:
+        from hfpeer.language.near import did_you_mean, near  # only a mistake needs it
+
         word = name.lower().removeprefix("hfpeer_")
         meant = did_you_mean(near(word, KEYS))
         raise InvalidName(

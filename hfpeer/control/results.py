@@ -119,7 +119,8 @@ class NodeStatus:
     likeliest first; `contacts` are by the names of the upstreams. `passed_over` are the interfaces that lead to no LAN,
     each with an address.
     `read_caches` are the cache folders that it only reads: the reason why one is passed over, or empty.
-    Of the volume of the cache, with `disk_bytes`, `free_bytes` are free; None if the system does not tell."""
+    Of the volume of the cache, with `disk_bytes`, `free_bytes` are free; None if the system does not tell.
+    `sent_bytes_per_second` is the rate to peers of the last ten seconds."""
 
     node_id: str
     name: str
@@ -152,6 +153,7 @@ class NodeStatus:
     contacts: dict[str, HubContact] = field(default_factory=dict)
     free_bytes: int | None = None
     disk_bytes: int | None = None
+    sent_bytes_per_second: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ async def status_of(parts: StatusParts, peers: Sequence[PeerStatus], *, is_daemo
         peers=tuple(peers),
         received_bytes=totals["received_bytes"],
         sent_bytes=totals["sent_bytes"],
+        sent_bytes_per_second=totals["sent_bytes_per_second"],
         peer_bytes_by_month=totals["peer_bytes_by_month"],
         begun_blobs=len(begun),
         kept_bytes=sum(one.present_bytes for one in begun),

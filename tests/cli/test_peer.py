@@ -90,6 +90,12 @@ def test_status_for_people_says_where_it_listens_and_how_long_it_runs() -> None:
     assert "900.0 kB from peers, 100.0 kB from mirrors" in text
 
 
+def test_status_tells_the_rate_of_sending_while_bytes_leave() -> None:
+    assert "sent       7 B" in describe(replace(STATUS, sent_bytes=7), now=0.0)
+    sending = replace(STATUS, sent_bytes=77_000_000_000, sent_bytes_per_second=12_000_000.0)
+    assert "sent       77.0 GB; sending 12.0 MB/s now" in describe(sending, now=0.0)
+
+
 def test_status_says_what_to_type_elsewhere_and_which_hubs_answer() -> None:
     contacts = {"m": HubContact("mirror", 3.0), "o": HubContact("origin", 7200.0, 12.0), "n": HubContact("mirror")}
     upstreams = {name: f"https://{name}" for name in (*contacts, "x")}

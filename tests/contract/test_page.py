@@ -138,6 +138,7 @@ async def test_the_numbers_are_those_of_the_status(page: Page, node: PictureNode
     for one in status.transfers:
         assert f'<data value="{one.present_bytes}">' in html and one.repo in html
         assert all(source in html for source in one.bytes_by_source)
+    assert f"now: {human_size(status.sent_bytes_per_second)}/s" in html
     assert human_size(status.free_bytes or 0) in html and human_size(status.disk_bytes or 0) in html
     assert f"{status.revisions} revisions" in html and f"{status.files:,} files" in html
 

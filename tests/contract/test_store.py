@@ -29,6 +29,7 @@ from hfpeer.cache.disk.locks import etag_lock, folder_lock
 from hfpeer.cache.index import shared_blobs as shared_module
 from hfpeer.cache.index.database import Database
 from hfpeer.cache.index.schema import RefRow
+from hfpeer.cache.index.traffic import SENT_WINDOW_SECONDS, Traffic
 from hfpeer.cache.store import Store
 from hfpeer.errors import BrokenCache, CorruptData, Locked
 from hfpeer.names import Commit, Digest, FilePath, RepoId, Revision, Visibility
@@ -832,6 +833,22 @@ def test_statistics_add_up_over_restarts(store: Store, tmp_path: Path) -> None:
     assert totals["sent_bytes"] == 7
     assert totals["peer_bytes_by_month"] == {time.strftime("%Y-%m", time.gmtime()): 16}
     again.close()
+
+
+def test_the_rate_of_sending_is_that_of_the_last_seconds(store: Store) -> None:
+    now = 1000.0
+    traffic = Traffic(store._catalog.database, clock=lambda: now)
+    assert traffic.sent_bytes_per_second == 0
+    traffic.note_sent(600)
+    traffic.note_sent(400)
+    assert traffic.sent_bytes_per_second == 100
+    for second in range(50):
+        now = 1001.0 + second
+        traffic.note_sent(200)
+    assert traffic.sent_bytes_per_second == 200
+    assert traffic.totals()["sent_bytes_per_second"] == 200, "written bytes count on"
+    now += SENT_WINDOW_SECONDS
+    assert traffic.sent_bytes_per_second == 0
 
 
 def test_statistics_that_cannot_be_written_now_are_written_later(store: Store) -> None:

@@ -173,6 +173,7 @@ def _status(cached: list[CachedRevision], names: list[str], entries: list[Histor
         received_bytes={"peer": from_peers, "mirror": 70_000_000_000, "origin": 12_000_000_000},
         peer_bytes_by_month={time.strftime("%Y-%m"): from_peers} if from_peers else {},
         sent_bytes=1_310_000_000_000,
+        sent_bytes_per_second=118_000_000.0,
         revisions=len(cached),
         files=sum(one.files for one in cached),
         size_bytes=sum(one.size_bytes for one in cached),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +21,8 @@ from hfpeer.errors import StorageError
 
 FLUSH_SECONDS = 5.0
 """Seconds between two writes by `flush_if_due`."""
+SENT_WINDOW_SECONDS = 10
+"""Whole seconds over which the rate of sending is averaged: large bodies are counted in large steps."""
 _OF_MONTH = "from peers in "
 """The beginning of the names of counters, one for each month."""
 
@@ -28,8 +30,10 @@ _OF_MONTH = "from peers in "
 class Traffic:
     """Bytes received by kind and source, and bytes sent. Thread-safe."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
         self._database = database
+        self._clock = clock
+        self._sent_in_second: dict[int, int] = {}
         self._lock = threading.Lock()
         self._received: dict[tuple[str, str], int] = defaultdict(int)
         self._by_month: dict[str, int] = defaultdict(int)
@@ -47,6 +51,17 @@ class Traffic:
         """Counts bytes that were sent to peers."""
         with self._lock:
             self._sent_bytes += size_bytes
+            second = int(self._clock())
+            self._sent_in_second[second] = self._sent_in_second.get(second, 0) + size_bytes
+            if len(self._sent_in_second) > SENT_WINDOW_SECONDS:
+                del self._sent_in_second[min(self._sent_in_second)]
+
+    @property
+    def sent_bytes_per_second(self) -> float:
+        """The rate at which bytes were sent to peers in the last SENT_WINDOW_SECONDS."""
+        since = int(self._clock()) - SENT_WINDOW_SECONDS
+        with self._lock:
+            return sum(size for second, size in self._sent_in_second.items() if second > since) / SENT_WINDOW_SECONDS
 
     def flush_if_due(self) -> None:
         """Writes the counts if the last write is more than FLUSH_SECONDS ago."""
@@ -68,11 +83,11 @@ class Traffic:
                     self._received[place] += size_bytes
                 for month, size_bytes in by_month.items():
                     self._by_month[month] += size_bytes
-            self.note_sent(sent_bytes)
+                self._sent_bytes += sent_bytes
 
     def totals(self) -> dict[str, Any]:
-        """`sent_bytes`, `received_bytes` by kind, `received_by_source` by source and `peer_bytes_by_month`, the latest
-        month first, since the catalog was made."""
+        """`sent_bytes`, `sent_bytes_per_second`, `received_bytes` by kind, `received_by_source` by source and
+        `peer_bytes_by_month`, the latest month first. All but the rate count since the catalog was made."""
         self.flush()
         by_kind: dict[str, int] = defaultdict(int)
         by_source: dict[str, int] = defaultdict(int)
@@ -82,6 +97,7 @@ class Traffic:
                 by_source[source] += size_bytes
         return {
             "sent_bytes": self._database.counter("sent"),
+            "sent_bytes_per_second": self.sent_bytes_per_second,
             "received_bytes": dict(by_kind),
             "received_by_source": dict(by_source),
             "peer_bytes_by_month": dict(sorted(self._database.counters(_OF_MONTH).items(), reverse=True)),

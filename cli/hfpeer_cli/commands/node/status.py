@@ -73,7 +73,7 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         **({"half-fetched": _begun(node)} if node.begun_blobs else {}),
         "received": ", ".join(f"{human_size(size)} {FROM_KINDS[kind]}" for kind, size in node.received_bytes.items()),
         **({"WAN saved": _saved(node)} if node.received_bytes.get("peer") else {}),
-        "sent": human_size(node.sent_bytes),
+        "sent": _sent(node),
         "fetching": [_transfer(one) for one in node.transfers],
         "peers": _peers(node),
         **({"note": f"\n{'':<11}".join(node.notes)} if node.notes else {}),
@@ -94,6 +94,12 @@ def _passed_over(node: NodeStatus) -> str:
     shown = ", ".join(f"{name} ({host})" for name, host in node.passed_over.items())
     host = next(iter(node.passed_over.values()))
     return f"{shown}: no LAN behind it. `hfpeer conf set lan.listen {host}` takes it nevertheless"
+
+
+def _sent(node: NodeStatus) -> str:
+    """The bytes sent to peers, and the rate while bytes leave."""
+    size, rate = human_size(node.sent_bytes), node.sent_bytes_per_second
+    return f"{size}; sending {human_size(rate)}/s now" if rate >= 1 else size
 
 
 def _typed(address: str) -> str:
