@@ -43,17 +43,52 @@ class NamedRepo:
 
 
 def parse_repo_word(word: str, type: RepoType | str = RepoType.MODEL, hubs: Iterable[str] = ()) -> NamedRepo:
-    """Reads a word; `type` is that of a repo without a prefix, `hubs` are URLs of further hubs. Raises InvalidName."""
-    text = word.strip()
+    """Reads a word; `type` is that of a repo without a prefix, `hubs` are URLs of further hubs. Raises InvalidName,
+    whose hint says what may have been meant."""
+    try:
+        return _parsed(word.strip(), type, hubs)
+    except InvalidName as error:
+        name, kind = error.facts.get("repo"), _split_type(word.strip())[0] or RepoType.MODEL
+        if isinstance(name, str):
+            error.hint = _meant(name, "" if kind is RepoType.MODEL else f"{kind.plural}/") or error.hint
+        raise
+
+
+def _parsed(text: str, type: RepoType | str, hubs: Iterable[str]) -> NamedRepo:
     if text.startswith(URI):
         return _from_uri(text.removeprefix(URI))
     place = _place_of_address(text, hubs)
     if place is not None:
-        return _from_address(word, place)
+        return _from_address(text, place)
     name, at, revision = text.partition("@")
-    kind, name = _split_type(name)
+    kind, name = _split_type(name.removesuffix("/"))
+    if at and not revision:
+        raise InvalidName(f"{text!r} names no revision behind the @.", hint=f"Leave out the @: `{name}`.", word=text)
     said = Revision.parse(revision) if at else None
     return NamedRepo(RepoId.parse(name, kind or type), said, says_type=kind is not None)
+
+
+def _meant(name: str, prefix: str) -> str | None:
+    """A hint on a word that is no name of a repo, if it looks like something else that people write. `prefix` stands
+    before the names of repos of its type."""
+    folder = re.fullmatch(r"(model|dataset|space)s--(.+)", name)
+    if folder:
+        of_folder = "" if folder[1] == "model" else f"{folder[1]}s/"
+        return f"That is a folder of the cache; the repo is `{of_folder}{folder[2].replace('--', '/')}`."
+    if name.startswith(("/", "./", "../", "~")) or "\\" in name:
+        return (
+            "That is a path, and a repo is ORG/NAME. `hfpeer model publish DIR --as ORG/NAME` makes a repo of a folder."
+        )
+    if re.search(r"[*?\[]", name):
+        return (
+            "A repo is named whole. `hfpeer ls 'ORG/*'` lists those in the cache, and `--include` takes globs of files."
+        )
+    tagged = re.fullmatch(r"([^:#]+)[:#]([^:#/]+)", name)
+    if tagged:
+        repo, tag = f"{prefix}{tagged[1]}", tagged[2]
+        return f"A revision stands behind an @: `{repo}@{tag}`. Some files of a repo: `{repo} --include '*{tag}*'`."
+    inside = re.fullmatch(r"([^/\s]+/[^/\s]+)/(.+)", name)
+    return f"A file in a repo is named with -f: `{prefix}{inside[1]} -f {inside[2]}`." if inside else None
 
 
 def _split_type(text: str) -> tuple[RepoType | None, str]:
@@ -75,13 +110,26 @@ def _place_of_address(text: str, hubs: Iterable[str]) -> str | None:
         if host.lower() == hub.lower() and slash in ("", "/"):
             return path.partition("#")[0].partition("?")[0]
     if url or scp:
+        known = ", ".join(hub for hub in HUBS if not hub.startswith("www."))
         raise InvalidName(
             f"{text!r} is no address of a hub that this node knows.",
-            hint=f"Write the name of the repo, ORG/NAME. Known are {', '.join(HUBS[::2])} and the hubs of the setting "
-            "`upstreams`.",
+            hint=_meant_at_modelscope(rest)
+            or f"Write the name of the repo, ORG/NAME. Known are {known} and the hubs of the setting `upstreams`.",
             word=text,
         )
     return None
+
+
+def _meant_at_modelscope(rest: str) -> str | None:
+    """A hint on an address, without its scheme, of a repo at ModelScope."""
+    found = re.match(r"(?:www\.)?modelscope\.(?:cn|ai)/(models|datasets)/([^/?#]+/[^/?#]+)", rest, re.IGNORECASE)
+    if found is None:
+        return None
+    prefix = "" if found[1] == "models" else "datasets/"
+    return (
+        "Repos have their names at the Hub, and ModelScope can give equal files: "
+        f"`hfpeer add {prefix}{found[2]} --modelscope {found[2]}`."
+    )
 
 
 def _from_address(word: str, path: str) -> NamedRepo:

@@ -21,8 +21,9 @@ from hfpeer_cli.grammar.verbs import (
     ALIASES,
     COMPLETION_VARIABLE,
     NoSuchCommand,
+    bad_option,
     global_options,
-    no_such_option,
+    of_other_programs,
     pass_invocation,
     refuse_unknown,
     write_examples,
@@ -75,9 +76,7 @@ HIDDEN = {"version": "manual.help:version"}
 """Commands that the help does not list."""
 PLURALS = {"models": "model", "datasets": "dataset", "spaces": "space", "peers": "peer"}
 """Words that are taken for a noun; alone they list what there is of it."""
-OTHER_WORDS = {"config": "conf", "settings": "conf", "doctor": "status", "info": "status"}
-"""Words of other programs, and the commands that they may mean."""
-VERB_NOUNS = ("daemon", "auth", "cache", "peer", "model", "conf")
+VERB_NOUNS = ("daemon", "auth", "cache", "peer", "model", "conf", "transfers")
 """Nouns among whose verbs an unknown first word is looked for."""
 
 
@@ -102,8 +101,8 @@ class Root(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            raise no_such_option(error, self.get_params(ctx)) from None
+        except (click.NoSuchOption, click.BadOptionUsage) as error:
+            raise bad_option(error, ctx) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -115,13 +114,21 @@ class Root(click.Group):
         return command.name if command else None, command, rest
 
     def _meant(self, ctx: click.Context, word: str) -> list[str]:
-        """The commands that an unknown first word may mean: it is a verb of theirs, or a word of other programs."""
-        if word in OTHER_WORDS:
-            return [OTHER_WORDS[word]]
+        """The commands that an unknown first word may mean: it is a word of other programs, a verb of nouns, a topic of
+        the help, or a setting."""
         if self.get_command(ctx, word) is not None:
             return []
+        from hfpeer.config.settings import KEYS
+        from hfpeer_cli.commands.manual.topics import TOPICS
+
         nouns = ((noun, self.get_command(ctx, noun)) for noun in VERB_NOUNS)
-        return [f"{name} {word}" for name, noun in nouns if isinstance(noun, click.Group) and word in noun.commands][:3]
+        verbs = [f"{name} {word}" for name, noun in nouns if isinstance(noun, click.Group) and word in noun.commands]
+        return [
+            *of_other_programs(self, ctx, word),
+            *verbs[:3],
+            *([f"conf set {word}"] if word in KEYS else []),
+            *([f"help {word}"] if word in TOPICS else []),
+        ]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -59,7 +59,7 @@ def test_with_json_a_problem_is_one_line_of_json_on_stderr(hfpeer: Run, node: St
         (("conf", "get", "colour"), "no setting 'colour'"),
         (("conf", "set", "mdns", "maybe"), "neither true nor false"),
         (("conf", "port", "set", "seven"), "is not a valid integer"),
-        (("model", "ls", "-v", "main"), "-v needs a REPO"),
+        (("model", "ls", "-v", "main"), "-v took 'main' as a revision, and no REPO is left."),
         (("model", "frobnicate"), "No such command"),
         (("frobnicate",), "No such command"),
         (("model", "add"), "Missing argument 'REPO'. Which one? `hfpeer model add ORG/NAME`"),

@@ -110,7 +110,16 @@ def test_several_results_are_one_array_of_json(hfpeer: Run) -> None:
         (("model", "add", "datasets/acme/rows"), "datasets/acme/rows is a dataset, and this command is for models."),
         (("model", "add", f"{URL}/datasets/acme/rows"), "`hfpeer dataset add acme/rows`"),
         (("dataset", "rm", f"{URL}/acme/tiny"), "`hfpeer model rm acme/tiny`"),
-        (("add", "acme/tiny", "config.json"), "Name files with `-f FILE`; if it is a repo, write `-r REPO`."),
+        (("add", "acme/tiny", "config.json"), "with an option: `-f config.json`. If it is a repo: `-r config.json`."),
+        (("add", "acme/tiny", "*.gguf"), "Name files with an option: `--include '*.gguf'`."),
+        (("add", "acme/tiny/onnx/model.onnx"), "`acme/tiny -f onnx/model.onnx`"),
+        (("why", "model.safetensors"), "'model.safetensors' looks like a file"),
+        (("add", "dataset", "acme/rows"), "Hint: `hfpeer dataset add acme/rows`"),
+        (("pull", "model", "acme/tiny"), "Hint: `hfpeer model add acme/tiny`"),
+        (("ls", "models"), "Hint: `hfpeer model ls`"),
+        (("add", "acme/tiny", "-v"), "Option '-v' requires an argument: -v REV."),
+        (("add", "-v", "acme/tiny"), "-v took 'acme/tiny' as a revision, and no REPO is left."),
+        (("rm", "acme/tiny", "-f"), "Usage: hfpeer rm"),
         (("add", "acme/tiny", "onnx/model.onnx"), "'onnx/model.onnx' looks like a file"),
         (("add", "acme/tiny@v1", "-v", "v2"), "acme/tiny is named at v1 and with -v v2."),
         (("add", "acme/tiny", "-v", "v1", "-v", "v2"), "-v is given twice, and takes one value."),
@@ -119,8 +128,8 @@ def test_several_results_are_one_array_of_json(hfpeer: Run) -> None:
         (("model", "share", "acme/tiny@v1"), "takes no revision"),
         (("model", "share", f"{URL}/acme/tiny/blob/main/a.json"), "takes whole repos"),
         (("dataset", "convert", "a/b", "c/d", "-o", "x"), "takes one REPO, not 2"),
-        (("ls", "-v", "main"), "-v needs a REPO"),
-        (("ls", "acme/*", "-v", "main"), "-v needs a REPO"),
+        (("ls", "-v", "main"), "-v took 'main' as a revision, and no REPO is left."),
+        (("ls", "acme/*", "-v", "main"), "-v took 'main' as a revision, and no REPO is left."),
         (("help", "model", "add", "x"), "`hfpeer model add` has no commands of its own."),
     ],
 )
@@ -147,6 +156,22 @@ def test_a_cached_repo_may_be_called_like_a_file(hfpeer: Run, node: StubNode, en
         (("login",), "'auth login'"),
         (("logs",), "'daemon logs'"),
         (("config", "ls"), "'conf'"),
+        (("clone", "https://hf.co/a/b"), "'add'"),
+        (("get", "a/b"), "'add' or 'conf get'"),
+        (("ps",), "'transfers' or 'status'"),
+        (("serve",), "'daemon start'"),
+        (("resume",), "'transfers resume'"),
+        (("scan-cache",), "'cache ls'"),
+        (("cache", "scan"), "'ls' or 'du'"),
+        (("cache", "clean"), "'prune'"),
+        (("daemon", "log"), "'logs'"),
+        (("offline",), "'conf set offline' or 'help offline'"),
+        (("proxies",), "'help proxies'"),
+        (("conf", "offline", "true"), "'get offline' or 'set offline'"),
+        (("conf", "cache.max_size"), "'get cache.max_size' or 'set cache.max_size'"),
+        (("add", "x", "--cache-dir", "/tmp"), "'--cache'"),
+        (("add", "x", "-n"), "'--dry-run'"),
+        (("add", "x", "--verbose"), "'--log-level'"),
         (("model", "publsh"), "'publish'"),
         (("add", "x", "--incldue", "y"), "'--include'"),
         (("add", "x", "--dry"), None),
@@ -157,6 +182,21 @@ def test_a_slip_is_answered_with_what_was_meant(hfpeer: Run, words: tuple[str, .
     ran = hfpeer(*words)
     assert ran.code == 2
     assert (f"Did you mean {meant}?" in ran.err) is (meant is not None)
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (("add", "x", "--token", "t"), "`hfpeer auth login` keeps a token."),
+        (("add", "x", "--resume-download"), "Every add goes on from what is here."),
+        (("status", "-w"), "`hfpeer transfers --watch` shows what runs."),
+    ],
+)
+def test_an_option_of_another_program_that_needs_none_here_is_explained(
+    hfpeer: Run, words: tuple[str, ...], advice: str
+) -> None:
+    ran = hfpeer(*words)
+    assert (ran.code, f". {advice}" in ran.err) == (2, True)
 
 
 @pytest.mark.parametrize("words", [("frobnicate",), ("add", "x", "--token", "t"), ("ls", "--quirky"), ("peer", "zap")])
@@ -172,6 +212,8 @@ def test_verbs_of_other_programs_are_understood(hfpeer: Run, node: StubNode) -> 
     assert hfpeer("models", "--json").document == hfpeer("ls", "--json").document
     assert hfpeer("peers").out == hfpeer("peer", "list").out == hfpeer("peer", "ls").out
     assert "Usage: hfpeer model " in hfpeer("models", "-h").out
+    assert hfpeer("transfers", "list").out == hfpeer("transfers", "ls", "-a").out == hfpeer("transfers", "-a").out
+    assert hfpeer("add", "acme/rows", "--repo-type", "dataset").code == 0
     assert hfpeer("remove", "acme/tiny", "-y").code == 0
     assert node.calls[-1][0] == "clean"
     assert hfpeer("-V").out == hfpeer("version").out == hfpeer("--version").out

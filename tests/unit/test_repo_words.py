@@ -24,6 +24,7 @@ def told(named: NamedRepo) -> tuple[str, str | None, str | None, str | None]:
         (" gpt2@v1\n", "models/gpt2", "v1", None, None),
         ("Qwen/Qwen3-0.6B@refs/pr/3", "models/Qwen/Qwen3-0.6B", "refs/pr/3", None, None),
         ("models/acme/tiny", "models/acme/tiny", None, None, None),
+        ("acme/tiny/", "models/acme/tiny", None, None, None),
         ("model/acme/tiny", "models/acme/tiny", None, None, None),
         ("datasets/squad", "datasets/squad", None, None, None),
         ("dataset/squad", "models/dataset/squad", None, None, None),
@@ -94,7 +95,7 @@ def test_addresses_of_further_hubs_are_known_by_their_urls() -> None:
         ("hf://acme/tiny/../x", "not the path of a file"),
         ("hf://", "not a repo name"),
         ("a/b/c", "not a repo name"),
-        ("a/b@", "not a revision"),
+        ("a/b@", "no revision behind the @"),
         ("", "not a repo name"),
         ("C:\\models", "not a repo name"),
     ],
@@ -102,6 +103,34 @@ def test_addresses_of_further_hubs_are_known_by_their_urls() -> None:
 def test_other_words_are_refused_with_the_reason(word: str, says: str) -> None:
     with pytest.raises(InvalidName, match=says):
         parse_repo_word(word)
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("acme/tiny:main", "`acme/tiny@main`"),
+        ("hf.co/acme/tiny-GGUF:Q4_K_M", "`acme/tiny-GGUF --include '*Q4_K_M*'`"),
+        ("qwen3:0.6b", "`qwen3@0.6b`"),
+        ("acme/tiny#v1", "`acme/tiny@v1`"),
+        ("acme/tiny@", "Leave out the @: `acme/tiny`"),
+        ("models--acme--tiny", "the repo is `acme/tiny`"),
+        ("datasets--acme--rows", "the repo is `datasets/acme/rows`"),
+        ("./acme/tiny", "That is a path"),
+        ("/data/acme", "That is a path"),
+        ("C:\\models", "That is a path"),
+        ("acme/*", "`hfpeer ls 'ORG/*'`"),
+        ("acme/tiny/onnx/model.onnx", "`acme/tiny -f onnx/model.onnx`"),
+        ("datasets/acme/rows/a.csv", "`datasets/acme/rows -f a.csv`"),
+        ("https://modelscope.cn/models/Qwen/Qwen3-0.6B", "`hfpeer add Qwen/Qwen3-0.6B --modelscope Qwen/Qwen3-0.6B`"),
+        ("https://www.modelscope.cn/datasets/a/b/files", "`hfpeer add datasets/a/b --modelscope a/b`"),
+        ("https://hub.example/a/b", "Known are huggingface.co, hf.co, hf-mirror.com and"),
+        ("a b", "A repo is NAME or ORG/NAME"),
+    ],
+)
+def test_the_hint_says_what_may_have_been_meant(word: str, hint: str) -> None:
+    with pytest.raises(InvalidName) as caught:
+        parse_repo_word(word)
+    assert hint in (caught.value.hint or "")
 
 
 @given(st.text(max_size=40) | st.text(st.sampled_from("ab/@:%2F.#?hf"), max_size=40).map("https://hf.co/".__add__))

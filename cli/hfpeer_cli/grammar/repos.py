@@ -6,7 +6,7 @@ A word is read by `hfpeer.repo_words`: a name, a name with `@REV`, or a pasted a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -67,12 +67,15 @@ class Repos(click.Argument):
         """Parses the words. Raises InvalidName and UsageError."""
         behind_option = ctx.params.pop("named") or ()
         words = (*behind_option, *(ctx.params.pop("repos") or ()))
+        self._refuse_type(ctx, [word for word in words if word not in behind_option])
         revision: Revision | None = ctx.params.pop("revision", None) if self._has_revision(ctx) else None
         globs = tuple(word for word in words if self._takes_globs and "://" not in word and _MAGIC.search(word))
         named = [self._parsed(ctx, word, is_bare=word not in behind_option) for word in words if word not in globs]
         found = tuple(dict.fromkeys(self._at(ctx, one, revision) for one in named))
         if revision is not None and (globs or not found):
-            raise click.UsageError("-v needs a REPO: which repo's revision is meant?", ctx)
+            raise click.UsageError(
+                f"-v took {revision!r} as a revision, and no REPO is left. Write `REPO -v REV`, or REPO@REV.", ctx
+            )
         if self.is_needed and not found:
             raise missing_repo(ctx)
         if self._is_single:
@@ -84,17 +87,25 @@ class Repos(click.Argument):
         if self._takes_globs:
             ctx.params["globs"] = globs
 
+    def _refuse_type(self, ctx: click.Context, words: Sequence[str]) -> None:
+        """Raises InvalidName if the first of these words is a type of repos: the noun stands before the verb."""
+        meant = next((kind for kind in RepoType if words and words[0] in (kind.value, kind.plural)), None)
+        if meant is None:
+            return
+        verb = " ".join([ctx.command.name or "", *words[1:]])
+        raise InvalidName(
+            f"{words[0]!r} is a type of repos, and a REPO is expected here.",
+            hint=f"`hfpeer {meant.value} {verb}`",
+            word=words[0],
+        )
+
     def _has_revision(self, ctx: click.Context) -> bool:
         return any(isinstance(parameter, RevisionOption) for parameter in ctx.command.params)
 
     def _parsed(self, ctx: click.Context, word: str, *, is_bare: bool) -> NamedRepo:
         wanted = self._type or RepoType(ctx.params.get("type_") or RepoType.MODEL)
-        if is_bare and self._is_file(ctx, word):
-            raise InvalidName(
-                f"{word!r} looks like a file, and a REPO is expected here.",
-                hint="Name files with `-f FILE`; if it is a repo, write `-r REPO`.",
-                word=word,
-            )
+        if is_bare:
+            refuse_file(ctx.ensure_object(Invocation), word, self._type)
         try:
             named = parse_repo_word(word, wanted)
         except InvalidName:
@@ -105,12 +116,6 @@ class Repos(click.Argument):
         if self._type is not None and named.repo.type is not self._type:
             raise of_other_type(named.repo, self._type, ctx.info_name or "")
         return named
-
-    def _is_file(self, ctx: click.Context, word: str) -> bool:
-        """Whether a word looks like a file, and no repo of that name is in the cache."""
-        if not word.lower().endswith(FILE_ENDINGS) or "://" in word:
-            return False
-        return word not in cached_names(ctx.ensure_object(Invocation), self._type)
 
     def _at(self, ctx: click.Context, named: NamedRepo, revision: Revision | None) -> NamedRepo:
         """The repo at the revision of the word itself, else at that of -v."""
@@ -127,6 +132,20 @@ class Repos(click.Argument):
 
 class RevisionOption(click.Option):
     """-v, the revision of every REPO that names none itself."""
+
+
+def refuse_file(invocation: Invocation, word: str, type: RepoType | None) -> None:
+    """Raises InvalidName if a word looks like a file, and no repo of that name is in the cache."""
+    if not word.lower().endswith(FILE_ENDINGS) or "://" in word or word.count("/") > 1:
+        return
+    if word in cached_names(invocation, type):
+        return
+    files = f"--include '{word}'" if _MAGIC.search(word) else f"-f {word}"
+    raise InvalidName(
+        f"{word!r} looks like a file, and a REPO is expected here.",
+        hint=f"Name files with an option: `{files}`. If it is a repo: `-r {word}`.",
+        word=word,
+    )
 
 
 def missing_repo(ctx: click.Context) -> click.UsageError:

@@ -10,7 +10,6 @@ from typing import Any
 
 import click
 
-from hfpeer.language.near import did_you_mean, near
 from hfpeer_cli.interrupts import Interruptible
 from hfpeer_cli.invocation import Invocation
 
@@ -61,8 +60,8 @@ class Verb(click.Command):
     def _refuse_strange_options(self, ctx: click.Context, args: Sequence[str]) -> None:
         try:
             _, _, order = self.make_parser(ctx).parse_args(args=list(args))
-        except click.NoSuchOption as error:
-            raise no_such_option(error, self.get_params(ctx)) from None
+        except (click.NoSuchOption, click.BadOptionUsage) as error:
+            raise bad_option(error, ctx) from None
         seen = set[int]()
         for option in order:
             if isinstance(option, click.Option) and not (option.multiple or option.is_flag or option.count):
@@ -91,8 +90,8 @@ class Noun(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, args)
-        except click.NoSuchOption as error:
-            raise no_such_option(error, self.get_params(ctx)) from None
+        except (click.NoSuchOption, click.BadOptionUsage) as error:
+            raise bad_option(error, ctx) from None
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return super().get_command(ctx, name) or super().get_command(ctx, ALIASES.get(name, name))
@@ -100,9 +99,13 @@ class Noun(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        refuse_unknown(self, ctx, args)
+        refuse_unknown(self, ctx, args, self.meant(ctx, args[0]))
         _, command, rest = super().resolve_command(ctx, args)
         return command.name if command else None, command, rest
+
+    def meant(self, ctx: click.Context, word: str) -> list[str]:
+        """The commands below this noun that an unknown word may mean."""
+        return of_other_programs(self, ctx, word)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         write_examples(formatter, self.examples)
@@ -112,6 +115,8 @@ class NoSuchCommand(click.UsageError):
     """A word names no command; `near` may have been meant."""
 
     def __init__(self, word: str, near: Sequence[str], ctx: click.Context) -> None:
+        from hfpeer.language.near import did_you_mean  # only a mistake needs it
+
         super().__init__(f"No such command {word!r}.{did_you_mean(near)}", ctx)
         self.facts = {"command": word, "near": list(near)}
 
@@ -122,15 +127,50 @@ def refuse_unknown(group: click.Command, ctx: click.Context, args: Sequence[str]
     assert isinstance(group, click.Group)
     if ctx.resilient_parsing or group.get_command(ctx, args[0]) is not None:
         return
-    guesses = [*others, *near(args[0], [*group.list_commands(ctx), *ALIASES])]
+    from hfpeer.language.near import near  # only a mistake needs it
+
+    aliases = [alias for alias in ALIASES if group.get_command(ctx, alias) is not None]
+    guesses = [*others, *near(args[0], [*group.list_commands(ctx), *aliases])]
     raise NoSuchCommand(args[0], list(dict.fromkeys(guesses)), ctx)
 
 
-def no_such_option(error: click.NoSuchOption, parameters: Sequence[click.Parameter]) -> click.UsageError:
-    """The error for an option that does not exist, with those that may have been meant."""
-    names = [name for parameter in parameters for name in (*parameter.opts, *parameter.secondary_opts)]
-    guesses = did_you_mean(near(error.option_name, names))
-    return click.UsageError(f"No such option {error.option_name!r}.{guesses}", error.ctx)
+def of_other_programs(group: click.Group, ctx: click.Context, word: str) -> list[str]:
+    """The commands of a group that stand for a word of other programs."""
+    from hfpeer_cli.grammar.habits import COMMANDS  # only a mistake needs it
+
+    return [command for command in COMMANDS.get(word, ()) if _has(group, ctx, command.split())]
+
+
+def _has(group: click.Command, ctx: click.Context, words: Sequence[str]) -> bool:
+    found: click.Command | None = group
+    for word in words:
+        found = found.get_command(ctx, word) if isinstance(found, click.Group) else None
+    return found is not None
+
+
+def bad_option(error: click.NoSuchOption | click.BadOptionUsage, ctx: click.Context) -> click.UsageError:
+    """The error for an option that does not exist, with those that may have been meant; or for one without its
+    value."""
+    options = [option for option in ctx.command.get_params(ctx) if isinstance(option, click.Option)]
+    if isinstance(error, click.NoSuchOption):
+        return _no_such_option(error, [name for one in options for name in (*one.opts, *one.secondary_opts)], ctx)
+    name = error.option_name
+    for option in options:
+        if name in option.opts and not option.is_flag:
+            return click.UsageError(f"Option {name!r} requires an argument: {name} {option.make_metavar(ctx)}.", ctx)
+    error.ctx = error.ctx or ctx
+    return error
+
+
+def _no_such_option(error: click.NoSuchOption, names: Sequence[str], ctx: click.Context) -> click.UsageError:
+    from hfpeer.language.near import did_you_mean, near  # only a mistake needs these
+    from hfpeer_cli.grammar.habits import ADVICE, OPTIONS
+
+    known = [name for name in OPTIONS.get(error.option_name, ()) if name in names]
+    guesses = did_you_mean(known or near(error.option_name, names))
+    advice = "" if guesses else ADVICE.get(error.option_name, "")
+    sentence = f"No such option {error.option_name!r}.{guesses}"
+    return click.UsageError(f"{sentence} {advice}" if advice else sentence, ctx)
 
 
 def write_examples(formatter: click.HelpFormatter, examples: Sequence[str]) -> None:

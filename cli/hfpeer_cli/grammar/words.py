@@ -78,6 +78,7 @@ def _folder(text: str) -> Path:
 
 type_option = click.option(
     "--type",
+    "--repo-type",
     "type_",
     type=click.Choice([kind.value for kind in RepoType]),
     default=RepoType.MODEL.value,

@@ -15,7 +15,7 @@ from hfpeer.repo_words import parse_repo_word
 from hfpeer.trust.precedence import age_seconds
 from hfpeer_cli.grammar import FILE, REVISION, Verb, pass_invocation, type_option
 from hfpeer_cli.grammar.completions import complete_file
-from hfpeer_cli.grammar.repos import RepoWord
+from hfpeer_cli.grammar.repos import RepoWord, refuse_file
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.output import counted, human_size, human_time
 
@@ -67,6 +67,8 @@ def why(
     if repo is None and not words:
         raise click.UsageError("Which repo? hfpeer why REPO")
     name, *rest = (repo, *words) if repo is not None else words
+    if repo is None:
+        refuse_file(invocation, name, None)
     wanted = parse_repo_word(name, type_)
     files = (*filter(None, [wanted.file]), *map(FilePath.parse, rest), *named)
     found = invocation.run(lambda node: node.why(wanted.repo, revision or wanted.revision or MAIN, files))

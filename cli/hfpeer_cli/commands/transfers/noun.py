@@ -11,9 +11,16 @@ from hfpeer_cli.interrupts import Interruptible
 from hfpeer_cli.invocation import Invocation
 
 
+class ListingNoun(Noun):
+    """A noun that lists without a verb, and with `ls` too."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, args[1:] if args[:1] in (["ls"], ["list"]) else args)
+
+
 @click.group(
     "transfers",
-    cls=Noun,
+    cls=ListingNoun,
     invoke_without_command=True,
     examples=[
         "hfpeer transfers",
