@@ -240,6 +240,13 @@ def test_a_changed_byte_is_named_by_verify_and_mended_by_prepare(
     assert load(environ, "acme/lines")[0] == 30
     code, out, _ = real("dataset", "verify", "--prepared", "-r", "acme/lines")
     assert code == 7 and "wrong_bytes" in out and "split train, row 17, column text" in out and "unchecked" in out
+    info = shard.with_name("dataset_info.json")
+    whole = info.read_bytes()
+    for damaged in (b"{", b"[]", b"[" * 100_000):
+        info.write_bytes(damaged)
+        code, out, _ = real("dataset", "verify", "--prepared", "-r", "acme/lines")
+        assert code == 7 and "its dataset_info.json cannot be read" in out
+    info.write_bytes(whole)
     code, _, err = real("dataset", "prepare", "-r", "acme/lines")
     assert code == 0 and "is wrong and was replaced" in err
     code, out, _ = real("dataset", "verify", "--prepared")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,17 @@ ANSWERS = ("answer", "answers", "response", "output", "completion", "solution", 
 CHOICES = ("choices", "options")
 LETTERS = "ABCDEFGHIJ"
 _TOKENS = re.compile(r"<image(?:[ _]?\d+)?>")
-_ROLES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant", "chatbot": "assistant"}
+SYSTEM, USER, ASSISTANT, CALL, TOOL = "system", "user", "assistant", "call", "tool"
+"""The roles: a call is what the model asks of a tool, and a tool says the result."""
+_NAMES = {
+    SYSTEM: ("developer",),
+    USER: ("human",),
+    ASSISTANT: ("gpt", "bot", "model", "chatbot"),
+    CALL: ("function_call", "tool_call"),
+    TOOL: ("function", "observation", "tool_response"),
+}
+"""Other names of roles."""
+_ROLES = {name: role for role, names in _NAMES.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -42,7 +53,7 @@ def conversation_of(row: Mapping[str, Any], media: Mapping[str, bool]) -> Conver
     pictures = tuple(pictures_of(row, media))
     turns = _turns(row)
     if turns is None:
-        turns = [Turn("user", question_of(row)), Turn("assistant", answer_of(row))]
+        turns = [*_system(row), Turn(USER, question_of(row)), Turn(ASSISTANT, answer_of(row))]
     return Conversation(tuple(_with_tokens(turns, len(pictures))), pictures)
 
 
@@ -66,7 +77,9 @@ def question_of(row: Mapping[str, Any]) -> str:
         )
     hint = row.get("hint")
     lines = [str(hint)] if isinstance(hint, str) and hint.strip() else []
-    lines.append("" if row[name] is None else str(row[name]))
+    lines.append(_plain(row[name], name))
+    if name == "instruction" and row.get("input"):
+        lines.append(_plain(row["input"], "input"))
     lines += [f"{letter}. {text}" for letter, text in choices_of(row).items()]
     return "\n".join(lines)
 
@@ -75,12 +88,14 @@ def answer_of(row: Mapping[str, Any]) -> str:
     """The answer of a row; of several the most frequent, of a number the letter of the choice."""
     name = first_of(row, ANSWERS)
     value = None if name is None else row[name]
+    if isinstance(value, dict) and "text" in value:  # as in SQuAD
+        value = value["text"]
     if isinstance(value, list):
-        values = [str(one) for one in value if one is not None]
+        values = [_plain(one, str(name)) for one in value if one is not None]
         return Counter(values).most_common(1)[0][0] if values else ""
     if type(value) is int and choices_of(row):
         return LETTERS[value] if 0 <= value < len(LETTERS) else str(value)
-    return "" if value is None else str(value)
+    return _plain(value, str(name))
 
 
 def choices_of(row: Mapping[str, Any]) -> dict[str, str]:
@@ -110,17 +125,54 @@ def _list_of(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
+def _plain(value: Any, name: str) -> str:
+    """The text of a column. Raises ConversionFailed for one that has more in it than a text."""
+    if isinstance(value, (list, dict)):
+        raise ConversionFailed(
+            f"The column {name!r} has lists or objects, where a text is needed.",
+            hint=f"If it is a conversation: --rename {name}=messages. Else choose another column with --rename.",
+        )
+    return "" if value is None else str(value)
+
+
+def _system(row: Mapping[str, Any]) -> list[Turn]:
+    name = first_of(row, ("system", "system_prompt"))
+    return [Turn(SYSTEM, row[name])] if name is not None and row[name] and isinstance(row[name], str) else []
+
+
 def _turns(row: Mapping[str, Any]) -> list[Turn] | None:
     for name in ("messages", "conversations", "conversation"):
         value = row.get(name)
+        if isinstance(value, str):  # some datasets have it as the text of a list
+            value = _of_json(value)
         if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
-            return [Turn(_role(one), _text(one.get("content", one.get("value")))) for one in value]
+            turns = [_turn(one) for one in value]
+            return turns if turns[0].role == SYSTEM else [*_system(row), *turns]
     return None
 
 
-def _role(turn: Mapping[str, Any]) -> str:
-    role = str(turn.get("role", turn.get("from", "user")))
-    return _ROLES.get(role, role)
+def _of_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _turn(turn: Mapping[str, Any]) -> Turn:
+    """A turn. Raises ConversionFailed without a role, and for calls that are no texts."""
+    role = turn.get("role") or turn.get("from")
+    if not isinstance(role, str):
+        raise ConversionFailed(
+            f"A turn of a conversation has no role: it has {', '.join(turn)}.",
+            hint="A turn has `role` and `content`, or `from` and `value`.",
+        )
+    if turn.get("tool_calls") or turn.get("function_call"):
+        raise ConversionFailed(
+            "A turn of a conversation has calls of tools as objects, which no shape of chats has.",
+            hint="Keep the rows as they are: --shape rows.",
+        )
+    content = turn.get("content")
+    return Turn(_ROLES.get(role, role), _text(turn.get("value") if content is None else content))
 
 
 def _text(content: Any) -> str:
@@ -138,14 +190,14 @@ def _with_tokens(turns: Sequence[Turn], pictures: int) -> list[Turn]:
     made: list[Turn] = []
     left = pictures
     for turn in turns:
-        if turn.role != "user":
+        if turn.role != USER:
             made.append(Turn(turn.role, _TOKENS.sub("", turn.text)))
             continue
         parts = _TOKENS.split(turn.text)
         kept = min(left, len(parts) - 1)
-        made.append(Turn("user", TOKEN.join(parts[: kept + 1]) + "".join(parts[kept + 1 :])))
+        made.append(Turn(USER, TOKEN.join(parts[: kept + 1]) + "".join(parts[kept + 1 :])))
         left -= kept
-    place = next((index for index, turn in enumerate(made) if turn.role == "user"), None)
+    place = next((index for index, turn in enumerate(made) if turn.role == USER), None)
     if left and place is not None:
-        made[place] = Turn("user", f"{TOKEN * left}\n{made[place].text}")
+        made[place] = Turn(USER, f"{TOKEN * left}\n{made[place].text}")
     return made

@@ -13,8 +13,14 @@ from typing import Any
 
 from hfpeer.conversion.request.options import ConversionOptions
 from hfpeer.conversion.shapes.chat import (
+    ASSISTANT,
+    CALL,
     CHOICES,
     LETTERS,
+    SYSTEM,
+    TOOL,
+    USER,
+    Turn,
     answer_of,
     choices_of,
     conversation_of,
@@ -27,7 +33,12 @@ Row = dict[str, Any]
 Shape = Callable[[Sequence[Row], int], Sequence[Row]]
 """Called with rows and with the number of the first of them; gives the rows to write."""
 IDS = ("id", "index", "question_id", "uid")
-_FROM = {"user": "human", "assistant": "gpt"}
+_ROLES = {
+    "swift": {SYSTEM: "system", USER: "user", ASSISTANT: "assistant", CALL: "tool_call", TOOL: "tool_response"},
+    "llamafactory": {SYSTEM: "system", USER: "human", ASSISTANT: "gpt", CALL: "function_call", TOOL: "observation"},
+    "qwen-vl": {SYSTEM: "system", USER: "human", ASSISTANT: "gpt"},
+}
+"""What a shape calls the roles that it has."""
 _NAMES_A_FILE = re.compile(r"(^|_)file_names?$")
 _PASSED = ("hint", "category", "l2-category")
 
@@ -40,8 +51,7 @@ def shape_of(options: ConversionOptions, split: str, media: Mapping[str, bool]) 
     if options.shape == "swift":
         return lambda rows, first: [_messages(row, media) for row in rows]
     if options.shape in ("llamafactory", "qwen-vl"):
-        key = "images" if options.shape == "llamafactory" else "image"
-        return lambda rows, first: [_from_value(row, media, key) for row in rows]
+        return lambda rows, first: [_from_value(row, media, options.shape) for row in rows]
     if options.shape == "vlmeval":
         return lambda rows, first: [_question(row, media, split, first + place) for place, row in enumerate(rows)]
     return None
@@ -94,18 +104,30 @@ def _identity(row: Row) -> Row:
 
 def _messages(row: Row, media: Mapping[str, bool]) -> Row:
     found = conversation_of(row, media)
-    made: Row = {**_identity(row), "messages": [{"role": turn.role, "content": turn.text} for turn in found.turns]}
+    turns = [{"role": _role(turn, "swift"), "content": turn.text} for turn in found.turns]
+    made: Row = {**_identity(row), "messages": turns}
     return {**made, "images": list(found.pictures)} if found.pictures or media else made
 
 
-def _from_value(row: Row, media: Mapping[str, bool], key: str) -> Row:
+def _role(turn: Turn, shape: str) -> str:
+    """What a shape calls the role of a turn. Raises ConversionFailed for a role that it does not have."""
+    name = _ROLES[shape].get(turn.role)
+    if name is None:
+        raise ConversionFailed(
+            f"A turn of a conversation has the role {turn.role!r}, which the shape {shape} does not have.",
+            hint="Keep the rows as they are: --shape rows.",
+        )
+    return name
+
+
+def _from_value(row: Row, media: Mapping[str, bool], shape: str) -> Row:
     found = conversation_of(row, media)
-    turns = [{"from": _FROM.get(turn.role, turn.role), "value": turn.text} for turn in found.turns]
-    if key == "images":
+    turns = [{"from": _role(turn, shape), "value": turn.text} for turn in found.turns]
+    if shape == "llamafactory":
         pictures: Row = {"images": list(found.pictures)} if found.pictures or media else {}
     else:
         several = list(found.pictures)
-        pictures = {key: several if len(several) > 1 else several[0]} if several else {}
+        pictures = {"image": several if len(several) > 1 else several[0]} if several else {}
     return {**_identity(row), **pictures, "conversations": turns}
 
 

@@ -77,6 +77,8 @@ def _sources(place: Workplace, found: FoundSet, python: Python | None) -> tuple[
     repo, commit = found.repo, found.place.commit
     if repo is None or commit is None:
         return None, "the commit that it was built from is not known"
+    if found.info is None:
+        return None, "its dataset_info.json cannot be read"
     manifest = place.manifest(repo, commit)
     add = f"hfpeer dataset add -r {repo.full_name} -v {commit}"
     if manifest is None:
