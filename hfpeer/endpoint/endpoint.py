@@ -222,7 +222,7 @@ class Endpoint:
         upstreams = self._upstreams.of(admitted.caller)
         has_all = admitted.grant is Grant.ALL
         sites = self._sites.of_caller if has_all and self._sites is not None else no_sites
-        finder = PeerFinder(self._lan, upstreams.upstreams if has_all else upstreams.mirrors, sites=sites)
+        finder = PeerFinder(self._lan, upstreams.giving if has_all else upstreams.mirrors, sites=sites)
         return await self.files.read(FileRequest(blob, file, finder, admitted.grant, client, admitted.caller))
 
     def learn(self, caller: Caller, repo: RepoId, commit: str, recorder: PackRecorder) -> None:

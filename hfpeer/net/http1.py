@@ -20,7 +20,7 @@ READ_BYTES = 64 * 1024
 
 _WHOLE = re.compile(r"[0-9]{1,19}")
 _SECONDS = re.compile(r"([0-9]+)(\.[0-9]*)?")
-_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19})")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,19})-([0-9]{1,19})/([0-9]{1,19}|\*)", re.IGNORECASE)
 
 
 def whole_number(text: str, most: int = (1 << 63) - 1) -> int | None:
@@ -40,11 +40,11 @@ def parse_delay_seconds(text: str, most: float) -> float | None:
     return most if len(digits) > 9 else min(float(f"{digits or 0}{(found[2] or '')[:9]}"), most)
 
 
-def parse_content_range(text: str) -> tuple[int, int, int] | None:
-    """Start, stop (exclusive) and whole size in bytes of a `Content-Range` (RFC 9110 §14.4), as they are written; None
-    for any other unit, an unknown size, and anything else."""
+def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
+    """Start, stop (exclusive) and whole size in bytes (None if it is unknown) of a `Content-Range` (RFC 9110 §14.4), as
+    they are written; None for any other unit, and anything else."""
     found = _CONTENT_RANGE.fullmatch(text)
-    return (int(found[1]), int(found[2]) + 1, int(found[3])) if found else None
+    return (int(found[1]), int(found[2]) + 1, None if found[3] == "*" else int(found[3])) if found else None
 
 
 def has_too_many_items(raw: bytes) -> bool:

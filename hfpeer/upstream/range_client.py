@@ -2,8 +2,8 @@
 
 Range requests as in RFC 9110 §14. The target of a file's redirects is cached, so that a large file is resolved once; if
 that URL is refused, the file is resolved again, once. A response is used unless it announces other bytes than the
-requested ones; one with the whole file is read from its beginning. Every fault is a SourceFault; bytes that came before
-it may be kept. The caller checks digests.
+requested ones; what it does not announce counts as right. A response with more is read from its beginning. Every fault
+is a SourceFault; bytes that came before it may be kept. The caller checks digests.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import quote
 import httpx
 
 from hfpeer.budgets import MAX_REDIRECTS
-from hfpeer.errors import AccessDenied, HfpeerError, NotFound
+from hfpeer.errors import HfpeerError
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.net.body import Body, SourceFault
 from hfpeer.net.http1 import parse_content_range
@@ -156,19 +156,21 @@ class RangeClient:
                 response.close()
                 raise SourceFault(str(error)) from error
             if target is None:
-                return response
+                if response.status_code != 416:
+                    return response
+                response.close()  # perhaps it has no ranges: then the whole file is given
+                return self._get(access, url, wanted, is_part=False)
             _discard(response)
             url = target
         raise SourceFault(f"redirects more than {MAX_REDIRECTS} times")
 
-    def _get(self, access: RangeAccess, url: httpx.URL, wanted: WantedRange) -> httpx.Response:
-        """One response, its body unread. A dead kept connection is replaced once."""
+    def _get(self, access: RangeAccess, url: httpx.URL, wanted: WantedRange, *, is_part: bool = True) -> httpx.Response:
+        """One response, its body unread. A dead kept connection is replaced once. Without `is_part` the whole file is
+        requested."""
         client = self._open_client()
-        headers = {
-            "Range": f"bytes={wanted.start}-{wanted.stop - 1}",
-            "Accept-Encoding": "identity",
-            **access.headers_for(url),
-        }
+        headers = {"Accept-Encoding": "identity", **access.headers_for(url)}
+        if is_part:
+            headers["Range"] = f"bytes={wanted.start}-{wanted.stop - 1}"
         request = client.build_request("GET", url, headers=headers)
         try:
             try:
@@ -195,8 +197,7 @@ class RangeClient:
             if wanted.stop - wanted.start < wanted.size_bytes:
                 self.takes_ranges = not _is_whole(response)
             if not _is_whole(response):
-                _check_range(response, wanted)
-                return HttpBody(response, wanted.stop - wanted.start)
+                return HttpBody(response, wanted.stop - wanted.start, _bytes_before(response, wanted))
             _check_whole(response, wanted)
             if wanted.start > 0 and self._is_first_without_ranges(wanted):
                 raise SourceFault("ignores ranges", ignores_ranges=True)
@@ -218,12 +219,11 @@ class RangeClient:
             raise SourceFault(f"answers {status}")
         if status == 416:
             raise SourceFault("has a file of another size", is_permanent=True)
-        if status in (401, 403) and response.request.url.netloc != wanted.file_url.netloc:
+        if response.request.url.netloc != wanted.file_url.netloc:
             # The hub has just redirected here, so this URL is refused (expired meanwhile), not this node.
             raise SourceFault(f"redirects to a URL that answers {status}")
         reason: HfpeerError = refusal(self._name, status, headers, wanted.repo, wanted.commit)
-        is_permanent = isinstance(reason, (NotFound, AccessDenied))
-        raise SourceFault(f"answers {status}", is_permanent=is_permanent) from reason
+        raise SourceFault(f"answers {status}", is_permanent=True) from reason
 
     def _open_client(self) -> httpx.Client:
         with self._lock:
@@ -344,23 +344,26 @@ def _check_whole(response: httpx.Response, wanted: WantedRange) -> None:
     """Raises SourceFault if a response with the whole file announces another length. It need not announce any."""
     length = response.headers.get("content-length", "")
     if not is_encoded(response) and length not in ("", str(wanted.size_bytes)):
-        raise SourceFault("sends a file of another length")
+        raise _other_size(length)
 
 
-def _check_range(response: httpx.Response, wanted: WantedRange) -> None:
-    """Raises SourceFault unless the response announces exactly the wanted bytes."""
-    if is_encoded(response):
-        raise SourceFault("sends a part of an encoded file")
-    announced = parse_content_range(response.headers.get("content-range", ""))
-    if announced is None:
-        raise SourceFault("sends a range without Content-Range")
-    start, stop, total = announced
-    if total != wanted.size_bytes:
-        raise SourceFault(f"has a file of {total} bytes", is_permanent=True)
-    if (start, stop) != (wanted.start, wanted.stop):
+def _bytes_before(response: httpx.Response, wanted: WantedRange) -> int:
+    """How many bytes of a response with a part of the file come before the wanted ones. Raises SourceFault if it
+    announces a part that does not begin with them or before. It need not announce anything."""
+    announced = parse_content_range(response.headers.get("content-range", "").strip())
+    start, stop, total = announced or (wanted.start, wanted.stop, None)
+    if total not in (None, wanted.size_bytes):
+        raise SourceFault("sends a part of an encoded file") if is_encoded(response) else _other_size(str(total))
+    # A part that ends early is used as well: the next request is for the rest.
+    if not start <= wanted.start < stop or (start < wanted.start and stop < wanted.stop):
         raise SourceFault("sends another range")
-    if response.headers.get("content-length") not in (None, str(wanted.stop - wanted.start)):
+    if not is_encoded(response) and response.headers.get("content-length") not in (None, str(stop - start)):
         raise SourceFault("sends a range of another length")
+    return wanted.start - start
+
+
+def _other_size(length: str) -> SourceFault:
+    return SourceFault(f"has a file of {length} bytes", is_permanent=True)
 
 
 def _decoded(response: httpx.Response) -> Iterator[bytes]:

@@ -1,8 +1,8 @@
-"""Asks several hubs for one thing: in order, but without waiting long for one that accepts no connection.
+"""Asks several hubs for one thing: in order, but without waiting long for one that is silent.
 
-A firewall that drops packets makes each connection attempt last until its time limit. So the next hub is asked beside
-one that has no connection after a moment, and a hub that stays silent is passed over for a while by the whole node.
-A hub that has accepted the connection gets all the time that it needs.
+A firewall that drops packets, or a proxy that answers nothing, makes each request last until its time limit. So the
+next hub is asked beside one that has not answered after a moment, and a hub that stays silent is passed over for a
+while by the whole node. A hub that answered a moment ago gets all the time that it needs.
 """
 
 from __future__ import annotations
@@ -11,17 +11,26 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from hfpeer.errors import AccessDenied, CorruptData, HfpeerError, NotFound, Unreachable
 from hfpeer.net.tasks import end_tasks
 from hfpeer.upstream.responses.refusals import outage
 
 TICK_SECONDS = 0.25
-TICKS_UNTIL_NEXT = 2
-"""Ticks without a connection after which the next hub is asked too. More than one: a busy event loop is no silence."""
-TICKS_UNTIL_SILENT = 6
-"""Ticks without a connection after which a hub counts as silent, unless it is the last resort."""
+
+
+class Ticks(NamedTuple):
+    """How long a request waits: for its connection, and with a connection for an answer."""
+
+    unconnected: int
+    unanswered: int
+
+
+UNTIL_NEXT = Ticks(2, 4)
+"""After these the next hub is asked too. More than one: a busy event loop is no silence."""
+UNTIL_SILENT = Ticks(6, 8)
+"""After these a hub counts as silent, unless it is the last resort."""
 SILENCE_HINT = (
     "Try again when the network is back; what has arrived is kept. On a machine without Internet, "
     "`hfpeer conf set offline true` asks peers alone."
@@ -42,25 +51,39 @@ class Reach:
         self._silent_since: float | None = None
         self._answered_at: float | None = None
         self._failed_at: float | None = None
+        self._took_connection = False
+        """Whether the silent hub accepted the connection."""
+        self._overtaken = 0
         self.attempts = 0
         """Counts the connections that were begun."""
         self.connections = 0
         """Counts the requests that had a connection."""
+        self.answers = 0
+        """Counts the responses that have begun."""
 
     def note_attempt(self) -> None:
         self.attempts += 1
 
     def note_connection(self) -> None:
         self.connections += 1
-        self._silent_since = None
+        if not self._took_connection:
+            self._silent_since = None
 
-    def note_silence(self) -> None:
+    def note_silence(self, *, took_connection: bool = False) -> None:
         if not self.silent_for_seconds:
-            self._silent_since = self._clock()
+            self._silent_since, self._took_connection = self._clock(), took_connection
+
+    def note_overtaken(self, *, took_connection: bool) -> None:
+        """Another hub answered, which was asked later because this one did not. Twice in a row is a silence."""
+        self._overtaken += 1
+        if self._overtaken >= 2:
+            self.note_silence(took_connection=took_connection)
 
     def note_answer(self) -> None:
         """A response has begun."""
-        self._answered_at, self._failed_at = self._clock(), None
+        self.answers += 1
+        self._overtaken = 0
+        self._answered_at, self._failed_at, self._silent_since = self._clock(), None, None
 
     def note_failure(self) -> None:
         """A request had no response."""
@@ -84,6 +107,20 @@ class Reach:
         seconds = self._clock() - self._silent_since
         return max(seconds, 0.001) if seconds < SILENT_SECONDS else 0.0
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it answered a moment ago, so that it gets all the time that it needs."""
+        seconds = self.answered_seconds_ago
+        return seconds is not None and seconds < SILENT_SECONDS
+
+    def silence(self, name: str) -> HfpeerError:
+        """The error of a silent hub of this name."""
+        seconds = self.silent_for_seconds
+        when = f" ({seconds:.0f} s ago)" if seconds >= 1 else ""
+        if self._took_connection:
+            return outage(name, f"accepted a connection and sent no answer{when}", hint=SILENCE_HINT)
+        return outage(name, f"did not accept a connection{when}", hint=SILENCE_HINT)
+
 
 class Asked(Protocol):
     """The part of an upstream that this module needs."""
@@ -99,20 +136,26 @@ Hub = TypeVar("Hub", bound=Asked)
 
 
 class _Request(Generic[Hub]):
-    """A request under way, and the ticks that it has passed without a connection."""
+    """A request under way, and the ticks that it has passed without an answer."""
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
-        self._attempts_before = hub.reach.attempts
-        self._connections_before = hub.reach.connections
+        self._before = (hub.reach.attempts, hub.reach.connections, hub.reach.answers)
         self._ticks = 0
 
     def tick(self) -> None:
-        """Counts a tick, if the request waits for its connection and not for this machine."""
-        self._ticks += self.hub.reach.attempts > self._attempts_before
+        """Counts a tick, if the request waits for the hub and not for this machine."""
+        self._ticks += self.hub.reach.attempts > self._before[0] or self.is_connected
 
-    def lacks_connection_after(self, ticks: int) -> bool:
-        return self._ticks >= ticks and self.hub.reach.connections == self._connections_before
+    @property
+    def is_connected(self) -> bool:
+        return self.hub.reach.connections > self._before[1]
+
+    def lacks_answer_after(self, ticks: Ticks) -> bool:
+        reach = self.hub.reach
+        if reach.answers > self._before[2] or (self.is_connected and reach.is_alive):
+            return False
+        return self._ticks >= (ticks.unanswered if self.is_connected else ticks.unconnected)
 
 
 async def first_success(
@@ -120,17 +163,23 @@ async def first_success(
 ) -> tuple[Result, Hub] | list[tuple[Hub, HfpeerError]]:
     """The first result without an error of UPSTREAM_ERRORS, and its hub; else the error of each hub, in their order.
 
-    As the last resort, silent hubs are asked too, for as long as their own time limits allow.
+    As the last resort, silent hubs are asked too, for as long as their own time limits allow; but one that has used
+    them up a moment ago gets no more time than others get at first.
     """
+
+    def is_patient(hub: Hub) -> bool:
+        seconds = hub.reach.failed_seconds_ago
+        return is_last_resort and (seconds is None or seconds >= SILENT_SECONDS)
+
     errors: dict[int, tuple[Hub, HfpeerError]] = {}
     waiting = deque(enumerate(hubs))
     running: dict[asyncio.Future[Result], tuple[int, _Request[Hub]]] = {}
     try:
         while waiting or running:
-            if waiting and all(request.lacks_connection_after(TICKS_UNTIL_NEXT) for _, request in running.values()):
+            if waiting and all(request.lacks_answer_after(UNTIL_NEXT) for _, request in running.values()):
                 number, hub = waiting.popleft()
                 if hub.reach.silent_for_seconds and not is_last_resort:
-                    errors[number] = (hub, _silence(hub))
+                    errors[number] = (hub, hub.reach.silence(hub.name))
                 else:
                     running[asyncio.ensure_future(ask(hub))] = (number, _Request(hub))
                 continue
@@ -138,22 +187,24 @@ async def first_success(
             for task in [task for task in running if task in done]:
                 number, request = running.pop(task)
                 try:
-                    return task.result(), request.hub
+                    result = task.result()
+                    _note_overtaken([one for _, one in running.values()])
+                    return result, request.hub
                 except UPSTREAM_ERRORS as error:
                     errors[number] = (request.hub, error)
             for task, (number, request) in [] if done else list(running.items()):
                 request.tick()
-                if request.lacks_connection_after(TICKS_UNTIL_SILENT) and not is_last_resort:
+                if request.lacks_answer_after(UNTIL_SILENT) and not is_patient(request.hub):
                     await end_tasks([task])
                     del running[task]
-                    request.hub.reach.note_silence()
-                    errors[number] = (request.hub, _silence(request.hub))
+                    request.hub.reach.note_silence(took_connection=request.is_connected)
+                    errors[number] = (request.hub, request.hub.reach.silence(request.hub.name))
         return [errors[number] for number in sorted(errors)]
     finally:
         await end_tasks(running)
 
 
-def _silence(hub: Asked) -> HfpeerError:
-    seconds = hub.reach.silent_for_seconds
-    when = f" ({seconds:.0f} s ago)" if seconds >= 1 else ""
-    return outage(hub.name, f"did not accept a connection{when}", hint=SILENCE_HINT)
+def _note_overtaken(requests: Sequence[_Request[Any]]) -> None:
+    for request in requests:
+        if request.lacks_answer_after(UNTIL_NEXT):
+            request.hub.reach.note_overtaken(took_connection=request.is_connected)

@@ -21,13 +21,12 @@ from hfpeer.errors import (
     HubUnreachable,
     NotFound,
     RateLimited,
-    Unreachable,
 )
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId, Revision, Visibility
 from hfpeer.upstream.reach import first_success
 from hfpeer.upstream.responses.rate_limit import OnRest, Rest, hub_key
-from hfpeer.upstream.responses.refusals import LATER, outage
+from hfpeer.upstream.responses.refusals import LATER
 from hfpeer.upstream.upstream import ApiResponse, Upstream
 
 log = logging.getLogger(__name__)
@@ -110,8 +109,14 @@ class Upstreams:
 
     @property
     def silent(self) -> tuple[Upstream, ...]:
-        """The hubs that accepted no connection a moment ago; see `reach`."""
+        """The hubs that did not answer a moment ago; see `reach`."""
         return tuple(upstream for upstream in self.upstreams if upstream.reach.silent_for_seconds)
+
+    @property
+    def giving(self) -> tuple[Upstream, ...]:
+        """The hubs that are asked for bytes: all that are not silent, or all."""
+        silent = self.silent
+        return tuple(upstream for upstream in self.upstreams if upstream not in silent) or self.upstreams
 
     @property
     def origins(self) -> Upstreams:
@@ -182,12 +187,12 @@ class Upstreams:
         """
 
         async def ask(upstream: Upstream) -> VisibilityAnswer | HfpeerError:
-            try:
-                if upstream.reach.silent_for_seconds:
-                    raise outage(upstream.name, "did not accept a connection")
-                visibility, place = await upstream.visibility(repo, commit)
-            except (Unreachable, CorruptData) as error:
-                return error
+            outcome = await first_success(
+                [upstream], lambda hub: hub.visibility(repo, commit), is_last_resort=self._is_last_resort
+            )
+            if isinstance(outcome, list):
+                return outcome[0][1]
+            visibility, place = outcome[0]
             return VisibilityAnswer(upstream.endpoint, upstream.kind == "origin", visibility, place)
 
         answers = list(await asyncio.gather(*map(ask, self.origins)))

@@ -6,7 +6,7 @@ import datetime
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +257,49 @@ async def test_hubs_that_accept_no_connection_are_passed_over_and_remembered(hub
                 await each.aclose()
 
 
+@contextmanager
+def mute_listener() -> Iterator[str]:
+    """The URL of a hub that takes every connection and answers nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def test_hubs_that_take_connections_and_answer_nothing_are_passed_over(
+    hub: HubSimulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reach, "TICK_SECONDS", 0.05)
+    with mute_listener() as url:
+        mute = Upstream("mute", "mirror", url, timeouts=PATIENT)
+        good = Upstream("hub", "origin", hub.endpoint, timeouts=PATIENT)
+        try:
+            both = Upstreams([mute, good])
+            commit, name = await both.resolve(ZOO, MAIN)
+            assert name == "hub"
+            await both.manifest(ZOO, commit)
+            assert both.giving == (good,)
+            with pytest.raises(HubUnreachable, match="accepted a connection and sent no answer"):
+                await Upstreams([mute]).resolve(ZOO, MAIN)
+            with pytest.raises(HubUnreachable, match="sent no answer"):
+                await Upstreams([mute]).visibility(ZOO, commit, asks_mirrors=True)
+        finally:
+            await mute.aclose()
+            await good.aclose()
+
+
+async def test_a_mute_hub_that_used_up_its_time_gets_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "TICK_SECONDS", 0.02)
+    with mute_listener() as url:
+        mute = Upstream("mute", "origin", url, timeouts=Timeouts(silence_seconds=0.3))
+        last_resort = Upstreams([mute]).as_last_resort()
+        try:
+            with pytest.raises(HubUnreachable, match="is silent"):
+                await last_resort.resolve(ZOO, MAIN)
+            with pytest.raises(HubUnreachable, match="sent no answer"):
+                await last_resort.resolve(ZOO, MAIN)
+        finally:
+            await mute.aclose()
+
+
 async def test_the_last_resort_is_asked_although_it_was_silent(hub: HubSimulator) -> None:
     one = Upstream("hub", "origin", hub.endpoint, timeouts=PATIENT)
     try:
@@ -273,8 +316,7 @@ async def test_the_last_resort_is_asked_although_it_was_silent(hub: HubSimulator
 
 async def test_a_hub_that_took_the_connection_gets_its_time(hub: HubSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two ticks without an answer are no silence: the second hub is never asked."""
-    monkeypatch.setattr(reach, "TICK_SECONDS", 0.05)
-    hub.inject(faults.delay(0.6), path="/api/*", times=1)
+    hub.inject(faults.delay(0.7), path="/api/*", times=1)
     with HubSimulator() as other:
         put_zoo(other.storage)
         slow, next_one = Upstream("slow", "mirror", hub.endpoint), Upstream("next", "origin", other.endpoint)

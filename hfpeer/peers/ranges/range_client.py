@@ -319,7 +319,8 @@ def _check_range(response: ResponseHead, start: int, stop: int, size_bytes: int 
         total = response.length if start == 0 else None
     else:
         found = parse_content_range(response.header("Content-Range"))
-        total = found[2] if found is not None and found[:2] == (start, stop) and found[2] >= stop else None
+        total = found[2] if found is not None and found[:2] == (start, stop) else None
+        total = None if total is not None and total < stop else total
     if total is None:
         raise SourceFault(f"another range than bytes {start} to {stop}", is_permanent=True)
     if size_bytes is not None and total != size_bytes:

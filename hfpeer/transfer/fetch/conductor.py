@@ -20,7 +20,7 @@ from hfpeer.transfer.fetch.state import FetchState
 from hfpeer.transfer.fetch.whole_check import WholeCheck
 from hfpeer.transfer.fetch.workers import Workers
 from hfpeer.transfer.integrity.forgery import check_plain
-from hfpeer.transfer.no_source_left import no_source_left
+from hfpeer.transfer.no_source_left import no_source_left, refused
 from hfpeer.transfer.picker.source_state import SourceState
 from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.sources.sources import WantedBlob
@@ -162,7 +162,7 @@ class Conductor:
 
     def _no_source_left(self) -> HfpeerError:
         if self._workers.refusal is not None:
-            return self._workers.refusal
+            return refused(self._workers.refusal, str(self._job.blob.path))
         path = self._job.blob.path
         reasons = {name: _why_not(source) for name, source in self._state.sources().items()}
         return no_source_left(path, reasons, f"the rest of {path}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hfpeer.budgets import MAX_HUB_MISSES
 from hfpeer.errors import AccessDenied, HfpeerError
 from hfpeer.names import Digest
-from hfpeer.transfer.no_source_left import WRONG_BYTES, no_source_left
+from hfpeer.transfer.no_source_left import WRONG_BYTES, no_source_left, refused
 from hfpeer.transfer.sources.sources import WantedBlob
 
 
@@ -70,12 +70,6 @@ class SourceFailures:
         what = str(first.path) + (f" and {len(missing) - 1} more small files" if len(missing) > 1 else "")
         refusal = next((self._refusals[blob.digest] for blob in missing if blob.digest in self._refusals), None)
         if refusal is not None:
-            return _refused(refusal, what) if is_partly else refusal
+            return refused(refusal, what) if is_partly else refusal
         reasons = {**self._of_sources, **self._of_files.get(first.digest, {})}
         return no_source_left(first.path, reasons, what, retry_after_seconds=self._retry_after_seconds)
-
-
-def _refused(refusal: AccessDenied, files: str) -> HfpeerError:
-    """The refusal of some files of a repo, with their names."""
-    message = f"{files} cannot be fetched: {refusal.message}"
-    return type(refusal)(message, hint=refusal.hint, **{**refusal.facts, "files": files})

@@ -370,7 +370,7 @@ class _Add:
         return SnapshotTransfer(
             self._store,
             self._parts.fetches,
-            PeerFinder(self._lan if self._trust.asks_peers else None, self._upstreams.upstreams, sites=sites),
+            PeerFinder(self._lan if self._trust.asks_peers else None, self._upstreams.giving, sites=sites),
             found.manifest,
             files,
             self._on_event,

@@ -70,7 +70,7 @@ class FileMender:
             return [LocalFile(path, is_wrong) for path, is_wrong in copies.of(blob.digest, blob.repo)]
 
         lan = self._parts.lan if self._parts.trust.asks_peers else None
-        finder = PeerFinder(lan, self._parts.upstreams.upstreams, find_local)
+        finder = PeerFinder(lan, self._parts.upstreams.giving, find_local)
         transfer = SnapshotTransfer(self._store, self._parts.fetches, finder, manifest, files, self._parts.on_event)
         try:
             await transfer.run(missing)
