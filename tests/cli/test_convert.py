@@ -167,6 +167,9 @@ def test_a_dataset_becomes_lines_once_and_again_changes_nothing(real: Run, tmp_p
     (folder / names[0]).write_text("spoiled")
     assert real("-r", "acme/rows", "-o", str(folder), "--rename", "text=query")[0] == 0
     assert ids(folder / names[0]) == list(range(ROWS))
+    (folder / names[1]).unlink()
+    assert real("-r", "acme/rows", "-o", str(folder), "--rename", "text=query")[0] == 0
+    assert ids(folder / names[1]) == list(range(ROWS, 2 * ROWS))
 
 
 @pytest.mark.slow
@@ -318,6 +321,10 @@ def test_a_recipe_makes_all_in_one_go_in_the_mode_that_is_asked(real: Run, tmp_p
     assert ids(tmp_path / "data" / "both" / "both_train.jsonl") == [*range(7), *range(3)]
     code, out, err = real("--recipe", str(file), "--mode", "paper", "-o", str(tmp_path / "paper"))
     assert code == 0 and f"merged both/both_train.jsonl: {3 * ROWS + 3} rows." in err
+    (tmp_path / "mine" / "both").mkdir(parents=True)
+    (tmp_path / "mine" / "both" / "both_train.jsonl").write_text("mine")
+    code, _, err = real("--recipe", str(file), "-o", str(tmp_path / "mine"))
+    assert code == 2 and "no conversion made it" in err and len(contents(tmp_path / "mine")) == 1
     code, _, err = real("--recipe", str(file), "--mode", "slow")
     assert code == 2 and "Its modes are: fast_dev, paper" in err
     code, _, err = real("--recipe", str(file), "--seed", "1")

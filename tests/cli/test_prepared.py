@@ -210,7 +210,7 @@ def test_prepare_builds_what_load_dataset_finds_and_does_it_once(
 
     monkeypatch.setattr(DatasetsProgram, "_start", counted)
     commit = published(real, tmp_path, "Lines", {"train.jsonl": lines("a")})
-    code, out, err = real("dataset", "prepare", "-r", "acme/Lines")
+    code, out, err = real("dataset", "add", "--prepared", "-r", "acme/Lines")  # it asks peers before it builds
     assert code == 0, err
     assert len(started) == 1, "to start `datasets` takes seconds"
     folder = datasets_cache(environ) / "acme___lines" / "default" / "0.0.0" / commit

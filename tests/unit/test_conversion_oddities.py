@@ -231,3 +231,19 @@ def test_a_restart_removes_nothing_outside_of_the_folder_whatever_its_record_say
         OutputFolder(tmp_path / "out", plan, restarts=True)
         convert_here(plan, tmp_path, tmp_path / "out")
         assert (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("to", ["jsonl", "imagefolder"])
+def test_a_finished_conversion_notices_pictures_that_are_gone_or_cut(tmp_path: Path, to: str) -> None:
+    import pyarrow as pa
+
+    picture = pa.array([{"bytes": PNG, "path": "a"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    write_parquet(tmp_path / "x.parquet", pa.table({"image": picture}))
+    plan = plan_of(tmp_path, ["x.parquet"], "parquet", to=to)
+    convert_here(plan, tmp_path, tmp_path / "out")
+    assert not OutputFolder(tmp_path / "out", plan).is_damaged()
+    made = next((tmp_path / "out").rglob("*.png"))
+    made.write_bytes(b"")
+    assert OutputFolder(tmp_path / "out", plan).is_damaged()
+    made.unlink()
+    assert OutputFolder(tmp_path / "out", plan).is_damaged()

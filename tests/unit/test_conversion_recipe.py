@@ -69,6 +69,7 @@ def test_a_recipe_has_modes_and_variables(tmp_path: Path) -> None:
         ({"datasets": {"a": {"repo": ["x/y"]}}}, "", "repo of a is no text"),
         ({"datasets": {"a": {"repo": "x/y"}}, "modes": {"m": {"datasets": {"b": {}}}}}, "m", "has a dataset 'b'"),
         ({"datasets": {"a": {"repo": "x/y", "splits": ["dev"]}}, "merge": {"m": ["a/test"]}}, "", "not convert"),
+        ({"datasets": {"a": {"repo": "x/y"}}, "merge": {"m": None}}, "", "made of no split"),
         ({"datasets": {"a": {"repo": "x/y"}}, "merge": {"a/a_train": ["a/train"]}}, "", "name of a file of the"),
     ],
 )
@@ -83,8 +84,18 @@ def test_a_variable_that_is_not_set_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidName, match="variable NO_SUCH_NAME, which is not set"):
         read_recipe(file, "", {})
     file.write_text("datasets: [")
-    with pytest.raises(InvalidName, match="cannot be read"):
+    with pytest.raises(InvalidName, match="cannot be read: line 1: expected"):
         read_recipe(file, "", {})
+
+
+def test_a_key_that_is_there_twice_is_named_and_aliases_are_no_second_one(tmp_path: Path) -> None:
+    file = tmp_path / "recipe.yaml"
+    file.write_text("datasets:\n  a: {repo: x/y}\n  b: {repo: x/y}\n  a: {repo: x/z}\n")
+    with pytest.raises(InvalidName, match="the key 'a' twice in the mapping from line 2 on"):
+        read_recipe(file, "", {})
+    file.write_text("datasets:\n  a: &a {repo: x/y, single: true}\n  b: {<<: *a, repo: x/z}\n  c: *a\n")
+    repos = [(one.repo.name, one.options.is_single) for one in read_recipe(file, "", {}).datasets]
+    assert repos == [("y", True), ("z", True), ("y", True)]
 
 
 @needs_libraries

@@ -10,9 +10,10 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
-from hfpeer.conversion.media.kinds import media_name, suffix_of
+from hfpeer.conversion.media.kinds import is_media_name, media_name, suffix_of
 from hfpeer.conversion.media.roots import Found, ImageRoots, is_address
 from hfpeer.conversion.results import MAX_NAMED, Miss
 
@@ -129,6 +130,17 @@ class MediaWriter:
         if self._when_missing == "drop":
             return ROW_DROPPED
         return path if self._when_missing == "keep" else None
+
+
+def written_media(folders: Sequence[Path]) -> dict[str, int]:
+    """How many files `images/` of these folders have, and their bytes."""
+    sizes = [
+        file.stat().st_size
+        for folder in folders
+        for file in (folder / "images").glob("??/*")
+        if is_media_name(file.name)
+    ]
+    return {"files": len(sizes), "size_bytes": sum(sizes)}
 
 
 def _has_size(path: str, size_bytes: int) -> bool:

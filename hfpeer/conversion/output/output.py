@@ -21,6 +21,7 @@ from hfpeer.cache.disk.locks import NO_FLOCK, take_flock
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.partial.hashing import hash_file
 from hfpeer.conversion.media.kinds import is_media_name
+from hfpeer.conversion.media.writing import written_media
 from hfpeer.conversion.output.joining import joined, with_one_schema
 from hfpeer.conversion.plan import ConversionPlan, Part
 from hfpeer.conversion.request.options import RULES
@@ -141,17 +142,20 @@ class OutputFolder:
             return None
         return document if {file["path"] for file in document["files"]} >= set(self._names()) else None
 
-    def damaged(self) -> str | None:
-        """The first file of a finished conversion that is not what it was; None if all are."""
-        for file in (self.finished() or {}).get("files", []):
-            place = self.folder / file["path"]
-            try:
-                is_same = hash_file(place, "sha256", file["size_bytes"]) == file["sha256"]
-            except OSError:
-                is_same = False
-            if not is_same or place.stat().st_size != file["size_bytes"]:
-                return str(file["path"])
-        return None
+    def is_damaged(self) -> bool:
+        """Whether a file of a finished conversion is not what it was; of pictures the number and the sizes count."""
+        record = self.finished() or {}
+        for file in record.get("files", []):
+            place, size_bytes = self.folder / file["path"], file["size_bytes"]
+            if not place.is_file() or place.stat().st_size != size_bytes:
+                return True
+            if hash_file(place, "sha256", size_bytes) != file["sha256"]:
+                return True
+        return "media" in record and record["media"] != self._media()
+
+    def _media(self) -> dict[str, int]:
+        """What the folders of pictures have."""
+        return written_media(list(dict.fromkeys(map(self.media_folder, self._plan.parts))))
 
     def finish(self) -> bool:
         """Joins parts and writes `conversion.json`, if all parts are made. Returns whether it is finished."""
@@ -294,6 +298,7 @@ class OutputFolder:
             "files": [asdict(file) for file in files],
             "rows": sum(one.rows for one in made),
             "pictures": sum(one.pictures for one in made),
+            "media": self._media(),
             "missing": sum(one.missing for one in made),
             "misses": [asdict(miss) for miss in _named(made)],
             "replaced": total_replaced(made),

@@ -62,10 +62,42 @@ def read_recipe(file: Path, mode: str, environ: Mapping[str, str]) -> Recipe:
     try:
         if file.stat().st_size > MAX_RECIPE_BYTES:
             raise InvalidName(f"{file} is no recipe: it has more than {MAX_RECIPE_BYTES:,} bytes.")
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8")
+        _refuse_twins(yaml.compose(text, yaml.SafeLoader))
+        document = yaml.safe_load(text)
     except (OSError, UnicodeError, yaml.YAMLError) as error:
-        raise InvalidName(f"The recipe {file} cannot be read: {error}.", hint="It is a file of YAML.") from error
+        raise InvalidName(f"The recipe {file} cannot be read: {_said(error)}.", hint="It is a file of YAML.") from error
     return parse_recipe(_expanded(document, environ), mode)
+
+
+def _said(error: Exception) -> str:
+    """What an error of YAML says, on one line."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    said = f"line {mark.line + 1}: {problem}" if mark is not None and problem else str(error)
+    return " ".join(said.split())
+
+
+def _refuse_twins(top: Any) -> None:
+    """Raises InvalidName if a mapping has a key twice: YAML would drop the first without a word."""
+    from yaml import MappingNode, ScalarNode
+
+    waiting, seen = [top], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or isinstance(node, ScalarNode) or id(node) in seen:
+            continue
+        seen.add(id(node))  # an alias is the node of its anchor
+        if not isinstance(node, MappingNode):
+            waiting += node.value
+            continue
+        keys = [key.value for key, _ in node.value if isinstance(key, ScalarNode) and key.value != "<<"]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            raise InvalidName(
+                f"The recipe has the key {twice!r} twice in the mapping from line {node.start_mark.line + 1} on.",
+                hint="Give each key once.",
+            )
+        waiting += [value for _, value in node.value]
 
 
 def parse_recipe(document: Any, mode: str) -> Recipe:
@@ -155,6 +187,8 @@ def _merge(name: str, parts: Any, datasets: Mapping[str, RecipeDataset]) -> Merg
                 hint=f"Its splits are: {', '.join(chosen)}.",
             )
         pairs.append((dataset, split))
+    if not pairs:
+        raise InvalidName(f"The merged file {name} is made of no split.", hint="Write [DATASET/SPLIT, …].")
     folder, _, file = name.rpartition("/")
     if folder in datasets and file.startswith((f"{folder}_", "metadata")):
         raise InvalidName(

@@ -46,7 +46,7 @@ def opened_output(planned: Planned, request: ConversionRequest) -> OutputFolder:
     """The folder of a conversion. One that was finished, and in which a file has changed since, is begun anew. Raises
     InvalidName if another conversion is in it."""
     output = OutputFolder(request.folder, planned.plan, restarts=request.restarts)
-    if output.finished() is not None and output.damaged() is not None:
+    if output.finished() is not None and output.is_damaged():
         (request.folder / WORK).mkdir(exist_ok=True)  # what is there was made by this conversion
         (request.folder / RECORD).unlink()
         output = OutputFolder(request.folder, planned.plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from hfpeer.control.operations import Operations
 from hfpeer.conversion.output.merging import merge
 from hfpeer.conversion.request.recipe import Recipe
 from hfpeer.conversion.results import ConversionReport, RecipeReport
+from hfpeer.errors import InvalidName
 from hfpeer.node.operations.conversion.converting import convert
 from hfpeer.node.operations.conversion.requests import ConversionRequest
 from hfpeer.node.operations.prepared.places import SetPlaces
@@ -35,6 +37,7 @@ async def convert_recipe(
     `like` says how: jobs, share of the parts, access. Files are merged when all parts of all datasets are made. Raises
     what `convert` raises.
     """
+    await in_thread(_refuse_foreign_files, recipe, output)
     reports: dict[str, ConversionReport] = {}
     for dataset in recipe.datasets:
         request = replace(
@@ -50,3 +53,15 @@ async def convert_recipe(
     if all(report.is_complete for report in reports.values()):
         merged = [await in_thread(merge, one, output, reports) for one in recipe.merges]
     return RecipeReport(str(output), reports, tuple(merged))
+
+
+def _refuse_foreign_files(recipe: Recipe, output: Path) -> None:
+    """Raises InvalidName if a file of the user has the name of a merged one, and no conversion was begun there."""
+    if any((output / one.name).exists() for one in recipe.datasets):
+        return
+    foreign = next((one for one in recipe.merges if os.path.lexists(output / f"{one.name}.jsonl")), None)
+    if foreign is not None:
+        raise InvalidName(
+            f"{output / f'{foreign.name}.jsonl'} is there already, and no conversion made it.",
+            hint="Give another -o, or move the file away.",
+        )

@@ -134,7 +134,6 @@ class _Preparing:
                 if kept is not None:
                     return kept
         if self._asks_peers and (self._request.prefers_peers or why_no_build is not None):
-            self._end_program()
             taken = self._from_peers(config if planned is None else planned.place.config_id, planned)
             if taken is not None:
                 return taken
@@ -195,6 +194,8 @@ class _Preparing:
                 hint=f"`--config` takes: {', '.join(configs[:30])}.",
                 configs=configs,
             )
+        if found:
+            self._end_program()
         for offer in found:
             try:
                 known = look_at(self._place, repo, offer)
