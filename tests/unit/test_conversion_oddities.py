@@ -121,6 +121,46 @@ def test_a_text_that_cannot_name_a_file_is_a_missing_picture(tmp_path: Path, nam
     assert rows_of(tmp_path, pa.array([name]), image_columns=("x",), missing="keep") == [name]
 
 
+def test_sounds_in_parquet_stay_sounds(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sound = pa.array([{"bytes": b"ID3", "path": "a"}], pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    metadata = {"huggingface": json.dumps({"info": {"features": {"a": {"_type": "Audio", "sampling_rate": 16000}}}})}
+    write_parquet(tmp_path / "x.parquet", pa.table({"a": sound}).replace_schema_metadata(metadata))
+    with tarfile.open(tmp_path / "x.tar", "w") as tar:
+        for suffix in ("mp3", "mp4", "png"):
+            tar.addfile(tarfile.TarInfo(f"a.{suffix}"), io.BytesIO())
+    expected = {"parquet": {"a": "Audio"}, "webdataset": {"mp3": "Audio", "mp4": "Video", "png": "Image"}}
+    for builder, name in (("parquet", "x.parquet"), ("webdataset", "x.tar")):
+        convert_here(plan_of(tmp_path, [name], builder, to="parquet"), tmp_path, tmp_path / builder)
+        written = pq.read_schema(tmp_path / builder / "rows_train.parquet").metadata[b"huggingface"]
+        features = json.loads(written)["info"]["features"]
+        assert {column: feature["_type"] for column, feature in features.items()} == expected[builder]
+
+
+def test_values_of_a_list_of_pictures_in_parquet_are_those_of_any_parquet(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    times = pa.array([[("k", 1001)]], pa.map_(pa.string(), pa.time64("ns")))
+    write_parquet(tmp_path / "metadata.parquet", pa.table({"file_name": ["a.png"], "times": times}))
+    (tmp_path / "a.png").write_bytes(PNG)
+    plan = plan_of(tmp_path, ["metadata.parquet"], "imagefolder", reading={"lists": "parquet"})
+    convert_here(plan, tmp_path, tmp_path / "out")
+    (row,) = rows_in(tmp_path / "out" / "rows_train.jsonl")
+    assert row["times"] == {"k": "00:00:00.000001001"} and row["image"].startswith("images/")
+
+
+def test_every_text_comes_back_from_a_table(tmp_path: Path) -> None:
+    import pandas as pd
+
+    texts = ["a\tb", "a\nb", "a\rb", "\r", 'say "x"', "", None, "\u2028", " x ", "NA"]
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in texts))
+    convert_here(plan_of(tmp_path, ["x.jsonl"], "json", to="tsv"), tmp_path, tmp_path / "out")
+    read = pd.read_csv(tmp_path / "out" / "rows_train.tsv", sep="\t", keep_default_na=False)
+    assert list(read["text"]) == [text or "" for text in texts]
+
+
 # Columns
 
 
@@ -184,6 +224,14 @@ def test_a_file_that_arrow_cannot_read_is_named_and_no_fault_of_the_output(tmp_p
         plan = plan_of(tmp_path, ["x.parquet"], "parquet")
         with pytest.raises(ConversionFailed, match=r"x\.parquet cannot be read"):
             convert_here(plan, tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize(("name", "builder"), [("x.jsonl", "json"), ("x.csv", "csv"), ("x.txt", "text")])
+def test_an_encoding_that_there_is_not_is_one_sentence(tmp_path: Path, name: str, builder: str) -> None:
+    (tmp_path / name).write_text('{"a": 1}\n')
+    plan = plan_of(tmp_path, [name], builder, reading={"encoding": "nope-8"})
+    with pytest.raises(ConversionFailed, match="unknown encoding: nope-8"):
+        convert_here(plan, tmp_path, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json"])

@@ -26,6 +26,9 @@ _STARTS = (
 )
 _BRANDS = {b"avif": "avif", b"avis": "avif", b"heic": "heic", b"heix": "heic", b"mif1": "heic", b"M4A ": "m4a"}
 _RIFF = {b"WEBP": "webp", b"WAVE": "wav", b"AVI ": "avi"}
+_AUDIO = frozenset({"flac", "mp3", "ogg", "opus", "wav"})
+_VIDEO = frozenset({"avi", "mkv", "mov", "mp4", "mpeg", "mpg", "webm"})
+_OF_BUILDER = {"audiofolder": "Audio", "videofolder": "Video", "pdffolder": "Pdf"}
 _NAME = re.compile(r"[0-9a-f]{64}\.[a-z0-9]{1,8}")
 _SUFFIX = re.compile(r"\.([A-Za-z0-9]{1,8})$")
 
@@ -42,6 +45,11 @@ def suffix_of(content: bytes | memoryview, path: str | None) -> str:
             return suffix
     found = _SUFFIX.search(path or "")
     return found[1].lower() if found else "bin"
+
+
+def kind_of_media(builder: str, suffix: str) -> str:
+    """What `datasets` calls the media of a builder, or of files with a suffix, where no feature tells it."""
+    return "Audio" if suffix in _AUDIO else "Video" if suffix in _VIDEO else _OF_BUILDER.get(builder, "Image")
 
 
 def is_media_name(name: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hfpeer.conversion.features import Feature, of_metadata
+from hfpeer.conversion.media.kinds import kind_of_media
 from hfpeer.conversion.media.writing import MediaWriter
 from hfpeer.conversion.plan import ConversionPlan
 from hfpeer.conversion.request.options import ConversionOptions
@@ -20,7 +21,7 @@ from hfpeer.conversion.rows.media_columns import (
     names_media,
 )
 from hfpeer.conversion.rows.nesting import is_list, usual
-from hfpeer.conversion.rows.plain import PlainValues, has_map, objects
+from hfpeer.conversion.rows.plain import PlainValues, has_map
 from hfpeer.conversion.sources.batches import Batch
 from hfpeer.errors import EntryNotFound, InvalidName
 
@@ -43,6 +44,9 @@ class RowMaking:
         self._names: dict[str, None] = {}  # the columns of the source that have been seen
         self.media_columns: dict[str, bool] = {}
         """By column: whether a row can have several."""
+        self.media_kinds: dict[str, str] = {}
+        """By column: Image, Audio, Video, as `datasets` calls it."""
+        self._builder = plan.builder
 
     @property
     def _drops_media(self) -> bool:
@@ -58,17 +62,18 @@ class RowMaking:
         chosen = _taken(batch.arrow, places)
         rows = [batch.first + place for place in places]
         feature = self._features or _feature_of(batch.arrow.schema)
-        self._know(chosen.schema.names)
-        columns, made = [], []
-        for name in self._options.columns or chosen.schema.names:
-            if name not in chosen.schema.names:  # another file of the dataset has it
+        names = chosen.schema.names
+        self._know(names)
+        columns, made, known_names = [], [], set(names)
+        for name in self._options.columns or names:
+            if name not in known_names:  # another file of the dataset has it
                 columns.append(pa.nulls(len(rows)))
                 made.append(self._new_name(name))
                 continue
             column, known = usual(chosen.column(chosen.schema.get_field_index(name))), inner_feature(feature, name)
             is_named = name in self._options.image_columns
             if names_media(column.type, known, is_named):
-                self.media_columns.setdefault(self._new_name(name), is_list(column.type))
+                self._found_media(name, known, is_several=is_list(column.type))
                 if self._drops_media:
                     continue
                 column = self._media.written(column, name, known, is_named, batch.file, rows)
@@ -86,22 +91,11 @@ class RowMaking:
         """A batch as lines of JSON; None if it has values that have to be written row by row."""
         if any(has_map(column.type) for column in batch.columns):
             return None
-        return json_lines(self._plain_batch(batch))
+        return json_lines(self._plain.batch(batch))
 
     def rows_of(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
         """A batch as rows of values that JSON has."""
-        plain = self._plain_batch(batch)
-        rows: list[dict[str, Any]] = plain.to_pylist()
-        maps = [field for field in plain.schema if has_map(field.type)]
-        if not maps:
-            return rows
-        return [{**row, **{field.name: objects(row[field.name], field.type) for field in maps}} for row in rows]
-
-    def _plain_batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """The batch with values that JSON has, and maps."""
-        import pyarrow as pa
-
-        return pa.RecordBatch.from_arrays(list(map(self._plain.column, batch.columns)), names=batch.schema.names)
+        return self._plain.rows(batch)
 
     def without_rows(self, schema: pa.Schema) -> pa.RecordBatch:
         """The columns of the output, without rows, of a source with these columns."""
@@ -137,7 +131,7 @@ class RowMaking:
             value, known = row[name], inner_feature(self._features, name)
             is_named = name in options.image_columns
             if is_named or has_media_feature(known) or _has_picture(value):
-                self.media_columns.setdefault(self._new_name(name), isinstance(value, list))
+                self._found_media(name, known, is_several=isinstance(value, list))
                 if self._drops_media:
                     continue
                 value = self._media.written_value(value, name, known, is_named, file, number)
@@ -154,6 +148,12 @@ class RowMaking:
         made: dict[str, Any] = self._plain.value(row)
         return made
 
+    def _found_media(self, name: str, feature: Feature | None, *, is_several: bool) -> None:
+        self.media_columns.setdefault(self._new_name(name), is_several)
+        told = feature and (feature.media or (feature.item and feature.item.media))
+        suffix = name.rpartition(".")[2] if self._builder == "webdataset" else ""
+        self.media_kinds.setdefault(self._new_name(name), told or kind_of_media(self._builder, suffix))
+
     # Columns
 
     def _new_name(self, name: str) -> str:
@@ -161,7 +161,7 @@ class RowMaking:
 
     def _know(self, names: Sequence[str]) -> None:
         """Columns of the source have been seen. Raises InvalidName if two of them would get one name."""
-        if len(set(names)) < len(names):
+        if len(set(names)) < len(names):  # a file may have two columns of one name
             check_names(self._options, names)
         if not self._names.keys() >= set(names):
             self._names.update(dict.fromkeys(names))

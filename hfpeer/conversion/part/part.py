@@ -316,7 +316,7 @@ class _ParquetSink:
         if batch.arrow is not None:
             self._arrow = self._arrow or ParquetWriter(self._file)
             made = self._making.arrow(batch, places)
-            self._arrow.write(made, self._making.media_columns)
+            self._arrow.write(made, self._making.media_kinds)
             self.rows += made.num_rows
             return
         self._plain = self._plain or RowParquetWriter(self._file, self._spool, self._replaced)
@@ -328,10 +328,10 @@ class _ParquetSink:
         if columns is not None and self._arrow is None:
             self._plain = None
             self._arrow = ParquetWriter(self._file)
-            self._arrow.write(columns, self._making.media_columns)
+            self._arrow.write(columns, self._making.media_kinds)
 
     def end(self) -> None:
         if self._plain is not None:
-            self._plain.end(self._making.media_columns)
+            self._plain.end(self._making.media_kinds)
         else:
             (self._arrow or ParquetWriter(self._file)).end()

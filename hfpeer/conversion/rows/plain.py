@@ -34,6 +34,21 @@ class PlainValues:
         """The column with values that JSON has. Maps stay maps, from texts: `objects` makes them objects."""
         return changed(column, None, range(len(column)), self._change, lambda known, name: None)
 
+    def rows(self, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+        """A batch as rows of values that JSON has."""
+        plain = self.batch(batch)
+        rows: list[dict[str, Any]] = plain.to_pylist()
+        maps = [field for field in plain.schema if has_map(field.type)]
+        if not maps:
+            return rows
+        return [{**row, **{field.name: objects(row[field.name], field.type) for field in maps}} for row in rows]
+
+    def batch(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """The batch with values that JSON has, and maps."""
+        import pyarrow as pa
+
+        return pa.RecordBatch.from_arrays(list(map(self.column, batch.columns)), names=batch.schema.names)
+
     def value(self, value: Any) -> Any:
         """A Python value as one that JSON has."""
         if value is None or isinstance(value, (str, bool, int)):

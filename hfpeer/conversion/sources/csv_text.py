@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hfpeer.conversion.sources.batches import ROWS, Batch, LocalFile
-from hfpeer.conversion.sources.opening import contents, failing
+from hfpeer.conversion.sources.opening import contents, failing, known_encoding
 from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
 
@@ -63,6 +63,7 @@ class CsvSource:
     def _parts(self, file: LocalFile, options: Mapping[str, Any]) -> Iterator[Any]:
         import pandas as pd
 
+        known_encoding(file, self._reading)
         with failing(file):
             for raw in contents(file):
                 try:

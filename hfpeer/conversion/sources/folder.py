@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import posixpath
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from hfpeer.conversion.media.zips import ZipIndex
 from hfpeer.conversion.rows.media_columns import Picture
+from hfpeer.conversion.rows.plain import PlainValues
 from hfpeer.conversion.sources.batches import Batch, LocalFile, Source
 from hfpeer.conversion.sources.selection import Selection
 from hfpeer.errors import ConversionFailed
@@ -67,16 +69,17 @@ class FolderSource:
 class ListedSource:
     """The rows of a list of pictures; what reads the list is handed in."""
 
-    def __init__(self, builder: str, rows: Source) -> None:
+    def __init__(self, builder: str, rows: Source, replaced: Counter[str]) -> None:
         self._column = COLUMNS[builder]
         self._source = rows
+        self._plain = PlainValues(replaced)
 
     def count(self, files: Sequence[LocalFile]) -> int:
         return self._source.count(files)
 
     def batches(self, files: Sequence[LocalFile], selection: Selection) -> Iterator[Batch]:
         for batch in self._source.batches(files, selection):
-            rows = batch.rows if batch.arrow is None else batch.arrow.to_pylist()
+            rows = batch.rows if batch.arrow is None else self._plain.rows(batch.arrow)
             yield replace(batch, arrow=None, rows=[self._named(row, batch.file) for row in rows], is_plain=False)
 
     def _named(self, row: Mapping[str, Any], file: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def source_of(plan: ConversionPlan, replaced: Counter[str], columns: tuple[str, 
     if not is_read_here(plan.builder, reading):
         return DatasetsSource(plan.builder, reading)
     if plan.builder in COLUMNS and reading.get("lists"):
-        return ListedSource(plan.builder, _of_builder(_LISTS[reading["lists"]], {}, replaced, ()))
+        return ListedSource(plan.builder, _of_builder(_LISTS[reading["lists"]], {}, replaced, ()), replaced)
     return _of_builder(plan.builder, reading, replaced, columns)
 
 

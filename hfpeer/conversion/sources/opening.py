@@ -31,12 +31,22 @@ ENCODING, ENCODING_ERRORS = "encoding", "encoding_errors"
 def contents(file: LocalFile, reading: Mapping[str, Any] | None = None) -> Iterator[IO[bytes]]:
     """The text of a file, or of each file in a zip, as UTF-8 if `reading` names another encoding. Each is closed when
     the next is asked for. Raises ConversionFailed for a packing that is not unpacked here."""
-    encoding = str((reading or {}).get(ENCODING) or "utf-8")
+    encoding = known_encoding(file, reading or {})
     errors = str((reading or {}).get(ENCODING_ERRORS) or "strict")
     is_plain = errors == "strict" and codecs.lookup(encoding).name == "utf-8"
     for raw in _unpacked(file):
         with raw, io.BufferedReader(raw if is_plain else _Utf8(raw, encoding, errors), BLOCK_BYTES) as content:
             yield content
+
+
+def known_encoding(file: LocalFile, reading: Mapping[str, Any]) -> str:
+    """The encoding that a config names. Raises ConversionFailed for one that there is not."""
+    encoding = str(reading.get(ENCODING) or "utf-8")
+    try:
+        codecs.lookup(encoding)
+    except LookupError as error:
+        raise ConversionFailed(f"{file.path} cannot be read: {error}.", path=file.path) from error
+    return encoding
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,8 +31,8 @@ class ParquetWriter:
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_bytes = self._waiting_rows = 0
 
-    def write(self, batch: pa.RecordBatch, media: Iterable[str]) -> None:
-        """Adds rows. `media` are the columns with pictures."""
+    def write(self, batch: pa.RecordBatch, media: Mapping[str, str]) -> None:
+        """Adds rows. `media` are the columns with media, and what `datasets` calls these."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -81,12 +81,11 @@ class RowParquetWriter:
             self._types.add(row)
         self._spool.write(b"".join([self._json.line(row) for row in rows]))
 
-    def end(self, media: Iterable[str] = ()) -> None:
-        """Makes the Parquet file. Columns of several types are text. `media` are the columns with pictures in them."""
+    def end(self, media: Mapping[str, str]) -> None:
+        """Makes the Parquet file. Columns of several types are text. `media` are the columns with media in them."""
         import pyarrow as pa
 
         self._spool.close()
-        media = tuple(media)
         schema = with_media(self._types.schema(), media)
         waiting: list[dict[str, Any]] = []
         with self._spool.path.open("rb") as lines:
@@ -116,20 +115,20 @@ def with_media(schema: pa.Schema, media: Iterable[str]) -> pa.Schema:
     return schema
 
 
-def media_metadata(schema: pa.Schema, media: Iterable[str]) -> dict[bytes, bytes] | None:
+def media_metadata(schema: pa.Schema, media: Mapping[str, str]) -> dict[bytes, bytes] | None:
     """The metadata by which `datasets` knows columns of pictures; None without any. Other columns it knows by type, so
     that no version is asked for a feature that it lacks."""
     from hfpeer.conversion.rows.nesting import is_list
     from hfpeer.prepared.arrow.columns import is_media
 
     features: dict[str, Any] = {}
-    for name in media:
+    for name, kind in media.items():
         index = schema.get_field_index(name)
         type_ = schema.field(index).type if index >= 0 else None
         if type_ is not None and is_media(type_):
-            features[name] = {"_type": "Image"}
+            features[name] = {"_type": kind}
         elif type_ is not None and is_list(type_) and is_media(type_.value_type):
-            features[name] = [{"_type": "Image"}]
+            features[name] = [{"_type": kind}]
     if not features:
         return None
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}

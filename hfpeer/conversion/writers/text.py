@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +33,8 @@ class JsonLinesWriter:
 
 class TableWriter:
     """Texts between tabs, quoted as pandas reads them, below a line with the names of the columns. Without `names` the
-    first row of a part decides its columns. Null is an empty text; lists and objects are JSON."""
+    first row of a part decides its columns. Null is an empty text; lists and objects are JSON. The `csv` of Python is
+    not used: whether it quotes a carriage return depends on its version."""
 
     def __init__(self, file: HashedFile, replaced: Counter[str], names: Sequence[str] = ()) -> None:
         self._file = file
@@ -43,30 +43,39 @@ class TableWriter:
         self._chosen = names
 
     def write(self, rows: Sequence[dict[str, Any]]) -> None:
-        made = io.StringIO(newline="")
-        writer = csv.writer(made, delimiter="\t", lineterminator="\n")
-        for row in rows:
-            if not self._names:
-                self.write_heading(self._chosen or list(row))
-            if not row.keys() <= set(self._names):
-                raise ConversionFailed(
-                    "The rows have different columns, so they make no one table.",
-                    hint="Choose columns that all rows have with --columns.",
-                )
-            writer.writerow([self._text(row.get(name)) for name in self._names])
-        self._file.write(made.getvalue().encode())
+        if rows and not self._names:
+            self.write_heading(self._chosen or list(rows[0]))
+        known = set(self._names)
+        if not all(row.keys() <= known for row in rows):
+            raise ConversionFailed(
+                "The rows have different columns, so they make no one table.",
+                hint="Choose columns that all rows have with --columns.",
+            )
+        self._file.write("".join([self._line([row.get(name) for name in self._names]) for row in rows]).encode())
 
     def write_heading(self, names: Sequence[str]) -> None:
         """The names of the columns."""
         self._names = names
-        made = io.StringIO(newline="")
-        csv.writer(made, delimiter="\t", lineterminator="\n").writerow(names)
-        self._file.write(made.getvalue().encode())
+        self._file.write(self._line(names).encode())
 
     def end(self) -> None:
         """A part without rows has the names of its columns too."""
         if self._chosen and not self._names:
             self.write_heading(self._chosen)
 
-    def _text(self, value: Any) -> Any:
-        return self._json.text(value) if isinstance(value, (list, dict)) else value
+    def _line(self, values: Sequence[Any]) -> str:
+        line = "\t".join([self._text(value) for value in values])
+        return f"{line or quoted('')}\n"  # readers leave out an empty line
+
+    def _text(self, value: Any) -> str:
+        if value is None:
+            return ""
+        text = self._json.text(value) if isinstance(value, (list, dict)) else str(value)
+        return quoted(text) if _SPECIAL.search(text) else text
+
+
+_SPECIAL = re.compile(r'[\t\r\n"]')
+
+
+def quoted(text: str) -> str:
+    return '"' + text.replace('"', '""') + '"'
