@@ -123,20 +123,28 @@ def find_difference(
 def passed_over_hub(settings: Settings, environ: Mapping[str, str]) -> Difference | None:
     """The difference between HF_ENDPOINT and the hubs that hfpeer asks; None if it names one of them, or the endpoint
     of a node."""
-    url = environ.get("HF_ENDPOINT", "").rstrip("/")
+    url = environ.get("HF_ENDPOINT", "").strip().rstrip("/")
     if not url or settings.is_offline or any(url == upstream.url for upstream in settings.upstreams):
         return None
+    asked = ", ".join(upstream.name for upstream in settings.upstreams) or "no hub"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        is_url = bool(host) and parts.scheme in ("http", "https")
     except ValueError:
-        return None
+        is_url = False
+    if not is_url:
+        return Difference(
+            hashlib.sha256(f"{url} {asked}".encode()).hexdigest()[:32],
+            (),
+            f"HF_ENDPOINT is no address of a hub; hfpeer asks {asked}.",
+            "It has to begin with http:// or https://. Other tools read it too: mend or unset it.",
+        )
     own_port = settings.endpoint_listen.port
     is_own = Address(host or "", 0).is_loopback if own_port == 0 else port == own_port
-    if not host or is_own or port == ENDPOINT_PORT:
+    if is_own or port == ENDPOINT_PORT:
         return None
     named = url if "@" not in url else "URL"
-    asked = ", ".join(upstream.name for upstream in settings.upstreams) or "no hub"
     return Difference(
         hashlib.sha256(f"{url} {asked}".encode()).hexdigest()[:32],
         (),

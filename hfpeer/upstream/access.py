@@ -6,9 +6,12 @@ follows no redirect by itself, keeps no cookies, and reads no netrc.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -61,6 +64,30 @@ class Access:
         return ours.copy_with(raw_path=path)
 
 
+@contextmanager
+def readable_endpoint() -> Iterator[None]:
+    """A block in which huggingface_hub can be imported: the import raises ValueError for an HF_ENDPOINT whose port
+    cannot be read. hfpeer goes by its own settings."""
+    value = os.environ.get("HF_ENDPOINT", "")
+    if is_readable(value):
+        yield
+        return
+    del os.environ["HF_ENDPOINT"]
+    try:
+        yield
+    finally:
+        os.environ["HF_ENDPOINT"] = value
+
+
+def is_readable(url: str) -> bool:
+    """Whether the parts of a URL can be told."""
+    try:
+        urlsplit(url).port  # noqa: B018 - the property parses it
+    except ValueError:
+        return False
+    return True
+
+
 def origin_of(url: httpx.URL) -> tuple[str, str, int | None]:
     """(scheme, host, port), with the default port of the scheme."""
     return url.scheme, url.host, url.port or _PORTS.get(url.scheme)
@@ -83,6 +110,12 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
     if response.url.scheme == "https" and target.scheme == "http":
         raise BadRedirect("redirects from https to plain http")
     return target
+
+
+def after_redirect(asked: httpx.URL, target: httpx.URL, reason: str) -> str:
+    """Why a request failed: a reason that is true of the host to which the hub redirected is not the hub's. Both end a
+    sentence that starts with the hub's name."""
+    return reason if origin_of(asked) == origin_of(target) else f"redirects to {target.host}, which {reason}"
 
 
 def is_small(headers: Mapping[str, str]) -> bool:

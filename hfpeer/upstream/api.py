@@ -26,12 +26,12 @@ from hfpeer.budgets import (
 from hfpeer.errors import RateLimited
 from hfpeer.names import RepoId
 from hfpeer.net.http1 import has_too_many_items
-from hfpeer.upstream.access import USER_AGENT, Access, BadRedirect, is_small, origin_of, redirect_target
+from hfpeer.upstream.access import USER_AGENT, Access, BadRedirect, after_redirect, is_small, origin_of, redirect_target
 from hfpeer.upstream.connection.certificates import UnusableCertificates
 from hfpeer.upstream.connection.clients import Connections, fault_of
 from hfpeer.upstream.reach import Reach
 from hfpeer.upstream.responses.rate_limit import RateLimit, Rests
-from hfpeer.upstream.responses.refusals import is_transient, not_a_hub, outage, refusal
+from hfpeer.upstream.responses.refusals import WEB_PAGE, is_transient, not_a_hub, outage, refusal
 from hfpeer.upstream.responses.unpacking import ENCODINGS, BadEncoding, drain, unpacked
 
 MAX_TRIES = 3
@@ -129,7 +129,7 @@ class Api:
             except TransientFault as fault:
                 failures += 1
                 if failures == MAX_TRIES:
-                    raise outage(self.name, fault.reason) from fault
+                    raise outage(self.name, fault.reason, **fault.facts) from fault
                 await asyncio.sleep(self._timeouts.backoff_seconds * 2 ** (failures - 1))
 
     @asynccontextmanager
@@ -159,16 +159,18 @@ class Api:
                 await drain(response)
             self._raise_for_status(response, request)
             yield response
-        except (BadRedirect, BadEncoding) as error:
+        except BadRedirect as error:
             raise outage(self.name, str(error)) from error
+        except BadEncoding as error:
+            raise outage(self.name, str(error), is_no_hub=True) from error
         except (httpx.TimeoutException, httpx.ConnectError, httpx.ProxyError) as error:
             # No retry: it does not help a machine without network, and an add from a peer would wait for it.
             self._reach.note_failure()
             reason, hint = fault_of(error)
-            raise outage(self.name, reason, hint=hint) from error
+            raise outage(self.name, after_redirect(request.url, url, reason), hint=hint) from error
         except httpx.RequestError as error:
             self._reach.note_failure()
-            raise TransientFault(fault_of(error)[0]) from error
+            raise TransientFault(after_redirect(request.url, url, fault_of(error)[0])) from error
         finally:
             if response is not None:
                 await response.aclose()
@@ -186,6 +188,8 @@ class Api:
         try:
             return await asyncio.to_thread(_parsed, response.content, keeps_siblings), response
         except (ValueError, RecursionError) as error:
+            if response.headers.get("content-type", "").startswith("text/html"):
+                not_a_hub(self.name, f"{response.url.path} is a web page", error, hint=WEB_PAGE)
             not_a_hub(self.name, f"{response.url.path} is no JSON", error)
 
     def _next_page(self, response: httpx.Response, access: Access) -> httpx.URL | None:
@@ -245,7 +249,7 @@ class Api:
         if (rest := self._rate_limit.note(request.url, response)) is not None:
             raise rest.error
         if is_transient(status):
-            raise TransientFault(f"answers {status}")
+            raise TransientFault(f"answers {status}", status=status)
         if status >= 400:
             raise refusal(self.name, status, response.headers, request.repo, request.revision)
         if status >= 300 and not request.is_head:
@@ -286,6 +290,7 @@ def _without_sibling(found: dict[str, Any]) -> dict[str, Any] | None:
 class TransientFault(Exception):
     """A fault that may be gone a moment later. `reason` ends a sentence that starts with the hub's name."""
 
-    def __init__(self, reason: str) -> None:
+    def __init__(self, reason: str, **facts: Any) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.facts = facts

@@ -16,6 +16,7 @@ from typing import Any
 
 from hfpeer.config.keys import is_switched_on
 from hfpeer.errors import AccessDenied, HubUnreachable, StorageError
+from hfpeer.upstream.access import readable_endpoint
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _account(document: Mapping[str, Any]) -> Account:
 @contextmanager
 def _asking(endpoint: str) -> Iterator[Any]:
     """huggingface_hub's client, directed to `endpoint`; its failures become hfpeer's errors."""
-    from huggingface_hub import errors, hf_api
+    with readable_endpoint():
+        from huggingface_hub import errors, hf_api
 
     # `huggingface_hub.login` uses this object, whose endpoint is HF_ENDPOINT at the time of the import.
     api = hf_api.api

@@ -27,6 +27,7 @@ from hfpeer.upstream.access import (
     USER_AGENT,
     Access,
     BadRedirect,
+    after_redirect,
     is_small,
     redirect_target,
 )
@@ -184,7 +185,8 @@ class RangeClient:
         except (httpx.RequestError, RuntimeError) as error:
             # httpx raises RuntimeError after the client is closed.
             is_unreachable = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError))
-            raise SourceFault(fault_of(error)[0], is_unreachable=is_unreachable) from error
+            reason = after_redirect(wanted.file_url, url, fault_of(error)[0])
+            raise SourceFault(reason, is_unreachable=is_unreachable) from error
         if (rest := self._rate_limit.note(wanted.file_url, response)) is not None:
             response.close()
             _raise_for_rest(rest)

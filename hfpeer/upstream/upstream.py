@@ -33,7 +33,7 @@ from hfpeer.net.limiter import Limiter, limited
 from hfpeer.net.tasks import end_tasks
 from hfpeer.system.cancellation import in_thread
 from hfpeer.trust.visibility import WHOLE_REPO
-from hfpeer.upstream.access import Access, Token
+from hfpeer.upstream.access import Access, Token, readable_endpoint
 from hfpeer.upstream.api import Api, ApiRequest, Timeouts
 from hfpeer.upstream.connection.clients import Connections
 from hfpeer.upstream.listing import git, listing
@@ -50,7 +50,8 @@ UpstreamKind: TypeAlias = Literal["mirror", "origin"]
 
 def stored_token() -> str | None:
     """The token that huggingface_hub finds for this user, by its own rules. May block, and may refresh the token."""
-    from huggingface_hub import constants, errors, get_token
+    with readable_endpoint():
+        from huggingface_hub import constants, errors, get_token
 
     # Its errors and those of its HTTP library, which differs between versions.
     named = [getattr(errors, name, OSError) for name in ("HfHubHTTPError", "OIDCError")]

@@ -16,7 +16,7 @@ import trustme
 from fakes.hub import ZOO_FILES, HubSimulator, faults, put_zoo
 from fakes.network.ports import free_ports
 from fakes.network.proxies import HttpProxy, SocksProxy, TlsFront
-from hfpeer.errors import HubUnreachable
+from hfpeer.errors import AccessDenied, HubUnreachable
 from hfpeer.names import Commit, FilePath, RepoId, Revision
 from hfpeer.net.body import SourceFault
 from hfpeer.upstream import reach
@@ -100,6 +100,55 @@ async def test_a_proxy_that_is_wrong_is_named_with_its_variable_and_without_its_
             await one.resolve(ZOO, MAIN)
 
 
+class RefusingProxy(HttpProxy):
+    """It answers every request itself."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__()
+        self._status = status
+
+    def _serve(self, client: socket.socket) -> None:
+        client.recv(65536)
+        client.sendall(f"HTTP/1.1 {self._status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n".encode())
+
+
+@pytest.mark.parametrize("status", ["403 Forbidden", "407 Proxy Authentication Required", "502 Bad Gateway"])
+async def test_what_a_proxy_answers_itself_is_not_said_of_the_hub(hub: HubSimulator, status: str) -> None:
+    with RefusingProxy(status) as proxy:
+        assert isinstance(proxy, RefusingProxy)
+        async with upstream(hub.endpoint, {"http_proxy": proxy.url}) as one:
+            with pytest.raises(HubUnreachable, match=f"of http_proxy says {status}") as refused:
+                await Upstreams([one]).resolve(ZOO, MAIN)
+            assert ("USER:PASSWORD" if status.startswith("407") else "unset") in str(refused.value.hint)
+            with pytest.raises(SourceFault, match=f"of http_proxy says {status}"):
+                config_of(one, Commit("a" * 40))
+
+
+async def test_a_refusal_of_the_hub_that_comes_through_a_proxy_stays_its_own(hub: HubSimulator) -> None:
+    hub.inject(faults.status(403, headers={"X-Error-Message": "Not today"}))
+    with HttpProxy() as proxy:
+        assert isinstance(proxy, HttpProxy)
+        async with upstream(hub.endpoint, {"http_proxy": proxy.url}) as one:
+            with pytest.raises(AccessDenied, match="Not today"):
+                await one.resolve(ZOO, MAIN)
+
+
+async def test_a_proxy_that_passes_on_no_answer_is_named(hub: HubSimulator) -> None:
+    with mute_listener() as url:
+        one = Upstream(
+            "hub",
+            "origin",
+            hub.endpoint,
+            timeouts=Timeouts(silence_seconds=0.1),
+            connections=Connections({"http_proxy": url}),
+        )
+        try:
+            with pytest.raises(HubUnreachable, match="of http_proxy passes on no answer"):
+                await one.resolve(ZOO, MAIN)
+        finally:
+            await one.aclose()
+
+
 async def test_a_proxy_that_wants_a_password_says_so() -> None:
     with HttpProxy(password="secret") as proxy, authority().hub() as (secure, place):
         assert isinstance(proxy, HttpProxy)
@@ -146,6 +195,22 @@ async def test_a_company_s_authority_is_taken_from_the_variables_of_all_tools(va
             assert await gives_all(one)
 
 
+@pytest.mark.parametrize("form", ["der", "folder", "folders"])
+async def test_an_authority_is_taken_in_every_form_in_which_it_is_exported(tmp_path: Path, form: str) -> None:
+    with authority().hub() as (url, place):
+        (tmp_path / "others").mkdir()
+        (tmp_path / "others" / "notes.txt").write_text("Our certificates")
+        named = tmp_path / "others" / "company.cer"
+        named.write_bytes(ssl.PEM_cert_to_DER_cert(place.read_text()))
+        environ = {
+            "der": {"SSL_CERT_FILE": str(named)},
+            "folder": {"REQUESTS_CA_BUNDLE": str(named.parent)},
+            "folders": {"SSL_CERT_DIR": f"{named.parent}:{named.parent}"},
+        }[form]
+        async with upstream(url, environ) as one:
+            assert await gives_all(one)
+
+
 async def test_a_company_s_authority_in_the_system_s_store_is_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     with authority().hub() as (url, place):
         monkeypatch.setattr("hfpeer.upstream.connection.certificates.SYSTEM_BUNDLES", ("/nowhere", str(place)))
@@ -185,6 +250,9 @@ async def test_a_variable_that_names_no_certificates_is_named(hub: HubSimulator,
     empty = tmp_path / "empty.pem"
     empty.touch()
     async with upstream(hub.endpoint, {"REQUESTS_CA_BUNDLE": str(empty)}) as one:
+        with pytest.raises(HubUnreachable, match="which holds no certificate"):
+            await one.resolve(ZOO, MAIN)
+    async with upstream(hub.endpoint, {"SSL_CERT_DIR": str(tmp_path)}) as one:
         with pytest.raises(HubUnreachable, match="which holds no certificate"):
             await one.resolve(ZOO, MAIN)
 

@@ -267,6 +267,8 @@ async def test_pages_without_end_are_left(hub: HubSimulator, upstream: Upstream)
     commit = Commit(put_many(hub.storage))
     path = f"/api/models/acme/many/tree/{commit}?recursive=true&expand=false"
     hub.inject(faults.with_header("Link", f'<{hub.endpoint}{path}>; rel="next"'), path="*/tree/*")
+    assert len((await upstream.manifest(RepoId.parse("acme/many"), commit)).files) == 1100  # by the siblings
+    hub.inject(faults.status(404), path="/api/*/revision/*")
     with pytest.raises(HubUnreachable, match="no end"):
         await upstream.manifest(RepoId.parse("acme/many"), commit)
 
@@ -277,8 +279,10 @@ async def test_pages_of_too_many_bytes_are_left(
     put_zoo(hub.storage)
     hub.behaviour.tree_page_entries = 2
     monkeypatch.setattr(api, "MAX_PAGES_BYTES", 300)
+    commit = await commit_of(upstream, ZOO)
+    hub.inject(faults.status(404), path="/api/*/revision/*")
     with pytest.raises(HubUnreachable, match="no end"):
-        await upstream.manifest(ZOO, await commit_of(upstream, ZOO))
+        await upstream.manifest(ZOO, commit)
 
 
 async def test_a_truncated_listing_is_completed_by_path(hub: HubSimulator, upstream: Upstream) -> None:

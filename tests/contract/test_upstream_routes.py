@@ -8,13 +8,16 @@ from dataclasses import replace
 import pytest
 
 from fakes.hub import HubSimulator, faults, put_zoo
+from fakes.network.ports import free_ports
 from hfpeer import budgets
 from hfpeer.errors import AccessDenied, HubUnreachable, RepoNotFound
 from hfpeer.manifest import Manifest
-from hfpeer.names import Commit, RepoId
+from hfpeer.names import Commit, FilePath, RepoId, Revision
+from hfpeer.net.body import SourceFault
 from hfpeer.upstream.api import Timeouts
 from hfpeer.upstream.listing import file_lists
 from hfpeer.upstream.upstream import Upstream
+from hfpeer.upstream.upstreams import Upstreams
 
 ZOO = RepoId.parse("acme/zoo")
 TREE, PATHS_INFO, GIT = "/api/*/tree/*", "/api/*/paths-info/*", "*/info/refs*"
@@ -54,6 +57,52 @@ async def test_without_the_tree_route_the_siblings_are_the_list(
     manifest = await upstream.manifest(ZOO, commit)
     assert facts(manifest) == wanted and manifest.is_attested is not has_git
     assert not hub.requests_for("/acme/zoo/resolve/*")
+
+
+WEB_PAGE = faults.status(200, "<html>Please log in</html>", {"Content-Type": "text/html; charset=utf-8"})
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        WEB_PAGE,
+        faults.substituted(b'{"files": []}'),
+        faults.substituted(b'["config.json"]'),
+        faults.with_header("Link", '<http://[::1>; rel="next"'),
+        faults.with_header("Content-Encoding", "br"),
+        faults.status(403),
+        faults.status(500),
+    ],
+    ids=["web page", "another document", "other entries", "no next page", "encoding", "403", "500"],
+)
+async def test_a_tree_route_that_answers_something_else_counts_as_none(
+    hub: HubSimulator, upstream: Upstream, answer: faults.Fault
+) -> None:
+    commit = Commit(put_zoo(hub.storage))
+    wanted = facts(await upstream.manifest(ZOO, commit))
+    hub.inject(answer, path=TREE)
+    assert facts(await upstream.manifest(ZOO, commit)) == wanted
+
+
+async def test_the_login_page_of_a_network_is_no_outage_of_the_hub(hub: HubSimulator, upstream: Upstream) -> None:
+    with hub.inject(WEB_PAGE), pytest.raises(HubUnreachable, match="is a web page") as page:
+        await Upstreams([upstream]).resolve(ZOO, Revision("main"))
+    assert "in a browser" in str(page.value.hint)
+    with hub.inject(faults.status(511)), pytest.raises(HubUnreachable, match="answers 511") as login:
+        await Upstreams([upstream]).resolve(ZOO, Revision("main"))
+    assert "in a browser" in str(login.value.hint)
+    with hub.inject(faults.status(404)), pytest.raises(HubUnreachable) as other:
+        await Upstreams([upstream]).resolve(ZOO, Revision("main"))
+    assert "`upstreams`" in str(other.value.hint)
+
+
+async def test_the_host_to_which_a_hub_redirects_is_named_if_it_fails(hub: HubSimulator, upstream: Upstream) -> None:
+    (port,) = free_ports(1)
+    hub.inject(faults.status(302, headers={"Location": f"http://127.0.0.1:{port}/login"}))
+    with pytest.raises(HubUnreachable, match=r"hub redirects to 127\.0\.0\.1, which cannot be reached"):
+        await upstream.resolve(ZOO, Revision("main"))
+    with pytest.raises(SourceFault, match=r"redirects to 127\.0\.0\.1, which cannot be reached"):
+        upstream.open_range(ZOO, Commit("a" * 40), FilePath("config.json"), 0, 10, size_bytes=10)
 
 
 async def test_a_hub_that_tells_no_digests_is_asked_for_the_headers_of_each_file(

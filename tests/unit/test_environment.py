@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -150,7 +153,7 @@ def test_a_difference_is_told_once_and_again_when_it_has_changed(base: dict[str,
         ("https://hub.example/", False),
         ("http://127.0.0.1:9438", False),
         ("http://pegasus:9438", False),
-        ("http://[::1", False),
+        (" https://hub.example ", False),
         ("", False),
     ],
 )
@@ -160,6 +163,19 @@ def test_an_endpoint_that_is_not_asked_is_told(base: dict[str, str], endpoint: s
     if found is not None:
         assert "models.company.example" in found.sentence and "hub.example" in found.sentence
         assert "sesame" not in str(found) and "hfpeer conf set upstreams" in found.hint
+
+
+@pytest.mark.parametrize("endpoint", ["http://[::1", "hub.company.example", "ftp://hub.example", "http://hub:sesame"])
+def test_an_endpoint_that_is_no_address_is_told(base: dict[str, str], endpoint: str) -> None:
+    found = passed_over_hub(read_settings(base), base | {"HF_ENDPOINT": endpoint})
+    assert found is not None and "HF_ENDPOINT is no address of a hub" in found.sentence and "sesame" not in str(found)
+
+
+def test_an_endpoint_that_huggingface_hub_cannot_read_does_not_end_a_command(base: dict[str, str]) -> None:
+    code = "from hfpeer.upstream.upstream import stored_token; print(stored_token())"
+    environ = {**os.environ, **base, "HF_ENDPOINT": "http://hub.example:1 ", "HF_TOKEN": "hf_sesame"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == "hf_sesame", done.stderr
 
 
 def test_every_variable_of_a_topic_is_looked_at(base: dict[str, str]) -> None:

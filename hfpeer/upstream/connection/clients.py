@@ -12,6 +12,7 @@ import ssl
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from http import HTTPStatus
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Generic, TypeVar
 
@@ -35,6 +36,11 @@ _OUT_OF_DATE = (9, 10)
 """X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED. Source: OpenSSL's x509_vfy.h."""
 _OTHER_NAME = (62, 64)
 """X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH."""
+
+
+_PROXY_REFUSALS = frozenset({403, 502, 503, 504, 511})
+_HUB_HEADERS = frozenset({"x-error-code", "x-error-message", "x-request-id", "ratelimit", "retry-after"})
+"""Headers of which a hub sends at least one with a refusal."""
 
 
 class Connections:
@@ -114,7 +120,11 @@ class _BlockingRoutes(httpx.BaseTransport):
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         transport, proxy = self._routes.choose(request.url)
         with _naming(proxy):
-            return transport.handle_request(request)
+            response = transport.handle_request(request)
+            if proxy is not None and _is_of_proxy(request, response):
+                response.close()
+                raise _refusal(response)
+            return response
 
     def close(self) -> None:
         for transport in self._routes.transports.values():
@@ -128,7 +138,11 @@ class _AsyncRoutes(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         transport, proxy = self._routes.choose(request.url)
         with _naming(proxy):
-            return await transport.handle_async_request(request)
+            response = await transport.handle_async_request(request)
+            if proxy is not None and _is_of_proxy(request, response):
+                await response.aclose()
+                raise _refusal(response)
+            return response
 
     async def aclose(self) -> None:
         for transport in self._routes.transports.values():
@@ -149,6 +163,21 @@ def _naming(proxy: Proxy | None) -> Iterator[None]:
         if _certificate_fault(error) is not None:
             raise
         raise httpx.ProxyError(f"{_subject(proxy)} does not answer ({str(error) or 'no answer'})") from error
+    except httpx.ReadTimeout as error:
+        raise httpx.ProxyError(f"{_subject(proxy)} passes on no answer") from error
+
+
+def _is_of_proxy(request: httpx.Request, response: httpx.Response) -> bool:
+    """Whether a response that came through a proxy is the proxy's own. Without TLS nothing proves it: a refusal that
+    lacks what hubs send counts as one."""
+    if request.url.scheme != "http":
+        return False
+    is_refusal = response.status_code in _PROXY_REFUSALS and not _HUB_HEADERS & response.headers.keys()
+    return is_refusal or response.status_code == 407
+
+
+def _refusal(response: httpx.Response) -> httpx.ProxyError:
+    return httpx.ProxyError(f"{response.status_code} {HTTPStatus(response.status_code).phrase}")
 
 
 def _subject(proxy: Proxy) -> str:

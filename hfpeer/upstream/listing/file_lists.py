@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from hfpeer.budgets import MAX_FILES_ASKED_FOR, MAX_MISSING_PATHS
-from hfpeer.errors import HfpeerError, HubUnreachable, RepoNotFound
+from hfpeer.errors import AccessDenied, HfpeerError, HubUnreachable, RepoNotFound
 from hfpeer.names import Commit, FilePath, RepoId
 from hfpeer.upstream.access import Access
 from hfpeer.upstream.api import Api, ApiRequest
@@ -44,12 +44,10 @@ class FileLister:
         """The files by path, by the tree API, else by the siblings of the revision. Raises the errors of `refusals`."""
         try:
             return await self._tree()
-        except RepoNotFound as error:
+        except (RepoNotFound, AccessDenied, HubUnreachable) as error:
+            if not ("status" in error.facts or _is_no_hub(error)):
+                raise  # it is silent, or limits requests
             refused: HfpeerError = error
-        except HubUnreachable as error:
-            if error.facts.get("status") not in NO_SUCH_ROUTE:
-                raise
-            refused = error
         try:
             siblings = await self._siblings("?blobs=true")
         except HfpeerError:
@@ -74,7 +72,7 @@ class FileLister:
         try:
             return {**listed, **await self._paths_info(missing)}
         except HubUnreachable as error:
-            if error.facts.get("status") not in NO_SUCH_ROUTE:
+            if error.facts.get("status") not in NO_SUCH_ROUTE and not _is_no_hub(error):
                 raise
         return await self._with_headers(listed, missing)
 
@@ -128,6 +126,11 @@ class FileLister:
             return reader(said)
         except ValueError as error:
             not_a_hub(self._name, str(error), error)
+
+
+def _is_no_hub(error: HfpeerError) -> bool:
+    """Whether something answered in place of a hub's route."""
+    return bool(error.facts.get("is_no_hub"))
 
 
 def _names(siblings: list[Any]) -> list[str]:

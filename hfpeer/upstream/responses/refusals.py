@@ -29,6 +29,15 @@ from hfpeer.system.printable import printable
 BAD_TOKEN = "Invalid credentials in Authorization header"
 DISABLED = "Access to this resource is disabled."
 LATER = "Try again later; what has arrived is kept."
+CHECK_ADDRESS = "Look whether the setting `upstreams` names the address of a hub: `hfpeer conf get upstreams`."
+WEB_PAGE = (
+    "A network that wants a login answers so, and so does a proxy: open the address of the hub in a browser on this "
+    "machine. `hfpeer conf get upstreams` shows it."
+)
+_NO_HUB = frozenset({400, 404, 405, 410, 501})
+"""Statuses by which a server says that it does not know what every hub knows."""
+_NETWORK_LOGIN = 511
+"""Source: RFC 6585 §6."""
 _LOGIN = "`hfpeer auth login` stores a token."
 
 
@@ -55,10 +64,15 @@ def refusal(
     if code == "RepoNotFound" or status == 401:
         hint = f"Check the name; if it is private, a token that may see it is needed. {_LOGIN}"
         return RepoNotFound(f"{hub} has no {repo.type.value} {repo.full_name} that you can see.", hint=hint, **facts)
+    if status == 451:
+        hint = "No one can fetch it from there now."
+        return AccessDenied(f"{hub} may not give {repo} for legal reasons.", hint=hint, **facts)
     if status == 403:
         reason = f": {text}" if text else ""
         return AccessDenied(f"{hub} refuses access to {repo}{reason}.", hint=_LOGIN, **facts)
-    return outage(hub, f"answers {status}" + (f" ({text})" if text else ""), repo=repo.api_path, status=status)
+    hint = CHECK_ADDRESS if status in _NO_HUB else WEB_PAGE if status == _NETWORK_LOGIN else LATER
+    answer = f"answers {status}" + (f" ({text})" if text else "")
+    return outage(hub, answer, hint=hint, repo=repo.api_path, status=status)
 
 
 def outage(hub: str, reason: str, *, hint: str = LATER, **facts: Any) -> HubUnreachable:
@@ -67,9 +81,9 @@ def outage(hub: str, reason: str, *, hint: str = LATER, **facts: Any) -> HubUnre
     return HubUnreachable(f"{hub} {reason}.", hint=hint, **facts)
 
 
-def not_a_hub(hub: str, reason: str, cause: Exception | None = None) -> NoReturn:
-    """Raises HubUnreachable for a response that no Hub would send."""
-    raise outage(hub, f"does not answer like a Hub: {reason}") from cause
+def not_a_hub(hub: str, reason: str, cause: Exception | None = None, *, hint: str = CHECK_ADDRESS) -> NoReturn:
+    """Raises HubUnreachable, with the fact `is_no_hub`, for a response that no Hub would send."""
+    raise outage(hub, f"does not answer like a Hub: {reason}", hint=hint, is_no_hub=True) from cause
 
 
 @dataclass(frozen=True)
@@ -87,7 +101,7 @@ def asked_rest(headers: Mapping[str, str], now: float | None = None) -> AskedRes
     `RateLimit` counts before `Retry-After`, if it says that nothing is left. A date is read by the clock of its sender;
     `now`, in seconds since the epoch, counts if the response does not tell the time.
     """
-    used_up = _used_up(headers.get("ratelimit", "")[:MAX_HINT_HEADER_CHARACTERS])
+    used_up = _used_up(headers.get("ratelimit", "")[:MAX_HINT_HEADER_CHARACTERS]) or _used_up_by_window(headers)
     if used_up is not None:
         return used_up
     text = headers.get("retry-after", "")[:MAX_HINT_HEADER_CHARACTERS]
@@ -112,6 +126,16 @@ def _used_up(rate_limit: str) -> AskedRest | None:
     return None
 
 
+def _used_up_by_window(headers: Mapping[str, str]) -> AskedRest | None:
+    """The same in the forms before version 8 of that draft: `RateLimit: limit=10, remaining=0, reset=5`, or a header
+    for each of them."""
+    parts = (each.partition("=") for each in headers.get("ratelimit", "")[:MAX_HINT_HEADER_CHARACTERS].split(","))
+    said = {key.strip().lower(): value.strip() for key, _, value in parts}
+    remaining, reset = (said.get(key) or headers.get(f"ratelimit-{key}", "").strip() for key in ("remaining", "reset"))
+    seconds = parse_delay_seconds(reset, MAX_RATE_LIMIT_SECONDS) if remaining == "0" else None
+    return None if seconds is None else AskedRest(min(seconds + 1, MAX_RATE_LIMIT_SECONDS))
+
+
 def _http_date(text: str) -> float | None:
     """The time of an HTTP-date (RFC 9110 §5.6.7) in seconds since the epoch; None for anything else."""
     try:
@@ -122,4 +146,4 @@ def _http_date(text: str) -> float | None:
 
 def is_transient(status: int) -> bool:
     """Whether the same request may succeed a moment later."""
-    return status in (408, 429) or (status >= 500 and status != 501)
+    return status in (408, 429) or (status >= 500 and status not in (501, _NETWORK_LOGIN))
