@@ -115,7 +115,10 @@ def redirect_target(response: httpx.Response) -> httpx.URL | None:
 def after_redirect(asked: httpx.URL, target: httpx.URL, reason: str) -> str:
     """Why a request failed: a reason that is true of the host to which the hub redirected is not the hub's. Both end a
     sentence that starts with the hub's name."""
-    return reason if origin_of(asked) == origin_of(target) else f"redirects to {target.host}, which {reason}"
+    if origin_of(asked) == origin_of(target):
+        return reason
+    place = target.netloc.decode("ascii", "replace")
+    return f"redirects to {place}, which {reason}"
 
 
 def is_small(headers: Mapping[str, str]) -> bool:

@@ -99,9 +99,9 @@ async def test_the_login_page_of_a_network_is_no_outage_of_the_hub(hub: HubSimul
 async def test_the_host_to_which_a_hub_redirects_is_named_if_it_fails(hub: HubSimulator, upstream: Upstream) -> None:
     (port,) = free_ports(1)
     hub.inject(faults.status(302, headers={"Location": f"http://127.0.0.1:{port}/login"}))
-    with pytest.raises(HubUnreachable, match=r"hub redirects to 127\.0\.0\.1, which cannot be reached"):
+    with pytest.raises(HubUnreachable, match=r"hub redirects to 127\.0\.0\.1:\d+, which cannot be reached"):
         await upstream.resolve(ZOO, Revision("main"))
-    with pytest.raises(SourceFault, match=r"redirects to 127\.0\.0\.1, which cannot be reached"):
+    with pytest.raises(SourceFault, match=r"redirects to 127\.0\.0\.1:\d+, which cannot be reached"):
         upstream.open_range(ZOO, Commit("a" * 40), FilePath("config.json"), 0, 10, size_bytes=10)
 
 
