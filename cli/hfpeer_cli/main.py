@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ def main(arguments: Sequence[str] | None = None, invocation: Invocation | None =
 
         sys.exit(run(arguments, invocation))
     end_on_interrupt()
+    _open_closed_streams()
     import gc
 
     from hfpeer_cli.root import run
@@ -30,3 +32,11 @@ def main(arguments: Sequence[str] | None = None, invocation: Invocation | None =
     # The process ends now: a last garbage collection over all living objects would only cost time.
     gc.freeze()
     sys.exit(exit_code)
+
+
+def _open_closed_streams() -> None:
+    """Gives a process whose shell closed standard streams (`hfpeer ls >&-`) others that lead nowhere. Else files that
+    it opens would get their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  open until the process ends

@@ -6,17 +6,19 @@ turns an HfpeerError into output.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from typing import TextIO
 
 import click
 
 import hfpeer
-from hfpeer.errors import BadUsage, HfpeerError, UnknownCommand
+from hfpeer.errors import BadUsage, HfpeerError, StorageError, UnknownCommand
 from hfpeer_cli.grammar.verbs import (
     ALIASES,
     COMPLETION_VARIABLE,
@@ -36,6 +38,8 @@ from hfpeer_cli.output import Output
 
 EXIT_OF_A_BUG = 70
 EXIT_BROKEN_PIPE = 141
+
+_REFUSED_WRITES = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 NOUNS: dict[str, tuple[str, str]] = {
     "add": ("repos.nouns:add", "Bring repos into the cache; a model if nothing else is said."),
@@ -210,6 +214,11 @@ def _exit_code(words: list[str], invocation: Invocation) -> int:
             return _interrupted(words, invocation)
         if isinstance(error, BrokenPipeError) and _is_reader_gone():
             return EXIT_BROKEN_PIPE
+        refusal = _unwritable(error) if isinstance(error, OSError) else None
+        if refusal is not None:
+            with suppress(OSError):  # stderr may go to the same file
+                invocation.complain(refusal)
+            return refusal.exit_code
         import traceback  # slow to import, and only needed for a bug
 
         traceback.print_exc()
@@ -277,3 +286,21 @@ def _is_broken_pipe(stream: TextIO) -> bool:
     except OSError:
         return False
     return bool(poll.poll(0))
+
+
+def _unwritable(error: OSError) -> StorageError | None:
+    """The problem of output that goes to a file on a full disk; None if the error came from anywhere else."""
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    wrote = at is not None and at.tb_frame.f_globals.get("__name__", "").partition(".")[0] in ("click", "hfpeer_cli")
+    if not wrote or error.filename is not None or error.errno not in _REFUSED_WRITES:
+        return None
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:  # what is left of the output goes to /dev/null, else Python complains at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return StorageError(
+        f"The output cannot be written: {error.strerror or error}.", hint="Make room there, or write it elsewhere."
+    )

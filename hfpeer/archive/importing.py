@@ -165,7 +165,8 @@ class Import:
             raise NoSpace(
                 f"The import needs {needed - begun:,} bytes, and {free:,} are free on the volume of "
                 f"{self._target.cache}.",
-                hint="Make room (`hf cache prune`, `hfpeer model rm`), or move the cache with `hfpeer conf cache set`.",
+                hint="Make room (`hfpeer cache prune`, `hfpeer model rm`), or move the cache with "
+                "`hfpeer conf cache set`.",
                 needed_bytes=needed - begun,
                 free_bytes=free,
             )

@@ -22,7 +22,7 @@ from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.directories import OpenFolders, open_folder, open_to_readers, opened, path_of
 from hfpeer.cache.disk.linking import UNSUPPORTED, HardLinks, OnChunk, Way, place_file
 from hfpeer.cache.disk.mounts import inode_of
-from hfpeer.cache.disk.os_errors import storage_error, translated
+from hfpeer.cache.disk.os_errors import MOVES_CACHE, MOVES_HOME, storage_error, translated
 from hfpeer.cache.disk.same_names import leads_elsewhere, refuse_another
 from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.manifest import ManifestFile
@@ -51,15 +51,21 @@ def aside(folder: Path) -> Path:
 
 
 def write_file(
-    path: Path, text: str | Iterable[str], mode: int = 0o666, *, fresh: Path | None = None, is_synced: bool = False
+    path: Path,
+    text: str | Iterable[str],
+    mode: int = 0o666,
+    *,
+    fresh: Path | None = None,
+    is_synced: bool = False,
+    elsewhere: str = MOVES_HOME,
 ) -> os.stat_result:
     """Writes a small file, or a larger one in parts, to `fresh`, or to a new name beside `path`, and renames it to
     `path`. Makes its folder. Returns the facts of the file.
 
-    Raises NoSpace or BrokenCache.
+    Raises NoSpace or BrokenCache, whose hint names `elsewhere`, as of `storage_error`.
     """
     fresh, parts = fresh or temporary(path), [text] if isinstance(text, str) else text
-    with translated("write a file", path, len(text) if isinstance(text, str) else 0):
+    with translated("write a file", path, len(text) if isinstance(text, str) else 0, elsewhere=elsewhere):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as file:
@@ -382,7 +388,7 @@ def write_inside(cache: Path, repo: RepoId, path: Path, text: str | Iterable[str
         opened(cache, path.parent, makes=True) as folder,
         opened(cache, layout.repo_folder(cache, repo)) as around,
     ):
-        write_file(folder / path.name, text, fresh=aside(around))
+        write_file(folder / path.name, text, fresh=aside(around), elsewhere=MOVES_CACHE)
 
 
 def read_tree(path: Path) -> dict[FilePath, tuple[Digest, int]] | None:

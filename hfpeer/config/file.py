@@ -115,7 +115,10 @@ def _load(path: Path) -> tomlkit.TOMLDocument:
 
 
 def _unreadable(path: Path, error: Exception) -> BrokenCache:
-    return BrokenCache(f"The settings file {path} cannot be read: {error}.", hint="Check its permissions.")
+    if isinstance(error, OSError):
+        reason = error.strerror or str(error)
+        return BrokenCache(f"The settings file {path} cannot be read: {reason}.", hint="Check the file.")
+    return BrokenCache(f"The settings file {path} is no text.", hint="Mend it, or delete it.")
 
 
 def _not_toml(path: Path, error: Exception) -> InvalidName:
@@ -128,4 +131,7 @@ def _replace(path: Path, document: tomlkit.TOMLDocument) -> None:
     try:
         write_own(path, tomlkit.dumps(document).encode())
     except OSError as error:
-        raise BrokenCache(f"The settings file {path} cannot be written: {error}.", hint="Check the folder.") from error
+        raise BrokenCache(
+            f"The settings file {path} cannot be written: {error.strerror or error}.",
+            hint="Make room on its disk or correct its permissions, or set HFPEER_HOME to another folder.",
+        ) from error

@@ -352,6 +352,18 @@ def folders(text: str) -> tuple[Path, ...]:
     return tuple(dict.fromkeys(folder(part.strip()) for part in text.split(",") if part.strip()))
 
 
+def readable(path: Path) -> Path:
+    """The path itself. Raises InvalidName for one that is not UTF-8: the catalog and JSON are."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        name = os.fsencode(path).decode(errors="replace")
+        raise InvalidName(
+            f"The path {name!r} is not UTF-8.", hint="Rename the folder, or take another one.", value=name
+        ) from error
+    return path
+
+
 def expanded(text: str) -> Path:
     """A path with its variables and ~ expanded. Raises InvalidName for a variable without a value, a user who is
     unknown, a URL, and a path of Windows."""
@@ -374,7 +386,7 @@ def expanded(text: str) -> Path:
             f"The variable {unset[0]} in {text!r} has no value.", hint="Set it, or give the whole path.", value=text
         )
     try:
-        return Path(spread).expanduser()
+        return readable(Path(spread).expanduser())
     except RuntimeError as error:
         raise InvalidName(
             f"{text!r} begins with the home of no user.", hint="Give the whole path.", value=text

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hfpeer.config.keys import expanded
+from hfpeer.config.keys import expanded, readable
 from hfpeer.errors import InvalidName
 from hfpeer.system.ownership import is_own_folder, read_own, user_name
 
@@ -24,6 +24,11 @@ class Places:
 
     home: Path
     cache: Path
+
+    def __post_init__(self) -> None:
+        """Raises InvalidName for a path that is not UTF-8."""
+        readable(self.home)
+        readable(self.cache)
 
     @property
     def node_id_file(self) -> Path:
@@ -99,7 +104,7 @@ def default_home(environ: Mapping[str, str]) -> Path:
     home."""
     chosen = environ.get("HFPEER_HOME")
     if chosen:
-        return Path(chosen).expanduser().absolute()
+        return readable(Path(chosen).expanduser().absolute())
     import platformdirs
 
     if not environ.get("XDG_DATA_HOME") and user_home(environ) == NO_HOME:

@@ -80,7 +80,7 @@ def _name(text: str, rest: str) -> DnsName:
     try:
         address = Address.parse(rest)
     except InvalidName as error:
-        raise InvalidName(f"{text!r} has no DNS name after `dns:`.", hint=_HINT, address=text) from error
+        raise InvalidName(f"{rest!r} is not NAME or NAME:PORT.", hint=_HINT, address=text) from error
     if address.ip is not None:
         raise InvalidName(
             f"{rest} is an address, not a DNS name.", hint=f"Write it without `dns:`: {rest}", address=text

@@ -8,8 +8,8 @@ import re
 import secrets
 import time
 
+from hfpeer.cache.disk.os_errors import MOVES_HOME, storage_error
 from hfpeer.config.paths import Places
-from hfpeer.errors import BrokenCache
 from hfpeer.net.address import Address
 from hfpeer.system.ownership import make_own_folder, read_own, write_own
 
@@ -73,8 +73,5 @@ def renew_node_id(places: Places) -> str:
     try:
         write_own(places.node_id_file, fresh.encode())
     except OSError as error:
-        raise BrokenCache(
-            f"hfpeer's home {places.home} cannot be written: {error.strerror}.",
-            hint="Correct its permissions, or set HFPEER_HOME to another folder.",
-        ) from error
+        raise storage_error(error, "write to its home", places.node_id_file, elsewhere=MOVES_HOME) from error
     return fresh

@@ -7,13 +7,15 @@ beside a few large ones at a time. It resolves no name and writes no ref.
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from hfpeer.cache.store import Store
-from hfpeer.errors import CorruptData, HfpeerError, Unreachable
+from hfpeer.errors import BrokenCache, CorruptData, HfpeerError, Unreachable
+from hfpeer.language.amounts import counted
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Digest
 from hfpeer.peers.protocol.batch import MAX_BATCH_BLOB_BYTES
@@ -105,7 +107,7 @@ class SnapshotTransfer:
         """Fetches and installs. `missing` are the files whose blobs are not in the cache, each digest once.
 
         Raises what stopped it. A blob that no source can give does not stop the others; a disk that cannot take them
-        does.
+        does. Raises BrokenCache if another process has removed some of the files meanwhile.
         """
         wanted = [self._wanted(file) for file in missing]
         await in_thread(self._install, self._here(wanted))
@@ -118,6 +120,23 @@ class SnapshotTransfer:
             if self._summed_at is not None:
                 await asyncio.to_thread(self._sum_up)
             self._on_event(self._progressed())
+        if missing:
+            await in_thread(self._refuse_gaps)
+
+    def _refuse_gaps(self) -> None:
+        """Blocking. Raises BrokenCache for files that are no longer in the snapshot."""
+        repo, snapshot = self._manifest.repo, self._store.snapshot_path(self._manifest.repo, self._manifest.commit)
+        files = self._files_of(self._files)
+        gone = [file.path for file in files if not os.path.exists(f"{snapshot}/{file.path}")]  # noqa: PTH110  many files
+        if gone:
+            names = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+            raise BrokenCache(
+                f"Another command removed {len(gone):,} of {counted(len(files), 'file')} of {repo} during this add: "
+                f"{names}.",
+                hint="Run the add again: it fetches what is gone.",
+                repo=str(repo),
+                paths=gone[:100],
+            )
 
     def _here(self, wanted: Sequence[WantedBlob]) -> list[Digest]:
         """The digests of this add that are not wanted, because they are in the cache."""

@@ -244,6 +244,7 @@ def test_a_cache_folder_may_be_relative_or_begin_with_home_or_a_variable(
         ("D:\\models", "a path of Windows"),
         ("C:/Users/me/models", "a path of Windows"),
         ("\\\\server\\share", "a path of Windows"),
+        ("/models/\udcff", "not UTF-8"),
         ("smb://server/share", "is a URL"),
         ("$NO_SUCH_VARIABLE/hub", "has no value"),
         ("~no-such-user/hub", "home of no user"),
@@ -266,6 +267,14 @@ def test_a_folder_that_can_be_no_cache_is_refused(
     ran = hfpeer("conf", "cache", "set", words)
     assert ran.code == 2 and said in ran.err and "Hint:" in ran.err
     assert not (Path(environ["HFPEER_HOME"]) / "settings.toml").exists()
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", "HFPEER_HOME"])
+def test_a_path_that_is_not_utf8_is_refused(hfpeer: Run, environ: dict[str, str], variable: str) -> None:
+    without_cache(environ)
+    environ[variable] = "/models/\udcff"
+    ran = hfpeer("conf", "cache", "get")
+    assert ran.code == 2 and "is not UTF-8" in ran.err and "Hint:" in ran.err
 
 
 def test_a_path_of_windows_in_the_environment_is_refused(hfpeer: Run, environ: dict[str, str]) -> None:

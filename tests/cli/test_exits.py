@@ -109,6 +109,20 @@ def test_malformed_settings_name_the_key_and_where_it_was_set(hfpeer: Run, envir
     assert "lan.listen (from environment HFPEER_LAN_LISTEN)" in ran.err
 
 
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(b"\xff\xfe", "is no text"), (b"[[[", "is not TOML"), (None, "cannot be read: Is a directory.")],
+)
+def test_damaged_settings_are_a_sentence(
+    hfpeer: Run, environ: dict[str, str], content: bytes | None, says: str
+) -> None:
+    file = Path(environ["HFPEER_HOME"]) / "settings.toml"
+    file.parent.mkdir(mode=0o700)
+    file.mkdir() if content is None else file.write_bytes(content)
+    ran = hfpeer("model", "ls")
+    assert ran.code in (2, 8) and says in ran.err and "Errno" not in ran.err
+
+
 def test_a_bug_keeps_its_traceback_and_exits_70(hfpeer: Run, node: StubNode) -> None:
     node.broken = ZeroDivisionError("one over nought")
     ran = hfpeer("model", "ls")
@@ -120,6 +134,39 @@ def test_a_bug_keeps_its_traceback_and_exits_70(hfpeer: Run, node: StubNode) -> 
 def test_a_broken_pipe_elsewhere_is_not_taken_for_a_reader_that_left(hfpeer: Run, node: StubNode) -> None:
     node.broken = BrokenPipeError(32, "some socket")
     assert hfpeer("model", "ls").code == 70
+
+
+def test_the_doctor_examines_a_machine_whose_home_is_broken(hfpeer: Run, node: StubNode) -> None:
+    node.broken = errors.BrokenCache("hfpeer could not write to its home: it rained.", hint="Take an umbrella.")
+    ran = hfpeer("doctor")
+    assert ran.code == 1 and ran.out.startswith("fault    home ") and "Take an umbrella." in ran.out
+    assert "disk space" in ran.out
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_stream_is_no_bug(environ: dict[str, str], closed: str) -> None:
+    words = ["sh", "-c", f'"$@" {closed}', "sh", *COMMAND, "conf", "ls"]
+    ran = subprocess.run(words, env=os.environ | environ, capture_output=True, text=True, timeout=60, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert bool(ran.stdout) == (not closed.startswith(">&-"))
+
+
+def test_output_that_a_full_disk_refuses_is_a_sentence(environ: dict[str, str]) -> None:
+    with open("/dev/full", "wb") as full:
+        ran = subprocess.run(
+            [*COMMAND, "conf", "ls"],
+            env=os.environ | environ,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert ran.returncode == errors.StorageError.exit_code
+    assert ran.stderr.splitlines() == [
+        "Error: The output cannot be written: No space left on device.",
+        "Hint: Make room there, or write it elsewhere.",
+    ]
 
 
 def test_no_words_at_all_print_the_help_and_exit_2(hfpeer: Run) -> None:

@@ -128,6 +128,12 @@ def test_options_of_this_node_alone_do_not_go_with_it(hfpeer: Run, node: StubNod
     assert node.sessions == 0
 
 
+@pytest.mark.parametrize("names", ["", ",", " , "])
+def test_names_of_no_node_are_no_add_on_this_one(hfpeer: Run, node: StubNode, names: str) -> None:
+    ran = hfpeer("model", "add", "-r", "acme/tiny", "--on", names)
+    assert ran.code == 2 and "names no node" in ran.err and not node.calls
+
+
 def test_states_in_words() -> None:
     running = asked("running", state_there="paused")
     assert node_words(running) == "paused there"

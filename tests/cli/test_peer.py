@@ -36,8 +36,20 @@ def test_a_peer_is_named_in_any_usual_way(hfpeer: Run, node: StubNode, words: tu
 
 
 def test_a_peer_that_does_not_answer_is_remembered_and_that_is_said() -> None:
-    silent = replace(PEGASUS, state="known", note="connection refused")
+    silent = replace(PEGASUS, state="known", note="The peer 192.168.1.20:9437 does not answer: connection refused.")
     assert added_sentence(silent) == ("Added 192.168.1.20:9437. It does not answer yet (connection refused).")
+    assert added_sentence(replace(silent, note="")) == "Added 192.168.1.20:9437. It does not answer yet."
+
+
+def test_an_address_where_another_program_answers_is_not_called_silent() -> None:
+    other = replace(PEGASUS, state="known", note="The peer 192.168.1.20:9437 answers with status 404.")
+    assert added_sentence(other) == "Added 192.168.1.20:9437. The peer 192.168.1.20:9437 answers with status 404."
+
+
+def test_each_note_on_the_node_has_its_line(hfpeer: Run, node: StubNode) -> None:
+    node.picture = replace(STATUS, notes=("One is wrong.", "Another is too."))
+    lines = hfpeer("status").out.splitlines()
+    assert lines[-2:] == ["note       One is wrong.", "           Another is too."]
 
 
 def test_rm_of_a_peer_that_was_not_added_exits_4(hfpeer: Run) -> None:

@@ -16,8 +16,8 @@ from hfpeer.cache.cleaning.planning.requests import CleanRequest
 from hfpeer.cache.owner.pins import Pin, Pins
 from hfpeer.config.settings import read_settings
 from hfpeer.control.operations import AddRequest
-from hfpeer.errors import NoSpace
-from hfpeer.names import Digest, RepoId
+from hfpeer.errors import BrokenCache, NoSpace
+from hfpeer.names import Commit, Digest, RepoId
 from hfpeer.node.node import Node
 from hfpeer.node.session import open_node
 
@@ -75,6 +75,18 @@ async def here(node: Node) -> set[str]:
     return {one.repo for one in await node.list_revisions()}
 
 
+async def test_an_add_fetches_what_its_room_took_from_it(environ: dict[str, str]) -> None:
+    """Both have the same config.json: the second add counts on the blob of the first, which goes to make room."""
+    environ["HFPEER_CACHE_MAX_SIZE"] = str(MODEL_BYTES + MODEL_BYTES // 2)
+    async with node_of(environ) as node:
+        await add(node, 0)
+        await add(node, 1)
+        assert await here(node) == {name(1)}
+        commit = Commit((await node.list_revisions())[0].commit)
+        snapshot = node.store.snapshot_path(RepoId.parse(name(1)), commit)
+        assert (snapshot / "config.json").read_bytes() == b"{}"
+
+
 @pytest.mark.slow
 async def test_random_adds_stay_within_the_budget(environ: dict[str, str]) -> None:
     dice = random.Random(1)
@@ -123,6 +135,19 @@ async def test_a_pinned_model_stays_and_an_add_that_cannot_fit_says_why(environ:
         assert "hfpeer model unpin" in str(caught.value.hint)
         assert len(await here(node)) == 10
         assert disk_bytes(environ) <= BUDGET_BYTES
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\n", b"a b c\n"])
+async def test_nothing_goes_while_the_pins_cannot_be_read(environ: dict[str, str], damage: bytes) -> None:
+    pins = Pins(Path(environ["HFPEER_HOME"]))
+    pins.add([Pin.parse("acme/*")])
+    file = Path(environ["HFPEER_HOME"]) / "pins.txt"
+    file.write_bytes(file.read_bytes() + damage)
+    with pytest.raises(BrokenCache, match=r"The pins cannot be read: .*pins\.txt"):
+        pins.all()
+    with pytest.raises(BrokenCache):
+        pins.add([Pin.parse("acme/x")])
+    assert file.read_bytes().endswith(damage)
 
 
 async def test_a_model_larger_than_the_budget_is_refused_and_nothing_goes(environ: dict[str, str]) -> None:

@@ -18,6 +18,7 @@ from fakes.network.proxies import TlsFront
 from fakes.stub_node import STATUS
 from hfpeer.config.settings import read_settings
 from hfpeer.control.results import NodeStatus, PeerStatus
+from hfpeer.node.doctor import machine
 from hfpeer.node.doctor.doctor import examine
 from hfpeer.node.doctor.findings import Finding, Level
 from hfpeer.version import __version__
@@ -83,6 +84,21 @@ async def test_a_cache_that_this_user_cannot_write(environ: dict[str, str]) -> N
     assert (one.level, "hfpeer conf cache set" in one.hint) == (Level.FAULT, True)
 
 
+@pytest.mark.parametrize("kind", ["file", "link", "loop"])
+async def test_a_cache_that_is_no_folder(environ: dict[str, str], tmp_path: Path, kind: str) -> None:
+    cache = tmp_path / "no-folder"
+    environ["HF_HUB_CACHE"] = str(cache)
+    cache.touch() if kind == "file" else cache.symlink_to(cache if kind == "loop" else tmp_path / "unplugged")
+    one = await faults_of(environ, "disk")
+    assert (one.level, str(cache) in one.sentence, bool(one.hint)) == (Level.FAULT, True, True)
+
+
+async def test_a_home_without_room(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "free_bytes", lambda folder: 4096)
+    one = await faults_of(environ, "home")
+    assert (one.level, "4.1 kB are free" in one.sentence, "HFPEER_HOME" in one.hint) == (Level.FAULT, True, True)
+
+
 @pytest.fixture
 def small_disk(environ: dict[str, str]) -> Iterator[None]:
     """The cache lies on a volume of 8 MB."""
@@ -96,7 +112,7 @@ def small_disk(environ: dict[str, str]) -> Iterator[None]:
 @pytest.mark.usefixtures("small_disk")
 async def test_a_disk_that_is_full(environ: dict[str, str]) -> None:
     one = await faults_of(environ, "disk space")
-    assert (one.level, "0.0 GB of 0.0 GB" in one.sentence, "prune" in one.hint) == (Level.FAULT, True, True)
+    assert (one.level, "8.4 MB of 8.4 MB" in one.sentence, "prune" in one.hint) == (Level.FAULT, True, True)
 
 
 async def test_a_clock_that_is_wrong(environ: dict[str, str], hub: HubSimulator) -> None:

@@ -54,6 +54,14 @@ async def test_an_address_of_this_node_is_refused_and_not_remembered(tmp_path: P
     assert peers.added == () and not _kept(tmp_path)
 
 
+@pytest.mark.parametrize("address", ["0.0.0.0", "224.0.0.251:9437", "255.255.255.255", "[::]", "[ff02::fb]"])
+async def test_an_address_of_no_machine_is_refused_and_not_remembered(tmp_path: Path, address: str) -> None:
+    peers = operations(tmp_path)
+    with pytest.raises(InvalidName, match="of no machine"):
+        await peers.add_peer(address)
+    assert peers.added == () and not _kept(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["nobody.example", "slow.example"])
 async def test_a_name_without_an_address_is_refused_and_not_remembered(tmp_path: Path, name: str) -> None:
     peers = operations(tmp_path)

@@ -13,7 +13,7 @@ from huggingface_hub.file_download import _get_pointer_path, repo_folder_name
 from fakes.hub_cache import COMMIT, REPO
 from hfpeer.cache import snapshots
 from hfpeer.cache.disk import layout
-from hfpeer.cache.disk.os_errors import storage_error, translated
+from hfpeer.cache.disk.os_errors import MOVES_HOME, storage_error, translated
 from hfpeer.errors import BrokenCache, NoSpace, StorageError
 from hfpeer.names import Digest, FilePath, RepoId, Revision
 
@@ -72,3 +72,53 @@ def test_every_other_refusal_is_a_broken_cache_with_a_hint(tmp_path: Path, numbe
     assert caught.value.hint
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.facts == {"path": str(tmp_path), "errno": number}
+
+
+@pytest.mark.parametrize("kind", ["file", "loop", "dangling"])
+def test_what_stands_where_a_folder_is_due_is_named(tmp_path: Path, kind: str) -> None:
+    cache = tmp_path / "the cache"
+    if kind == "file":
+        cache.write_text("")
+    else:
+        cache.symlink_to(cache if kind == "loop" else tmp_path / "unplugged")
+    with pytest.raises(BrokenCache) as caught, translated("make a partial file", cache / ".locks" / "x"):
+        (cache / ".locks").mkdir(parents=True)
+    assert str(cache) in caught.value.message and ".locks" not in caught.value.message
+    assert ("mv '" if kind == "file" else "remove the link") in str(caught.value.hint)
+
+
+def test_a_folder_where_a_file_is_due_is_named(tmp_path: Path) -> None:
+    (tmp_path / "main").mkdir()
+    (tmp_path / "new").write_text("")
+    with (
+        pytest.raises(BrokenCache, match=r"main is a folder, and has to be a file"),
+        translated("write a ref", tmp_path / "main"),
+    ):
+        (tmp_path / "new").replace(tmp_path / "main")
+
+
+def test_the_place_that_the_system_names_is_the_one(tmp_path: Path) -> None:
+    (tmp_path / "catalog").mkdir()
+    with pytest.raises(BrokenCache, match=r"/catalog is a folder, and has to be a file"), translated("x", tmp_path):
+        (tmp_path / "catalog").unlink()
+
+
+def test_a_folder_that_is_missing_stands_in_nobodys_way(tmp_path: Path) -> None:
+    with pytest.raises(BrokenCache, match="No such file or directory"), translated("read it", tmp_path / "a" / "b"):
+        (tmp_path / "a" / "b").read_bytes()
+
+
+def test_a_volume_without_inodes_is_not_called_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = list(os.statvfs(tmp_path))
+    facts[5:8] = [40, 0, 0]
+    monkeypatch.setattr(os, "statvfs", lambda path: os.statvfs_result(facts))
+    error = storage_error(OSError(errno.ENOSPC, "No space left on device"), "write a file", tmp_path)
+    assert isinstance(error, NoSpace)
+    assert "can hold no more files (`df -i` shows it)" in error.message
+
+
+def test_a_full_home_does_not_send_people_to_the_cache(tmp_path: Path) -> None:
+    with pytest.raises(NoSpace) as caught, translated("write the pins", tmp_path, elsewhere=MOVES_HOME):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    hint = str(caught.value.hint)
+    assert "HFPEER_HOME" in hint and "model rm" not in hint

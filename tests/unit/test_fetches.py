@@ -11,8 +11,10 @@ import pytest
 from fakes.peers import digest_of
 from fakes.sources import FakeSource
 from hfpeer.cache.store import Store
+from hfpeer.errors import BrokenCache
 from hfpeer.manifest import Manifest, ManifestFile
 from hfpeer.names import Commit, FilePath, RepoId
+from hfpeer.transfer.events import Event
 from hfpeer.transfer.fetches import Fetches
 from hfpeer.transfer.picker.stalls import StallLimits
 from hfpeer.transfer.snapshot import SnapshotTransfer
@@ -72,3 +74,18 @@ async def test_a_blob_that_is_here_with_another_size_is_fetched(store: Store) ->
     await an_add(store, fetches, hub, manifest).run(manifest.files)
     file = manifest.files[0]
     assert not fetches._is_here(WantedBlob(file.digest, 7, manifest.repo, manifest.commit, file.path))
+
+
+async def test_an_add_whose_files_another_command_removes_meanwhile_says_so(store: Store) -> None:
+    fetches, hub = Fetches(store, "me", StallLimits.with_patience(1.0)), Hub(SMALL)
+    manifest = commit_with(SMALL, "one")
+    place = store.snapshot_path(manifest.repo, manifest.commit) / "w.bin"
+    finder = PeerFinder(None, ())
+    finder.upstreams = (hub,)  # type: ignore[assignment]
+
+    def remove(event: Event) -> None:
+        place.unlink(missing_ok=True)
+
+    add = SnapshotTransfer(store, fetches, finder, manifest, manifest.files, remove)
+    with pytest.raises(BrokenCache, match=r"removed 1 of 1 file of acme/one during this add: w\.bin"):
+        await add.run(manifest.files)

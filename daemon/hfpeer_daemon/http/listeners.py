@@ -50,6 +50,9 @@ def listen_unix(path: Path) -> socket.socket:
         raise
     except OSError as error:
         listener.close()
-        raise BrokenCache(f"The control socket {path} cannot be made: {error}.", hint="Check HFPEER_HOME.") from error
+        raise BrokenCache(
+            f"The control socket {path} cannot be made: {error.strerror or error}.",
+            hint="Move away what is there, or set HFPEER_HOME to another folder.",
+        ) from error
     listener.setblocking(False)
     return listener

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.disk.os_errors import MOVES_HOME, translated
 from hfpeer.cache.snapshots import write_file
 from hfpeer.errors import InvalidName
 from hfpeer.names import Commit, RepoId, Revision
@@ -104,7 +104,7 @@ class Publications:
         self._known, self._stamp = known, None
 
     def _load(self) -> dict[str, dict[str, Publication]]:
-        with translated("read the list of publications", self._path):
+        with translated("read the list of publications", self._path, elsewhere=MOVES_HOME):
             try:
                 facts = self._path.stat()
             except FileNotFoundError:

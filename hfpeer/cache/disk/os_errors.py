@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shlex
 from pathlib import Path
 from types import TracebackType
 
@@ -20,8 +21,14 @@ _AWAY = {errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.E
 """A network volume without its server, or a disk that was unplugged."""
 
 
+_OBSTRUCTED = {errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY}
+"""A file, a link or a folder may stand where the other is due."""
+
+
 MOVES_CACHE = "move the cache with `hfpeer conf cache set`"
 """The way out of a volume or a folder that cannot be written, for a cache."""
+MOVES_HOME = "set HFPEER_HOME to a folder on another volume"
+"""The same for hfpeer's own home."""
 
 
 def storage_error(
@@ -34,6 +41,9 @@ def storage_error(
         return _too_large(doing, path, elsewhere)
     if error.errno in _FULL:
         return _no_space(error, doing, path, needed_bytes, elsewhere)
+    if error.errno in _OBSTRUCTED and (found := obstacle(path, error)):
+        reason, hint = found
+        return BrokenCache(f"hfpeer could not {doing}: {reason}.", hint=hint, path=str(path), errno=error.errno)
     if isinstance(error, PermissionError):
         hint = _how_to_open(path, elsewhere)
         return BrokenCache(
@@ -58,6 +68,33 @@ def _named(path: Path) -> Path:
     if not str(path).startswith("/proc/self/fd/"):
         return path
     return Path(os.path.realpath(path.parent), path.name)
+
+
+def _place_of(error: OSError, path: Path) -> Path:
+    """The place that the system names, if that is a whole path; else `path`."""
+    named = error.filename2 or error.filename
+    return Path(named) if isinstance(named, str) and named.startswith("/") else path
+
+
+def obstacle(path: Path, error: OSError) -> tuple[str, str] | None:
+    """What stands in the way at a path or above it, and the hint; None if nothing does."""
+    path = _place_of(error, path)
+    wants_file = error.errno == errno.EISDIR
+    for place in (*reversed(path.parents), path):
+        if place.is_symlink() and not os.path.exists(place):  # noqa: PTH110 - a loop of links is none that exists
+            target = os.readlink(place)  # noqa: PTH115 - as it was written
+            return (
+                f"{place} is a link to {target}, which is not there",
+                "Mount the disk that it leads to, or remove the link. Then run the command again.",
+            )
+        if place.exists() and place.is_dir() == (wants_file and place == path):
+            name = shlex.quote(str(place))
+            hint = f"Move it away, such as by `mv {name} {name}.old`. Then run the command again."
+            if place == path and wants_file:
+                return f"{place} is a folder, and has to be a file", hint
+            if place != path or error.errno in (errno.ENOTDIR, errno.EEXIST):
+                return f"{place} is a file, and has to be a folder", hint
+    return None
 
 
 def _again(path: Path) -> str:
@@ -104,10 +141,17 @@ def _no_space(error: OSError, doing: str, path: Path, needed_bytes: int, elsewhe
         errno.EFBIG: "the file is larger than this process may write",
     }
     reason = limits.get(error.errno or 0, "the volume is full")
+    if error.errno == errno.ENOSPC and _has_no_inode(volume):
+        reason = "the volume can hold no more files (`df -i` shows it)"
+    hint = f"Make room, or {elsewhere}. Then run the command again: it continues where this one stopped."
+    if elsewhere == MOVES_CACHE:
+        hint = (
+            f"Make room (`hfpeer cache prune`, `hfpeer model rm`), or {elsewhere}. "
+            "Then run the command again: it continues where this one stopped."
+        )
     return NoSpace(
         f"hfpeer could not {doing}: {reason}. {needs}{room} free on {volume}.",
-        hint=f"Make room (`hf cache prune`, `hfpeer model rm`), or {elsewhere}. "
-        "Then run the command again: it continues where this one stopped.",
+        hint=hint,
         path=str(path),
         volume=str(volume),
         needed_bytes=needed_bytes,
@@ -132,6 +176,14 @@ def _free_bytes(volume: Path) -> int | None:
         return free_of(os.statvfs(volume))
     except OSError:
         return None
+
+
+def _has_no_inode(volume: Path) -> bool:
+    """Whether a volume with a fixed number of files has none left."""
+    with contextlib.suppress(OSError):
+        facts = os.statvfs(volume)
+        return facts.f_files > 0 and facts.f_favail == 0
+    return False
 
 
 def free_of(facts: os.statvfs_result) -> int | None:

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.engine import Connection, Engine
 
 from hfpeer.cache.disk.locks import NO_FLOCK
-from hfpeer.cache.disk.os_errors import storage_error, translated
+from hfpeer.cache.disk.os_errors import MOVES_HOME, storage_error, translated
 from hfpeer.cache.index.schema import FILLING, META, SCHEMA, SCHEMA_VERSION, UPGRADES
 from hfpeer.config.paths import folder_without_locks
 from hfpeer.errors import BrokenCache, Locked, StorageError
@@ -57,7 +57,7 @@ class Database:
         """`cache` is the folder that a catalog of an older version describes."""
         self._path, self._cache = path, cache
         self._write_lock = threading.Lock()
-        with translated("make the catalog's folder", path.parent):
+        with translated("make the catalog's folder", path.parent, elsewhere=MOVES_HOME):
             path.parent.mkdir(parents=True, exist_ok=True)
             self._drop_foreign()
         try:
@@ -159,7 +159,7 @@ class Database:
         if "locked" in reason or "busy" in reason:
             return Locked(f"Another process keeps the catalog locked ({self._path}).", hint="Try again.")
         if "full" in reason:
-            return storage_error(OSError(errno.ENOSPC, reason), "write the catalog", self._path)
+            return storage_error(OSError(errno.ENOSPC, reason), "write the catalog", self._path, elsewhere=MOVES_HOME)
         if "readonly" in reason or "unable to open" in reason:
             return self._forbidden(reason)
         return BrokenCache(
@@ -227,7 +227,7 @@ class Database:
                     path.unlink()
 
     def _delete(self) -> None:
-        with translated("delete a broken catalog", self._path):
+        with translated("delete a broken catalog", self._path, elsewhere=MOVES_HOME):
             for suffix in _SUFFIXES:
                 self._path.with_name(self._path.name + suffix).unlink(missing_ok=True)
 

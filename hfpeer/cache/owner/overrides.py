@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.disk.os_errors import MOVES_HOME, translated
 from hfpeer.cache.snapshots import write_file
 from hfpeer.errors import BrokenCache
 from hfpeer.names import RepoId
@@ -57,7 +57,7 @@ class Overrides:
             return self._load()
 
     def _load(self) -> dict[str, dict[str, bool]]:
-        with translated("read the owner's overrides on sharing", self._path):
+        with translated("read the owner's overrides on sharing", self._path, elsewhere=MOVES_HOME):
             try:
                 facts = self._path.stat()
             except FileNotFoundError:

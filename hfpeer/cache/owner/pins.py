@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.disk.os_errors import MOVES_HOME, translated
 from hfpeer.cache.snapshots import write_file
-from hfpeer.errors import InvalidName
+from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.names import RepoId, RepoType
 from hfpeer.system.ownership import make_own_folder, read_own
 
@@ -66,12 +66,25 @@ class Pins:
         self._path = home / "pins.txt"
 
     def all(self) -> list[Pin]:
-        with translated("read the pins", self._path):
+        with translated("read the pins", self._path, elsewhere=MOVES_HOME):
             try:
                 lines = read_own(self._path).decode().splitlines()
             except FileNotFoundError:
                 return []
-        return [Pin.parse(line) for line in lines if line.strip() and not line.startswith("#")]
+            except UnicodeDecodeError as error:
+                raise self._damaged("it is no text") from error
+        try:
+            return [Pin.parse(line) for line in lines if line.strip() and not line.startswith("#")]
+        except InvalidName as error:
+            raise self._damaged(error.message.rstrip(".")) from error
+
+    def _damaged(self, reason: str) -> BrokenCache:
+        """Nothing is unpinned for a line that cannot be read: what it named might be removed."""
+        return BrokenCache(
+            f"The pins cannot be read: {reason} ({self._path}).",
+            hint="Mend the file, or delete it and pin again: `hfpeer model pin`.",
+            path=str(self._path),
+        )
 
     def add(self, pins: Iterable[Pin]) -> None:
         self._write(dict.fromkeys([*self.all(), *pins]))
@@ -84,6 +97,6 @@ class Pins:
         return [pin for pin in known if pin in gone]
 
     def _write(self, pins: Iterable[Pin]) -> None:
-        with translated("write the pins", self._path):
+        with translated("write the pins", self._path, elsewhere=MOVES_HOME):
             make_own_folder(self._path.parent)
             write_file(self._path, "".join(f"{pin}\n" for pin in pins), 0o600, is_synced=True)

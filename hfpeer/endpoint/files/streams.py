@@ -26,7 +26,7 @@ from hfpeer.transfer.report import FetchReport
 from hfpeer.transfer.sources.sources import WantedBlob
 from hfpeer.transfer.swarm.finder import PeerFinder
 
-TakeRoom: TypeAlias = Callable[[RepoId, Sequence[ManifestFile]], AbstractAsyncContextManager[None]]
+TakeRoom: TypeAlias = Callable[[RepoId, Sequence[ManifestFile]], AbstractAsyncContextManager[object]]
 """Takes the space of files of a repo for a block. Raises NoSpace."""
 LINGER_SECONDS = 15.0
 """Seconds that a fetch goes on after its last reader has left."""

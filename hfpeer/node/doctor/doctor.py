@@ -11,7 +11,7 @@ from hfpeer.control.results import NodeStatus
 from hfpeer.node.doctor.findings import Finding
 from hfpeer.node.doctor.hubs import look_at_hubs
 from hfpeer.node.doctor.lan import look_at_lan
-from hfpeer.node.doctor.machine import look_at_daemon, look_at_disk, look_at_limits
+from hfpeer.node.doctor.machine import look_at_daemon, look_at_disk, look_at_home, look_at_limits
 
 
 async def examine(
@@ -31,6 +31,7 @@ async def examine(
         within_a_thread(lambda: look_at_lan(settings, status)),
         look_at_hubs(settings, environ),
         within_a_thread(lambda: look_at_disk(settings)),
+        within_a_thread(lambda: look_at_home(settings)),
         within_a_thread(look_at_limits),
     )
     return tuple(finding for group in groups for finding in group)

@@ -10,17 +10,21 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from hfpeer.cache.disk.os_errors import MOVES_HOME, free_bytes, obstacle, storage_error
 from hfpeer.cache.disk.volume import Volume, nearest_folder, try_volume
 from hfpeer.config.settings import Settings
 from hfpeer.control.environment import Difference
 from hfpeer.control.other_daemons import daemon_of, listeners
 from hfpeer.control.results import NodeStatus
 from hfpeer.errors import HfpeerError
+from hfpeer.language.amounts import human_size
 from hfpeer.node.doctor.findings import Finding, fault, ok, warning
 from hfpeer.version import __version__
 
 LOW_BYTES, LOWEST_BYTES = 20 * 10**9, 10**9
 """Less free space than LOW_BYTES is worth a warning, less than LOWEST_BYTES a fault: models are large."""
+HOME_BYTES = 10**7
+"""Less free space for hfpeer's own data is a fault."""
 TRIAL_BYTES = 32 * 1024 * 1024
 SLOW_BYTES_PER_SECOND = 50 * 10**6
 """A disk that writes slower than this is slower than a LAN of 1 Gbit/s."""
@@ -63,11 +67,15 @@ def look_at_daemon(
 
 def look_at_disk(settings: Settings) -> Iterator[Finding]:
     """The volume of the cache: whether it can be written, its free space, its speed, and what it cannot do."""
+    if stands := _stands_there(settings.cache):
+        yield fault("disk", f"{stands[0]}.", stands[1])
+        return
     cache = nearest_folder(settings.cache)
     try:
         volume = try_volume(cache)
     except (OSError, HfpeerError) as error:
-        yield fault("disk", f"{settings.cache} cannot be looked at: {error}.", "`hfpeer conf cache set DIR`")
+        found = storage_error(error, "look at the cache", cache) if isinstance(error, OSError) else error
+        yield fault("disk", found.message, "`hfpeer conf cache set DIR`")
         return
     if not volume.is_writable:
         yield fault(
@@ -75,7 +83,7 @@ def look_at_disk(settings: Settings) -> Iterator[Finding]:
             f"This user cannot write to {cache}.",
             "`hfpeer conf cache set DIR` names another folder, or ask its owner for the right to write.",
         )
-    free = f"{volume.free_bytes / 1e9:,.1f} GB of {volume.size_bytes / 1e9:,.1f} GB are free in {cache}."
+    free = f"{human_size(volume.free_bytes)} of {human_size(volume.size_bytes)} are free in {cache}."
     if volume.size_bytes and volume.free_bytes < LOW_BYTES:
         make = fault if volume.free_bytes < LOWEST_BYTES else warning
         yield make("disk space", free, "`hfpeer cache du` shows what takes the space, `hfpeer cache prune` makes room.")
@@ -89,6 +97,26 @@ def look_at_disk(settings: Settings) -> Iterator[Finding]:
             yield warning("disk speed", sentence, "`hfpeer conf cache set DIR` moves new files to a faster disk.")
         else:
             yield ok("disk speed", sentence)
+
+
+def look_at_home(settings: Settings) -> Iterator[Finding]:
+    """Whether the disk of the home has room for the catalog and the queue."""
+    free = free_bytes(settings.home)
+    if free is not None and free < HOME_BYTES:
+        yield fault(
+            "home",
+            f"{human_size(free)} are free in hfpeer's home {settings.home}.",
+            f"Make room there, or {MOVES_HOME}.",
+        )
+
+
+def _stands_there(cache: Path) -> tuple[str, str] | None:
+    """What stands where the folder of the cache is due, and the hint."""
+    try:
+        os.scandir(cache).close()
+    except OSError as error:
+        return obstacle(cache, error)
+    return None
 
 
 def look_at_limits() -> Iterator[Finding]:

@@ -111,7 +111,7 @@ class PeerOperations:
             await self._check(parsed)
         await self._write(dict.fromkeys((*self._added, parsed)))
         if self._neighbourhood is None:
-            return replace(_unseen(parsed), note="no daemon is running")
+            return replace(_unseen(parsed), note="No daemon is running here, so it was not asked.")
         if isinstance(parsed, DnsName):
             return await self._add_name(parsed)
         peer = self._neighbourhood.add_static(parsed)
@@ -134,6 +134,12 @@ class PeerOperations:
                 address=str(address),
             ) from error
         hosts = {parse_ip(str(info[4][0])) for info in found}
+        if any(ip is not None and (ip.is_unspecified or ip.is_multicast or ip.is_reserved) for ip in hosts):
+            raise InvalidName(
+                f"{address} is the address of no machine.",
+                hint="`hfpeer status` on the other machine shows what to type here.",
+                address=str(address),
+            )
         if await asyncio.to_thread(self._is_own, hosts, address.port):
             raise _own(address)
 

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hfpeer.errors import StorageError
+from hfpeer.language.amounts import counted
 from hfpeer_cli.grammar import Verb, pass_invocation
 from hfpeer_cli.invocation import Invocation
 
 if TYPE_CHECKING:
+    from hfpeer.control.results import NodeStatus
     from hfpeer.node.doctor.findings import Finding
 
 EXIT_FAULT = 1
@@ -28,15 +31,24 @@ def doctor(ctx: click.Context, invocation: Invocation) -> None:
     import asyncio
 
     from hfpeer.node.doctor.doctor import examine
+    from hfpeer.node.doctor.findings import fault
     from hfpeer.node.session import differences
 
-    status = invocation.run(lambda node: node.status())
+    status: NodeStatus | None = None
+    broken: tuple[Finding, ...] = ()
+    try:
+        status = invocation.run(lambda node: node.status())
+    except StorageError as error:
+        broken = (fault("home", error.message, error.hint or ""),)
     settings, environ = invocation.settings, invocation.environ
-    found = asyncio.run(examine(settings, environ, status, differences(invocation.daemon, settings, environ)))
+    examined = asyncio.run(examine(settings, environ, status, differences(invocation.daemon, settings, environ)))
+    found = broken + examined
     counts = {level: sum(one.level == level for one in found) for level in ("fault", "warning")}
     invocation.output.result(_lines(found), [asdict(one) for one in found])
     invocation.output.note(
-        f"{counts['fault']} faults, {counts['warning']} warnings." if any(counts.values()) else "No fault was found."
+        f"{counted(counts['fault'], 'fault')}, {counted(counts['warning'], 'warning')}."
+        if any(counts.values())
+        else "No fault was found."
     )
     ctx.exit(EXIT_FAULT if counts["fault"] else 0)
 

@@ -68,12 +68,14 @@ def add(invocation: Invocation, peer: PeerName, port: int | None) -> None:
 def added_sentence(status: PeerStatus) -> str:
     """A sentence on a peer that was added: whether it answers."""
     if status.origin == "dns":
-        pause = ". " if status.state == "unresolved" else "; "
+        pause = ". " if status.state == "unresolved" or status.note[:1].isupper() else "; "
         return f"{status.address} is remembered{pause}{status.note.rstrip('.')}."
     if status.state == "alive":
         shared = counted(status.revisions, "revision")
         return f"{status.name or status.address} answers at {status.address}; it shares {shared}."
-    _, _, reason = status.note.rpartition("does not answer: ")
+    _, silent, reason = status.note.rpartition("does not answer: ")
+    if status.note and not silent:  # another program may answer there
+        return f"Added {status.address}. {status.note}"
     why = f" ({reason.rstrip('.')})" if reason else ""
     return f"Added {status.address}. It does not answer yet{why}."
 

@@ -76,7 +76,7 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         "sent": _sent(node),
         "fetching": [_transfer(one) for one in node.transfers],
         "peers": _peers(node),
-        **({"note": f"\n{'':<11}".join(node.notes)} if node.notes else {}),
+        **({"note": list(node.notes)} if node.notes else {}),
     }
     lines = []
     for name, text in facts.items():

@@ -19,10 +19,17 @@ files_option = click.option(
     "-f", "--file", "files", type=FILE, multiple=True, metavar="FILE", help="Only this file. May be given many times."
 )
 
+
+def _named_nodes(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str:
+    if value is not None and not value.strip(" ,"):
+        raise click.BadParameter("it names no node; `hfpeer peer ls` lists them.")
+    return value or ""
+
+
 on_option = click.option(
     "--on",
     type=Word("node", str, complete_nodes),
-    default="",
+    callback=_named_nodes,
     metavar="all|NODE,…",
     help="Have these nodes do it, if `accept_requests` is set there. `all`: every other node that is known here.",
 )

@@ -240,7 +240,9 @@ class _Add:
             verdict = await asyncio.to_thread(self._store.shared.verdict, self._repo, commit)
             if verdict.is_public or self._parts.sites.is_on:
                 await asyncio.wait([visibility], timeout=VISIBILITY_SECONDS)
-        async with self._parts.room.take(self._repo, missing):
+        async with self._parts.room.take(self._repo, missing) as made_room:
+            if made_room:
+                missing = await in_thread(self._store.inventory.missing, files)
             await self._run_transfer(transfer, found, missing)
         if visibility is not None:
             await asyncio.wait([visibility], timeout=VISIBILITY_SECONDS)

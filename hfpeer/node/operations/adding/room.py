@@ -49,20 +49,22 @@ class Room:
                 await self._make_room(0)
 
     @asynccontextmanager
-    async def take(self, repo: RepoId, files: Sequence[ManifestFile]) -> AsyncIterator[None]:
-        """Takes the space of files for the block. Raises NoSpace if they, and those that are being fetched, need more
+    async def take(self, repo: RepoId, files: Sequence[ManifestFile]) -> AsyncIterator[bool]:
+        """Takes the space of files for the block. Gives whether it may have removed revisions to make room: an add may
+        have counted on their blobs. Raises NoSpace if they, and those that are being fetched, need more
         than is free, or more than the budget of the cache has even without what may go."""
         number, mine = next(self._numbers), tuple(files)
         self._taken[number] = mine
         try:
             others = [file for taken, some in self._taken.items() if taken != number for file in some]
+            makes_room = self._make_room is not None and bool(mine)
             if self._make_room is not None and mine:
                 async with self._making:
                     evicted = await self._make_room(await in_thread(self._left_bytes, [*mine, *others]))
                 if evicted.lacking_bytes:
                     raise _over_budget(repo, evicted, await in_thread(self._left_bytes, mine))
             await in_thread(self._check, repo, mine, others)
-            yield
+            yield makes_room
         finally:
             del self._taken[number]
 

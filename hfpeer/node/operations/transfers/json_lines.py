@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from hfpeer.cache.disk.os_errors import translated
+from hfpeer.cache.disk.os_errors import MOVES_HOME, translated
 from hfpeer.cache.snapshots import write_file
 from hfpeer.system.ownership import make_own_folder, open_own, read_own
 
@@ -25,7 +25,7 @@ class JsonLines:
 
     def read(self) -> list[dict[str, Any]]:
         """The objects that can be read, in order."""
-        with translated("read a file", self.path):
+        with translated("read a file", self.path, elsewhere=MOVES_HOME):
             try:
                 lines = read_own(self.path).splitlines()
             except FileNotFoundError:
@@ -35,7 +35,7 @@ class JsonLines:
     def append(self, document: dict[str, Any], *, is_synced: bool = False) -> int:
         """Adds an object, with `is_synced` so that it outlives a power cut. Returns the size of the file."""
         line = _line(document)
-        with translated("write a file", self.path, len(line)):
+        with translated("write a file", self.path, len(line), elsewhere=MOVES_HOME):
             make_own_folder(self.path.parent)
             fd = open_own(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND)
             try:
