@@ -153,6 +153,19 @@ def test_a_repo_that_is_closed_to_the_others_is_passed_over_with_a_word(cache: P
     assert forked_as(ANN, 0o022, own) == "[('unreadable', 'broken')]"
 
 
+def test_closed_locks_stop_no_look_at_the_cache(cache: Path, homes: dict[int, Path]) -> None:
+    forked_as(ANN, 0o022, lambda: add(cache, homes[ANN], BODIES))
+    (cache / ".locks").chmod(0o700)
+
+    def look() -> str:
+        store = Store(cache, homes[BOB])
+        store.scan()
+        report = store.verify()
+        return f"{len(report.revisions)} {store.cleaner.collect_catalog(is_dry_run=True)}"
+
+    assert forked_as(BOB, 0o022, look) == "1 None"
+
+
 @pytest.mark.slow
 def test_a_closed_folder_is_named_by_its_path_with_a_command_for_no_more_than_the_cache(
     cache: Path, homes: dict[int, Path]

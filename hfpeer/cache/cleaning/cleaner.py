@@ -36,6 +36,7 @@ from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.index.revisions import CachedRevisions
 from hfpeer.cache.owner.pins import Pin
+from hfpeer.cache.partial.files import partial_folders
 from hfpeer.cache.records import Removed
 from hfpeer.errors import BrokenCache, InvalidName
 from hfpeer.names import Commit, Digest, FilePath, RepoId
@@ -133,7 +134,7 @@ class Cleaner:
 
     def collect_catalog(self, *, is_dry_run: bool) -> Step | None:
         """Drops entries of the catalog on blobs that are not here; None if there are none."""
-        etags = {path.name.partition(".")[0] for path in layout.partials_folder(self._cache).glob("*")}
+        etags = {path.name.partition(".")[0] for path in partial_folders(self._cache)}
         keep = [str(Digest.from_etag(etag)) for etag in etags if len(etag) in (40, 64)]
         entries = self._catalog.collect(keep, is_dry_run=is_dry_run)
         if not entries:

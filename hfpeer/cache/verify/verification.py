@@ -20,6 +20,7 @@ from hfpeer.cache.disk.access import group_advice
 from hfpeer.cache.disk.kinds import other_kind
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
+from hfpeer.cache.partial.files import partial_folders
 from hfpeer.cache.verify.checking import CHANGING, POINTER, RIGHT, UNREADABLE, Checked, Progress, Verdicts, check
 from hfpeer.cache.verify.findings import NAMED, Finding, VerifyReport, folder_of, in_order
 from hfpeer.cache.verify.inspection import Blob, Inspection, inspect, link_command
@@ -144,7 +145,7 @@ def _of_cache(path: str, kind: str, size_bytes: int, repair: str, digest: str = 
 def _partials(cache: Path) -> list[Finding]:
     """Blobs that hfpeer has begun to fetch."""
     found = []
-    for folder in layout.partials_folder(cache).glob("*"):
+    for folder in partial_folders(cache):
         try:
             size_bytes = (folder / "data").lstat().st_blocks * 512
         except OSError:
