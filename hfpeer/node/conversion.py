@@ -63,23 +63,25 @@ def convert_dataset(
     The arguments are the options of `hfpeer dataset convert`; `rename` is from old to new names of columns, and `part`
     is (K, N). Raises EntryNotFound if pictures are missing and `missing` is "fail", and the errors of `hfpeer.errors`.
     """
+    if jobs < 1:
+        raise InvalidName(f"jobs is {jobs}, and a conversion needs a process.", hint="Leave jobs out, or give 2.")
     request = _request(
         repo_id,
         output,
         ConversionOptions(
             name or RepoId.parse(repo_id, "dataset").name,
             config,
-            tuple(splits),
+            _names(splits),
             to or ("tsv" if shape == "vlmeval" else "jsonl"),
             shape,
             single,
             max_samples,
             seed,
             images,
-            tuple(image_columns),
+            _names(image_columns),
             missing,
             labels,
-            tuple(columns),
+            _names(columns),
             tuple((rename or {}).items()),
         ),
         revision,
@@ -152,13 +154,19 @@ def _options(repo_id: str, options: dict[str, Any]) -> ConversionOptions:
     renamed = tuple((options.pop("rename", None) or {}).items())
     shape = options.get("shape", "rows")
     options = {"is_single" if key == "single" else key: value for key, value in options.items()}
-    options = {key: tuple(value) if isinstance(value, list) else value for key, value in options.items()}
+    listed = ("splits", "columns", "image_columns")
+    options = {key: _names(value) if key in listed else value for key, value in options.items()}
     options["to"] = options.get("to") or ("tsv" if shape == "vlmeval" else "jsonl")
     options["name"] = options.get("name") or RepoId.parse(repo_id, "dataset").name
     try:
         return ConversionOptions(renamed=renamed, **options)
     except TypeError as error:
         raise InvalidName(f"This is no option of a conversion: {error}.", hint="See `convert_dataset`.") from error
+
+
+def _names(value: str | Sequence[str]) -> tuple[str, ...]:
+    """Names in a sequence; a single name is one of them, and not its letters."""
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 def _request(

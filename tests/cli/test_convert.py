@@ -20,7 +20,7 @@ import pytest
 import hfpeer
 from fakes.conversion import JPEG, contents, needs_libraries, rows_in
 from fakes.hub import HubSimulator, Lfs
-from hfpeer.errors import AccessDenied, BuildFailed
+from hfpeer.errors import AccessDenied, BuildFailed, InvalidName
 from hfpeer.node.operations.conversion import planning
 from hfpeer.node.operations.prepared import building
 from hfpeer_cli.invocation import Invocation
@@ -243,6 +243,10 @@ def test_python_gives_the_same_bytes_part_by_part_and_in_processes(tmp_path: Pat
         hfpeer.convert_part(plan, number)
     hfpeer.convert_dataset("acme/rows", tmp_path / "jobs", columns=["id"], jobs=2, local_files_only=True)
     assert contents(tmp_path / "whole") == contents(tmp_path / "parts") == contents(tmp_path / "jobs")
+    assert hfpeer.convert_dataset("acme/rows", tmp_path / "one", splits="test", columns="id").rows == 5
+    assert hfpeer.plan_conversion("acme/rows", tmp_path / "one", splits="test", columns="id").parts == 1
+    with pytest.raises(InvalidName, match="jobs is 0"):
+        hfpeer.convert_dataset("acme/rows", tmp_path / "none", jobs=0)
 
 
 @pytest.mark.slow
