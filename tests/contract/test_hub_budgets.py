@@ -83,6 +83,7 @@ async def test_a_listing_has_a_largest_number_of_pages_and_elements(
     monkeypatch.setattr(api, bound, most)
     assert len((await upstream.manifest(ZOO, commit)).files) == 8
     monkeypatch.setattr(api, bound, most - 1)
+    hub.inject(faults.status(404), path="/api/*/revision/*")  # which lists the files too
     with pytest.raises(HubUnreachable, match="no end"):
         await upstream.manifest(ZOO, commit)
 
