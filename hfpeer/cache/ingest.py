@@ -190,12 +190,19 @@ class Ingester:
     # Files of a snapshot
 
     def install(
-        self, repo: RepoId, commit: Commit, files: Sequence[ManifestFile], *, replaces_copies: bool = False
+        self,
+        repo: RepoId,
+        commit: Commit,
+        files: Sequence[ManifestFile],
+        *,
+        right: Collection[Digest] = (),
+        replaces_copies: bool = False,
     ) -> Path:
         """Makes files of a commit visible in `snapshots/<commit>/`; returns that folder.
 
-        Each blob may be in any repo of the cache. A right file in the snapshot itself is kept, as on volumes without
-        links, unless `replaces_copies`: then it becomes a link. Raises BrokenCache for a blob that is in no repo.
+        Each blob may be in any repo of the cache. Those of `right`, which `Inventory.verified_in` has just seen, are
+        looked at again only to link them. A right file in the snapshot itself is kept, as on volumes without links,
+        unless `replaces_copies`: then it becomes a link. Raises BrokenCache for a blob that is in no repo.
         """
         snapshot = layout.snapshot_path(self._cache, repo, commit)
         with translated("install files", snapshot), OpenFolders(self._cache) as folders:
@@ -204,9 +211,8 @@ class Ingester:
             is_changed = False
             for start in range(0, len(files), INSTALLED_TOGETHER):
                 check_stop()
-                unlinked, absent = self._unlinked(
-                    folders, links, repo, snapshot, files[start : start + INSTALLED_TOGETHER], corrupt, replaces_copies
-                )
+                some = files[start : start + INSTALLED_TOGETHER]
+                unlinked, absent = self._unlinked(folders, links, repo, snapshot, some, corrupt, right, replaces_copies)
                 is_changed |= bool(unlinked or absent)
                 self._install(folders, links, repo, unlinked, absent)
         self._note_lists(repo, commit)
@@ -232,6 +238,7 @@ class Ingester:
         snapshot: Path,
         files: Sequence[ManifestFile],
         corrupt: Collection[str],
+        right: Collection[Digest],
         replaces_copies: bool,
     ) -> tuple[list[ManifestFile], list[ManifestFile]]:
         """Those of these files that are not in the snapshot: with their blob in this repo, and without it."""
@@ -239,8 +246,10 @@ class Ingester:
         is_here: dict[FilePath, bool] = {}
         odd: list[ManifestFile] = []
         for file in files:
-            is_right = _size_of(folders, blobs, file.digest) == file.size_bytes
-            is_right = is_right and not (corrupt and f"{blobs}{os.sep}{file.digest.hex}" in corrupt)
+            is_right = file.digest in right
+            if not is_right:
+                is_right = _size_of(folders, blobs, file.digest) == file.size_bytes
+                is_right = is_right and not (corrupt and f"{blobs}{os.sep}{file.digest.hex}" in corrupt)
             found = links.look(file.path, file.digest)
             if not is_right or found is not snapshots.Found.LINK:
                 is_here[file.path] = is_right

@@ -399,6 +399,18 @@ def read_tree(path: Path) -> dict[FilePath, tuple[Digest, int]] | None:
         return None
 
 
+def is_tree_of(path: Path, files: Iterable[ManifestFile]) -> bool:
+    """Whether the full listing of a commit has the very bytes that `write_tree` writes for these files. It is not
+    parsed: that would take much memory."""
+    try:
+        with path.open("rb") as file:
+            return all(
+                file.read(len(part)) == part for part in map(str.encode, layout.tree_parts(files))
+            ) and not file.read(1)
+    except OSError:
+        return False
+
+
 def parse_tree(text: bytes) -> dict[FilePath, tuple[Digest, int]] | None:
     """Reads the text of such a file. None if it is malformed, or of another format."""
     try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,7 @@ from hfpeer.cache.index.history import History
 from hfpeer.cache.index.inventory import Inventory
 from hfpeer.cache.index.refs import Refs
 from hfpeer.cache.index.revisions import CachedRevisions
-from hfpeer.cache.index.scan.counting import ListedFiles, listing, sum_up
+from hfpeer.cache.index.scan.counting import listing, sum_up
 from hfpeer.cache.index.scan.scanner import Scanner, ScanResult, added
 from hfpeer.cache.index.shared_blobs import SharedBlobs
 from hfpeer.cache.index.traffic import Traffic
@@ -174,8 +174,8 @@ class Store:
         """The same for several revisions of a repo together, which is faster; all of it without any."""
         wanted = frozenset(files)
         self._removals.count()
-        lists = [] if commits is None or wanted else [self._list_of(repo, commit) for commit in commits]
-        listed = frozenset(digest.hex for files_of in lists for digest, _ in files_of.values())
+        whole = [] if wanted else commits or []
+        listed = frozenset(name for commit in whole for name in self._listed(repo, commit))
         removed = removal.remove(self.cache, self._catalog, repo, commits, wanted, listed)
         self._removals.count()
         gone = set(removed.commits)
@@ -190,8 +190,12 @@ class Store:
         self._catalog.bump()
         return replace(removed, kept_in=tuple(sorted({row.cache for row in others if row.cache != str(self.cache)})))
 
-    def _list_of(self, repo: RepoId, commit: Commit) -> ListedFiles:
-        return listing(self.cache, self.manifests, repo, commit)[0] or {}
+    def _listed(self, repo: RepoId, commit: Commit) -> Iterator[str]:
+        """The file names of the blobs of a commit, as far as a list tells them."""
+        manifest = self.manifests.load(repo, commit)
+        if manifest is not None:
+            return (file.digest.hex for file in manifest.files)
+        return (digest.hex for digest, _ in (listing(self.cache, self.manifests, repo, commit)[0] or {}).values())
 
     # Sharing
 
@@ -228,8 +232,10 @@ class Store:
         """Marks a commit as published by the peer named `by`, as that peer says.
 
         Does nothing for a commit that a hub lists, and for one of which a file here was not given openly: a hub may
-        have it, whatever the peer says.
+        have it, whatever the peer says. A commit that is marked stays as it is.
         """
+        if commit in self.publications.of(repo):
+            return
         if not self.shared.verdict(repo, commit).is_public and self.shared.is_all_given(repo, commit):
             self.publications.note(repo, commit, by, is_own=False)
             self._catalog.bump()

@@ -17,8 +17,10 @@ files are never fetched, and do not prevent the proof of the rest. No other entr
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 from collections.abc import Iterable, Iterator
+from operator import attrgetter
 from typing import NamedTuple, NoReturn
 
 from hfpeer.budgets import MAX_FOLDER_PATH_BYTES, MAX_PATH_SEGMENTS, MAX_TREES
@@ -31,6 +33,7 @@ TREE_MODE = "40000"
 SUBMODULE_MODE = "160000"
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 
+_PATH = attrgetter("path")
 _OBJECT_ID = re.compile(r"[0-9a-f]{40}")
 _COMMIT_TREE = re.compile(rb"tree ([0-9a-f]{40})\n")
 
@@ -119,10 +122,16 @@ def tree_bodies(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry] = (
 
 
 def _leaves(files: Iterable[ManifestFile], opaque: Iterable[OpaqueEntry]) -> Iterator[_Leaf]:
-    for file in files:
-        yield _Leaf(path_to_git(file.path), file.mode, file.blob_id)
-    for entry in opaque:
-        yield _Leaf(path_to_git(entry.path), entry.mode, entry.object_id)
+    """The entries in git's order. Of each of many files only the reference is sorted: no leaf stays in memory."""
+    # The texts of paths that are UTF-8 are in the order of their bytes.
+    of_files = (_Leaf(path_to_git(file.path), file.mode, file.blob_id) for file in sorted(files, key=_PATH))
+    others = [_Leaf(path_to_git(entry.path), entry.mode, entry.object_id) for entry in opaque]
+    return heapq.merge(of_files, sorted(others, key=_place), key=_place) if others else of_files
+
+
+def _place(leaf: _Leaf) -> bytes:
+    """The place of an entry in git's order: with `/` after the name of a tree."""
+    return leaf.path + b"/" if leaf.mode == TREE_MODE else leaf.path
 
 
 def _fold(leaves: Iterable[_Leaf]) -> str:
@@ -133,15 +142,14 @@ def _fold(leaves: Iterable[_Leaf]) -> str:
 def _folded(
     leaves: Iterable[_Leaf], bodies: dict[str, bytes] | None = None, trees: dict[bytes, str] | None = None
 ) -> _Folding:
-    """Builds all trees in one pass over the sorted entries, with only the folders of the current path open. Puts their
+    """Builds all trees in one pass over the ordered entries, with only the folders of the current path open. Puts their
     bodies into `bodies` by id, and the ids of folders that are not too deep into `trees` by path.
 
     Sorted by full path, with `/` after the name of a tree, entries are in git's own order at every level. The time
     grows with the bytes of the paths, at any depth.
     """
-    ordered = sorted(leaves, key=lambda leaf: leaf.path + b"/" if leaf.mode == TREE_MODE else leaf.path)
     folding = _Folding(bodies, trees)
-    for leaf in ordered:
+    for leaf in leaves:
         folding.add(leaf)
     folding.finish()
     return folding

@@ -76,7 +76,7 @@ class CopyQuestions:
             answers = await self._answers(neighbourhood, peers, digests)
             held = frozenset(digest for answer in answers for digest in answer.copies.held - answer.copies.leaving)
             # What this node keeps it keeps for good: another node may count on it by now.
-            result = PeersCopies(len(peers), len(answers), held - kept)
+            result = PeersCopies(len(peers), len(answers), held - kept if kept else held)
             contested = self._contested(answers, held)
             if notice is None or not contested or time.monotonic() > deadline:
                 return result
@@ -118,8 +118,9 @@ class CopyQuestions:
         try:
             for some in _batches(digests):
                 copies = await client.copies(some)
-                held |= copies.held & set(some)
-                leaving |= copies.leaving & set(some)
+                # The digests of the question stay, not their copies in the answer: there may be very many.
+                held.update(digest for digest in some if digest in copies.held)
+                leaving.update(digest for digest in some if digest in copies.leaving)
         except HfpeerError:
             return None
         return _Answer(peer.node_id or "", CopiesMessage(frozenset(held), frozenset(leaving)))

@@ -7,11 +7,12 @@ A system call that hangs is not interrupted: for that the daemon ends its proces
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextvars import ContextVar
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -84,13 +85,29 @@ async def in_thread(
 def in_threads(function: Callable[[Item], Result], items: Iterable[Item], threads: int, name: str = "") -> list[Result]:
     """Runs `function` for each item in this many threads, and returns the results in order. Blocking.
 
-    The first failure stops the other threads, as cancelling the caller does, and is raised when all have ended.
+    The first failure stops the other threads, as cancelling the caller does, and is raised when all have ended. Each
+    thread takes its next item when it is ready: a pool would keep a Future for each of many items.
     """
     stop = Stop(_current.get())
+    waiting = enumerate(items)
+    taking = threading.Lock()
+    results: dict[int, Result] = {}
+
+    def work() -> None:
+        while True:
+            check_stop()
+            with taking:
+                number, item = next(waiting, (-1, None))
+            if number < 0:
+                return
+            results[number] = function(cast("Item", item))
+
     with ThreadPoolExecutor(threads, name) as pool:
         try:
-            return list(pool.map(partial(stop.run, function), items))
+            running = [pool.submit(stop.run, work) for _ in range(threads)]
+            for one in as_completed(running):
+                one.result()
         except BaseException:
             stop.set()
-            pool.shutdown(cancel_futures=True)
             raise
+    return [results[number] for number in range(len(results))]

@@ -103,14 +103,15 @@ class SnapshotTransfer:
         self.failures: dict[Digest, HfpeerError] = {}
         """Why large blobs could not be had."""
 
-    async def run(self, missing: Sequence[ManifestFile]) -> None:
-        """Fetches and installs. `missing` are the files whose blobs are not in the cache, each digest once.
+    async def run(self, missing: Sequence[ManifestFile], right: Collection[Digest] = ()) -> None:
+        """Fetches and installs. `missing` are the files whose blobs are not in the cache, each digest once; `right` are
+        the digests that `Inventory.verified_in` has just seen.
 
         Raises what stopped it. A blob that no source can give does not stop the others; a disk that cannot take them
         does. Raises BrokenCache if another process has removed some of the files meanwhile.
         """
         wanted = [self._wanted(file) for file in missing]
-        await in_thread(self._install, self._here(wanted))
+        await in_thread(self._install, self._here(wanted), right)
         ticker = asyncio.create_task(self._report_progress())
         try:
             await self._fetch_all(wanted)
@@ -260,11 +261,11 @@ class SnapshotTransfer:
 
     # Installing
 
-    def _install(self, digests: Sequence[Digest]) -> None:
+    def _install(self, digests: Sequence[Digest], right: Collection[Digest] = ()) -> None:
         """Blocking: links the files whose blobs are in the cache."""
         files = self._files_of(digests)
         if files:
-            self._ingester.install(self._manifest.repo, self._manifest.commit, files)
+            self._ingester.install(self._manifest.repo, self._manifest.commit, files, right=right)
         self._progress.installed(files)
 
     # Events

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from fakes.hub_cache import REPO, proved_manifest_of
+from hfpeer.cache.cleaning.facts import RevisionKey
+from hfpeer.cache.cleaning.planning.plan import Facts, chosen, steps_of
+from hfpeer.cache.cleaning.planning.protection import lost_to_peers
 from hfpeer.cache.store import Store
 from hfpeer.control.operations import PublishRequest
 from hfpeer.node.operations.publishing import publish_folder
@@ -73,6 +78,12 @@ class Cache:
         assert self.store.remove(REPO).files == len(self.bodies)
         assert not list((self.place / "hub").rglob("*.lock")), "no lock is made for a blob that no client has locked"
 
+    def facts(self) -> Facts:
+        return self.store.cleaner.facts()
+
+    def keys(self) -> list[RevisionKey]:
+        return [(REPO.folder, self.manifest.commit)]
+
     def first_scan(self) -> None:
         self.store.close()
         self.store = Store(self.place / "hub", self.place / "another home")
@@ -103,3 +114,37 @@ def test_the_catalog_is_asked_together_for_many_files(tmp_path: Path, name: str)
         statements.append(len(said))
         cache.store.close()
     assert 0 < statements[1] <= statements[0] + MORE_STATEMENTS
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most memory that the objects of some work take at a time."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+WHOLE_STEPS: dict[str, tuple[int, Callable[[Cache], object]]] = {
+    "verify --quick": (550, lambda cache: cache.store.verify(is_quick=True)),
+    "verify": (550, lambda cache: cache.store.verify(trusts_verdicts=False)),
+    "verify again": (550, lambda cache: cache.store.verify()),
+    "look at what can go": (500, lambda cache: steps_of(chosen(cache.facts(), cache.keys()), cache.facts())),
+    "ask what peers lose": (500, lambda cache: lost_to_peers(chosen(cache.facts(), cache.keys()), cache.facts())),
+    "remove": (1100, lambda cache: cache.store.remove(REPO, cache.manifest.commit)),
+}
+"""Each with at most how many bytes more it takes at a time for each file more. A list of a commit takes 300."""
+
+
+def test_a_step_over_the_whole_cache_takes_little_memory_for_each_file(tmp_path: Path) -> None:
+    peaks: dict[str, list[int]] = {name: [] for name in WHOLE_STEPS}
+    for files in (MANY, 3 * MANY):
+        cache = Cache(tmp_path / str(files), files)
+        cache.ingest()
+        cache.install()
+        for name, (_, step) in WHOLE_STEPS.items():
+            peaks[name].append(peak_bytes(partial(step, cache)))
+        cache.store.close()
+    costs = {name: (many - few) / (2 * MANY) for name, (few, many) in peaks.items()}
+    assert {name: cost for name, cost in costs.items() if cost > WHOLE_STEPS[name][0]} == {}

@@ -204,3 +204,13 @@ def test_an_unknown_file_in_the_place_of_a_blob_is_hashed_before_it_counts(store
     blob.write_bytes(b"X" * file.size_bytes)
     fill(store)
     assert blob.read_bytes() == BODIES[path]
+
+
+def test_a_forged_proof_proves_nothing_though_the_home_has_the_same_text(store: Store) -> None:
+    fill(store)
+    place = proof_path(store.cache, REPO, COMMIT)
+    assert store.verify(is_quick=True).revisions[0].grade == "proved"
+    forged = place.read_text().replace("sub/model.bin", "sub/forged.bin")
+    place.write_text(forged)
+    store.manifests.path(REPO, COMMIT).write_text(forged)
+    assert "bad_proof" in {finding.kind for finding in store.verify(is_quick=True).findings}

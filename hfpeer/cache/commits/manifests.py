@@ -136,6 +136,8 @@ class Manifests:
         """Removes a manifest from the home, and its proof from the repo's folder."""
         remove_proof(self._cache, repo, commit)
         path = self.path(repo, commit)
+        with self._lock:
+            self._recent.drop(path)
         with contextlib.suppress(OSError):
             path.unlink(missing_ok=True)
             path.parent.rmdir()

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 from pathlib import Path
+from typing import BinaryIO
 
 from hfpeer.budgets import MAX_LISTING_BYTES
 from hfpeer.cache import snapshots
@@ -22,6 +23,8 @@ from hfpeer.git.proof import prove
 from hfpeer.manifest import Manifest
 from hfpeer.names import Commit, RepoId
 
+COMPARED_BYTES = 1024 * 1024
+"""Bytes of two files that are compared at a time."""
 log = logging.getLogger(__name__)
 
 
@@ -51,19 +54,36 @@ def read_proof(cache: Path, repo: RepoId, commit: Commit) -> Manifest | None:
     """
     path = layout.proof_path(cache, repo, commit)
     try:
-        with opened(cache, path.parent) as folder:
-            fd = open_file(folder / path.name, os.O_RDONLY, is_written=False)
-            with open(fd, "rb") as file:
-                text = file.read(MAX_LISTING_BYTES + 1)
+        with _open(cache, path) as file:
+            text = file.read(MAX_LISTING_BYTES + 1)
     except (OSError, BrokenCache):
         return None
     if len(text) > MAX_LISTING_BYTES:
         raise CorruptData(f"{path} has more than {MAX_LISTING_BYTES} bytes.", hint="Remove it.", path=str(path))
     manifest = Manifest.from_json(text)
+    del text  # it is large
     if (manifest.repo, manifest.commit) != (repo, commit):
         raise CorruptData(f"{path} is of another commit.", hint="Remove it.", path=str(path))
     prove(manifest)
     return manifest
+
+
+def is_proof_same(cache: Path, repo: RepoId, commit: Commit, known: Path) -> bool:
+    """Whether the file that should prove a commit has the very bytes of the file `known`, which is of this user."""
+    try:
+        with _open(cache, layout.proof_path(cache, repo, commit)) as file, known.open("rb") as other:
+            while (part := file.read(COMPARED_BYTES)) == other.read(COMPARED_BYTES):
+                if not part:
+                    return True
+    except (OSError, BrokenCache):
+        pass
+    return False
+
+
+def _open(cache: Path, path: Path) -> BinaryIO:
+    """A file in a folder of the cache that is reached without a link. Raises OSError, BrokenCache."""
+    with opened(cache, path.parent) as folder:
+        return open(open_file(folder / path.name, os.O_RDONLY, is_written=False), "rb")
 
 
 def remove_proof(cache: Path, repo: RepoId, commit: Commit) -> None:

@@ -34,6 +34,9 @@ def look_alikes(paths: Collection[str], fold: Callable[[str], str] = folded) -> 
     folders = {path.rpartition("/")[0] for path in names}
     for folder in folders:
         names.update(_prefixes(folder))
+    # Of most repos all names are plain and different: that is seen at the least cost for each.
+    if all(map(str.isascii, names)) and len(set(map(str.lower, names))) == len(names):
+        return set()
     clashing = {key for key, spellings in Counter(map(fold, names)).items() if spellings > 1}
     return {path for path in paths if any(fold(part) in clashing for part in _prefixes(path))} if clashing else set()
 

@@ -127,10 +127,9 @@ class Catalog:
         query = sa.select(*columns).where(BLOBS.c.repo == repo, BLOBS.c.cache == self._first, is_right)
         is_few = len(digests) <= WHOLE_REPO_DIGESTS
         queries = [query.where(BLOBS.c.digest.in_(batch)) for batch in batches(digests)] if is_few else [query]
-        with self.database.reading() as connection:
-            for one in queries:
-                for digest, path, size, mtime, inode, ctime in connection.execute(one):
-                    yield digest, path, (size, mtime, inode, ctime)
+        for one in queries:
+            for digest, path, *stamp in self.database.raw(one):
+                yield digest, path, tuple(stamp)
 
     def stamps_of_repo(self, repo: str, cache: str) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
         """The path and the `BlobRow.stamp` of each blob of a repo in one cache folder. Cheaper than the rows."""
@@ -142,7 +141,16 @@ class Catalog:
 
     def stamps_at(self, paths: Iterable[str]) -> dict[str, tuple[str, tuple[int, int, int, int]]]:
         """By path: the digest and the `BlobRow.stamp` of those blobs that are known at these paths."""
-        query = sa.select(BLOBS.c.path, BLOBS.c.digest, *(BLOBS.c[name] for name in _STAMP))
+        return self._stamps_at(paths)
+
+    def right_at(self, paths: Iterable[str]) -> dict[str, tuple[str, tuple[int, int, int, int]]]:
+        """The same of those that were hashed and are right."""
+        return self._stamps_at(paths, BLOBS.c.verified_at.is_not(None), ~BLOBS.c.is_corrupt)
+
+    def _stamps_at(
+        self, paths: Iterable[str], *conditions: sa.ColumnElement[bool]
+    ) -> dict[str, tuple[str, tuple[int, int, int, int]]]:
+        query = sa.select(BLOBS.c.path, BLOBS.c.digest, *(BLOBS.c[name] for name in _STAMP)).where(*conditions)
         with self.database.reading() as connection:
             return {
                 path: (digest, tuple(stamp))

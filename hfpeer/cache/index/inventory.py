@@ -158,16 +158,26 @@ class Inventory:
         has not changed since. Much faster than `look` for many files; it may leave files out that are here."""
         sizes = {file.digest: file.size_bytes for file in files}
         found: set[Digest] = set()
-        for name, path, stamp in self._catalog.verified(repo.folder, sizes):
-            digest = cast("Digest", name)
-            if sizes.get(digest) != stamp[0]:
-                continue
-            try:
-                facts = os.stat(path)  # noqa: PTH116  a Path for each of many files takes longer
-            except (OSError, ValueError):
-                continue
-            if stat.S_ISREG(facts.st_mode) and stamp_of(facts) == stamp and _may_read(path, facts):
-                found.add(digest)
+        blobs = layout.blobs_folder(self._cache, repo)
+        start, user = f"{blobs}{os.sep}", os.geteuid()
+        with OpenFolders(self._cache) as folders:
+            fd: int | None = None
+            with suppress(OSError, BrokenCache):  # there may be none, or a link
+                fd = folders.fd(blobs)
+            for name, path, stamp in self._catalog.verified(repo.folder, sizes):
+                digest = cast("Digest", name)
+                if sizes.get(digest) != stamp[0]:
+                    continue
+                place = path if fd is None else path.removeprefix(start)
+                try:
+                    facts = os.stat(place, dir_fd=fd)  # a Path, or a whole path, for each takes longer
+                except (OSError, ValueError):
+                    continue
+                if not stat.S_ISREG(facts.st_mode) or stamp_of(facts) != stamp:
+                    continue
+                is_own = facts.st_uid == user and facts.st_mode & stat.S_IRUSR
+                if is_own or os.access(path, os.R_OK):
+                    found.add(digest)
         return found
 
     def elsewhere(self, files: Iterable[ManifestFile]) -> list[ManifestFile]:
@@ -517,8 +527,3 @@ def _check_of(digest: Digest, size_bytes: int, on_chunk: OnChunk) -> Callable[[P
             raise CorruptData(f"A file changed while it was copied: its hash is not {digest}.", hint="Try again.")
 
     return check
-
-
-def _may_read(path: str, facts: os.stat_result) -> bool:
-    is_own = facts.st_uid == os.geteuid() and facts.st_mode & stat.S_IRUSR
-    return bool(is_own) or os.access(path, os.R_OK)

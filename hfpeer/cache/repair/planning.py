@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 
 from hfpeer.cache.disk import layout
@@ -94,8 +95,7 @@ def manifest_of(store: Store, repo: RepoId, commit: Commit, inspection: Inspecti
     listing = inspection.listings.get(commit)
     if known is not None or listing is None or not listing.files:
         return known
-    files = (ManifestFile(FilePath(path), size, digest) for path, (digest, size) in sorted(listing.files.items()))
-    return Manifest(repo, commit, tuple(files))
+    return Manifest(repo, commit, tuple(sorted(listing.files.values(), key=attrgetter("path"))))
 
 
 class _RepoPlanner:
@@ -191,10 +191,9 @@ class _RepoPlanner:
             return self._make(finding, COPY)
         digest = Digest.from_etag(path.name)
         for commit, listing in self._inspection.listings.items() if self._here else ():
-            for name, (listed, size_bytes) in listing.files.items():
-                if listed == digest and commit in self._here and self._is_there(commit, name):
-                    step = self._plan_bytes(finding, ManifestFile(FilePath(name), size_bytes, digest))
-                    return replace(step, commit=commit)
+            for file in listing.files.values():
+                if file.digest == digest and commit in self._here and self._is_there(commit, file.path):
+                    return replace(self._plan_bytes(finding, file), commit=commit)
         copy = self._store.inventory.find(digest, self._repo)
         if copy is not None:
             return self._make(finding, TAKE, file=ManifestFile(FilePath(path.name), copy.size_bytes, digest))
@@ -217,7 +216,7 @@ class _RepoPlanner:
         listing = self._inspection.listings.get(commit)
         known = listing.files.get(finding.path) if listing is not None else None
         if known is not None:
-            return ManifestFile(FilePath(finding.path), known[1], known[0])
+            return known
         if not finding.digest:
             return None
         digest = Digest.parse(finding.digest)

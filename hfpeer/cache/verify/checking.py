@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hfpeer.cache.index.catalog import Catalog
+from hfpeer.cache.index.database import batches
 from hfpeer.cache.index.scan.seeing import see_blob
 from hfpeer.cache.index.schema import BlobRow
 from hfpeer.cache.partial.hashing import hash_file
-from hfpeer.cache.verify.inspection import Blob
+from hfpeer.cache.verify.blobs import Blob
 from hfpeer.errors import BrokenCache
 from hfpeer.git.lfs import MAX_POINTER_BYTES, parse_pointer
 from hfpeer.names import Digest
@@ -25,6 +26,8 @@ from hfpeer.system.cancellation import in_threads
 
 TELL_SECONDS = 0.2
 """Seconds between two reports of progress."""
+COMPARED_TOGETHER = 2000
+"""Files whose earlier verdicts are looked up together."""
 RECORDED_TOGETHER = 500
 """At most this many verdicts are recorded in one transaction."""
 
@@ -49,8 +52,19 @@ class Checked:
     blob: Blob
     verdict: str
     digest: Digest | None
-    is_known: bool = False
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """How many files were hashed now, and how many were known, with their bytes. `notable` has the verdicts on those
+    that are not right, and on those that may be copies: of very many files that are right nothing stays in memory."""
+
+    files: int = 0
+    size_bytes: int = 0
+    known_files: int = 0
+    known_bytes: int = 0
+    notable: tuple[Checked, ...] = ()
 
 
 class Verdicts:
@@ -59,10 +73,9 @@ class Verdicts:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
 
-    def right(self, repo: str, cache: str) -> dict[str, BlobRow]:
-        """By path: the files of a repo in one cache folder whose bytes are known to be right."""
-        rows = self._catalog.blobs_of_repo(repo, cache)
-        return {row.path: row for row in rows if row.verified_at and not row.is_corrupt}
+    def right(self, paths: Iterable[str]) -> dict[str, tuple[str, tuple[int, int, int, int]]]:
+        """By path: digest and stamp of the files at these paths whose bytes are known to be right."""
+        return self._catalog.right_at(paths)
 
     def record(self, rows: Sequence[BlobRow]) -> None:
         """Keeps verdicts, and whether the bytes of the same file were given openly."""
@@ -79,13 +92,13 @@ def check(
     on_progress: Callable[[Progress], None],
     *,
     trusts_verdicts: bool = True,
-) -> list[Checked]:
+) -> Hashed:
     """Hashes files, and records the verdicts on those with one digest.
 
     A file that `verdicts` know as right is not hashed, if `trusts_verdicts`. Blocking. Raises Stopped; the verdicts
     until then are recorded.
     """
-    return _Check(cache, verdicts, on_progress, trusts_verdicts).run(list(blobs))
+    return _Check(cache, verdicts, on_progress, trusts_verdicts).run(blobs)
 
 
 class _Check:
@@ -96,40 +109,51 @@ class _Check:
         self._verdicts = verdicts
         self._on_progress = on_progress
         self._trusts_verdicts = trusts_verdicts
-        self._right: dict[str, dict[str, BlobRow]] = {}
         self._lock = threading.Lock()
         self._under_way: dict[str, tuple[int, int]] = {}
         self._done_files = self._done_bytes = self._files = self._size_bytes = 0
         self._told_at = 0.0
         self._fresh: list[BlobRow] = []
 
-    def run(self, blobs: list[Blob]) -> list[Checked]:
-        known = [Checked(blob, RIGHT, blob.digest, is_known=True) for blob in blobs if self._is_known(blob)]
-        done = {id(one.blob) for one in known}
-        rest = sorted((blob for blob in blobs if id(blob) not in done), key=lambda blob: -blob.size_bytes)
+    def run(self, blobs: Iterable[Blob]) -> Hashed:
+        rest: list[Blob] = []
+        notable: list[Checked] = []
+        files = size_bytes = 0
+        for batch in batches(blobs, COMPARED_TOGETHER):
+            known = self._known(batch)
+            for blob, is_known in zip(batch, known, strict=True):
+                if not is_known:
+                    rest.append(blob)
+                    continue
+                files, size_bytes = files + 1, size_bytes + blob.size_bytes
+                if blob.may_be:
+                    notable.append(Checked(blob, RIGHT, blob.digest))
+        rest.sort(key=lambda blob: -blob.size_bytes)
         self._files, self._size_bytes = len(rest), sum(blob.size_bytes for blob in rest)
         threads = max(1, min(cores(), len(rest)))
         try:
             checked = in_threads(self._check, rest, threads, "verify") if rest else []
         finally:
             self._flush()
-        return known + checked
+        notable += (one for one in checked if one is not None)
+        return Hashed(self._files, self._size_bytes, files, size_bytes, tuple(notable))
 
-    def _is_known(self, blob: Blob) -> bool:
-        if self._verdicts is None or not self._trusts_verdicts or blob.digest is None:
-            return False
-        row = see_blob(self._cache, blob.path, blob.digest)
-        if row is None:
-            return False
-        if row.repo not in self._right:
-            self._right[row.repo] = self._verdicts.right(row.repo, row.cache)
-        known = self._right[row.repo].get(row.path)
-        return known is not None and known._replace(verified_at=None, is_given=False) == row
+    def _known(self, blobs: Sequence[Blob]) -> list[bool]:
+        """Of each file: whether it has not changed since its bytes were found right."""
+        if self._verdicts is None or not self._trusts_verdicts:
+            return [False] * len(blobs)
+        right = self._verdicts.right(blob.name for blob in blobs if blob.digest is not None)
+        return [blob.name in right and self._is_same(blob, *right[blob.name]) for blob in blobs]
 
-    def _check(self, blob: Blob) -> Checked:
+    def _is_same(self, blob: Blob, digest: str, stamp: tuple[int, int, int, int]) -> bool:
+        row = None if blob.digest != digest else see_blob(self._cache, blob.name, blob.digest)
+        return row is not None and row.stamp == stamp
+
+    def _check(self, blob: Blob) -> Checked | None:
+        """The verdict on a file, if it is notable."""
         be_nice()
         wanted = (blob.digest,) if blob.digest else blob.may_be
-        name = blob.used_by[0][1] if blob.used_by else blob.path.name
+        name = blob.used_as or blob.file
         row = see_blob(self._cache, blob.path, wanted[0])
         checked = self._hash(blob, name, row, wanted) if row is not None else Checked(blob, CHANGING, None)
         with self._lock:
@@ -142,7 +166,7 @@ class _Check:
         if is_full:
             self._flush()
         self._tell()
-        return checked
+        return checked if checked.verdict != RIGHT or blob.may_be else None
 
     def _hash(self, blob: Blob, name: str, row: BlobRow, wanted: Sequence[Digest]) -> Checked:
         found = None

@@ -17,10 +17,12 @@ from shlex import quote
 from hfpeer.cache.disk import layout
 from hfpeer.cache.disk.access import group_advice, why_unreadable
 from hfpeer.cache.disk.mounts import mount_of
-from hfpeer.cache.snapshots import ASIDE_SUFFIX, read_tree
+from hfpeer.cache.snapshots import ASIDE_SUFFIX, is_tree_of, read_tree
+from hfpeer.cache.verify.blobs import Blob, are_twins, blob_of, digest_of
 from hfpeer.cache.verify.findings import NAMED, Finding, VerifiedRevision
 from hfpeer.cache.verify.listings import Listing
 from hfpeer.errors import InvalidName
+from hfpeer.manifest import ManifestFile
 from hfpeer.names import Commit, Digest, FilePath, RepoId
 from hfpeer.system.cancellation import check_stop
 
@@ -31,30 +33,6 @@ KNOWN = {"blobs", "snapshots", "refs", "trees", ".no_exist", layout.PROOFS}
 MAX_REF_BYTES = 256
 """Bytes read of a ref. A longer one has no commit in it."""
 _HEX = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-
-
-@dataclass(slots=True)
-class Blob:
-    """A file with bytes: in `blobs/`, or in a snapshot. `size_bytes` is the size on the disk.
-
-    `digest` names its bytes; for a file that no list names, `may_be` are the digests of blobs of the same size.
-    `used_by` are the files of snapshots that need it, as (commit, path).
-    """
-
-    name: str
-    """Its path, as text: with thousands of files a Path for each would take most of the time."""
-    digest: Digest | None
-    size_bytes: int
-    mode: int = 0
-    inode: tuple[int, int] = (0, 0)
-    names: int = 1
-    used_by: list[tuple[str, str]] = field(default_factory=list)
-    may_be: tuple[Digest, ...] = ()
-    has_wrong_size: bool = False
-
-    @property
-    def path(self) -> Path:
-        return Path(self.name)
 
 
 @dataclass
@@ -96,8 +74,6 @@ class _Inspector:
         self._lost: dict[str, str] = {}
         """By name: the target of each blob that is a link to nothing."""
         self._listings = self._found.listings
-        self._needed: set[str] = set()
-        """The names of blobs that a file of a snapshot or a list needs."""
         self._without_links: bool | None = None
 
     def run(self) -> Inspection:
@@ -150,18 +126,18 @@ class _Inspector:
         if advice:
             self._add("not_group_writable", "", "", repair=advice)
 
-    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """The entries of a folder; none if it does not exist or is a link. A finding if it cannot be read."""
+    def _entries(self, folder: Path) -> Iterator[os.DirEntry[str]]:
+        """The entries of a folder, one at a time; none if it does not exist or is a link. A finding if it cannot be
+        read."""
         try:
             if folder.is_symlink() and folder != self._folder:
-                return []
+                return
             with os.scandir(folder) as entries:
-                return list(entries)
+                yield from entries
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return
         except OSError as error:
             self._add_unreadable(folder, error)
-            return []
 
     def _walk(self, folder: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
         """All below a folder that is no folder, by path."""
@@ -189,7 +165,7 @@ class _Inspector:
                 self._read_blob(entry)
 
     def _read_blob(self, entry: os.DirEntry[str]) -> None:
-        digest = _digest(entry.name)
+        digest = digest_of(entry.name)
         if entry.is_symlink():
             target = os.readlink(entry.path)  # noqa: PTH115 - as for the links of snapshots
             if not os.path.realpath(entry.path).startswith(os.path.realpath(self._cache) + os.sep):
@@ -206,7 +182,7 @@ class _Inspector:
         if not stat.S_ISREG(facts.st_mode):
             self._add("foreign", "", f"blobs/{entry.name}")
             return
-        self._blobs[entry.name] = _blob(entry.path, digest, facts)
+        self._blobs[entry.name] = blob_of(entry, facts)
         if not os.access(entry.path, os.R_OK):
             self._add_unreadable(Path(entry.path), None, digest, facts.st_size)
 
@@ -230,7 +206,7 @@ class _Inspector:
         """Adds the revisions that a ref names, whose snapshot is gone, and of which at least one blob is here."""
         for commit in {*refs.values()} - snapshots.keys():
             listing = self._listing(commit)
-            if any(digest.hex in self._blobs for digest, _ in listing.files.values()):
+            if any(file.digest.hex in self._blobs for file in listing.files.values()):
                 snapshots[commit] = layout.snapshot_path(self._cache, self._repo, commit)
 
     def _is_without_links(self) -> bool:
@@ -261,13 +237,15 @@ class _Inspector:
                 self._add("foreign", commit, path, size_bytes=_size(entry))
                 self._note_needed(entry)
                 continue
+            path = path if expected is None else expected.path  # one text for both
             here.add(path)
             blob = self._inspect_entry(commit, path, entry, expected)
             if blob is not None:
                 distinct[blob.digest.hex if blob.digest else path] = blob.size_bytes
                 self._judge_size(commit, path, blob, expected)
-        for path in listing.files.keys() - here:
-            self._judge_absent(commit, path, *listing.files[path])
+        for path, file in files.items():
+            if path not in here:
+                self._judge_absent(commit, file)
         self._judge_absences(commit, listing)
         if not here and not listing.files and os.access(folder, os.R_OK | os.X_OK):
             self._add("empty_revision", commit, "", repair=self._fetch(commit))
@@ -297,11 +275,11 @@ class _Inspector:
             return
         if not os.access(tree, os.R_OK):
             self._add_unreadable(tree, None, commit=commit)
-        elif read_tree(tree) is None:
+        elif not is_tree_of(tree, listing.files.values()) and read_tree(tree) is None:
             self._add("bad_listing", commit, f"trees/{commit}.json", repair=_rm(tree))
 
     def _inspect_entry(
-        self, commit: Commit, path: str, entry: os.DirEntry[str], expected: tuple[Digest, int] | None
+        self, commit: Commit, path: str, entry: os.DirEntry[str], expected: ManifestFile | None
     ) -> Blob | None:
         """The bytes behind an entry of a snapshot; None if there are none, or not the right ones."""
         if entry.is_symlink():
@@ -315,31 +293,32 @@ class _Inspector:
             self._add("foreign", commit, path)
             return None
         if not os.access(entry.path, os.R_OK):
-            self._add_unreadable(Path(entry.path), None, expected and expected[0], facts.st_size, commit)
-        blob = _blob(entry.path, expected[0] if expected else None, facts)
+            self._add_unreadable(Path(entry.path), None, expected.digest if expected else None, facts.st_size, commit)
+        blob = blob_of(entry, facts, expected.digest if expected else None, is_in_blobs=False)
         self._found.copies.append(blob)
-        twins = [expected[0].hex] if expected else [name for name, at in self._blobs.items() if _are_twins(blob, at)]
-        twins = [name for name in twins if name in self._blobs and _are_twins(blob, self._blobs[name])]
+        names = [expected.digest.hex] if expected else self._blobs
+        twins = [name for name in names if name in self._blobs and are_twins(blob, self._blobs[name])]
         if twins:
-            self._needed.update(twins)
-            blob.may_be = tuple(map(_digest, twins))
+            for name in twins:
+                self._need(name)
+            blob.may_be = tuple(map(digest_of, twins))
             repair = link_command(path, twins[0], entry.path)
             self._add("copy", commit, path, blob.may_be[0], blob.size_bytes, repair=repair)
         return blob
 
-    def _inspect_link(self, commit: Commit, path: str, target: str, expected: tuple[Digest, int] | None) -> Blob | None:
+    def _inspect_link(self, commit: Commit, path: str, target: str, expected: ManifestFile | None) -> Blob | None:
         name = target.rpartition("/")[2]
-        digest = expected[0] if expected else _digest(name) if _HEX.fullmatch(name) else None
-        size_bytes = expected[1] if expected else 0
+        digest = expected.digest if expected else digest_of(name) if _HEX.fullmatch(name) else None
+        size_bytes = expected.size_bytes if expected else 0
         if expected:
-            self._needed.add(expected[0].hex)
-        if expected and target == layout.link_target(FilePath(path), expected[0]):
+            self._need(expected.digest.hex)
+        if expected and target == layout.link_target(FilePath(path), expected.digest):
             pass
         elif target.startswith("/"):
             repair = self._link(commit, path, name) if name in self._blobs else self._fetch(commit)
             self._add("absolute_link", commit, path, digest, size_bytes, repair=repair)
-            self._needed.add(name)
-            return self._blobs.get(name) if expected is None or name == expected[0].hex else None
+            self._need(name)
+            return self._blobs.get(name) if expected is None or name == expected.digest.hex else None
         elif (place := self._end_of(commit, path, target)) is None:
             self._add("outside_link", commit, path, digest, size_bytes, repair=self._fetch(commit))
             return None
@@ -348,11 +327,11 @@ class _Inspector:
             digest = digest or self._at_the_end(commit, path)
             self._add("wrong_link", commit, path, digest, size_bytes, repair=self._fetch(commit), detail=detail)
             return None
-        elif expected and name != expected[0].hex:
-            self._needed.add(name)
+        elif expected and name != expected.digest.hex:
+            self._need(name)
             self._add("wrong_link", commit, path, digest, size_bytes, repair=self._fetch(commit))
             return None
-        self._needed.add(name)
+        self._need(name)
         blob = self._blobs.get(name)
         if blob is None:
             self._add_no_bytes(commit, path, name, digest, size_bytes)
@@ -365,8 +344,8 @@ class _Inspector:
         name = end.removeprefix(f"{folder}/blobs/")
         if name not in self._blobs:
             return None
-        self._needed.add(name)
-        return _digest(name)
+        self._need(name)
+        return digest_of(name)
 
     def _end_of(self, commit: Commit, path: str, target: str) -> str | None:
         """The path, in the repo's folder, to which a relative link leads; None if it leads out."""
@@ -380,32 +359,34 @@ class _Inspector:
             repair = f"Copy it there again and follow links (`rsync -aL`), or fetch it: {repair}"
         self._add(kind, commit, path, digest, size_bytes, repair=repair)
 
-    def _judge_size(self, commit: Commit, path: str, blob: Blob, expected: tuple[Digest, int] | None) -> None:
-        if expected is None or blob.size_bytes == expected[1]:
-            blob.used_by.append((commit, path))
+    def _judge_size(self, commit: Commit, path: str, blob: Blob, expected: ManifestFile | None) -> None:
+        if expected is None or blob.size_bytes == expected.size_bytes:
+            blob.note_use(commit, path)
             return
         is_first = not blob.has_wrong_size
         blob.has_wrong_size = True
         if is_first:
-            detail = f"it has {blob.size_bytes:,} bytes instead of {expected[1]:,}"
-            self._add("wrong_size", commit, path, expected[0], expected[1], repair=self._fetch(commit), detail=detail)
+            digest, size_bytes = expected.digest, expected.size_bytes
+            detail = f"it has {blob.size_bytes:,} bytes instead of {size_bytes:,}"
+            self._add("wrong_size", commit, path, digest, size_bytes, repair=self._fetch(commit), detail=detail)
 
-    def _judge_absent(self, commit: Commit, path: str, digest: Digest, size_bytes: int) -> None:
+    def _judge_absent(self, commit: Commit, file: ManifestFile) -> None:
         """A file of the list that has no entry in the snapshot."""
-        self._needed.add(digest.hex)
-        blob = self._blobs.get(digest.hex)
+        path, name, size_bytes = file.path, file.digest.hex, file.size_bytes
+        self._need(name)
+        blob = self._blobs.get(name)
         if blob is None:
-            if digest.hex in self._lost:
-                self._add_no_bytes(commit, path, digest.hex, digest, size_bytes)
+            if name in self._lost:
+                self._add_no_bytes(commit, path, name, file.digest, size_bytes)
             else:
-                self._add("not_here", commit, path, digest, size_bytes, repair=self._fetch(commit))
+                self._add("not_here", commit, path, file.digest, size_bytes, repair=self._fetch(commit))
             return
         kind = "no_place" if self._is_without_links() else "no_link"
-        repair = self._link(commit, path, digest.hex)
+        repair = self._link(commit, path, name)
         if kind == "no_place":
             repair = "Copy the folder of the cache to a volume with links, and verify it there."
-        self._add(kind, commit, path, digest, size_bytes, repair=repair)
-        self._judge_size(commit, path, blob, (digest, size_bytes))
+        self._add(kind, commit, path, file.digest, size_bytes, repair=repair)
+        self._judge_size(commit, path, blob, file)
 
     def _judge_absences(self, commit: Commit, listing: Listing) -> None:
         """The Hub client's notes on files that the commit does not have."""
@@ -413,11 +394,18 @@ class _Inspector:
         for path, entry in self._walk(folder) if listing.files else ():
             expected = listing.files.get(path)
             if expected:
-                self._add("false_absence", commit, path, *expected, repair=_rm(entry.path))
+                digest, size_bytes = expected.digest, expected.size_bytes
+                self._add("false_absence", commit, path, digest, size_bytes, repair=_rm(entry.path))
+
+    def _need(self, name: str) -> None:
+        """Notes that a file of a snapshot or a list needs the blob of this name."""
+        blob = self._blobs.get(name)
+        if blob is not None:
+            blob.is_needed = True
 
     def _note_needed(self, entry: os.DirEntry[str]) -> None:
         if entry.is_symlink():
-            self._needed.add(os.readlink(entry.path).rpartition("/")[2])  # noqa: PTH115
+            self._need(os.readlink(entry.path).rpartition("/")[2])  # noqa: PTH115
 
     # Refs
 
@@ -461,7 +449,7 @@ class _Inspector:
         # Without a snapshot, or with an empty one, these are its files: an add finds them by their digests.
         is_lost = not self._found.revisions or any(one.kind == "empty_revision" for one in self._found.findings)
         for name, blob in self._blobs.items():
-            if name not in self._needed:
+            if not blob.is_needed:
                 repair = self._fetch("") if is_lost else _rm(blob.path)
                 self._add("orphan", "", f"blobs/{name}", blob.digest, blob.size_bytes, repair=repair)
         self._found.blobs = list(self._blobs.values())
@@ -525,7 +513,7 @@ def _rm(path: Path | str) -> str:
 
 def link_command(path: str, name: str, place: Path | str) -> str:
     """The command that makes `place` the link to a blob. With `-n` a link to a folder in its place is not entered."""
-    return f"ln -sfn {layout.link_target(FilePath(path), _digest(name))} {quote(str(place))}"
+    return f"ln -sfn {layout.link_target(FilePath(path), digest_of(name))} {quote(str(place))}"
 
 
 def _write(commit: str, ref: Path | str) -> str:
@@ -537,23 +525,9 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "replace").decode()
 
 
-def _digest(etag: str) -> Digest:
-    """The digest in the name of a blob, of 40 or 64 hex digits."""
-    return Digest("sha256" if len(etag) == 64 else "git-sha1", etag)
-
-
-def _blob(name: str, digest: Digest | None, facts: os.stat_result) -> Blob:
-    return Blob(name, digest, facts.st_size, facts.st_mode, (facts.st_dev, facts.st_ino), facts.st_nlink)
-
-
 def _is_blob(place: str) -> bool:
     """Whether this path in a repo's folder is that of a blob."""
     return place.startswith("blobs/") and place.count("/") == 1
-
-
-def _are_twins(copy: Blob, blob: Blob) -> bool:
-    """Whether a regular file may be a second copy of a blob: of its size, and not the same file by another name."""
-    return copy.size_bytes == blob.size_bytes > 0 and copy.inode != blob.inode
 
 
 def _size(entry: os.DirEntry[str]) -> int:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hfpeer.cache.commits.manifests import Manifests
-from hfpeer.cache.commits.proofs import read_proof
+from hfpeer.cache.commits.proofs import is_proof_same, read_proof
 from hfpeer.cache.disk import layout
 from hfpeer.cache.snapshots import read_tree
 from hfpeer.cache.verify.findings import LISTED, NAMED, PROVED
 from hfpeer.errors import CorruptData
-from hfpeer.names import Commit, Digest, RepoId
+from hfpeer.git.proof import prove
+from hfpeer.manifest import Manifest, ManifestFile
+from hfpeer.names import Commit, RepoId
 
 
 @dataclass(frozen=True)
 class Listing:
-    """Digest and size in bytes by path; empty if the grade is NAMED. `bad_proof` says why the file in the repo's folder
-    proves nothing."""
+    """The files by path; empty if the grade is NAMED. `bad_proof` says why the file in the repo's folder proves
+    nothing."""
 
     grade: str
-    files: dict[str, tuple[Digest, int]]
+    files: Mapping[str, ManifestFile]
     bad_proof: str = ""
 
 
@@ -29,14 +33,26 @@ def find_listing(cache: Path, manifests: Manifests, repo: RepoId, commit: Commit
     were proved when they came. Raises Stopped."""
     bad_proof = ""
     try:
-        manifest = read_proof(cache, repo, commit)
+        manifest = _proved(cache, manifests, repo, commit)
     except CorruptData as error:
         manifest, bad_proof = None, error.message
     manifest = manifest or manifests.load(repo, commit)
     if manifest is not None:
-        files: dict[str, tuple[Digest, int]] = {file.path: (file.digest, file.size_bytes) for file in manifest.files}
-        return Listing(LISTED if manifest.is_attested else PROVED, files, bad_proof)
+        by_path: Any = manifest.by_path  # paths are texts
+        return Listing(LISTED if manifest.is_attested else PROVED, by_path, bad_proof)
     tree = read_tree(layout.tree_path(cache, repo, commit))
-    return Listing(
-        NAMED if tree is None else LISTED, {str(path): known for path, known in (tree or {}).items()}, bad_proof
-    )
+    files: dict[str, ManifestFile] = {
+        path: ManifestFile(path, size_bytes, digest) for path, (digest, size_bytes) in (tree or {}).items()
+    }
+    return Listing(NAMED if tree is None else LISTED, files, bad_proof)
+
+
+def _proved(cache: Path, manifests: Manifests, repo: RepoId, commit: Commit) -> Manifest | None:
+    """The manifest that the repo's folder proves. One with the same text in the home, which may be in memory, is not
+    read a second time. Raises CorruptData."""
+    if is_proof_same(cache, repo, commit, manifests.path(repo, commit)):
+        known = manifests.load(repo, commit)
+        if known is not None:
+            prove(known)
+            return known
+    return read_proof(cache, repo, commit)

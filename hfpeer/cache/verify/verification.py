@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,20 @@ from hfpeer.cache.disk.kinds import other_kind
 from hfpeer.cache.disk.os_errors import translated
 from hfpeer.cache.index.catalog import Catalog
 from hfpeer.cache.partial.files import partial_folders
-from hfpeer.cache.verify.checking import CHANGING, POINTER, RIGHT, UNREADABLE, Checked, Progress, Verdicts, check
+from hfpeer.cache.verify.blobs import Blob
+from hfpeer.cache.verify.checking import (
+    CHANGING,
+    POINTER,
+    RIGHT,
+    UNREADABLE,
+    Checked,
+    Hashed,
+    Progress,
+    Verdicts,
+    check,
+)
 from hfpeer.cache.verify.findings import NAMED, Finding, VerifyReport, folder_of, in_order
-from hfpeer.cache.verify.inspection import Blob, Inspection, inspect, link_command
+from hfpeer.cache.verify.inspection import Inspection, inspect, link_command
 from hfpeer.cache.verify.listings import find_listing
 from hfpeer.errors import InvalidName, NotFound
 from hfpeer.names import RepoId
@@ -37,7 +48,7 @@ _KIND_OF = {POINTER: "lfs_pointer", CHANGING: "changing", UNREADABLE: "unreadabl
 
 @dataclass(frozen=True)
 class Examined:
-    """The result of a verification, with what it saw of each repo and of each file that was hashed."""
+    """The result of a verification, with what it saw of each repo, and of the files that `Hashed.notable` has."""
 
     report: VerifyReport
     inspections: tuple[tuple[RepoId, Inspection], ...]
@@ -80,29 +91,28 @@ def examine(
         inspections.append((repo, inspect(cache, repo, partial(find_listing, cache, manifests, repo), refs)))
     if not repos:
         findings += _second_names(cache, inspections) + _partials(cache) + _closed_locks(cache)
-    checked: list[tuple[RepoId, Checked]] = []
+    hashed = Hashed()
     if not is_quick:
+        blobs = [blob for _, inspection in inspections for blob in _hashable(inspection)]
         verdicts = Verdicts(catalog) if catalog else None
-        checked = _check_all(cache, inspections, verdicts, on_progress, trusts_verdicts)
+        hashed = check(cache, blobs, verdicts, on_progress, trusts_verdicts=trusts_verdicts)
     for _, inspection in inspections:
-        findings += _settled(inspection, {id(one.blob): one for _, one in checked}, is_quick=is_quick)
-    findings += _judged(checked, inspections)
-    hashed = [one.blob.size_bytes for _, one in checked if not one.is_known]
-    known = [one.blob.size_bytes for _, one in checked if one.is_known]
+        findings += _settled(inspection, {id(one.blob): one for one in hashed.notable}, is_quick=is_quick)
+    findings += _judged(cache, hashed.notable, inspections)
     in_it = in_order(replace(one, cache=str(cache)) for one in findings)
     report = VerifyReport(
         str(cache),
         is_quick,
         tuple(replace(one, cache=str(cache)) for _, inspection in inspections for one in inspection.revisions),
         in_it,
-        len(hashed),
-        sum(hashed),
-        len(known),
-        sum(known),
+        hashed.files,
+        hashed.size_bytes,
+        hashed.known_files,
+        hashed.known_bytes,
         time.monotonic() - began,
         (folder_of(str(cache), in_it),),
     )
-    return Examined(report, tuple(inspections), tuple(one for _, one in checked))
+    return Examined(report, tuple(inspections), hashed.notable)
 
 
 def _repos(cache: Path) -> tuple[list[RepoId], list[Finding]]:
@@ -177,27 +187,15 @@ def _second_names(cache: Path, inspections: Iterable[tuple[RepoId, Inspection]])
             "",
         )
         for repo, blob in blobs
-        if blob.names > inside[blob.inode] and blob.mode & 0o200
+        if blob.names > inside[blob.inode] and blob.is_writable
     ]
 
 
-def _check_all(
-    cache: Path,
-    inspections: Iterable[tuple[RepoId, Inspection]],
-    verdicts: Verdicts | None,
-    on_progress: Callable[[Progress], None],
-    trusts_verdicts: bool,
-) -> list[tuple[RepoId, Checked]]:
-    """Hashes every file that has a digest, or may be a copy of a blob. A file of the wrong size is judged already."""
-    repo_of: dict[int, RepoId] = {}
-    blobs: list[Blob] = []
-    for repo, inspection in inspections:
-        for blob in (*inspection.blobs, *inspection.copies):
-            if (blob.digest is not None or blob.may_be) and not blob.has_wrong_size:
-                repo_of[id(blob)] = repo
-                blobs.append(blob)
-    checked = check(cache, blobs, verdicts, on_progress, trusts_verdicts=trusts_verdicts)
-    return [(repo_of[id(one.blob)], one) for one in checked]
+def _hashable(inspection: Inspection) -> Iterator[Blob]:
+    """Every file that has a digest, or may be a copy of a blob. A file of the wrong size is judged already."""
+    for blob in (*inspection.blobs, *inspection.copies):
+        if (blob.digest is not None or blob.may_be) and not blob.has_wrong_size:
+            yield blob
 
 
 def _settled(inspection: Inspection, checked: dict[int, Checked], *, is_quick: bool) -> list[Finding]:
@@ -210,11 +208,10 @@ def _settled(inspection: Inspection, checked: dict[int, Checked], *, is_quick: b
         return [
             replace(one, detail=_PROBABLY, repair=hint) if one.kind == "copy" else one for one in inspection.findings
         ]
-    right = {
-        str(blob.digest) for blob in inspection.blobs if id(blob) in checked and checked[id(blob)].verdict == RIGHT
-    }
-    by_path = {str(blob.path): checked[id(blob)] for blob in inspection.copies if id(blob) in checked}
-    by_place = {(commit, path): one for one in by_path.values() for commit, path in one.blob.used_by}
+    copies = {str(blob.path): checked[id(blob)] for blob in inspection.copies if id(blob) in checked}
+    by_place = {(one.blob.commit, one.blob.used_as): one for one in copies.values()}
+    hashed = (blob for blob in inspection.blobs if copies and not blob.has_wrong_size)
+    right = {str(blob.digest) for blob in hashed if id(blob) not in checked}
     settled = []
     for finding in inspection.findings:
         one = by_place.get((finding.commit, finding.path)) if finding.kind == "copy" else None
@@ -227,9 +224,7 @@ def _settled(inspection: Inspection, checked: dict[int, Checked], *, is_quick: b
     return settled
 
 
-def _judged(
-    checked: Iterable[tuple[RepoId, Checked]], inspections: Iterable[tuple[RepoId, Inspection]]
-) -> list[Finding]:
+def _judged(cache: Path, checked: Iterable[Checked], inspections: Iterable[tuple[RepoId, Inspection]]) -> list[Finding]:
     """A finding for each file whose bytes are wrong or cannot be read: of the first revision that needs it."""
     grades = {
         (str(repo), revision.commit): revision.grade
@@ -243,13 +238,14 @@ def _judged(
         if finding.kind == "unreadable"
     }
     found = []
-    for repo, one in checked:
+    for one in checked:
         blob = one.blob
+        repo = RepoId.from_folder(blob.path.relative_to(cache).parts[0])
         if one.verdict == RIGHT or blob.digest is None:
             continue
         if one.verdict == UNREADABLE and (str(repo), str(blob.digest)) in reported:
             continue
-        commit, path = min(blob.used_by, default=("", f"blobs/{blob.path.name}"))
+        commit, path = blob.commit, blob.used_as or f"blobs/{blob.file}"
         pinned = f" -v {commit}" if commit else ""
         found.append(
             Finding(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
+import struct
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -66,23 +67,27 @@ class _Entry(NamedTuple):
     """A file or link of the folder as it was listed."""
 
     path: FilePath
-    stamp: tuple[int, int, int, int, int, int]
-    """Device, inode, mode, size in bytes, mtime and ctime in nanoseconds."""
+    stamp: bytes
+    """Device, inode, mode, size in bytes, mtime and ctime in nanoseconds, packed: there may be very many entries."""
 
     @property
     def mode(self) -> str:
-        if stat.S_ISLNK(self.stamp[2]):
+        mode = _STAMP.unpack(self.stamp)[2]
+        if stat.S_ISLNK(mode):
             return "120000"
-        return "100755" if self.stamp[2] & stat.S_IXUSR else "100644"
+        return "100755" if mode & stat.S_IXUSR else "100644"
 
     @property
     def size_bytes(self) -> int:
-        return self.stamp[3]
+        return int(_STAMP.unpack(self.stamp)[3])
 
 
-def _stamp(status: os.stat_result) -> tuple[int, int, int, int, int, int]:
+_STAMP = struct.Struct("=QQIqqq")
+
+
+def _stamp(status: os.stat_result) -> bytes:
     times = status.st_mtime_ns, status.st_ctime_ns
-    return status.st_dev, status.st_ino, status.st_mode, status.st_size, *times
+    return _STAMP.pack(status.st_dev, status.st_ino, status.st_mode, status.st_size, *times)
 
 
 class _Stage:

@@ -7,7 +7,7 @@ use the rest.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -249,28 +249,31 @@ def hub_word(one: StoredRevision) -> str:
 
 def steps_of(plan: Plan, facts: Facts) -> tuple[Step, ...]:
     """The steps of a plan, each with the bytes that it frees after those before it."""
-    left: dict[int, set[RevisionKey]] = {}
-    uses: dict[RevisionKey, list[int]] = defaultdict(list)
-    for number, blob in enumerate(facts.blobs):
-        left[number] = set(blob.users)
-        for user in blob.users:
-            uses[user].append(number)
+    # By the revisions that use them: the bytes that go with the last of these. Most blobs have the same ones.
+    together: Counter[frozenset[RevisionKey]] = Counter()
+    for blob in facts.blobs:
+        together[blob.users] += 0 if blob.has_other_names else blob.size_bytes
+    left = {users: set(users) for users in together}
     by_key = {key_of(one): one for one in facts.revisions}
     steps = []
     for key in plan.revisions:
         freed_bytes = 0
-        for number in uses[key]:
-            left[number].discard(key)
-            if not left[number] and not facts.blobs[number].has_other_names:
-                freed_bytes += facts.blobs[number].size_bytes
+        for users, rest in left.items():
+            if key in rest:
+                rest.remove(key)
+                freed_bytes += 0 if rest else together[users]
         one = by_key[key]
         id = revision_id(key)
         notes = (hub_word(one), *(() if one.revision.is_proved else ("its list of files is not proved",)))
         steps.append(
             Step(id, "revision", name_of_revision(one), freed_bytes, plan.why.get(id, ""), notes, one.revision.files)
         )
+    named: dict[str, list[StoredBlob]] = {file.digest: [] for file in plan.files}
+    for blob in facts.blobs if named else ():
+        if blob.digest in named:
+            named[blob.digest].append(blob)
     for file in plan.files:
-        mine = [facts.blobs[number] for number in uses[file.key] if facts.blobs[number].digest == file.digest]
+        mine = (blob for blob in named[file.digest] if file.key in blob.users)
         is_freed = all(blob.users == {file.key} and not blob.has_other_names for blob in mine)
         steps.append(Step(file_id(file), "file", name_of_file(file), file.size_bytes if is_freed else 0, files=1))
     steps += [

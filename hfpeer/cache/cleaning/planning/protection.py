@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
@@ -36,29 +35,37 @@ class Copies:
     held: Collection[str] = ()
 
 
-def lost(plan: Plan, facts: Facts) -> dict[str, set[str]]:
+Ids = frozenset[str]
+"""The ids of steps. Most blobs of a revision have the same ones, so those share one set."""
+NO_IDS: Ids = frozenset()
+
+
+def lost(plan: Plan, facts: Facts) -> dict[str, Ids]:
     """By digest of each blob that the plan takes from this node: the ids of the steps that need it gone."""
-    gone = set(plan.revisions)
-    of_files = {(one.key, one.digest): one for one in plan.files}
-    needed_by: dict[str, set[str]] = defaultdict(set)
+    gone = {key: revision_id(key) for key in plan.revisions}
+    of_files = {(one.key, one.digest): file_id(one) for one in plan.files}
+    needed_by: dict[str, Ids] = {}
     stays = set(facts.elsewhere)
+    shared: dict[Ids, Ids] = {}
     for blob in facts.blobs:
-        for user in blob.users if blob.digest else ():
-            if user in gone:
-                needed_by[blob.digest].add(revision_id(user))
-            elif (user, blob.digest) in of_files:
-                needed_by[blob.digest].add(file_id(of_files[user, blob.digest]))
-            else:
-                stays.add(blob.digest)
+        if not blob.digest or not blob.users:
+            continue
+        found = {gone.get(user) or of_files.get((user, blob.digest)) for user in blob.users}
+        if None in found:
+            stays.add(blob.digest)
+        ids = needed_by.get(blob.digest, NO_IDS).union(filter(None, found))
+        if ids:
+            needed_by[blob.digest] = shared.setdefault(ids, ids)
     return {digest: ids for digest, ids in needed_by.items() if digest not in stays}
 
 
-def lost_to_peers(plan: Plan, facts: Facts) -> dict[str, set[str]]:
+def lost_to_peers(plan: Plan, facts: Facts) -> dict[str, Ids]:
     """Those of them that peers know to be here, or that this node made: the ids of such revisions, and of their
     files."""
     known = {revision_id(key_of(one)) for one in facts.revisions if _is_known_to_peers(one)}
-    found = {digest: {id for id in ids if id.partition("/")[0] in known} for digest, ids in lost(plan, facts).items()}
-    return {digest: ids for digest, ids in found.items() if ids}
+    gone = lost(plan, facts)
+    told = {ids: frozenset(id for id in ids if id.partition("/")[0] in known) for ids in set(gone.values())}
+    return {digest: told[ids] for digest, ids in gone.items() if told[ids]}
 
 
 @dataclass(frozen=True)

@@ -27,18 +27,18 @@ class Counter:
         self.files = 0
         self.disk_bytes = 0
 
-    def entries(self, folder: str, kind: str) -> list[os.DirEntry[str]]:
-        """The entries of a folder, which is counted itself as of `kind`; none if it cannot be read."""
+    def entries(self, folder: str, kind: str) -> Iterator[os.DirEntry[str]]:
+        """The entries of a folder, which is counted itself as of `kind`, one at a time: entries with their facts take
+        much memory. None if the folder cannot be read."""
         check_stop()
         try:
             self.add(kind, os.lstat(folder))
             with os.scandir(folder) as found:
-                return list(found)
+                yield from found
         except (FileNotFoundError, NotADirectoryError):
-            return []
+            return
         except OSError:
             self.unreadable.append(folder)
-            return []
 
     def add(self, kind: str, facts: os.stat_result) -> int:
         """Counts one file, link or folder. Returns the bytes that it takes, 0 for a further name of a counted file."""

@@ -46,28 +46,29 @@ NOBODY: Users = frozenset()
 
 @dataclass(slots=True)
 class FoundBlob:
-    """A file with bytes, and the revisions that use it."""
+    """A file with bytes, and the revisions that use it. `etag` is its name in `blobs/`, empty in a snapshot."""
 
     path: str
     facts: os.stat_result
     users: Users = NOBODY
+    etag: str = ""
 
 
 @dataclass
 class RepoOnDisk:
-    """One repo as it lies there."""
+    """One repo as it lies there, without the bytes that its revisions use."""
 
     repo: RepoId
-    blobs: dict[str, FoundBlob] = field(default_factory=dict)
-    """By name: the regular files in `blobs/`."""
+    has_blobs: bool = False
+    """Whether there is a regular file in `blobs/`."""
+    unused: dict[str, FoundBlob] = field(default_factory=dict)
+    """By name: the regular files in `blobs/` to which no revision links."""
     links: dict[str, str] = field(default_factory=dict)
     """By name: the target of each link in `blobs/`, without `..` in it."""
     link_facts: dict[str, os.stat_result] = field(default_factory=dict)
     """By name: the facts of these links themselves."""
     users: dict[str, Users] = field(default_factory=dict)
-    """By name of a blob: the revisions with a link to it."""
-    copies: list[FoundBlob] = field(default_factory=list)
-    """Regular files in snapshots, each with its revision."""
+    """By name of a link in `blobs/`, or of a blob that is missing: the revisions with a link to it."""
     commits: set[str] = field(default_factory=set)
     """The snapshots with at least one file."""
     empty: set[str] = field(default_factory=set)
@@ -77,23 +78,25 @@ class RepoOnDisk:
     leftovers: list[Leftover] = field(default_factory=list)
 
 
-def read_repo_folder(cache: Path, repo: RepoId, counter: Counter) -> RepoOnDisk:
-    """Reads one repo. `counter` counts all of it except the blobs in `blobs/`: whether they are used shows later."""
-    return _Reader(cache, repo, counter).run()
+def read_repo_folder(cache: Path, repo: RepoId, counter: Counter, on_use: Callable[[FoundBlob], None]) -> RepoOnDisk:
+    """Reads one repo. `on_use` is called with each file whose bytes a revision uses: there may be very many, so none of
+    them is kept. `counter` counts all of the repo except unused blobs."""
+    return _Reader(cache, repo, counter, on_use).run()
 
 
 class _Reader:
-    def __init__(self, cache: Path, repo: RepoId, counter: Counter) -> None:
+    def __init__(self, cache: Path, repo: RepoId, counter: Counter, on_use: Callable[[FoundBlob], None]) -> None:
         self._root = str(layout.repo_folder(cache, repo))
         self._kind = repo.type.plural
         self._counter = counter
+        self._on_use = on_use
         self._found = RepoOnDisk(repo)
 
     def run(self) -> RepoOnDisk:
         readers: dict[str, Callable[[str], None]] = {
-            "blobs": self._read_blobs,
-            "snapshots": self._read_snapshots,
             # The others are judged by the snapshots that are there.
+            "snapshots": self._read_snapshots,
+            "blobs": self._read_blobs,
             "refs": self._read_refs,
             "trees": self._read_lists,
             layout.PROOFS: self._read_lists,
@@ -122,7 +125,7 @@ class _Reader:
             elif stat.S_ISREG(facts.st_mode) and entry.name.endswith(UNFINISHED_SUFFIXES):
                 self._leave(UNFINISHED, entry.path, facts)
             elif stat.S_ISREG(facts.st_mode) and _HEX.fullmatch(entry.name):
-                self._found.blobs[entry.name] = FoundBlob(entry.path, facts)
+                self._read_blob(entry, facts)
             elif stat.S_ISDIR(facts.st_mode):
                 self._counter.add_tree(entry.path, FOREIGN)
             else:
@@ -130,10 +133,21 @@ class _Reader:
 
     def _entries_or_empty(self, folder: str) -> Iterator[tuple[os.DirEntry[str], os.stat_result]]:
         """The entries of a folder with their facts. An empty folder is a leftover."""
-        entries = self._counter.entries(folder, LISTS)
-        if not entries:
+        is_empty = True
+        for entry in self._counter.entries(folder, LISTS):
+            is_empty = False
+            yield from with_facts([entry])
+        if is_empty:
             self._leave_empty(folder)
-        return with_facts(entries)
+
+    def _read_blob(self, entry: os.DirEntry[str], facts: os.stat_result) -> None:
+        self._found.has_blobs = True
+        blob = FoundBlob(entry.path, facts, self._found.users.pop(entry.name, NOBODY), entry.name)
+        if blob.users:
+            self._counter.add(self._kind, facts)
+            self._on_use(blob)
+        else:
+            self._found.unused[entry.name] = blob
 
     def _read_blob_link(self, entry: os.DirEntry[str], facts: os.stat_result) -> None:
         if _SHARED_LINK.fullmatch(entry.name):
@@ -168,7 +182,7 @@ class _Reader:
                 self._leave(UNFINISHED, entry.path, facts)
             elif stat.S_ISREG(facts.st_mode):
                 self._counter.add(self._kind, facts)
-                self._found.copies.append(FoundBlob(entry.path, facts, frozenset({key})))
+                self._on_use(FoundBlob(entry.path, facts, frozenset({key})))
                 is_empty = False
             else:
                 self._counter.add(FOREIGN, facts)

@@ -95,8 +95,8 @@ class _Surveyor:
         self._read_at: dict[Users, float] = {}
         self._repos: dict[str, RepoUsage] = {}
         self._shared = SharedStore()
-        self._etags: dict[str, set[str]] = defaultdict(set)
-        """By folder of a repo: the etags of its blobs and unfinished downloads."""
+        self._unfinished: dict[str, set[str]] = defaultdict(set)
+        """By folder of a repo: the etags of its unfinished downloads."""
 
     def run(self) -> Survey:
         later = []
@@ -127,41 +127,28 @@ class _Surveyor:
             counter.add(LISTS, facts)
             counter = self._outside
         files, disk_bytes = counter.files, counter.disk_bytes
-        found = read_repo_folder(self._cache, repo, counter)
+        found = read_repo_folder(self._cache, repo, counter, self._use)
         self._judge_blobs(found, counter)
         self._repos[repo.folder] = RepoUsage(str(repo), 0, counter.files - files, counter.disk_bytes - disk_bytes)
 
     def _judge_blobs(self, found: RepoOnDisk, counter: Counter) -> None:
-        kind = found.repo.type.plural
-        orphans = {}
-        for name, blob in found.blobs.items():
-            blob.users = found.users.get(name, NOBODY)
-            if blob.users:
-                counter.add(kind, blob.facts)
-                self._use(blob, _digest(name))
-            else:
-                orphans[name] = blob
-        for copy in found.copies:
-            self._use(copy, self._digests.get(os.path.relpath(copy.path, self._cache), ""))
+        orphans = dict(found.unused)
         for name, target in found.links.items():
             entry, users = self._shared.blobs.get(target), found.users.get(name, NOBODY)
             if entry is not None and users:
                 entry.users |= users
-                self._use(entry, _digest(name), is_shared=True)
+                self._use(replace(entry, etag=name), is_shared=True)
             elif not users:
                 path = layout.blobs_folder(self._cache, found.repo) / name
                 orphans[name] = FoundBlob(str(path), found.link_facts[name])
-        self._etags[found.repo.folder] = {
-            *found.blobs,
-            *found.links,
-            *(etag_of(one.path) for one in found.leftovers if one.kind == UNFINISHED),
-        }
+        unfinished = (etag_of(one.path) for one in found.leftovers if one.kind == UNFINISHED)
+        self._unfinished[found.repo.folder].update(unfinished)
         self._judge_orphans(found, orphans, counter)
 
     def _judge_orphans(self, found: RepoOnDisk, orphans: Mapping[str, FoundBlob], counter: Counter) -> None:
         """A blob without a link belongs to an interrupted add, or to a revision whose links are lost, or to none."""
         wanting = self._lists.wanting(found.repo, set(orphans)) if orphans else {}
-        is_lost = bool(found.blobs or found.links) and (not found.commits or bool(found.empty))
+        is_lost = bool(found.has_blobs or found.links) and (not found.commits or bool(found.empty))
         for name, blob in orphans.items():
             kind = ORPHAN if not is_lost else LOST
             if not stat.S_ISLNK(blob.facts.st_mode):
@@ -177,9 +164,11 @@ class _Surveyor:
             if one.kind not in kept:
                 self._found.leftovers.append(one)
 
-    def _use(self, blob: FoundBlob, digest: str, *, is_shared: bool = False) -> None:
+    def _use(self, blob: FoundBlob, *, is_shared: bool = False) -> None:
         """Notes bytes that revisions use, once for all their names. `is_shared`: several repos link to them."""
         facts = blob.facts
+        place = "" if blob.etag else os.path.relpath(blob.path, self._cache)
+        digest = _digest(blob.etag) if blob.etag else self._digests.get(place, "")
         self._read_at[blob.users] = max(self._read_at.get(blob.users, 0.0), facts.st_atime)
         if facts.st_nlink == 1 and not is_shared:
             disk_bytes = facts.st_blocks * BLOCK_BYTES
@@ -213,18 +202,23 @@ class _Surveyor:
 
     def _read_locks_of(self, folder: os.DirEntry[str]) -> None:
         repo = _repo(folder.name)
-        etags = self._etags.get(folder.name, set())
         is_empty = True
         for name, entry, facts in self._counter.files_below(folder.path, LISTS):
             is_empty = False
             etag = name.removesuffix(".lock")
-            is_stale = repo is not None and _ETAG.fullmatch(etag) and stat.S_ISREG(facts.st_mode) and etag not in etags
+            is_lock = repo is not None and _ETAG.fullmatch(etag) and stat.S_ISREG(facts.st_mode)
+            is_stale = is_lock and not self._is_wanted(folder.name, etag)
             self._counter.add(LOCK if is_stale else LISTS, facts)
             if is_stale:
                 self._found.leftovers.append(leftover(LOCK, entry.path, facts, repo=str(repo)))
         own = facts_of(folder)
         if is_empty and own is not None:
             self._found.leftovers.append(leftover(EMPTY, folder.path, own, repo=str(repo or "")))
+
+    def _is_wanted(self, repo_folder: str, etag: str) -> bool:
+        """Whether a repo has a blob, or an unfinished download, of this name."""
+        blob = f"{self._cache}{os.sep}{repo_folder}{os.sep}blobs{os.sep}{etag}"
+        return etag in self._unfinished[repo_folder] or os.path.lexists(blob)
 
     def _read_partials(self, folder: str) -> None:
         found: list[Leftover] = []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -230,10 +230,12 @@ class _Add:
         files = self._selection.files_of(manifest)
         await in_thread(self._refuse_unfit, manifest, files)
         transfer = self._make_transfer(resolution, found, files)
-        missing, adopted_bytes, copied_bytes = await in_thread(self._missing, files)
+        right = await in_thread(self._store.inventory.verified_in, self._repo, files)
+        missing, adopted_bytes, copied_bytes = await in_thread(self._missing, files, right)
+        size_bytes = _size(files)
         kept = await in_thread(kept_bytes, self._store.cache, _sizes(missing)) if missing else 0
         account = await in_thread(WanAccount, self._store, self._repo, commit, files, missing)
-        self._on_event(_planned(found, files, missing, self._selection.unmatched(manifest), kept))
+        self._on_event(_planned(found, len(files), size_bytes, missing, self._selection.unmatched(manifest), kept))
         if self._request.is_local_only and missing:
             raise _not_cached(manifest, missing)
         if missing and visibility is not None:
@@ -241,9 +243,10 @@ class _Add:
             if verdict.is_public or self._parts.sites.is_on:
                 await asyncio.wait([visibility], timeout=VISIBILITY_SECONDS)
         async with self._parts.room.take(self._repo, missing) as made_room:
-            if made_room:
+            if made_room:  # blobs that were here may be gone
+                right = set()
                 missing = await in_thread(self._store.inventory.missing, files)
-            await self._run_transfer(transfer, found, missing)
+            await self._run_transfer(transfer, found, missing, right)
         if visibility is not None:
             await asyncio.wait([visibility], timeout=VISIBILITY_SECONDS)
         await self._remember(resolution)
@@ -251,7 +254,7 @@ class _Add:
         unusable = self._selection.unusable_of(manifest)
         if unusable:
             raise _not_storable(manifest, unusable, len(files), snapshot)
-        size_bytes, missing_bytes = _size(files), _size(missing)
+        missing_bytes = _size(missing)
         return Finished(
             repo=self._repo.full_name,
             commit=commit,
@@ -337,11 +340,11 @@ class _Add:
             )
             raise RateLimited(limit.message, hint=f"{limit.hint} {longest}", **limit.facts) from limit
 
-    def _missing(self, files: Sequence[ManifestFile]) -> tuple[list[ManifestFile], int, int]:
-        """The files to fetch, and the bytes taken from adopted files, and from other cache folders. What other tools
-        put into the cache is hashed first, once: files with wrong bytes count as missing."""
+    def _missing(self, files: Sequence[ManifestFile], right: Collection[Digest]) -> tuple[list[ManifestFile], int, int]:
+        """The files to fetch, and the bytes taken from adopted files, and from other cache folders. The blobs `right`
+        are here. What other tools put into the cache is hashed first, once: files with wrong bytes count as
+        missing."""
         inventory, caches = self._store.inventory, self._store.caches
-        right = inventory.verified_in(self._repo, files)
         files = [file for file in files if file.digest not in right]
         if not files:
             return [], 0, 0
@@ -392,12 +395,16 @@ class _Add:
         )
 
     async def _run_transfer(
-        self, transfer: SnapshotTransfer, found: FoundManifest, missing: Sequence[ManifestFile]
+        self,
+        transfer: SnapshotTransfer,
+        found: FoundManifest,
+        missing: Sequence[ManifestFile],
+        right: Collection[Digest],
     ) -> None:
         """Fetches the missing files and installs the snapshot. Sources that lied lose their credit, also after an
         error."""
         try:
-            await transfer.run(missing)
+            await transfer.run(missing, right)
         except ForgedManifest:
             if found.peer_id is not None:
                 self._lan.report_liar_node(found.peer_id)
@@ -440,7 +447,8 @@ def _size(files: Sequence[ManifestFile]) -> int:
 
 def _planned(
     found: FoundManifest,
-    files: Sequence[ManifestFile],
+    files: int,
+    size_bytes: int,
     missing: Sequence[ManifestFile],
     unmatched: Sequence[str],
     kept: int,
@@ -448,8 +456,8 @@ def _planned(
     return Planned(
         repo=found.manifest.repo.full_name,
         commit=found.manifest.commit,
-        files=len(files),
-        size_bytes=_size(files),
+        files=files,
+        size_bytes=size_bytes,
         missing_files=len(missing),
         missing_bytes=_size(missing),
         manifest_from=found.source,

@@ -208,7 +208,7 @@ class CleaningOperations:
             self._neighbourhood() as neighbourhood,
             self._parts.questions.asked(neighbourhood, digests, removes=removes) as answer,
         ):
-            yield Copies(answer.peers, answer.answered, set(map(str, answer.held))), self._sentence(digests, answer)
+            yield Copies(answer.peers, answer.answered, answer.held), self._sentence(digests, answer)
 
     @asynccontextmanager
     async def _neighbourhood(self) -> AsyncIterator[Neighbourhood | None]:
