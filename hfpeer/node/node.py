@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from hfpeer.node.operations.fleet.asking import AskedNodes
     from hfpeer.node.operations.fleet.taking import AddsOfOthers
     from hfpeer.node.upkeep import Upkeep
+    from hfpeer.peers.discovery.advertised import OwnAddresses
     from hfpeer.peers.discovery.discovery import Discovery
     from hfpeer.peers.neighbourhood import Neighbourhood
 
@@ -113,6 +114,7 @@ class Node:
         """The Hub for local tools; None in a node without peers."""
         self._neighbourhood: Neighbourhood | None = None
         self._discovery: Discovery | None = None
+        self._own_addresses: OwnAddresses | None = None
         self._upkeep: Upkeep | None = None
         self.adds_of_others: AddsOfOthers | None = None
         """Takes requests of other nodes; None in a node without peers."""
@@ -151,10 +153,11 @@ class Node:
             return
         from hfpeer.node.operations.fleet.taking import AddsOfOthers, TakingParts  # only a daemon needs these
         from hfpeer.node.upkeep import Upkeep
-        from hfpeer.peers.discovery.advertised import own_door
+        from hfpeer.peers.discovery.advertised import OwnAddresses, own_door
         from hfpeer.peers.discovery.discovery import Discovery
         from hfpeer.peers.neighbourhood import Neighbourhood
 
+        self._own_addresses = OwnAddresses(lan_address, self._settings.advertised)
         self._neighbourhood = Neighbourhood(
             self._identity.node_id,
             addresses_among(self._settings.peers),
@@ -450,6 +453,7 @@ class Node:
             self.store.generation,
             identity.run_id,
             limits=self._upstreams.limits,
+            addresses=() if self._own_addresses is None else self._own_addresses.now(),
         )
 
     def _read_request_key(self) -> bytes:

@@ -289,6 +289,7 @@ class Neighbourhood:
             answered = self.table.answered(address, message, self._clock())
             if answered is not None:
                 self._on_limits(message.limits)
+                client = self.client(answered)
                 async with self._slot(address):
                     await self._read_catalog(client, answered)
                     await self._gossip(client, answered)

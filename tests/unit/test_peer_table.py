@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -477,3 +479,30 @@ def test_gossiped_addresses_without_a_response_are_bounded_per_host_and_in_all()
         if host == 1:
             assert told == MAX_UNANSWERED_PER_HOST
     assert told == MAX_UNANSWERED
+
+
+def tells(*addresses: Address) -> NodeMessage:
+    return replace(says("ara"), addresses=tuple(map(str, addresses)))
+
+
+def test_a_peer_is_known_at_all_addresses_that_it_tells(table: PeerTable) -> None:
+    table.add_static(at(1), 0.0)
+    peer = must(table.answered(at(1), tells(at(2), at(1), at(3)), 1.0))
+    assert peer.addresses == (at(1), at(2), at(3)), "where it responded first"
+
+
+def test_addresses_told_from_behind_a_nat_are_of_another_network(table: PeerTable) -> None:
+    assert must(table.answered(at(1), tells(at(2), at(3)), 1.0)).addresses == (at(1),)
+
+
+def test_a_peer_gets_no_address_where_another_one_responds_or_no_peer_can_be(table: PeerTable) -> None:
+    table.answered(at(2), says("bea"), 0.0)
+    told = tells(at(1), at(2), Address("127.0.0.1"), Address("169.254.169.254"), Address("8.8.8.8"), Address("host"))
+    assert must(table.answered(at(1), told, 1.0)).addresses == (at(1),)
+    assert must(table.get("bea")).addresses == (at(2),)
+
+
+def test_an_address_that_was_told_is_taken_by_the_node_that_responds_there(table: PeerTable) -> None:
+    table.answered(at(1), tells(at(1), at(2)), 0.0)
+    table.answered(at(2), says("bea"), 1.0)
+    assert must(table.get("ara")).addresses == (at(1),)

@@ -12,7 +12,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from hfpeer import json_fields
-from hfpeer.budgets import MAX_GOSSIPED_PEERS, MAX_HEARD_LIMITS, MAX_REVISION_REFS
+from hfpeer.budgets import MAX_ADDRESSES, MAX_GOSSIPED_PEERS, MAX_HEARD_LIMITS, MAX_REVISION_REFS
 from hfpeer.names import Commit, RepoId, Revision
 from hfpeer.peers.protocol import fields
 from hfpeer.peers.protocol.batch import FORMER_BATCH_BLOBS, MAX_BATCH_BLOBS
@@ -24,7 +24,8 @@ Kind = TypeVar("Kind")
 class NodeMessage:
     """`GET /node`: the node itself. `version` is hfpeer's. `run_id` is random, chosen at each start: two nodes may have
     one node id, when a home was copied, but not one run id. `batch_blobs` is how many blobs it takes in a batch.
-    `limits` says of hubs that limit its requests for how many seconds more, by `hub_key`."""
+    `limits` says of hubs that limit its requests for how many seconds more, by `hub_key`. `addresses` are those at
+    which other nodes reach it, the likeliest first."""
 
     node_id: str
     name: str
@@ -34,6 +35,7 @@ class NodeMessage:
     run_id: str = ""
     batch_blobs: int = MAX_BATCH_BLOBS
     limits: Mapping[str, int] = field(default_factory=dict)
+    addresses: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,6 +52,7 @@ class NodeMessage:
                 run_id=json_fields.text(document["run_id"], 64),
                 batch_blobs=json_fields.number(document.get("batch_blobs", FORMER_BATCH_BLOBS)),
                 limits=_limits(document.get("limits", {})),
+                addresses=tuple(map(json_fields.text, islice(document.get("addresses", ()), MAX_ADDRESSES))),
             )
 
 

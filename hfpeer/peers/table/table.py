@@ -276,7 +276,7 @@ class PeerTable:
         merged = replace(
             peer,
             node_id=node.node_id,
-            addresses=self._bounded(_answering_first(address, peer.addresses)),
+            addresses=self._bounded((*_answering_first(address, peer.addresses), *self._further(address, node))),
             name=node.name,
             version=node.version,
             generation=node.catalog_generation,
@@ -446,6 +446,15 @@ class PeerTable:
         static = (address for address in addresses if address in self._configured)
         kept = set(list(dict.fromkeys((addresses[0], *static, *addresses)))[:MAX_ADDRESSES])
         return tuple(dict.fromkeys(address for address in addresses if address in kept))
+
+    def _further(self, address: Address, node: NodeMessage) -> list[Address]:
+        """The other addresses that a node tells of itself, without those of other nodes. They count only if it tells
+        this one too, at which it responded: else it is behind a NAT, and the addresses are of another network."""
+        if str(address) not in node.addresses:
+            return []
+        told = (parse_gossiped_address(text, address) for text in node.addresses)
+        own = (None, node.node_id)
+        return [one for one in told if one is not None and all(peer.node_id in own for peer in self._all_at(one))]
 
     def _others_at(self, address: Address, node_id: str) -> list[Peer]:
         """The other peers known at an address where this node id responds; all peers there if it is the own id."""
