@@ -1,5 +1,5 @@
-"""Volumes whose files have a largest size: FAT, and ext2 with blocks of 1 KiB. They are loop images, so they need
-root."""
+"""Volumes that a test mounts, which needs root: some whose files have a largest size (FAT, and ext2 with blocks of
+1 KiB, as loop images), and one in memory."""
 
 from __future__ import annotations
 
@@ -38,6 +38,17 @@ def ext2_volume(folder: Path) -> Iterator[Path]:
     """The same of ext2. Its files have 16 GiB at most."""
     with _mounted(folder, "ext2", ("mkfs.ext2", "-q", "-b", "1024")) as place:
         yield place
+
+
+@contextmanager
+def memory_volume(place: Path) -> Iterator[Path]:
+    """A tmpfs at a folder, which is made, until the end of the block."""
+    place.mkdir(exist_ok=True)
+    _run("mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place)
+    try:
+        yield place
+    finally:
+        _run("umount", "--lazy", place)
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from fakes.archives import FILES, MODEL, fill
+from fakes.limited import memory_volume, why_not
 from hfpeer.cache.store import Store
-from hfpeer.errors import NoSpace
+from hfpeer.errors import BrokenCache, NoSpace
 from hfpeer.manifest import ManifestFile
 from hfpeer.names import Digest, FilePath, RepoId
 from hfpeer.node.operations.adding import room as room_module
@@ -96,3 +97,20 @@ async def test_a_cache_with_a_budget_makes_room_for_all_that_is_coming(store: St
     async with room.take(REPO, []):
         pass
     assert asked == [600, 1100, 500]
+
+
+@pytest.mark.root
+@pytest.mark.skipif(bool(why_not("mount")), reason="mounting needs root")
+async def test_nothing_is_written_below_the_mount_point_of_a_cache_that_was_unmounted(tmp_path: Path) -> None:
+    with memory_volume(tmp_path / "disk") as disk:
+        (disk / "hub").mkdir()
+        store = Store(disk / "hub", tmp_path / "home")
+        async with Room(store).take(REPO, files(1)):
+            pass
+    with pytest.raises(BrokenCache, match="is unmounted"):
+        async with Room(store).take(REPO, files(1)):
+            pass
+    with memory_volume(tmp_path / "disk"):
+        async with Room(store).take(REPO, files(1)):
+            pass
+    store.close()

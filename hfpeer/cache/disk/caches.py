@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hfpeer.cache.disk.kinds import repos_in
+from hfpeer.cache.disk.mounts import mount_of
+from hfpeer.errors import BrokenCache
 
 
 class Caches:
@@ -24,6 +26,7 @@ class Caches:
         self.present: tuple[Path, ...] = (first,)
         """Those that were there at the last look, the first before all."""
         self._told: frozenset[Path] = frozenset()
+        self._mount_point = mount_of(first).point
         self.look()
 
     @property
@@ -35,6 +38,18 @@ class Caches:
         """Looks which folders are there."""
         away = {one: reason for one in self.others if (reason := why_away(one))}
         self._away, self.present = away, (self.first, *(one for one in self.others if one not in away))
+
+    def require_first(self) -> None:
+        """Raises BrokenCache if the volume of the first folder was unmounted since it was last seen: what is written
+        there would fill the disk below the mount point."""
+        point, last = mount_of(self.first).point, self._mount_point
+        if len(point) < len(last) and last.startswith(point):
+            raise BrokenCache(
+                f"The disk of the cache folder {self.first} is unmounted: nothing is mounted at {last} now.",
+                hint="Mount it again. Or keep the cache elsewhere: `hfpeer conf cache set DIR`.",
+                path=str(self.first),
+            )
+        self._mount_point = point
 
     def has_news(self) -> bool:
         """Whether other folders are away than at the last call."""

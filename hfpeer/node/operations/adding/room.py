@@ -51,8 +51,9 @@ class Room:
     @asynccontextmanager
     async def take(self, repo: RepoId, files: Sequence[ManifestFile]) -> AsyncIterator[bool]:
         """Takes the space of files for the block. Gives whether it may have removed revisions to make room: an add may
-        have counted on their blobs. Raises NoSpace if they, and those that are being fetched, need more
-        than is free, or more than the budget of the cache has even without what may go."""
+        have counted on their blobs. Raises NoSpace if they, and those that are being fetched, need more than is free,
+        or more than the budget of the cache has even without what may go; BrokenCache if the disk of the cache is
+        unmounted."""
         number, mine = next(self._numbers), tuple(files)
         self._taken[number] = mine
         try:
@@ -70,6 +71,7 @@ class Room:
 
     def _check(self, repo: RepoId, files: Sequence[ManifestFile], others: Sequence[ManifestFile]) -> None:
         cache = self._store.cache
+        self._store.caches.require_first()
         free = free_bytes(cache)
         # Mostly all fits, whatever is here already: then neither the catalog nor the partials are looked at.
         if free is None or _fits(sum(file.size_bytes for file in [*files, *others]), free):
