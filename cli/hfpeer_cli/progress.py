@@ -131,6 +131,8 @@ def joined_sentence(event: TransferJoined) -> str:
     """A sentence on a transfer that another command began."""
     if event.state == "paused":
         return f"Transfer {event.id} is paused: `hfpeer transfers resume {event.id}` lets it go on."
+    if event.state == "queued":
+        return f"Going on with transfer {event.id} of an earlier add."
     return f"Transfer {event.id} does this already: it is {event.state}."
 
 

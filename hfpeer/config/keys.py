@@ -17,6 +17,8 @@ from hfpeer.names import RepoId
 from hfpeer.net.address import Address
 
 UpstreamKind: TypeAlias = Literal["mirror", "origin"]
+LEAST_BARE_BYTES = 1_000_000
+"""A size below this many bytes needs a unit."""
 DEFAULT_MODELSCOPE = "https://modelscope.cn"
 DEFAULT_UPSTREAMS = "mirror=https://hf-mirror.com,origin=https://huggingface.co"
 
@@ -82,9 +84,9 @@ def boolean(text: str) -> bool:
 
 
 def size(text: str) -> int:
-    """A number of bytes: 500GB, 200GiB."""
+    """A number of bytes: 500GB, 200GiB. A small number without a unit is refused: its unit was forgotten."""
     found = size_bytes(text)
-    if found is None:
+    if found is None or (text.strip().isdigit() and 0 < found < LEAST_BARE_BYTES):
         raise InvalidName(f"{text!r} is not a size.", hint="Write 500GB, 200GiB or 4000000000.", value=text)
     return found
 

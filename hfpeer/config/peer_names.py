@@ -73,7 +73,9 @@ def _address(text: str) -> Address:
     except InvalidName as error:
         if "://" not in text and "dns" not in text.lower() and "srv" not in text.lower():
             raise
-        raise InvalidName(f"{text.strip()!r} names no peer.", hint=_HINT, address=text) from error
+        url = re.fullmatch(r"https?://([^/@]+)/?", text.strip())
+        hint = f"Leave out http://: `{url[1]}`. The port is that of `lan.listen` there." if url else _HINT
+        raise InvalidName(f"{text.strip()!r} names no peer.", hint=hint, address=text) from error
 
 
 def _name(text: str, rest: str) -> DnsName:

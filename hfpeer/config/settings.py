@@ -372,8 +372,10 @@ def find_key(name: str) -> Key:
     if name not in KEYS:
         from hfpeer.language.near import did_you_mean, near  # only a mistake needs it
 
-        word = name.lower().removeprefix("hfpeer_")
-        meant = did_you_mean(near(word, KEYS))
+        key, equals, value = name.partition("=")
+        if equals and key in KEYS:
+            raise InvalidName(f"There is no setting {name!r}.", hint=f"`hfpeer conf set {key} {value}`", key=name)
+        meant = did_you_mean(near(key.lower().removeprefix("hfpeer_"), KEYS))
         raise InvalidName(
             f"There is no setting {name!r}.{meant}", hint="`hfpeer conf ls` lists all settings.", key=name
         )

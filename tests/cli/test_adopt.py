@@ -56,6 +56,12 @@ def request_of(node: StubNode) -> AdoptRequest:
     return request
 
 
+def test_a_revision_that_lay_in_several_places_has_each_ref_once(hfpeer: Run, node: StubNode) -> None:
+    (one, *_) = REPORT.installed
+    node.adopted = replace(REPORT, installed=(replace(one, refs=("main", "v1", "main")),))
+    assert "Installed acme/tiny at abababababab (main, v1): " in hfpeer("adopt", "/o/models").out
+
+
 def test_it_says_what_can_serve_what_was_installed_and_what_to_do_next(hfpeer: Run, node: StubNode) -> None:
     node.adopted = REPORT
     ran = hfpeer("adopt", "/o/models")

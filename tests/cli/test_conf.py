@@ -69,6 +69,19 @@ def test_an_unknown_setting_names_those_that_may_be_meant_and_not_all(hfpeer: Ru
     assert hfpeer("conf", "get", "xyzzy").err.splitlines()[1] == "Hint: `hfpeer conf ls` lists all settings."
 
 
+def test_a_key_with_its_value_is_answered_with_the_command(hfpeer: Run) -> None:
+    assert "Hint: `hfpeer conf set offline true`" in hfpeer("conf", "set", "offline=true").err
+
+
+def test_a_size_without_a_unit_is_refused_if_it_is_small(hfpeer: Run) -> None:
+    """500 bytes would empty the cache of someone who means gigabytes."""
+    ran = hfpeer("conf", "set", "cache.max_size", "500")
+    assert (ran.code, "Write 500GB" in ran.err) == (2, True)
+    assert hfpeer("conf", "set", "cache.max_size", "500B").out == "cache.max_size = 500\n"
+    assert hfpeer("conf", "set", "cache.max_size", "4000000000").code == 0
+    assert hfpeer("conf", "set", "cache.min_free", "0").code == 0
+
+
 def test_an_unknown_setting_in_the_file_names_those_that_may_be_meant(hfpeer: Run, environ: dict[str, str]) -> None:
     home = Path(environ["HFPEER_HOME"])
     home.mkdir()

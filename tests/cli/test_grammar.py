@@ -253,6 +253,7 @@ def test_what_is_named_and_absent_is_exit_code_4_and_an_empty_list_is_0(hfpeer: 
     node.cached = [TINY]
     both = hfpeer("ls", "acme/tiny", "acme/none")
     assert (both.code, "acme/tiny" in both.out, "acme/none is not in the cache." in both.err) == (4, True, True)
+    assert "Hint: `hfpeer ls 'acme/*'` lists the repos of acme." in hfpeer("ls", "acme").err
 
 
 def test_ls_knows_a_repo_under_another_type(hfpeer: Run, node: StubNode) -> None:

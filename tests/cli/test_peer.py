@@ -52,6 +52,12 @@ def test_each_note_on_the_node_has_its_line(hfpeer: Run, node: StubNode) -> None
     assert lines[-2:] == ["note       One is wrong.", "           Another is too."]
 
 
+def test_a_url_of_a_peer_is_answered_with_its_address(hfpeer: Run) -> None:
+    ran = hfpeer("peer", "add", "http://192.168.1.20:9438/")
+    assert (ran.code, "Leave out http://: `192.168.1.20:9438`." in ran.err) == (2, True)
+    assert "Write HOST[:PORT]" in hfpeer("peer", "add", "ftp://192.168.1.20/x").err
+
+
 def test_rm_of_a_peer_that_was_not_added_exits_4(hfpeer: Run) -> None:
     assert hfpeer("peer", "rm", "10.9.9.9").code == 4
     assert hfpeer("peer", "rm", "192.168.1.20").code == 0

@@ -100,6 +100,8 @@ def test_an_add_tells_the_daemon_who_asks(hfpeer: Run, node: StubNode, environ: 
 def test_an_add_of_what_runs_already_says_so(hfpeer: Run, node: StubNode) -> None:
     node.events = [TransferJoined(7, 2, "running", is_new=False)]
     assert "Transfer 7 does this already: it is running." in hfpeer("model", "add", "-r", "acme/tiny").err
+    node.events = [TransferJoined(7, 2, "queued", is_new=False)]
+    assert "Going on with transfer 7 of an earlier add." in hfpeer("model", "add", "-r", "acme/tiny").err
     node.events = [TransferJoined(7, 1, "queued", is_new=True)]
     assert "Transfer 7" not in hfpeer("model", "add", "-r", "acme/tiny").err
 

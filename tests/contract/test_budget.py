@@ -39,7 +39,7 @@ def environ(hub: HubSimulator, tmp_path: Path) -> dict[str, str]:
         "HFPEER_HOME": str(tmp_path / "home"),
         "HF_HUB_CACHE": str(tmp_path / "hub"),
         "HFPEER_UPSTREAMS": f"origin={hub.endpoint}",
-        "HFPEER_CACHE_MAX_SIZE": str(BUDGET_BYTES),
+        "HFPEER_CACHE_MAX_SIZE": f"{BUDGET_BYTES}B",
     }
 
 
@@ -151,7 +151,7 @@ async def test_nothing_goes_while_the_pins_cannot_be_read(environ: dict[str, str
 
 
 async def test_a_model_larger_than_the_budget_is_refused_and_nothing_goes(environ: dict[str, str]) -> None:
-    environ["HFPEER_CACHE_MAX_SIZE"] = str(MODEL_BYTES // 2)
+    environ["HFPEER_CACHE_MAX_SIZE"] = f"{MODEL_BYTES // 2}B"
     async with node_of(environ) as node:
         with pytest.raises(NoSpace):
             await add(node, 1)

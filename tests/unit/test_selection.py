@@ -40,6 +40,12 @@ def test_what_selects_nothing_is_an_error_that_names_what_is_near(selection: Sel
     assert "`hfpeer model ls -r acme/m -v cccccccccccc` lists all." in hint
 
 
+def test_globs_in_one_word_are_told_apart() -> None:
+    with pytest.raises(EntryNotFound) as caught:
+        Selection(include=("*.gguf,*.bin",)).files_of(MANIFEST)
+    assert (caught.value.hint or "").startswith("Each glob has an --include of its own. ")
+
+
 def test_a_glob_that_matches_nothing_beside_another_is_told() -> None:
     selection = Selection(include=("*.json", "*.safetensor"))
     assert [file.path for file in selection.files_of(MANIFEST)] == ["config.json"]

@@ -89,11 +89,17 @@ def _nothing_selected(manifest: Manifest, include: Sequence[str], *, is_excludin
     excluded = " and is not excluded" if is_excluding else ""
     return EntryNotFound(
         f"{matches}{excluded}." if include else f"`--exclude` leaves no file of {place}.",
-        hint=_near(manifest, include) + _listed_by(manifest),
+        hint=_split(include) + _near(manifest, include) + _listed_by(manifest),
         repo=str(manifest.repo),
         commit=str(manifest.commit),
         include=list(include),
     )
+
+
+def _split(include: Sequence[str]) -> str:
+    """A sentence if globs stand in one word."""
+    sentence = "Each glob has an --include of its own."
+    return f"{sentence} " if any("," in glob for glob in include) else ""
 
 
 def _listed_by(manifest: Manifest) -> str:

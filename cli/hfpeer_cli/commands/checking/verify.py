@@ -212,7 +212,7 @@ def _summary(report: VerifyReport, cache: Path | None) -> list[str]:
     if report.is_quick:
         lines.append("Quick: names, links and sizes. Without --quick every byte is hashed.")
     else:
-        known = f"; {_amount(report.known_files, report.known_bytes)} unchanged since they were" * bool(
+        known = f"; {_amount(report.known_files, report.known_bytes)} unchanged since the last check" * bool(
             report.known_files
         )
         lines.append(f"Hashed {_amount(report.hashed_files, report.hashed_bytes)}{known}.")

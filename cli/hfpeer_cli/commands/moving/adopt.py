@@ -162,7 +162,7 @@ def _lines(report: AdoptReport) -> Iterator[str]:
 
 def _installed(one: ImportedRevision) -> str:
     proof = "proved" if one.is_proved else "listed, not proved"
-    refs = f" ({', '.join(one.refs)})" if one.refs else ""
+    refs = f" ({', '.join(dict.fromkeys(one.refs))})" if one.refs else ""
     files = f"{one.files:,} of {counted(one.listed_files, 'file')}"
     return f"Installed {one.repo} at {one.commit[:12]}{refs}: {proof}, {files}, {human_size(one.size_bytes)}"
 

@@ -122,6 +122,8 @@ def not_cached(repo: RepoId, everything: Sequence[CachedRevision]) -> NotFound:
                 repo=str(repo),
             )
     hint = f"`hfpeer {repo.type.value} search {repo.full_name}` looks for it at peers."
+    if any(cached.repo.startswith(f"{repo.full_name}/") for cached in everything):
+        hint = f"`hfpeer ls '{repo.full_name}/*'` lists the repos of {repo.full_name}."
     return NotFound(f"{repo} is not in the cache.", hint=hint, repo=str(repo))
 
 

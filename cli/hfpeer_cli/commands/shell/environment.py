@@ -79,7 +79,12 @@ def run(invocation: Invocation, command: tuple[str, ...], cache: Path | None) ->
     variables |= _cache_variables(invocation, cache)
     program = shutil.which(command[0], path=variables.get("PATH"))
     if program is None:
-        raise InvalidName(f"There is no command {command[0]!r}.", hint="It is looked for in PATH.", command=command[0])
+        raise InvalidName(
+            f"There is no program {command[0]!r} in PATH.",
+            hint="`hfpeer run` runs a program of this machine with HF_ENDPOINT set: `hfpeer run python app.py`. "
+            "It runs no models.",
+            command=command[0],
+        )
     os.execve(program, command, variables)
 
 
