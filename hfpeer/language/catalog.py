@@ -65,6 +65,11 @@ class Template:
         named = zip(self.names, found, strict=True)
         return found if all(name not in _NARROW or _NARROW[name].fullmatch(value) for name, value in named) else None
 
+    def has_ends(self, first: str, last: str) -> bool:
+        """Whether texts of the template may begin and end with these characters."""
+        begins, ends = self.literals[0], self.literals[-1]
+        return (not begins or begins[0] == first) and (not ends or ends[-1] == last)
+
     def may_hold(self, value: str) -> bool:
         """Whether a text can be a value. Two spaces stand between columns, and never in a sentence. A template with few
         words of its own, such as `{value} is not {choice}.`, holds short values only: else it would fit by chance."""
@@ -90,6 +95,7 @@ class Catalog:
         # The template with most words of its own comes first: `{a} is full.` before `{a}.`
         templates.sort(key=lambda pair: -pair[0].literal_length)
         self._templates = templates
+        self._by_ends: dict[tuple[str, str], list[tuple[Template, str]]] = {}
 
     def message(self, template: str, values: Mapping[str, str]) -> str:
         """A message by its template, with values; in English if the catalog lacks it."""
@@ -162,12 +168,19 @@ class Catalog:
             return found
         if depth == 0 or " " not in text:
             return None
-        for template, translation in self._templates:
+        for template, translation in self._candidates(text):
             values = template.values(text)
             if values is not None and all(template.may_hold(value) for value in values):
                 named = {name: self._text(value, depth - 1) for name, value in zip(template.names, values, strict=True)}
                 return _BETWEEN_WIDE.sub("", Template(translation).filled(named))
         return None
+
+    def _candidates(self, text: str) -> list[tuple[Template, str]]:
+        """The templates that begin and end as a text does. There are thousands of others, and many cells."""
+        ends = text[0], text[-1]
+        if ends not in self._by_ends:
+            self._by_ends[ends] = [pair for pair in self._templates if pair[0].has_ends(*ends)]
+        return self._by_ends[ends]
 
 
 def paragraphs_of(text: str) -> list[str]:

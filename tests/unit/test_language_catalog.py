@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hfpeer.language.catalog import Catalog, Template, read_catalog
+from hfpeer.language.catalog import CATALOGS, Catalog, Template, catalog_of, read_catalog
 
 PO = r"""
 msgid ""
@@ -99,3 +99,13 @@ def test_placeholders_take_the_shortest_text() -> None:
     assert Template("{a} of {b} is {c}.").values("x of y of z is here.") == ["x", "y of z", "here"]
     assert Template("{a} is {b}.").values("nothing fits") is None
     assert Template("from {a} to {b}").values("from to") is None
+
+
+def test_each_message_is_found_among_those_that_begin_and_end_like_it() -> None:
+    catalog = catalog_of("zh_CN")
+    for key in read_catalog((CATALOGS / "zh_CN.po").read_text(encoding="utf-8")):
+        template = Template(key)
+        text = template.filled(dict.fromkeys(template.names, "42"))
+        ends = text[0], text[-1]
+        assert template.has_ends(*ends)
+        assert len(catalog._candidates(text)) < 1500, "few of all templates are looked at"

@@ -1,6 +1,7 @@
 """Tables that fit a width. A name is cut; an address, a commit or a number never is.
 
-If that is not enough, whole columns are left out, those of the highest rank first.
+If that is not enough, whole columns are left out: those of the highest rank first, then from the right. The first
+column and the first of exact texts stay.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from hfpeer.system.printable import printable
 from hfpeer_cli.language.chosen import translated, translated_word
 
 GAP = "  "
+LEAST_CELLS = 6
+"""Cells that remain of a name where even the columns that stay have no room."""
 Kind: TypeAlias = Literal["name", "exact", "number", "words", "time"]
 TRANSLATED, AT_RIGHT = ("words", "time"), ("number", "time")
 
@@ -73,10 +76,10 @@ def table_lines(columns: Sequence[Column], rows: Iterable[Sequence[str]], width:
         widths = [max(map(cells, column)) for column in zip(*lines, strict=True)]
         if width is None or _shrink(widths, shown, width):
             break
-        rank = max(column.rank for column in shown)
-        if rank == 0:
+        gone = _next_to_go(columns, places)
+        if gone is None:
+            _shrink(widths, shown, width, floor=LEAST_CELLS)
             break
-        gone = next(place for place in reversed(places) if columns[place].rank == rank)
         places.remove(gone)
         left_out.append(gone)
     aligned = (
@@ -91,12 +94,25 @@ def _shown(text: str, column: Column) -> str:
     return printable(translated(text) if column.kind in TRANSLATED else text)
 
 
-def _shrink(widths: list[int], columns: Sequence[Column], width: int) -> bool:
-    """Makes the widest columns that may be cut narrower until the table fits; whether it does."""
+def _next_to_go(columns: Sequence[Column], places: Sequence[int]) -> int | None:
+    """The column of those at `places` that is left out next; None if the others have to stay."""
+    rank = max(columns[place].rank for place in places)
+    first_exact = next(
+        (place for place, column in enumerate(columns) if column.kind == "exact" and not column.rank), None
+    )
+    for place in reversed(places):
+        if columns[place].rank == rank and place not in (0, first_exact):
+            return place
+    return None
+
+
+def _shrink(widths: list[int], columns: Sequence[Column], width: int, floor: int | None = None) -> bool:
+    """Makes the widest columns that may be cut narrower until the table fits; whether it does. `floor` holds in place
+    of the least cells of a column."""
     room = width - len(GAP) * (len(widths) - 1)
     places = [place for place, column in enumerate(columns) if column.least]
     while sum(widths) > room:
-        open_places = [place for place in places if widths[place] > columns[place].least]
+        open_places = [place for place in places if widths[place] > (floor or columns[place].least)]
         if not open_places:
             return False
         widths[max(open_places, key=lambda place: widths[place])] -= 1

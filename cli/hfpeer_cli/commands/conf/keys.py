@@ -13,7 +13,7 @@ from hfpeer_cli.grammar.completions import complete_key
 from hfpeer_cli.invocation import Invocation
 from hfpeer_cli.screen.tables import exact, name, words
 
-COLUMNS = (exact("KEY"), name("VALUE", least=24), words("FROM"), words("WHAT IT DOES", rank=1, least=40))
+COLUMNS = (exact("KEY"), name("VALUE", least=16), words("FROM"), words("WHAT IT DOES", rank=1, least=40))
 KEY = Word("key", find_key, complete_key)
 
 

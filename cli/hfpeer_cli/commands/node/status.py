@@ -20,6 +20,8 @@ from hfpeer_cli.screen.bars import clock_time
 
 MAX_PEERS = 6
 """More peers than these are counted, not listed."""
+MAX_TRANSFERS = 6
+"""At most this many transfers are listed; further ones are counted."""
 MAX_MONTHS = 3
 """At most this many months are shown, the latest; JSON has all."""
 
@@ -74,7 +76,7 @@ def describe(node: NodeStatus, now: float, open_urls: Sequence[str] = ()) -> lis
         "received": ", ".join(f"{human_size(size)} {FROM_KINDS[kind]}" for kind, size in node.received_bytes.items()),
         **({"WAN saved": _saved(node)} if node.received_bytes.get("peer") else {}),
         "sent": _sent(node),
-        "fetching": [_transfer(one) for one in node.transfers],
+        "fetching": _transfers(node),
         "peers": _peers(node),
         **({"note": list(node.notes)} if node.notes else {}),
     }
@@ -145,6 +147,13 @@ def _peers(node: NodeStatus) -> list[str]:
     if len(node.peers) > MAX_PEERS:
         return [f"{states_of(node.peers)} (`hfpeer peer ls` lists them)"]
     return [f"{peer.name or '?'}  {peer.address}  {peer.state}" for peer in in_order(node.peers)]
+
+
+def _transfers(node: NodeStatus) -> list[str]:
+    """The first transfers, and the number of the others."""
+    lines = [_transfer(one) for one in node.transfers[:MAX_TRANSFERS]]
+    others = len(node.transfers) - len(lines)
+    return [*lines, f"and {counted(others, 'transfer')} more (`hfpeer transfers` lists them)"] if others > 0 else lines
 
 
 def _transfer(one: TransferStatus) -> str:

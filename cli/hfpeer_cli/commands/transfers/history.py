@@ -17,12 +17,12 @@ from hfpeer_cli.screen.tables import age, exact, name, number, words
 COLUMNS = (
     exact("WHEN"),
     name("REPO"),
-    exact("COMMIT", rank=3),
-    name("FOR", rank=2, least=6),
+    exact("COMMIT", rank=4),
+    name("FOR", rank=3, least=6),
     words("OUTCOME"),
-    age("TOOK", rank=1),
+    age("TOOK", rank=2),
     number("PEERS"),
-    number("MIRRORS"),
+    number("MIRRORS", rank=1),
     number("HUB"),
 )
 DEFAULT_COUNT = 50
