@@ -67,7 +67,7 @@ class Key:
             return self.parse(text)
         except InvalidName as error:
             raise InvalidName(
-                f"The setting {self.name} (from {origin}): {error.message}",
+                f"The setting `{self.name}` (from {origin}): {error.message}",
                 hint=error.hint,
                 key=self.name,
                 **error.facts,

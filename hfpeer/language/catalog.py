@@ -28,6 +28,9 @@ MAX_FACTS = 8
 SHORT_WORDS, SURE_LENGTH = 4, 12
 
 _SENTENCE_END = re.compile(r"(?<=[.!?…:;]) (?=\S)")
+_NEXT_SENTENCE = re.compile(r"[.!?] [A-Z`]")
+"""Within a value: it holds more than one sentence, so the sentences are looked up one by one."""
+_CHOICES = re.compile(r"'[^']+'(?: or '[^']+')+")
 _BETWEEN_WIDE = re.compile(r"(?<=[\u3000-\u9fff\uff00-\uffef]) (?=[\u3000-\u9fff\uff00-\uffef])")
 """The space around a placeholder that turned out to be Chinese."""
 _COLUMNS = re.compile(r"( {2,})")
@@ -47,6 +50,13 @@ class Template:
                 self.names.append(name)
                 self.literals.append("")
         self.literal_length = sum(map(len, self.literals))
+        ticks = 0
+        self.code_names = set[str]()
+        """Of placeholders between backticks: commands and names, which are the same in every language."""
+        for literal, name in zip(self.literals, self.names, strict=False):
+            ticks += literal.count("`")
+            if ticks % 2:
+                self.code_names.add(name)
 
     def values(self, text: str) -> list[str] | None:
         """The value of each placeholder, if the text was made from this template. The shortest value first."""
@@ -74,7 +84,8 @@ class Template:
         """Whether a text can be a value. Two spaces stand between columns, and never in a sentence. A template with few
         words of its own, such as `{value} is not {choice}.`, holds short values only: else it would fit by chance."""
         is_short = len(value.split()) <= SHORT_WORDS
-        return "  " not in value and (is_short or self.literal_length >= SURE_LENGTH)
+        is_one = "  " not in value and _NEXT_SENTENCE.search(value) is None
+        return is_one and (is_short or self.literal_length >= SURE_LENGTH)
 
     def filled(self, values: Mapping[str, str]) -> str:
         """The template with its values. A value that is not given is empty."""
@@ -113,8 +124,12 @@ class Catalog:
         whole = self._whole(text, depth)
         if whole is not None:
             return whole
+        if text[:1] == " " and text[1:2] not in ("", " "):
+            return self._text(text[1:], depth)
         if _COLUMNS.search(text):
             return self._columns(_COLUMNS.split(text), depth)
+        if _CHOICES.fullmatch(text):
+            return text.replace(" or ", self.word(" or "))
         return self._sentences(_SENTENCE_END.split(text), depth)
 
     def _columns(self, parts: Sequence[str], depth: int) -> str:
@@ -171,7 +186,10 @@ class Catalog:
         for template, translation in self._candidates(text):
             values = template.values(text)
             if values is not None and all(template.may_hold(value) for value in values):
-                named = {name: self._text(value, depth - 1) for name, value in zip(template.names, values, strict=True)}
+                named = {
+                    name: value if name in template.code_names else self._text(value, depth - 1)
+                    for name, value in zip(template.names, values, strict=True)
+                }
                 return _BETWEEN_WIDE.sub("", Template(translation).filled(named))
         return None
 

@@ -78,7 +78,7 @@ def test_hubs_that_the_shell_names_in_vain_are_told_once(machine: Machine, hub: 
     machine.do("conf", "set", "patience", "60")  # as by default
     assert machine.status().notes == ()
     (machine.home / "settings.toml").write_text("patience = 'forever'")
-    assert "could not start again: The setting patience" in machine.status().notes[0]
+    assert "could not start again: The setting `patience`" in machine.status().notes[0]
 
 
 def test_without_a_daemon_an_endpoint_that_is_not_asked_is_told(machine: Machine) -> None:

@@ -106,7 +106,7 @@ def test_malformed_settings_name_the_key_and_where_it_was_set(hfpeer: Run, envir
     environ["HFPEER_LAN_LISTEN"] = "no where"
     ran = hfpeer("model", "ls")
     assert ran.code == 2
-    assert "lan.listen (from environment HFPEER_LAN_LISTEN)" in ran.err
+    assert "`lan.listen` (from environment HFPEER_LAN_LISTEN)" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -289,3 +289,21 @@ def test_quiet_leaves_the_bare_result(hfpeer: Run, node: StubNode) -> None:
 def test_the_commit_of_an_old_form_still_lists_the_files(hfpeer: Run) -> None:
     assert hfpeer("model", "ls", "-r", "acme/tiny", "-v", "main").out == hfpeer("ls", "acme/tiny@main").out
     assert hfpeer("ls", "acme/tiny@main", "--json").document["commit"] == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("ls", "acme/none"), "`hfpeer model search acme/none`"),
+        (("dataset", "add", "https://hf.co/acme/tiny"), "`hfpeer model add acme/tiny`"),
+        (("add", "dataset", "acme/rows"), "`hfpeer dataset add acme/rows`"),
+        (("conf", "set", "upstreams", "x"), "`upstreams`"),
+    ],
+)
+def test_commands_in_hints_are_those_to_type_in_every_language(
+    hfpeer: Run, environ: dict[str, str], words: tuple[str, ...], command: str
+) -> None:
+    """The words model and upstreams have translations, which no command takes."""
+    environ["LANG"] = "zh_CN.UTF-8"
+    ran = hfpeer(*words)
+    assert command in ran.err and ran.err.startswith("错误: ")

@@ -42,6 +42,12 @@ msgstr "{value} 不是 {choice}。"
 msgid "SIZE"
 msgstr "大小"
 
+msgid "`hfpeer {type} ls {repo}` lists {what}."
+msgstr "用 `hfpeer {type} ls {repo}` 列出{what}。"
+
+msgid " or "
+msgstr " 或 "
+
 msgid "fetched twice"
 msgstr "重复下载"
 
@@ -74,6 +80,10 @@ def catalog() -> Catalog:
         ("  fetched twice   1.2 GB", "  重复下载        1.2 GB"),
         ("fetched twice  acme/a is not in the cache.", "重复下载       缓存中没有 acme/a。"),
         ("acme/a  x is not in the cache.", "acme/a  缓存中没有 x。"),
+        ("`hfpeer SIZE ls acme/a` lists SIZE.", "用 `hfpeer SIZE ls acme/a` 列出大小。"),
+        ("h1 cannot be asked: h1 is full. The rest is fine.", "无法询问 h1：h1 已满。The rest is fine."),
+        ("acme/a is not in the cache. Then h1 is full. X", "缓存中没有 acme/a。Then h1 已满。X"),
+        ("'ls' or 'SIZE'", "'ls' 或 'SIZE'"),
         ("Not sure.", "Not sure."),
         ("Not yet.", "Not yet."),
         ("fetched twice is not in the cache.", "缓存中没有重复下载。"),

@@ -68,6 +68,8 @@ WORDS = (
     "stay",
     "it",
     "them",
+    " or ",
+    "page",
     "none",
     "unknown",
     "done",

@@ -111,4 +111,5 @@ def _near(manifest: Manifest, wanted: Sequence[str]) -> str:
     """A sentence with names that may have been meant by names or globs."""
     names = {file.path.casefold(): file.path for file in islice(manifest.files, MAX_COMPARED_NAMES)}
     near = [name for one in wanted for name in get_close_matches(one.replace("*", "").casefold(), names, n=3)]
-    return f"Near to it: {', '.join(names[name] for name in dict.fromkeys(near))}. " if near else ""
+    sentence = f"Near to it: {', '.join(names[name] for name in dict.fromkeys(near))}."
+    return f"{sentence} " if near else ""
