@@ -145,7 +145,9 @@ class Node:
             )
         )
         self._cache = CacheOperations(self.store, resolver, self._upstreams, self._scanned)
-        self._peers = PeerOperations(self._settings, self.store, self._neighbourhood, self._discovery)
+        self._peers = PeerOperations(
+            self._settings, self.store, self._neighbourhood, self._discovery, self._fetches.received_now
+        )
 
     async def start(self, lan_address: Address | None) -> None:
         """Joins the LAN. `lan_address` is the address of the LAN door; with None the node stays without peers."""

@@ -111,6 +111,15 @@ class Fetches:
         running = self._running.get(digest)
         return running.fetch.bytes_by_source() if running and running.fetch else {}
 
+    def received_now(self) -> dict[str, int]:
+        """The bytes that all running fetches of blobs got so far, by source name. The statistics count them when the
+        fetches end."""
+        totals: dict[str, int] = {}
+        for digest in tuple(self._running):
+            for name, size_bytes in self.bytes_by_source(digest).items():
+                totals[name] = totals.get(name, 0) + size_bytes
+        return totals
+
     def is_fetching(self, digest: Digest) -> bool:
         """Whether a fetch of a blob is under way."""
         return digest in self._running

@@ -102,6 +102,23 @@ async def test_what_all_peers_have_is_told_as_they_said_it_last_and_nobody_is_as
             assert peer.paths == []
 
 
+async def test_the_bytes_of_a_peer_count_while_they_come(tmp_path: Path) -> None:
+    """A fetch of 100 GB takes hours, and the statistics have its bytes at its end."""
+    settings = read_settings({"HOME": str(tmp_path), "HFPEER_HOME": str(tmp_path / "home")})
+    with GoodPeer() as peer:
+        async with knowing(peer) as neighbourhood:
+            await neighbourhood.refresh()
+            (known,) = neighbourhood.table.all()
+            store = Store(tmp_path / "cache", tmp_path / "home")
+            try:
+                store.traffic.note_received("peer", known.name, 5)
+                operations = PeerOperations(settings, store, neighbourhood, None, lambda: {known.name: 7, "other": 1})
+                (status,) = await operations.list_peers()
+            finally:
+                store.close()
+            assert status.received_bytes == 12
+
+
 async def test_an_add_asks_a_peer_that_failed_just_now_if_no_other_has_its_commit() -> None:
     manifest = proved_manifest_of({"a.json": b"{}"}, RepoId.parse("acme/model"))
     with GoodPeer(manifests=[manifest]) as peer:

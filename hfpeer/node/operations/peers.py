@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -29,8 +30,15 @@ class PeerOperations:
     """Works on the neighbourhood of a daemon, or only on the settings of a node without one."""
 
     def __init__(
-        self, settings: Settings, store: Store, neighbourhood: Neighbourhood | None, discovery: Discovery | None
+        self,
+        settings: Settings,
+        store: Store,
+        neighbourhood: Neighbourhood | None,
+        discovery: Discovery | None,
+        received_now: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
+        """`received_now` gives the bytes of running fetches, by source name, which the store does not count yet."""
+        self._received_now = received_now
         self._home = settings.home
         self._door = settings.lan_listen
         self._store = store
@@ -190,9 +198,11 @@ class PeerOperations:
             peers = dict.fromkeys((*self._of_environment, *self._added))
             return [_unseen(peer) for peer in peers]
         totals = await asyncio.to_thread(self._store.totals)
+        received = Counter(totals["received_by_source"])
+        received.update(self._received_now())
         unresolved = {} if self._discovery is None else self._discovery.unresolved
         return [
-            *(self._status(peer, totals["received_by_source"]) for peer in self._neighbourhood.table.listed_peers()),
+            *(self._status(peer, received) for peer in self._neighbourhood.table.listed_peers()),
             *(_unseen(name, problem) for name, problem in unresolved.items()),
         ]
 
