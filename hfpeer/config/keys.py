@@ -17,7 +17,7 @@ from hfpeer.names import RepoId
 from hfpeer.net.address import Address
 
 UpstreamKind: TypeAlias = Literal["mirror", "origin"]
-LEAST_BARE_BYTES = 1_000_000
+LEAST_BARE_BYTES = 10_000
 """A size below this many bytes needs a unit."""
 DEFAULT_MODELSCOPE = "https://modelscope.cn"
 DEFAULT_UPSTREAMS = "mirror=https://hf-mirror.com,origin=https://huggingface.co"
