@@ -201,7 +201,8 @@ def test_case_9_folders_that_the_group_cannot_write(scene: Scene) -> None:
 
 
 def test_case_10_locks_that_lock_nothing(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two repairs at once, each of which gets every lock that it asks for."""
+    """Two repairs at once, each of which gets every lock that it asks for. One may find that the other took a blob away
+    just then, says so, and the command is run again."""
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
     scene.flip(scene.blob(), 5)
     os.truncate(scene.blob("onnx/model.onnx"), 500_000)
@@ -216,7 +217,8 @@ def test_case_10_locks_that_lock_nothing(scene: Scene, monkeypatch: pytest.Monke
             for node in nodes:
                 await node.stop()
 
-    assert [report.exit_code for report in asyncio.run(both())] == [0, 0]
+    assert {0} <= {report.exit_code for report in asyncio.run(both())} <= {0, 7}
+    assert scene.repair().exit_code == 0
     assert is_whole(scene.cache)
 
 
