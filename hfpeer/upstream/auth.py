@@ -16,7 +16,6 @@ from typing import Any
 
 from hfpeer.config.keys import is_switched_on
 from hfpeer.errors import AccessDenied, HubUnreachable, StorageError
-from hfpeer.upstream.access import readable_endpoint
 
 
 @dataclass(frozen=True)
@@ -116,6 +115,8 @@ def _account(document: Mapping[str, Any]) -> Account:
 @contextmanager
 def _asking(endpoint: str) -> Iterator[Any]:
     """huggingface_hub's client, directed to `endpoint`; its failures become hfpeer's errors."""
+    from hfpeer.upstream.access import readable_endpoint  # with httpx, which a command does not need for its daemon
+
     with readable_endpoint():
         from huggingface_hub import errors, hf_api
 
