@@ -2,9 +2,10 @@
 
 Hub protocol: clients decide by the code, and remember `EntryNotFound` for ever. The response for a missing repo has its
 code here, although the real Hub leaves it out, because clients do not guess it over plain http. An outage of a hub is
-never "not found". For a GET of a file it is status 429, because a 503 ends a download at once. A node that has no hub
-to ask has no outage: no later request is answered otherwise, so clients must not wait for it. They get 404 without a
-code, at which they look in their own cache.
+never "not found". For a GET of a file it is status 429, because a 503 ends a download at once. For all else it is 503
+with `Retry-After: 0`: clients repeat the request several times, wait each time for as long as this says, and look in
+their own cache only then. A node that has no hub to ask has no outage: no later request is answered otherwise, so
+clients must not wait for it. They get 404 without a code.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ from hfpeer_daemon.endpoint.requests.request import HubRequest
 from hfpeer_daemon.http.problems import problem_of
 from hfpeer_daemon.http.responses import json_bytes, send_whole
 
-RETRY_SECONDS = 5
-"""The value of `Retry-After` if the error names none."""
+FILE_RETRY_SECONDS = 5
+"""The value of `Retry-After` for a file if the error names none: its bytes come when the hub is back."""
 REALM = 'Bearer realm="Authentication required", charset="UTF-8"'
 GIT_REALM = 'Basic realm="Hugging Face"'
 
@@ -47,7 +48,7 @@ async def send_refusal(request: HubRequest, error: BaseException, *, has_hubs: b
     if status == 401:
         headers["WWW-Authenticate"] = REALM if (request.header("user-agent") or "")[:3] != "git" else GIT_REALM
     if status in (429, 503):
-        headers["Retry-After"] = str(_retry_seconds(problem))
+        headers["Retry-After"] = str(_retry_seconds(problem, FILE_RETRY_SECONDS if status == 429 else 0))
     commit = problem.facts.get("commit")
     if isinstance(problem, EntryNotFound) and isinstance(commit, str):
         headers["X-Repo-Commit"] = commit
@@ -94,6 +95,6 @@ def _waits_for_file(request: HubRequest) -> bool:
     return request.method == "GET" and request.url is not None and request.url.verb == "resolve"
 
 
-def _retry_seconds(problem: HfpeerError) -> int:
+def _retry_seconds(problem: HfpeerError, usual_seconds: int) -> int:
     retry_seconds = problem.facts.get("retry_after_seconds")
-    return math.ceil(retry_seconds) if isinstance(retry_seconds, (int, float)) else RETRY_SECONDS
+    return math.ceil(retry_seconds) if isinstance(retry_seconds, (int, float)) else usual_seconds
