@@ -46,7 +46,7 @@ def test_a_peer_is_an_address_or_a_name_to_look_up(text: str, meant: Address | D
         ("srv:10.0.0.1", "srv:_hfpeer._tcp.lab.example"),
         ("srv:", "srv:_hfpeer._tcp.DOMAIN"),
         ("dns://peers.lab", "dns:NAME"),
-        ("http://gpu-3", "dns:NAME"),
+        ("http://gpu-3", "Leave out http://: `gpu-3`"),
         ("gpu 3", "HOST:PORT"),
     ],
 )
