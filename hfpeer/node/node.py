@@ -185,6 +185,7 @@ class Node:
             self._announce,
             self._room.keep_budget if self._settings.has_budget else None,
             partial_days=self._settings.partial_days,
+            is_fetching=lambda: self._fetches.are_under_way,
         )
         self._upkeep.start()
         await self._transfers.start()

@@ -24,6 +24,8 @@ from hfpeer.system.cancellation import in_thread
 from hfpeer.upstream.upstreams import Upstreams
 
 SCAN_SECONDS = 30.0
+BUSY_SCAN_SECONDS = 60.0
+"""The same while a fetch runs: it changes its repo all the time, and records by itself what it brings."""
 VERIFY_SECONDS = 5.0
 VERIFY_FILES, VERIFY_BYTES = 64, 4 * 1024 * 1024
 """At most this many files, or bytes of several files, are verified in one step."""
@@ -44,7 +46,8 @@ _log = logging.getLogger(__name__)
 
 class Upkeep:
     """Runs the duties. `announce` is called with the generation of the catalog after each change, `keep_budget` now and
-    then. A partial that was not touched in `partial_days` of running is deleted; with 0 none is."""
+    then. A partial that was not touched in `partial_days` of running is deleted; with 0 none is. `is_fetching` tells
+    whether a fetch runs."""
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class Upkeep:
         keep_budget: Callable[[], Awaitable[None]] | None = None,
         *,
         partial_days: float,
+        is_fetching: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._idle_seconds = partial_days * 86400 if partial_days else math.inf
@@ -66,6 +70,8 @@ class Upkeep:
         self._announced: int | None = None
         self._clock = clock
         self._swept_at = clock()
+        self._is_fetching = is_fetching
+        self._scanned_at = -math.inf
         self._tasks: list[asyncio.Task[None]] = []
         self._scanned = asyncio.Event()
         self._has_news = asyncio.Event()
@@ -102,8 +108,11 @@ class Upkeep:
             await asyncio.sleep(seconds)
 
     async def _scan(self) -> None:
+        if self._is_fetching() and self._clock() - self._scanned_at < BUSY_SCAN_SECONDS:
+            return
         try:
             result = await in_thread(self._store.scan)
+            self._scanned_at = self._clock()
             if result.changed_repos or not self._scanned.is_set():
                 self._has_news.set()
         finally:
