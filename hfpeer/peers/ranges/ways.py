@@ -105,8 +105,8 @@ class Ways:
         self.use(clients, spare)
 
     def use(self, clients: Sequence[RangeClient], spare: Sequence[RangeClient] = ()) -> None:
-        """From now on these are the ways. Of one that was a way before, what is known stays known; a request that runs
-        may go on along a new one."""
+        """Replaces the ways. A way that stays keeps its rate and its failures. A request that runs may go on along a
+        new way."""
         now = self._clock()
         with self._lock:
             known = {id(way.client): way for way in self._ways}
